@@ -1,0 +1,30 @@
+"""The one exception class of bad input, and the sentences that several callers share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something handed in cannot be used; the message names it, says what was given and what would work."""
+
+
+def unknown(argument: str, given: object, options: Iterable[str]) -> InputError:
+    """The error for a name that is not among `options`: lists the near names first, then all of them.
+
+    >>> str(unknown("method", "eapig", ["eap", "eap-ig"]))
+    "method='eapig' is unknown; did you mean 'eap-ig' or 'eap'? Choose from: eap, eap-ig."
+    """
+    names = list(options)
+    near = difflib.get_close_matches(str(given), names, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    return InputError(f"{argument}={given!r} is unknown{hint} Choose from: {', '.join(names)}.")
+
+
+def choose(argument: str, given: str, options: Iterable[str]) -> str:
+    """Return `given` if it is one of `options`, else raise `unknown(...)`."""
+    names = list(options)
+    if given not in names:
+        raise unknown(argument, given, names)
+    return given
