@@ -1,0 +1,275 @@
+"""Edge scores from gradients: one loop for every path, objective and ablation.
+
+    score(u, t) = mean over prompts of  sum over positions of (a_u clean - a_u corrupted) . dM/dx_t
+
+with dM/dx_t averaged over the points of a path (`attribution.paths`). Cost: one forward and one backward pass
+per point, and one forward pass each for the clean and the corrupted run where no point visits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attribution.paths import Path, Point, Site
+from interp.anatomy import Anatomy
+from interp.errors import InputError
+from interp.graph import ComputationalGraph
+from interp.kernels.ablation import Ablator, record_sources
+from interp.kernels.batching import Batch, Plan, make_batches, run_batches
+from interp.kernels.capture import Rows, SourceRecorder, Sources, TargetGradients, TargetRecorder
+from interp.kernels.contract import contract, expand_heads
+from interp.kernels.forward import (
+    PerHead,
+    Residual,
+    answer_logits_of,
+    last_rows,
+    run_blocks,
+    unembed,
+)
+from interp.kernels.frame import Frame
+from interp.objectives import Objective
+from interp.tasks.prompts import Prompts
+
+# points whose rank-one parts are kept before they are contracted: bounds memory on long paths
+_POINTS_KEPT = 16
+
+
+@dataclass(frozen=True)
+class GradientScorer:
+    """Everything that is the same for all batches."""
+
+    anatomy: Anatomy
+    graph: ComputationalGraph
+    objective: Objective
+    path: Path
+    ablator: Ablator
+    plan: Plan
+
+    def scores(
+        self, prompts: Prompts, advance: Callable[[int], None] = lambda n: None
+    ) -> Float[Tensor, "source target"]:
+        """Mean over prompts; float32, or float64 for a float64 model; on the CPU.
+
+        `advance` is called with the number of prompts done. Raises `InputError` where the objective is NaN.
+        """
+        total = torch.zeros(self.graph.shape, dtype=torch.float64)
+
+        def work(batch: Batch) -> None:
+            total.add_(_BatchScorer(self, batch).scores().double().cpu())
+            advance(len(batch))
+
+        run_batches(
+            make_batches(
+                prompts, self.plan.batch_size, self.anatomy.device, skip_prefix=self.ablator.skip_prefix
+            ),
+            work,
+        )
+        wide = torch.float64 if self.anatomy.dtype == torch.float64 else torch.float32
+        return (total / len(prompts)).to(wide)
+
+
+class _BatchScorer:
+    """Scores of one batch, summed over its prompts."""
+
+    def __init__(self, scorer: GradientScorer, batch: Batch) -> None:
+        self.scorer, self.batch, self.anatomy = scorer, batch, scorer.anatomy
+        with torch.no_grad():
+            self.frame: Frame = batch.frame(self.anatomy)
+            self.rows: Rows = batch.rows()
+            self.embedding = self._embed(batch.prompts.clean)
+        self.clean: Sources | None = None
+        self.corrupted: Sources | None = None
+        self.clean_logits: Tensor | None = None
+
+    def _embed(self, tokens: Tensor) -> Residual:
+        return self.anatomy.embed(tokens[:, self.batch.start :], self.frame.positions)
+
+    def scores(self) -> Tensor:
+        self._run_what_no_point_visits()
+        only_inputs = all(p.site.kind == "input" for group in self.scorer.path.groups for p in group)
+        self.corrupted_embedding = None if self.scorer.path.only_clean else self._corrupted_embedding()
+        self.delta = None if only_inputs else self._delta()
+        if self.scorer.path.credit == "own":
+            return self._credit_own()
+        total: Tensor | float = 0.0
+        gradients = TargetGradients()
+        for points in self._stacks([p for group in self.scorer.path.groups for p in group]):
+            self._differentiate(points, gradients)
+            if gradients.points >= _POINTS_KEPT:
+                total = total + self._contract(gradients)
+                gradients = TargetGradients()
+        return total + self._contract(gradients) if gradients.points else torch.as_tensor(total)
+
+    def _credit_own(self) -> Tensor:
+        total: Tensor | float = 0.0
+        for group in self.scorer.path.groups:
+            gradients = TargetGradients()
+            for points in self._stacks(list(group)):
+                self._differentiate(points, gradients)
+            total = total + self._contract(gradients, group[0].site)
+        return torch.as_tensor(total)
+
+    def _stacks(self, points: list[Point]) -> Iterator[list[Point]]:
+        copies = self.scorer.plan.copies
+        for first in range(0, len(points), copies):
+            yield points[first : first + copies]
+
+    @torch.no_grad()
+    def _run_what_no_point_visits(self) -> None:
+        path, ablator = self.scorer.path, self.scorer.ablator
+        if not path.visits(1.0):
+            self.clean = record_sources(self.frame, self.embedding, self.rows)
+            if self.scorer.objective.needs_clean:
+                prompts = self.batch.prompts
+                self.clean_logits = answer_logits_of(self.anatomy, prompts.clean, prompts.lengths)
+        if not (path.visits(0.0) and ablator.ablation == "patch"):
+            shapes = self.clean or record_sources(self.frame, self.embedding, self.rows)
+            self.clean = shapes
+            self.corrupted = ablator.sources(self.batch, self.frame, self.rows, shapes)
+
+    @torch.no_grad()
+    def _corrupted_embedding(self) -> Residual:
+        if self.scorer.ablator.ablation == "patch":
+            return self._embed(self.batch.prompts.corrupted)
+        assert self.corrupted is not None
+        return self._scatter(self.corrupted.embedding).to(self.embedding.dtype)
+
+    def _scatter(self, values: Float[Tensor, "row d_model"]) -> Residual:
+        """Rows back to [batch, pos, d_model], zero elsewhere."""
+        flat = values.new_zeros(self.embedding.shape[:2].numel(), values.shape[-1])
+        flat[self.rows] = values
+        return flat.view(*self.embedding.shape[:2], -1)
+
+    def _delta(self) -> Sources:
+        assert self.clean is not None
+        assert self.corrupted is not None
+        return self.clean.minus(self.corrupted)
+
+    @torch.no_grad()
+    def _contract(self, gradients: TargetGradients, site: Site | None = None) -> Tensor:
+        if self.delta is None:
+            self.delta = self._delta()
+        only = None if site is None else site_sources(self.scorer.graph, site)
+        return contract(self.anatomy, self.scorer.graph, self.delta, gradients, only)
+
+    def _differentiate(self, points: list[Point], gradients: TargetGradients) -> None:
+        """One forward and one backward pass over stacked points."""
+        start = torch.cat([self._start(point) for point in points]).detach().requires_grad_()
+        weights = torch.tensor([p.weight for p in points], dtype=torch.float64, device=start.device)
+        recorder = _PointRecorder(self, points, start, weights, gradients)
+        with torch.enable_grad():
+            x = run_blocks(self.frame, start, recorder, checkpointed=self.scorer.plan.checkpointed)
+            recorder.final(x)
+            recorder.open = False
+            logits = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths))
+            value = self._objective(logits.unflatten(0, (len(points), -1)), points)
+            torch.autograd.grad(value, start)
+        recorder.keep_endpoints()
+
+    def _start(self, point: Point) -> Residual:
+        if point.site.kind != "input" or point.alpha == 1:
+            return self.embedding
+        assert self.corrupted_embedding is not None
+        return self.corrupted_embedding + point.alpha * (self.embedding - self.corrupted_embedding)
+
+    def _objective(self, logits: Float[Tensor, "point batch d_vocab"], points: list[Point]) -> Tensor:
+        prompts, objective = self.batch.prompts, self.scorer.objective
+        clean = self.clean_logits
+        if clean is None and objective.needs_clean:
+            at = next(i for i, p in enumerate(points) if p.alpha == 1 and p.site.kind == "input")
+            clean = self.clean_logits = logits[at].detach()
+        values = torch.stack([objective(one, prompts, clean) for one in logits])
+        refuse_nan(values, objective, self.batch)
+        return values.sum()
+
+
+class _PointRecorder(TargetRecorder):
+    """Records targets of stacked points, sources at the ends of the path, and sets the points' sites."""
+
+    def __init__(
+        self,
+        owner: _BatchScorer,
+        points: list[Point],
+        start: Residual,
+        weights: Tensor,
+        gradients: TargetGradients,
+    ) -> None:
+        dtype = torch.float64 if owner.anatomy.dtype == torch.float64 else torch.float32
+        super().__init__(owner.anatomy, owner.scorer.graph, owner.rows, weights.to(dtype), gradients)
+        self.owner, self.points = owner, points
+        patch = owner.scorer.ablator.ablation == "patch"
+        self.ends = {
+            p.alpha: SourceRecorder(start, owner.rows, i, len(points))
+            for i, p in enumerate(points)
+            if p.site.kind == "input" and (p.alpha == 1 or (p.alpha == 0 and patch))
+        }
+
+    def keep_endpoints(self) -> None:
+        if 1.0 in self.ends and self.owner.clean is None:
+            self.owner.clean = self.ends[1.0].sources
+        if 0.0 in self.ends and self.owner.corrupted is None:
+            self.owner.corrupted = self.ends[0.0].sources
+
+    def heads(self, layer: int, z: PerHead) -> None:
+        if self.open:
+            for end in self.ends.values():
+                end.heads(layer, z)
+
+    def attention_output(self, layer: int, added: Residual) -> Residual:
+        return self._set(Site("heads", layer), added)
+
+    def mlp_output(self, layer: int, m: Residual) -> Residual:
+        if self.open:
+            for end in self.ends.values():
+                end.mlp_output(layer, m)
+        return self._set(Site("mlp", layer), m)
+
+    def _set(self, site: Site, output: Residual) -> Residual:
+        """Interpolate the output of the points whose site this is; upstream of it no gradient flows."""
+        here = [point.site == site for point in self.points]
+        if not any(here):
+            return output
+        owner = self.owner
+        assert owner.delta is not None
+        change = site_difference(owner.anatomy, owner.delta, site)
+        shift = owner._scatter(change).to(output.dtype)
+        parts = output.unflatten(0, (len(here), -1)).unbind()
+        return torch.cat(
+            [
+                part.detach() - (1 - point.alpha) * shift if chosen else part
+                for part, point, chosen in zip(parts, self.points, here, strict=True)
+            ]
+        )
+
+
+def site_sources(graph: ComputationalGraph, site: Site) -> slice:
+    """The sources of a site, as a slice of `graph.sources`."""
+    if site.kind == "input":
+        return slice(0, 1)
+    if site.kind == "heads":
+        return graph.head_sources(site.layer)
+    return slice(graph.mlp_source(site.layer), graph.mlp_source(site.layer) + 1)
+
+
+def site_difference(anatomy: Anatomy, delta: Sources, site: Site) -> Float[Tensor, "row d_model"]:
+    """Clean less corrupted output of a whole sub-layer."""
+    if site.kind == "mlp":
+        return delta.mlps[site.layer]
+    return expand_heads(delta.heads[site.layer], anatomy.head_weights(site.layer)).sum(0)
+
+
+def refuse_nan(values: Tensor, objective: Objective, batch: Batch) -> None:
+    """Raise `InputError` if the objective of a prompt is NaN."""
+    bad = values.isnan().flatten(0, -2).any(0) if values.ndim > 1 else values.isnan()
+    if bad.any():
+        index = batch.indices[int(bad.nonzero()[0])]
+        raise InputError(
+            f"objective={objective.name!r} is NaN on prompt {index}; check that prompt, "
+            "and the model's dtype (float16 overflows easily: try bfloat16 or float32)"
+        )
+

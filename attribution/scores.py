@@ -1,0 +1,282 @@
+"""Scores: how much each edge or node of a computational graph matters, and how that was found out."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import importlib.metadata
+import json
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+import pydantic
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp import selection as rules
+from interp.errors import InputError, choose
+from interp.files import atomic_path
+from interp.graph import ComputationalGraph
+
+Level = Literal["edge", "node"]
+FORMAT = "faithful-circuits/scores"
+VERSION = 1
+T = TypeVar("T")
+PACKAGES = ("torch", "transformers", "transformer-lens", "faithful-circuits")
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that decide what a score is; a package that is not installed is left out."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scores:
+    """Values over a `ComputationalGraph`, with how they were made.
+
+    `values` is a float32 or float64 tensor on the CPU: `[source, target]` at level "edge" (0 where no edge
+    exists), `[source]` at level "node". A positive value means that the edge or node helps: it estimates how
+    much the objective falls when that one alone is corrupted, as a mean over prompts.
+
+    Raises `InputError` for values of another shape or dtype, that are not finite, or that score an edge that
+    does not exist, and for `settings`, `task` or `versions` that JSON cannot hold.
+
+    >>> graph = ComputationalGraph(n_layers=1, n_heads=1)
+    >>> values = torch.zeros(graph.shape)
+    >>> values[graph.edge_index("m0->logits")] = -0.5
+    >>> Scores(values, graph, method="eap").to_frame().loc[0, "edge"]
+    'm0->logits'
+    """
+
+    __pydantic_config__ = pydantic.ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    values: Tensor
+    graph: ComputationalGraph
+    method: str
+    level: Level = "edge"
+    ablation: str = "patch"
+    settings: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
+    model: str = ""
+    seed: int | None = None
+    seconds: float | None = None
+    versions: dict[str, str] = field(default_factory=installed_versions)
+    n_prompts: int | None = None
+
+    def __post_init__(self) -> None:
+        choose("level", self.level, ("edge", "node"))
+        object.__setattr__(self, "values", _checked_values(self.values, self.graph, self.level))
+        for name in ("settings", "task", "versions"):
+            object.__setattr__(self, name, json_copy(getattr(self, name), name))
+
+    @property
+    def edge_values(self) -> Float[Tensor, "source target"]:
+        """A value for every edge: the values themselves, or at level "node" those of each edge's source."""
+        return self.values if self.level == "edge" else self.values[:, None] * self.graph.edge_mask
+
+    def mask(
+        self,
+        n: int | None = None,
+        *,
+        threshold: float | None = None,
+        selection: Literal["top-n", "greedy"] = "top-n",
+        absolute: bool = True,
+        pruned: bool = True,
+    ) -> Tensor:
+        """A circuit of these scores: a bool `[source, target]` mask, by size `n` or by `threshold`.
+
+        `selection` says how the `n` edges are taken (see `interp.selection`). At level "node", `n` counts
+        heads and MLPs, and all edges among them are in. Raises `InputError` unless exactly one of `n` and
+        `threshold` is given, and for what a level does not offer.
+        """
+        choose("selection", selection, ("top-n", "greedy"))
+        if (n is None) == (threshold is None):
+            raise InputError(f"give either n or threshold; got n={n!r} and threshold={threshold!r}")
+        if self.level == "node":
+            if n is None or selection != "top-n":
+                raise InputError("scores of nodes are selected by n and selection='top-n' only")
+            return rules.top_n_nodes(self.values, self.graph, n, absolute, pruned)
+        if threshold is not None:
+            return rules.threshold(self.values, self.graph, threshold, absolute, pruned)
+        assert n is not None
+        choice = rules.greedy if selection == "greedy" else rules.top_n
+        return choice(self.values, self.graph, n, absolute, pruned)
+
+    def to_frame(self) -> pd.DataFrame:
+        """All edges (columns edge, source, target, score) or nodes (node, score), by |score| descending."""
+        return self.top(None)
+
+    def top(self, n: int | None = 10) -> pd.DataFrame:
+        """The first `n` rows of `to_frame()`, without building the rest."""
+        if self.level == "node":
+            order = _strongest(self.values, n)
+            return pd.DataFrame(
+                {"node": np.array(self.graph.sources)[order], "score": self.values.numpy()[order]}
+            )
+        source, target = self.graph.edge_mask.nonzero().unbind(dim=1)
+        return edge_frame(self.graph, self.values, source, target, n)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the values, as JSON can hold it."""
+        return {
+            item.name: self.graph.to_dict() if item.name == "graph" else getattr(self, item.name)
+            for item in fields(self)
+            if item.name != "values"
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], values: Tensor, where: str = "scores") -> Scores:
+        """Put together what `to_dict` took apart; raises `InputError` naming `where` if it does not fit."""
+        return validated(cls, {**data, "values": values}, where)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one safetensors file, all but the values as JSON in its metadata; returns the path.
+
+        A kill or a full disk leaves the file that was there before.
+        """
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "sha256": _digest(self.values),
+            "scores": self.to_dict(),
+        }
+        data = safetensors.torch.save(
+            {"values": self.values}, metadata={"faithful-circuits": json.dumps(header)}
+        )
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(data)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Scores:
+        """Read what `save` wrote; raises `InputError` for a missing, damaged or newer file."""
+        where = f"scores file {os.fspath(path)!r}"
+        if not Path(path).is_file():
+            raise InputError(f"{where} does not exist")
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {})["faithful-circuits"])
+                # a copy: what is read here must not change with the file
+                values = file.get_tensor("values").clone()
+        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            raise InputError(f"{where} is damaged or is not a file of scores: {error}") from None
+        check_header(header, FORMAT, VERSION, where)
+        if header.get("sha256") != _digest(values):
+            raise InputError(f"{where} is damaged: its values do not have the checksum written with them")
+        return cls.from_dict(header.get("scores"), values, where)
+
+    def __repr__(self) -> str:
+        return f"Scores({self._summary()})"
+
+    def _repr_html_(self) -> str:
+        table = self.top(10).to_html(index=False, float_format=lambda value: f"{value:+.4g}", border=0)
+        return f"<p><b>Scores</b>: {html.escape(self._summary())}</p>{table}"
+
+    def _summary(self) -> str:
+        count = self.graph.n_edges if self.level == "edge" else len(self.graph.sources)
+        parts = [f"{self.method}: {count:,} {self.level}s"]
+        if self.model:
+            parts.append(self.model)
+        if self.task.get("name"):
+            parts.append(f"task {self.task['name']}")
+        if self.n_prompts is not None:
+            parts.append(f"{self.n_prompts:,} prompts")
+        parts.append(f"ablation {self.ablation}")
+        if self.seconds is not None:
+            parts.append(f"{self.seconds:.3g} s")
+        return ", ".join(parts)
+
+
+def edge_frame(
+    graph: ComputationalGraph, values: Tensor, source: Tensor, target: Tensor, n: int | None = None
+) -> pd.DataFrame:
+    """The edges (source[i], target[i]) with their values, by |value| descending.
+
+    Columns edge, source, target, score. Ties keep their order. With `n` only the first `n` are returned.
+    """
+    chosen = values[source, target]
+    order = _strongest(chosen, n)
+    sources = np.array(graph.sources, dtype=object)[source.numpy()[order]]
+    targets = np.array(graph.targets, dtype=object)[target.numpy()[order]]
+    edges = sources + "->" + targets
+    return pd.DataFrame(
+        {"edge": edges, "source": sources, "target": targets, "score": chosen.numpy()[order]}
+    ).astype({"edge": "str", "source": "str", "target": "str"})
+
+
+def json_copy(data: dict[str, Any], argument: str) -> dict[str, Any]:
+    """A copy of `data` as JSON gives it back (tuples become lists); raises `InputError` if JSON cannot hold it."""
+    try:
+        return json.loads(json.dumps(data, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{argument} must be a dictionary that JSON can hold: {error}") from None
+
+
+def check_header(header: object, format: str, version: int, where: str) -> None:
+    """Raise `InputError` unless a file's header names this format in a version that can be read."""
+    if not isinstance(header, dict) or header.get("format") != format:
+        raise InputError(f"{where} is damaged or of another kind: it does not say that it is {format!r}")
+    written = header.get("version")
+    if not isinstance(written, int) or written < 1:
+        raise InputError(f"{where} is damaged: its format version is {written!r}")
+    if written > version:
+        raise InputError(
+            f"{where} has format version {written}, and this installation reads up to {version}: "
+            f"upgrade faithful-circuits to open it"
+        )
+
+
+def validated(cls: type[T], data: object, where: str) -> T:
+    """Build the dataclass `cls` from `data`; raises `InputError` naming `where` and the unfit field."""
+    try:
+        return pydantic.TypeAdapter(cls).validate_python(data)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(map(str, first["loc"])) or "its content"
+        raise InputError(f"{where} is damaged: {at}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _strongest(values: Float[Tensor, " n"], n: int | None) -> np.ndarray:
+    if n is not None and n < 0:
+        raise InputError(f"n={n} must not be negative")
+    return torch.argsort(values.abs(), descending=True, stable=True)[:n].numpy()
+
+
+def _digest(values: Tensor) -> str:
+    return hashlib.sha256(values.numpy().tobytes()).hexdigest()
+
+
+def _checked_values(values: Tensor, graph: ComputationalGraph, level: Level) -> Tensor:
+    shape = graph.shape if level == "edge" else graph.shape[:1]
+    if not isinstance(values, Tensor) or tuple(values.shape) != shape:
+        given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        raise InputError(f"values of level {level!r} must be a tensor of shape {shape}; got {given}")
+    if values.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"values must be float32 or float64; got {values.dtype}")
+    # a copy: an engine may go on accumulating into its tensor
+    values = values.detach().cpu().clone(memory_format=torch.contiguous_format)
+    bad = int((~torch.isfinite(values)).sum())
+    if bad:
+        raise InputError(f"{bad:,} of {values.numel():,} values are NaN or infinite")
+    if level == "edge":
+        phantom = ((values != 0) & ~graph.edge_mask).nonzero()
+        if len(phantom):
+            source, target = phantom[0].tolist()
+            raise InputError(
+                f"values score {len(phantom):,} edges that do not exist, the first being "
+                f"{graph.edge_name(source, target)}; multiply by graph.edge_mask"
+            )
+    return values

@@ -1,0 +1,207 @@
+"""What a transformer is made of, as the kernels see it: norms, projections, attention, MLP, in block order.
+
+An `Anatomy` holds the model's own modules and reads their weights live, so that moving or editing the model is
+seen at once. How each architecture is read into it stands in `interp.architectures`; whether it was read
+rightly is checked by `interp.validation` at the first use of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from interp.graph import KV, ComputationalGraph
+
+_ATTRIBUTE = "_faithful_circuits_anatomy"
+
+
+def working(x: Tensor) -> Tensor:
+    """Half-precision tensors as float32, others as they are: norms and sums are taken in this precision."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A linear map of the model, whatever the layout of its weight."""
+
+    module: nn.Module
+    transposed: bool = False
+
+    @property
+    def weight(self) -> Float[Tensor, "out in"]:
+        """The weight as `F.linear` wants it."""
+        weight: Tensor = self.module.weight  # type: ignore[assignment]
+        return weight.T if self.transposed else weight
+
+    @property
+    def bias(self) -> Float[Tensor, "out"] | None:
+        """The bias, or None."""
+        return getattr(self.module, "bias", None)
+
+    def __call__(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
+        return F.linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """LayerNorm or RMSNorm over the last axis: `gain * centred(x) / r(x) + bias`."""
+
+    module: nn.Module
+    kind: Literal["rms", "layer"]
+    eps: float
+    offset: float = 0.0  # Gemma's gain is 1 + weight
+
+    @property
+    def gain(self) -> Float[Tensor, "d_model"] | None:
+        """The factor behind the division, or None for a norm without one."""
+        weight: Tensor | None = getattr(self.module, "weight", None)
+        return weight if weight is None or not self.offset else weight + self.offset
+
+    @property
+    def bias(self) -> Float[Tensor, "d_model"] | None:
+        """The bias, or None."""
+        return getattr(self.module, "bias", None)
+
+    def centred(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """`x` less its mean for LayerNorm; `x` itself for RMSNorm."""
+        return x - x.mean(-1, keepdim=True) if self.kind == "layer" else x
+
+    def divisor(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... 1"]:
+        """r(x) = sqrt(mean(centred(x)^2) + eps)."""
+        return (self.centred(working(x)).pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+
+    def __call__(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        wide, gain, bias = working(x), self.gain, self.bias
+        if self.kind == "layer":
+            gain, bias = (None if w is None else w.to(wide.dtype) for w in (gain, bias))
+            return F.layer_norm(wide, wide.shape[-1:], gain, bias, self.eps).to(x.dtype)
+        normed = F.rms_norm(wide, wide.shape[-1:], None, self.eps)
+        return (normed if gain is None else normed * gain.to(wide.dtype)).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer: attention and MLP, each behind its norm, in sequence or (GPT-NeoX, GPT-J) side by side."""
+
+    attention_norm: Norm
+    q: Affine
+    k: Affine
+    v: Affine
+    o: Affine
+    q_norm: Norm | None
+    k_norm: Norm | None
+    scale: float
+    softcap: float | None
+    window: int | None  # a query sees this many positions, itself included
+    rope: str  # which of the model's rotary tables this layer uses, if it has any
+    attention_post_norm: Norm | None
+    mlp_norm: Norm
+    mlp: Callable[[Tensor], Tensor]  # [batch, pos, d_model] -> same, from the normed input
+    mlp_post_norm: Norm | None
+    parallel: bool
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A causal language model as blocks between an embedding and an unembedding."""
+
+    name: str
+    n_heads: int
+    n_kv_heads: int
+    d_model: int
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    max_positions: int | None
+    blocks: tuple[Block, ...]
+    embed: Callable[[Int[Tensor, "batch pos"], Int[Tensor, "pos"]], Float[Tensor, "batch pos d_model"]]
+    rotary: Rotary | None
+    final_norm: Norm
+    unembed: Callable[[Float[Tensor, "... d_model"]], Float[Tensor, "... d_vocab"]]
+    parameter: Callable[[], Tensor]  # any weight: tells device and dtype as they are now
+
+    @classmethod
+    def of(cls, model: Any) -> Anatomy:
+        """The anatomy of a TransformerBridge, read and checked at first use, remembered afterwards.
+
+        Raises `InputError` when the model is no TransformerBridge of a pre-norm causal language model, when its
+        parts do not reproduce its own logits, or when it carries hooks, which circuits would ignore.
+        """
+        from interp.architectures import read_anatomy
+        from interp.validation import check_anatomy, refuse_hooks
+
+        anatomy: Anatomy | None = getattr(model, "__dict__", {}).get(_ATTRIBUTE)
+        if anatomy is None:
+            anatomy = read_anatomy(model)
+            refuse_hooks(model)
+            check_anatomy(anatomy, model)
+            model.__dict__[_ATTRIBUTE] = anatomy
+        refuse_hooks(model)
+        return anatomy
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.parameter().device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        return self.parameter().dtype
+
+    def graph(self, kv: KV = "head") -> ComputationalGraph:
+        """The computational graph, with a k and a v target per query head or per key-value head."""
+        return ComputationalGraph(
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            n_kv_heads=self.n_kv_heads,
+            kv=kv,
+            parallel=self.blocks[0].parallel,
+        )
+
+    def kv_of_head(self) -> Int[Tensor, "head"]:
+        """For each query head the key-value head it reads."""
+        return torch.arange(self.n_heads, device=self.device) // (self.n_heads // self.n_kv_heads)
+
+    def head_weights(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
+        """W_O of each head of a layer, with the gain of a norm behind attention folded in.
+
+        With such a norm (Gemma 2 and 3) a head's output in residual space is gain * (z W_O) / r, r being the
+        norm's divisor of the summed attention output: this is the constant part of that map.
+        """
+        block = self.blocks[layer]
+        weight = working(block.o.weight.T.reshape(self.n_heads, self.d_head, self.d_model))
+        if block.attention_post_norm is not None and block.attention_post_norm.gain is not None:
+            weight = weight * working(block.attention_post_norm.gain)
+        return weight
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary position embeddings: tables by name and the way in which coordinates are paired."""
+
+    tables: Callable[[Int[Tensor, "pos"], str, torch.dtype], tuple[Tensor, Tensor]]  # -> cos, sin [pos, rotated]
+    interleaved: bool  # GPT-J pairs neighbours; the others pair the two halves
+
+    def __call__(
+        self, x: Float[Tensor, "batch pos head d_head"], cos: Tensor, sin: Tensor
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        width = cos.shape[-1]
+        turned, kept = x[..., :width], x[..., width:]
+        if self.interleaved:
+            other = torch.stack((-turned[..., 1::2], turned[..., ::2]), -1).flatten(-2)
+        else:
+            other = torch.cat((-turned[..., width // 2 :], turned[..., : width // 2]), -1)
+        turned = turned * cos[:, None] + other * sin[:, None]
+        return torch.cat((turned, kept), -1) if kept.shape[-1] else turned

@@ -1,0 +1,137 @@
+"""What a corrupted source gives instead of its output: the four ablations, as outputs of all sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from interp.anatomy import Anatomy, working
+from interp.errors import choose
+from interp.kernels.batching import Batch, make_batches, plan
+from interp.kernels.capture import SourceRecorder, Sources
+from interp.kernels.forward import Recorder, Residual, run_blocks
+from interp.kernels.frame import Frame
+from interp.tasks.prompts import Prompts
+
+Ablation = Literal["patch", "zero", "mean", "mean-positional"]
+ABLATIONS: tuple[str, ...] = get_args(Ablation)
+
+
+@dataclass(frozen=True)
+class Means:
+    """Mean outputs of all sources by position: [pos, ...]; for `mean` every position holds the same."""
+
+    by_position: Sources
+
+    def rows(self, positions: Tensor) -> Sources:
+        """Means at given positions, one row for each."""
+        means = self.by_position
+        return Sources(
+            means.embedding[positions], [z[positions] for z in means.heads], [m[positions] for m in means.mlps]
+        )
+
+
+@dataclass(frozen=True)
+class Ablator:
+    """Gives the outputs of corrupted sources for any batch, under one ablation."""
+
+    anatomy: Anatomy
+    ablation: Ablation
+    means: Means | None = None
+
+    @classmethod
+    def of(
+        cls,
+        anatomy: Anatomy,
+        ablation: str,
+        prompts: Prompts,
+        batch_size: int | None = None,
+        memory: int | None = None,
+    ) -> Ablator:
+        """An ablator; for means, one forward pass over the clean `prompts` is made here.
+
+        `mean` averages each source's output over all prompts and real positions, `mean-positional` over prompts
+        at each position.
+        """
+        choose("ablation", ablation, ABLATIONS)
+        means = None
+        if ablation.startswith("mean"):
+            size = plan(anatomy, len(prompts), prompts.clean.shape[1], batch_size=batch_size, memory=memory)
+            means = _means(anatomy, prompts, size.batch_size, positional=ablation == "mean-positional")
+        return cls(anatomy, ablation, means)  # type: ignore[arg-type]
+
+    @property
+    def skip_prefix(self) -> bool:
+        """Whether positions before the first difference keep their clean values in every run."""
+        return self.ablation == "patch"
+
+    def sources(self, batch: Batch, frame: Frame, rows: Tensor, clean: Sources) -> Sources:
+        """Outputs of corrupted sources at `rows`; `clean` gives the shapes where no run is needed."""
+        if self.ablation == "patch":
+            embedding = self.anatomy.embed(batch.prompts.corrupted[:, batch.start :], frame.positions)
+            return record_sources(frame, embedding, rows)
+        if self.ablation == "zero":
+            return Sources(
+                torch.zeros_like(clean.embedding),
+                [torch.zeros_like(z) for z in clean.heads],
+                [torch.zeros_like(m) for m in clean.mlps],
+            )
+        assert self.means is not None
+        return self.means.rows(frame.positions.repeat(len(batch))[rows])
+
+
+@torch.no_grad()
+def record_sources(frame: Frame, embedding: Residual, rows: Tensor) -> Sources:
+    """Outputs of all sources of a plain run, at `rows`. One forward pass."""
+    recorder = SourceRecorder(embedding, rows)
+    run_blocks(frame, embedding, recorder)
+    return recorder.sources
+
+
+class _SumRecorder(Recorder):
+    """Adds a run's sources, by position, to running totals."""
+
+    def __init__(self, totals: Sources, real: Tensor) -> None:
+        self.totals, self.real = totals, real
+
+    def add(self, total: Tensor, x: Tensor) -> None:
+        real = self.real.reshape(*self.real.shape, *[1] * (x.ndim - 2))
+        total[: x.shape[1]] += torch.where(real, working(x), 0).sum(0).to(total.dtype)
+
+    def heads(self, layer: int, z: Tensor) -> None:
+        self.add(self.totals.heads[layer], z)
+
+    def mlp_output(self, layer: int, m: Residual) -> Residual:
+        self.add(self.totals.mlps[layer], m)
+        return m
+
+
+@torch.no_grad()
+def _means(anatomy: Anatomy, prompts: Prompts, batch_size: int, positional: bool) -> Means:
+    width = prompts.clean.shape[1]
+    like = torch.empty(0, dtype=torch.float64, device=anatomy.device)
+    totals = Sources(
+        like.new_zeros(width, anatomy.d_model),
+        [like.new_zeros(width, anatomy.n_heads, anatomy.d_head) for _ in anatomy.blocks],
+        [like.new_zeros(width, anatomy.d_model) for _ in anatomy.blocks],
+    )
+    counts = like.new_zeros(width)
+    for batch in make_batches(prompts, batch_size, anatomy.device, skip_prefix=False):
+        frame, real = batch.frame(anatomy), batch.prompts.mask
+        counts[: real.shape[1]] += real.sum(0)
+        recorder = _SumRecorder(totals, real)
+        embedding = anatomy.embed(batch.prompts.clean, frame.positions)
+        recorder.add(totals.embedding, embedding)
+        run_blocks(frame, embedding, recorder)
+
+    def mean(total: Tensor) -> Tensor:
+        by = counts.reshape(-1, *[1] * (total.ndim - 1))
+        value = total / by if positional else (total.sum(0) / counts.sum()).expand_as(total)
+        return value.to(working(anatomy.parameter()[:0]).dtype)
+
+    return Means(
+        Sources(mean(totals.embedding), [mean(z) for z in totals.heads], [mean(m) for m in totals.mlps])
+    )

@@ -1,0 +1,172 @@
+"""Batches: prompts that are run together, within a memory budget, and what to do when one does not fit."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interp.anatomy import Anatomy
+from interp.errors import InputError
+from interp.kernels.frame import Frame
+from interp.kernels.forward import prepare
+from interp.tasks.prompts import Prompts
+
+DEFAULT_BUDGET = 1 << 30  # bytes; larger batches bring no speed on a CPU
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some prompts of a task: `indices` into it, and the first position that has to be run."""
+
+    indices: tuple[int, ...]
+    prompts: Prompts
+    start: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def n_positions(self) -> int:
+        """How many positions of each prompt are run."""
+        return self.prompts.clean.shape[1] - self.start
+
+    def frame(self, anatomy: Anatomy) -> Frame:
+        """The frame in which both the clean and the corrupted prompts run."""
+        return prepare(anatomy, self.prompts.clean, self.start)
+
+    def rows(self) -> Tensor:
+        """Flat indices into [batch, pos] of the positions that can matter.
+
+        Not padding, and, where a shared prefix is skipped, not before the first difference.
+        """
+        positions = torch.arange(self.start, self.prompts.clean.shape[1], device=self.prompts.device)
+        real = positions < self.prompts.lengths[:, None]
+        if self.start:
+            real &= positions >= self.prompts.first_difference[:, None]
+        return real.flatten().nonzero()[:, 0]
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Two batches of half the size."""
+        middle = len(self) // 2
+        first, second = list(range(middle)), list(range(middle, len(self)))
+        return self._part(first), self._part(second)
+
+    def _part(self, chosen: list[int]) -> Batch:
+        indices = tuple(self.indices[i] for i in chosen)
+        return Batch(indices, self.prompts.select(chosen), self.start)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many prompts, and how many stacked copies of them, run at once."""
+
+    batch_size: int
+    copies: int
+    checkpointed: bool
+
+
+def budget_of(device: torch.device, memory: int | None) -> int:
+    """Bytes that a batch may take: `memory`, or half of what the device has free, at most 1 GiB on a CPU."""
+    if memory is not None:
+        if memory < 1 << 20:
+            raise InputError(f"memory={memory} is less than 1 MiB; it is a budget in bytes, e.g. {1 << 30}")
+        return memory
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] // 2)
+    return DEFAULT_BUDGET
+
+
+def bytes_per_position(anatomy: Anatomy, *, gradient: bool, checkpointed: bool = False) -> int:
+    """What one position of one prompt takes in a pass: activations of all layers with gradients on, and
+    what is recorded at sources and targets; with checkpointing the activations of one layer.
+    """
+    heads = anatomy.n_heads * anatomy.d_head
+    recorded = 4 * anatomy.d_model + 4 * heads
+    block = 12 * anatomy.d_model + 12 * heads + 5 * anatomy.d_mlp
+    if not gradient:
+        floats = block + anatomy.n_layers * (heads + anatomy.d_model)
+    elif checkpointed:
+        floats = block + anatomy.n_layers * (recorded + anatomy.d_model)
+    else:
+        floats = anatomy.n_layers * (recorded + block)
+    return floats * anatomy.parameter().element_size()
+
+
+def plan(
+    anatomy: Anatomy,
+    n_prompts: int,
+    n_positions: int,
+    *,
+    copies: int = 1,
+    batch_size: int | None = None,
+    checkpointed: bool | None = None,
+    memory: int | None = None,
+) -> Plan:
+    """Choose batch size, stacked copies and checkpointing so that a gradient pass keeps to the budget.
+
+    Checkpointing goes on by itself when a single prompt would not fit without it.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size={batch_size} must be at least 1, or None to let the memory budget choose")
+    budget = budget_of(anatomy.device, memory)
+    scores = anatomy.n_heads * n_positions**2 * anatomy.parameter().element_size()
+    softcapped = any(block.softcap is not None for block in anatomy.blocks)
+
+    def prompt_bytes(recompute: bool) -> int:
+        attention = scores * 4 * (1 if recompute else anatomy.n_layers) if softcapped else 0
+        return n_positions * bytes_per_position(anatomy, gradient=True, checkpointed=recompute) + attention
+
+    recompute = checkpointed if checkpointed is not None else prompt_bytes(False) * (batch_size or 1) > budget
+    fitting = max(1, budget // prompt_bytes(recompute))
+    size = batch_size or min(n_prompts, fitting)
+    return Plan(size, max(1, min(copies, fitting // size)), recompute)
+
+
+def make_batches(
+    prompts: Prompts, size: int, device: torch.device, *, skip_prefix: bool
+) -> Iterator[Batch]:
+    """Prompts in batches of like length and like shared prefix; every prompt is in exactly one."""
+    order = sorted(
+        range(len(prompts)), key=lambda i: (int(prompts.lengths[i]), int(prompts.first_difference[i]), i)
+    )
+    for first in range(0, len(order), size):
+        indices = order[first : first + size]
+        chosen = prompts.select(indices)
+        start = int(chosen.first_difference.min()) if skip_prefix else 0
+        yield Batch(tuple(indices), chosen.to(device), start)
+
+
+def run_batches(batches: Iterator[Batch], work: Callable[[Batch], None]) -> None:
+    """Call `work` on each batch; one that does not fit into memory is halved and tried again.
+
+    `work` must add its result only when it is done, so that what other batches gave is kept.
+    """
+    waiting: list[Batch] = []
+    for batch in batches:
+        waiting.append(batch)
+        while waiting:
+            current = waiting.pop()
+            try:
+                work(current)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                if len(current) == 1:
+                    raise InputError(
+                        "a single prompt does not fit into memory; use shorter prompts, checkpointed=True, "
+                        "a smaller dtype, or a device with more memory"
+                    ) from error
+                waiting += reversed(current.halves())
+            else:
+                continue
+            gc.collect()  # outside the handler: the exception holds the failed run's tensors
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,183 @@
+"""Capture: what edge scores need of a run, in its compact form.
+
+At the sources the head outputs before W_O and the MLP outputs; at the targets the gradients at q, k and v behind
+their projections and at the inputs of the other norms. That is about seven d_model floats per layer and
+position. What W_Q, W_K, W_V, W_O and the norms do to them is linear and is done in `contract`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.anatomy import Anatomy, Block, working
+from interp.graph import ComputationalGraph
+from interp.kernels.forward import PerHead, Recorder, Residual
+
+Rows = Int[Tensor, "row"]  # flat indices into [batch * pos]
+
+
+def take_rows(x: Tensor, rows: Rows, copies: int = 1) -> Tensor:
+    """[copies * batch, pos, ...] -> [copies, row, ...]: the rows that matter."""
+    return x.unflatten(0, (copies, -1)).flatten(1, 2)[:, rows]
+
+
+@dataclass
+class Sources:
+    """Outputs of all sources at the rows that matter, heads before W_O; or differences of such outputs."""
+
+    embedding: Float[Tensor, "row d_model"]
+    heads: list[Float[Tensor, "row head d_head"]]
+    mlps: list[Float[Tensor, "row d_model"]]
+
+    def minus(self, other: Sources) -> Sources:
+        """Differences, taken in at least float32; `other` may broadcast over rows."""
+        return Sources(
+            working(self.embedding) - working(other.embedding),
+            [working(a) - working(b) for a, b in zip(self.heads, other.heads, strict=True)],
+            [working(a) - working(b) for a, b in zip(self.mlps, other.mlps, strict=True)],
+        )
+
+
+class SourceRecorder(Recorder):
+    """Keeps the sources of a run, at chosen rows."""
+
+    def __init__(self, embedding: Residual, rows: Rows, copy: int = 0, copies: int = 1) -> None:
+        self.rows, self.copy, self.copies = rows, copy, copies
+        self.sources = Sources(self._take(embedding), [], [])
+
+    def _take(self, x: Tensor) -> Tensor:
+        return take_rows(x.detach(), self.rows, self.copies)[self.copy]
+
+    def heads(self, layer: int, z: PerHead) -> None:
+        self.sources.heads.append(self._take(z))
+
+    def mlp_output(self, layer: int, m: Residual) -> Residual:
+        self.sources.mlps.append(self._take(m))
+        return m
+
+
+@dataclass
+class TargetGradients:
+    """Gradients at all targets, summed over the points of a path; norms' rank-one parts point by point.
+
+    With r a norm's divisor, x its centred input and g the gradient at q (k, v): `ports[layer]` is the sum of
+    weight * g / r, and per point `inner` is weight * (g . q) / (d_model r^2), q being the projection less its
+    constant part, and `inputs` is x. See `contract` for how they make the gradient at the norm's input.
+    """
+
+    ports: list[Float[Tensor, "row port d_head"]] = field(default_factory=list)
+    inner: list[list[Float[Tensor, "point row port"]]] = field(default_factory=list)
+    inputs: list[list[Float[Tensor, "point row d_model"]]] = field(default_factory=list)
+    mlps: list[Float[Tensor, "row d_model"]] = field(default_factory=list)
+    logits: Float[Tensor, "row d_model"] | None = None
+    points: int = 0
+
+
+class TargetRecorder(Recorder):
+    """Sums the gradients at all targets of a run of stacked points, as the backward pass delivers them.
+
+    `weights` [point] are the points' weights in the path. One recorder per forward pass; several may add to the
+    same `TargetGradients`.
+    """
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        graph: ComputationalGraph,
+        rows: Rows,
+        weights: Float[Tensor, "point"],
+        into: TargetGradients,
+    ) -> None:
+        self.anatomy, self.graph, self.rows, self.weights, self.into = anatomy, graph, rows, weights, into
+        self.open = True  # checkpointing runs blocks again: only the first run is recorded
+        if not into.ports:
+            self._allocate()
+        into.points += len(weights)
+
+    def _allocate(self) -> None:
+        anatomy, n_rows = self.anatomy, len(self.rows)
+        like = working(torch.empty(0, dtype=anatomy.dtype, device=anatomy.device))
+        ports = self.graph.targets_per_layer - 1
+        into = self.into
+        into.ports = [like.new_zeros(n_rows, ports, anatomy.d_head) for _ in anatomy.blocks]
+        into.mlps = [like.new_zeros(n_rows, anatomy.d_model) for _ in anatomy.blocks]
+        into.logits = like.new_zeros(n_rows, anatomy.d_model)
+        into.inner, into.inputs = [[] for _ in anatomy.blocks], [[] for _ in anatomy.blocks]
+
+    def _take(self, x: Tensor) -> Tensor:
+        return working(take_rows(x.detach(), self.rows, len(self.weights)))
+
+    def attention_input(self, layer: int, x: Residual) -> None:
+        if self.open:
+            norm = self.anatomy.blocks[layer].attention_norm
+            taken = self._take(x)
+            self.into.inputs[layer].append(norm.centred(taken))
+            self._divisor = norm.divisor(taken)
+
+    def projections(self, layer: int, q: PerHead, k: PerHead, v: PerHead) -> tuple[PerHead, PerHead, PerHead]:
+        if self.graph.kv == "head" and k.shape[2] != q.shape[2]:
+            groups = self.anatomy.kv_of_head()
+            k, v = k[:, :, groups], v[:, :, groups]
+        if self.open:
+            inner = self._divisor.new_zeros(*self._divisor.shape[:2], self.graph.targets_per_layer - 1)
+            self.into.inner[layer].append(inner)
+            first = 0
+            for part, constant in zip(
+                (q, k, v), constant_projections(self.anatomy.blocks[layer], self.anatomy.d_head), strict=True
+            ):
+                where = slice(first, first + part.shape[2])
+                self._listen(part, constant, self.into.ports[layer][:, where], inner[..., where])
+                first = where.stop
+        return q, k, v
+
+    def _listen(self, part: PerHead, constant: Tensor | None, port: Tensor, inner: Tensor) -> None:
+        """When the gradient at `part` arrives, add it to `port` and its product with `part` to `inner`."""
+        divisor = self._divisor[..., None]  # [point row 1 1]
+        value = self._take(part)
+        if constant is not None:
+            value = value - working(
+                constant if len(constant) == part.shape[2] else constant[self.anatomy.kv_of_head()]
+            )
+        weights = self.weights[:, None, None, None]
+
+        def receive(gradient: Tensor) -> None:
+            scaled = self._take(gradient) * (weights / divisor)
+            port.add_(scaled.sum(0))
+            inner.copy_((scaled * value).sum(-1) / (divisor[..., 0] * self.anatomy.d_model))
+
+        part.register_hook(receive)
+
+    def mlp_input(self, layer: int, x: Residual) -> Residual:
+        branch = x.view_as(x)  # a view of its own, so that the skip path's gradient is not seen
+        if self.open:
+            self._add(branch, self.into.mlps[layer])
+        return branch
+
+    def final(self, x: Residual) -> None:
+        """The last residual stream, which only the unembedding reads."""
+        assert self.into.logits is not None
+        self._add(x, self.into.logits)
+
+    def _add(self, x: Tensor, total: Tensor) -> None:
+        weights = self.weights[:, None, None]
+        x.register_hook(lambda gradient: _ignore(total.add_((self._take(gradient) * weights).sum(0))))
+
+
+def _ignore(_: Tensor) -> None:
+    """A gradient hook that returns a tensor would replace the gradient."""
+
+
+def constant_projections(block: Block, d_head: int) -> list[Float[Tensor, "head d_head"] | None]:
+    """The part of q, k and v that does not depend on the residual stream: biases of norm and projection."""
+    parts = []
+    for affine in (block.q, block.k, block.v):
+        constant = affine.bias
+        if block.attention_norm.bias is not None:
+            moved = affine.weight @ block.attention_norm.bias
+            constant = moved if constant is None else constant + moved
+        parts.append(None if constant is None else constant.unflatten(0, (-1, d_head)))
+    return parts

@@ -1,0 +1,233 @@
+"""Running a model block by block, with a recorder that sees every source and every target.
+
+The same functions serve plain runs, gradient capture, circuits and patching; they differ in the residual stream
+that they start from and in the recorder that listens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from interp.anatomy import Anatomy, Block
+from interp.kernels.frame import Frame, KeysValues
+
+Residual = Float[Tensor, "batch pos d_model"]
+PerHead = Float[Tensor, "batch pos head d_head"]
+
+
+class Recorder:
+    """Listens to a run; sub-classes keep what they need.
+
+    A method that returns a tensor returns what the run goes on with: the tensor given, a view of it (to see the
+    gradient of one branch), or another value of the same shape (to intervene).
+    """
+
+    def attention_input(self, layer: int, x: Residual) -> None:
+        """The residual stream that attention reads, before its norm."""
+
+    def projections(self, layer: int, q: PerHead, k: PerHead, v: PerHead) -> tuple[PerHead, PerHead, PerHead]:
+        """Queries, keys and values behind their projections (before q/k norms and rotary embedding)."""
+        return q, k, v
+
+    def rotated(self, layer: int, k: PerHead, v: PerHead) -> None:
+        """Keys as attention uses them, and values."""
+
+    def heads(self, layer: int, z: PerHead) -> None:
+        """Head outputs before W_O, divided by the divisor of a norm behind attention where there is one."""
+
+    def mlp_input(self, layer: int, x: Residual) -> Residual:
+        """The residual stream that the MLP reads, before its norm: the branch alone, without the skip path."""
+        return x
+
+    def attention_output(self, layer: int, added: Residual) -> Residual:
+        """What attention adds to the residual stream."""
+        return added
+
+    def mlp_output(self, layer: int, m: Residual) -> Residual:
+        """What the MLP adds to the residual stream."""
+        return m
+
+
+SILENT = Recorder()
+
+
+def project(block: Block, normed: Residual, d_head: int) -> tuple[PerHead, PerHead, PerHead]:
+    """Queries of all heads, keys and values of all key-value heads."""
+    q, k, v = (part(normed).unflatten(-1, (-1, d_head)) for part in (block.q, block.k, block.v))
+    return q, k, v
+
+
+def attend(
+    frame: Frame,
+    layer: int,
+    q: PerHead,
+    k: PerHead,
+    v: PerHead,
+    heads: Int[Tensor, "head"] | None = None,
+    recorder: Recorder = SILENT,
+) -> PerHead:
+    """Attention from projected queries, keys and values to head outputs before W_O.
+
+    `k` and `v` hold one entry per key-value head, or one per query head of `q`. `heads` names the query heads
+    that `q` holds where it does not hold all of them.
+    """
+    anatomy = frame.anatomy
+    block = anatomy.blocks[layer]
+    if block.q_norm is not None:
+        q = block.q_norm(q)
+    if block.k_norm is not None:
+        k = block.k_norm(k)
+    if anatomy.rotary is not None:
+        cos, sin = frame.rope[block.rope]
+        q, k = anatomy.rotary(q, cos, sin), anatomy.rotary(k, cos, sin)
+    recorder.rotated(layer, k, v)
+    groups = frame.kv_of_head if heads is None else frame.kv_of_head[heads]
+    shared = k.shape[2] == anatomy.n_kv_heads and k.shape[2] != q.shape[2]
+    before = frame.keys_values(layer, q.shape[0])
+    if shared:
+        k, v = k[:, :, groups], v[:, :, groups]
+    if before is not None:
+        keys, values = before
+        if keys.shape[2] != len(groups) or heads is not None:
+            keys, values = keys[:, :, groups], values[:, :, groups]
+        k, v = torch.cat((keys, k), 1), torch.cat((values, v), 1)
+    return _attention(block, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), frame).transpose(1, 2)
+
+
+def _attention(block: Block, q: Tensor, k: Tensor, v: Tensor, frame: Frame) -> Tensor:
+    mask = frame.masks[block.window]
+    if block.softcap is None:
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None and q.shape[2] > 1, scale=block.scale
+        )
+    scores = torch.tanh(q @ k.transpose(-1, -2) * (block.scale / block.softcap)) * block.softcap
+    if mask is None:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    return scores.masked_fill(~mask, float("-inf")).softmax(-1) @ v
+
+
+def write_heads(block: Block, z: PerHead) -> tuple[PerHead, Residual]:
+    """Head outputs before W_O -> (the same in units of the residual stream, what attention adds to it).
+
+    With a norm behind attention its divisor belongs to the heads, so that heads add up (see
+    `Anatomy.head_weights`); without one the head outputs are returned as they are.
+    """
+    summed = block.o(z.flatten(2))
+    norm = block.attention_post_norm
+    if norm is None:
+        return z, summed
+    return z / norm.divisor(summed)[..., None].to(z.dtype), norm(summed)
+
+
+def run_mlp(block: Block, x: Residual) -> Residual:
+    """What the MLP adds to the residual stream when it reads `x`."""
+    out = block.mlp(block.mlp_norm(x))
+    return out if block.mlp_post_norm is None else block.mlp_post_norm(out)
+
+
+def run_attention(frame: Frame, layer: int, x: Residual, recorder: Recorder) -> Residual:
+    """What attention adds to the residual stream when it reads `x`."""
+    block = frame.anatomy.blocks[layer]
+    recorder.attention_input(layer, x)
+    q, k, v = project(block, block.attention_norm(x), frame.anatomy.d_head)
+    q, k, v = recorder.projections(layer, q, k, v)
+    z = attend(frame, layer, q, k, v, recorder=recorder)
+    scaled, added = write_heads(block, z)
+    recorder.heads(layer, scaled)
+    return recorder.attention_output(layer, added)
+
+
+def finish_block(frame: Frame, layer: int, x: Residual, middle: Residual, recorder: Recorder) -> Residual:
+    """The rest of a block behind its attention: `x` entered the block, `middle` is `x` plus attention."""
+    block = frame.anatomy.blocks[layer]
+    out = run_mlp(block, recorder.mlp_input(layer, x if block.parallel else middle))
+    return middle + recorder.mlp_output(layer, out)
+
+
+def run_block(frame: Frame, layer: int, x: Residual, recorder: Recorder = SILENT) -> Residual:
+    """One whole block."""
+    return finish_block(frame, layer, x, x + run_attention(frame, layer, x, recorder), recorder)
+
+
+def run_blocks(
+    frame: Frame, x: Residual, recorder: Recorder = SILENT, first: int = 0, checkpointed: bool = False
+) -> Residual:
+    """Blocks `first` to the last. `checkpointed` recomputes one block at a time in the backward pass."""
+    for layer in range(first, frame.anatomy.n_layers):
+        if checkpointed:
+            step: Callable[..., Any] = run_block
+            x = checkpoint(step, frame, layer, x, recorder, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = run_block(frame, layer, x, recorder)
+    return x
+
+
+def last_rows(x: Residual, frame: Frame, lengths: Int[Tensor, "batch"]) -> Float[Tensor, "batch d_model"]:
+    """The last real position of each prompt; `x` may be several stacked copies of the batch."""
+    at = (lengths - 1 - frame.start).repeat(x.shape[0] // len(lengths))
+    return x[torch.arange(x.shape[0], device=x.device), at]
+
+
+def unembed(anatomy: Anatomy, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_vocab"]:
+    """Final norm and unembedding; logits in at least float32."""
+    logits = anatomy.unembed(anatomy.final_norm(x))
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+class _PrefixRecorder(Recorder):
+    def __init__(self) -> None:
+        self.kept: list[KeysValues] = []
+
+    def rotated(self, layer: int, k: PerHead, v: PerHead) -> None:
+        self.kept.append((k, v))
+
+
+@torch.no_grad()
+def prepare(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], start: int) -> Frame:
+    """The frame that runs `tokens` from position `start` on; computes the prefix's keys and values."""
+    stop = tokens.shape[1]
+    if start == 0:
+        return Frame.of(anatomy, 0, stop)
+    before, recorder = Frame.of(anatomy, 0, start), _PrefixRecorder()
+    x = anatomy.embed(tokens[:, :start], before.positions)
+    for layer in range(anatomy.n_layers - 1):
+        x = run_block(before, layer, x, recorder)
+    # of the last layer only keys and values are ever read
+    run_attention(before, anatomy.n_layers - 1, x, recorder)
+    return Frame.of(anatomy, start, stop, tuple(recorder.kept))
+
+
+@torch.no_grad()
+def answer_logits(
+    model: Any, tokens: Int[Tensor, "n pos"], lengths: Int[Tensor, "n"], batch_size: int | None = None
+) -> Float[Tensor, "n d_vocab"]:
+    """Logits at the last real position of right-padded prompts, in batches; on the CPU.
+
+    `model` is what `load_model` returns. Cost: one forward pass, unembedding one position a prompt.
+    """
+    anatomy = Anatomy.of(model)
+    parts = [
+        answer_logits_of(anatomy, tokens[rows], lengths[rows]).cpu()
+        for rows in _chunks(len(tokens), batch_size or max(1, 4096 // tokens.shape[1]))
+    ]
+    return torch.cat(parts)
+
+
+def answer_logits_of(anatomy: Anatomy, tokens: Tensor, lengths: Tensor) -> Float[Tensor, "n d_vocab"]:
+    """`answer_logits` of one batch, on the model's device."""
+    tokens, lengths = tokens.to(anatomy.device), lengths.to(anatomy.device)
+    frame = prepare(anatomy, tokens, 0)
+    x = run_blocks(frame, anatomy.embed(tokens, frame.positions))
+    return unembed(anatomy, last_rows(x, frame, lengths))
+
+
+def _chunks(n: int, size: int) -> Iterator[slice]:
+    for first in range(0, n, size):
+        yield slice(first, min(n, first + size))

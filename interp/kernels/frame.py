@@ -1,0 +1,75 @@
+"""The setting of one batch: which positions are run, with which rotary tables, masks and cached prefix.
+
+In a causal model every position before the first token at which clean and corrupted prompts differ has the same
+activations in every run. A `Frame` therefore runs positions `start .. length-1` only; keys and values of the
+positions before are computed once and shared by all runs. Prompts are padded on the right, so that the causal
+mask alone keeps padding from being seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.anatomy import Anatomy
+
+KeysValues = tuple[Float[Tensor, "batch prefix kv_head d_head"], Float[Tensor, "batch prefix kv_head d_head"]]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Positions `start .. stop-1` of a batch, and what attention needs to run them."""
+
+    anatomy: Anatomy
+    start: int
+    stop: int
+    rope: dict[str, tuple[Tensor, Tensor]]  # per kind of layer: cos, sin [pos, rotated]
+    masks: dict[int | None, Bool[Tensor, "pos key"] | None]  # per window; None: plainly causal
+    prefix: tuple[KeysValues, ...] | None  # per layer, keys already rotated
+    kv_of_head: Int[Tensor, "head"]
+
+    @classmethod
+    def of(
+        cls, anatomy: Anatomy, start: int, stop: int, prefix: tuple[KeysValues, ...] | None = None
+    ) -> Frame:
+        """The frame of positions `start .. stop-1`; with `start > 0` the keys and values before it are needed."""
+        positions = torch.arange(start, stop, device=anatomy.device)
+        rope = {}
+        if anatomy.rotary is not None:
+            for kind in {block.rope for block in anatomy.blocks}:
+                rope[kind] = anatomy.rotary.tables(positions, kind, anatomy.dtype)
+        masks = {w: _mask(positions, stop, w) for w in {block.window for block in anatomy.blocks}}
+        return cls(anatomy, start, stop, rope, masks, prefix, anatomy.kv_of_head())
+
+    @property
+    def positions(self) -> Int[Tensor, "pos"]:
+        """The positions that are run."""
+        return torch.arange(self.start, self.stop, device=self.anatomy.device)
+
+    @property
+    def n_positions(self) -> int:
+        """How many positions are run."""
+        return self.stop - self.start
+
+    def keys_values(self, layer: int, batch: int) -> KeysValues | None:
+        """The prefix's keys and values of a layer, repeated for a batch stacked out of several copies."""
+        if self.prefix is None:
+            return None
+        keys, values = self.prefix[layer]
+        copies = batch // keys.shape[0]
+        if copies == 1:
+            return keys, values
+        return keys.repeat(copies, 1, 1, 1), values.repeat(copies, 1, 1, 1)
+
+
+def _mask(positions: Tensor, stop: int, window: int | None) -> Tensor | None:
+    """True where a query may look; None where plain causal attention over all positions does the same."""
+    start = stop - len(positions)
+    if start == 0 and (window is None or window >= stop):
+        return None
+    distance = positions[:, None] - torch.arange(stop, device=positions.device)[None]
+    seen = distance >= 0
+    return seen if window is None else seen & (distance < window)
