@@ -64,9 +64,7 @@ class GradientScorer:
             advance(len(batch))
 
         run_batches(
-            make_batches(
-                prompts, self.plan.batch_size, self.anatomy.device, skip_prefix=self.ablator.skip_prefix
-            ),
+            make_batches(prompts, self.plan.batch_size, self.anatomy.device, skip_prefix=self.ablator.skip_prefix),
             work,
         )
         wide = torch.float64 if self.anatomy.dtype == torch.float64 else torch.float32
@@ -272,4 +270,3 @@ def refuse_nan(values: Tensor, objective: Objective, batch: Batch) -> None:
             f"objective={objective.name!r} is NaN on prompt {index}; check that prompt, "
             "and the model's dtype (float16 overflows easily: try bfloat16 or float32)"
         )
-

@@ -40,7 +40,7 @@ class Affine:
         return weight.T if self.transposed else weight
 
     @property
-    def bias(self) -> Float[Tensor, "out"] | None:
+    def bias(self) -> Float[Tensor, " out"] | None:
         """The bias, or None."""
         return getattr(self.module, "bias", None)
 
@@ -58,13 +58,13 @@ class Norm:
     offset: float = 0.0  # Gemma's gain is 1 + weight
 
     @property
-    def gain(self) -> Float[Tensor, "d_model"] | None:
+    def gain(self) -> Float[Tensor, " d_model"] | None:
         """The factor behind the division, or None for a norm without one."""
         weight: Tensor | None = getattr(self.module, "weight", None)
         return weight if weight is None or not self.offset else weight + self.offset
 
     @property
-    def bias(self) -> Float[Tensor, "d_model"] | None:
+    def bias(self) -> Float[Tensor, " d_model"] | None:
         """The bias, or None."""
         return getattr(self.module, "bias", None)
 
@@ -120,7 +120,7 @@ class Anatomy:
     d_vocab: int
     max_positions: int | None
     blocks: tuple[Block, ...]
-    embed: Callable[[Int[Tensor, "batch pos"], Int[Tensor, "pos"]], Float[Tensor, "batch pos d_model"]]
+    embed: Callable[[Int[Tensor, "batch pos"], Int[Tensor, " pos"]], Float[Tensor, "batch pos d_model"]]
     rotary: Rotary | None
     final_norm: Norm
     unembed: Callable[[Float[Tensor, "... d_model"]], Float[Tensor, "... d_vocab"]]
@@ -151,6 +151,11 @@ class Anatomy:
         return len(self.blocks)
 
     @property
+    def coupled_heads(self) -> bool:
+        """Whether a norm behind attention makes every head's output depend on all heads of its layer."""
+        return any(block.attention_post_norm is not None for block in self.blocks)
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.parameter().device
@@ -170,7 +175,7 @@ class Anatomy:
             parallel=self.blocks[0].parallel,
         )
 
-    def kv_of_head(self) -> Int[Tensor, "head"]:
+    def kv_of_head(self) -> Int[Tensor, " head"]:
         """For each query head the key-value head it reads."""
         return torch.arange(self.n_heads, device=self.device) // (self.n_heads // self.n_kv_heads)
 
@@ -191,7 +196,7 @@ class Anatomy:
 class Rotary:
     """Rotary position embeddings: tables by name and the way in which coordinates are paired."""
 
-    tables: Callable[[Int[Tensor, "pos"], str, torch.dtype], tuple[Tensor, Tensor]]  # -> cos, sin [pos, rotated]
+    tables: Callable[[Int[Tensor, " pos"], str, torch.dtype], tuple[Tensor, Tensor]]  # -> cos, sin [pos, rotated]
     interleaved: bool  # GPT-J pairs neighbours; the others pair the two halves
 
     def __call__(

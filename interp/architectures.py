@@ -198,7 +198,7 @@ def _read_embedding(model: Any) -> Callable[[Tensor, Tensor], Tensor]:
     places = _own(model.pos_embed)
     offset = int(getattr(places, "offset", 0))
 
-    def embed(tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, "pos"]) -> Float[Tensor, "batch pos d"]:
+    def embed(tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, " pos"]) -> Float[Tensor, "batch pos d"]:
         table: Tensor = places.weight  # type: ignore[assignment]
         return words(tokens) + table[positions + offset]
 

@@ -132,6 +132,4 @@ def _means(anatomy: Anatomy, prompts: Prompts, batch_size: int, positional: bool
         value = total / by if positional else (total.sum(0) / counts.sum()).expand_as(total)
         return value.to(working(anatomy.parameter()[:0]).dtype)
 
-    return Means(
-        Sources(mean(totals.embedding), [mean(z) for z in totals.heads], [mean(m) for m in totals.mlps])
-    )
+    return Means(Sources(mean(totals.embedding), [mean(z) for z in totals.heads], [mean(m) for m in totals.mlps]))

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from interp.anatomy import Anatomy
 from interp.errors import InputError
-from interp.kernels.frame import Frame
 from interp.kernels.forward import prepare
+from interp.kernels.frame import Frame
 from interp.tasks.prompts import Prompts
 
 DEFAULT_BUDGET = 1 << 30  # bytes; larger batches bring no speed on a CPU
@@ -126,13 +126,9 @@ def plan(
     return Plan(size, max(1, min(copies, fitting // size)), recompute)
 
 
-def make_batches(
-    prompts: Prompts, size: int, device: torch.device, *, skip_prefix: bool
-) -> Iterator[Batch]:
+def make_batches(prompts: Prompts, size: int, device: torch.device, *, skip_prefix: bool) -> Iterator[Batch]:
     """Prompts in batches of like length and like shared prefix; every prompt is in exactly one."""
-    order = sorted(
-        range(len(prompts)), key=lambda i: (int(prompts.lengths[i]), int(prompts.first_difference[i]), i)
-    )
+    order = sorted(range(len(prompts)), key=lambda i: (int(prompts.lengths[i]), int(prompts.first_difference[i]), i))
     for first in range(0, len(order), size):
         indices = order[first : first + size]
         chosen = prompts.select(indices)

@@ -17,7 +17,7 @@ from interp.anatomy import Anatomy, Block, working
 from interp.graph import ComputationalGraph
 from interp.kernels.forward import PerHead, Recorder, Residual
 
-Rows = Int[Tensor, "row"]  # flat indices into [batch * pos]
+Rows = Int[Tensor, " row"]  # flat indices into [batch * pos]
 
 
 def take_rows(x: Tensor, rows: Rows, copies: int = 1) -> Tensor:
@@ -89,7 +89,7 @@ class TargetRecorder(Recorder):
         anatomy: Anatomy,
         graph: ComputationalGraph,
         rows: Rows,
-        weights: Float[Tensor, "point"],
+        weights: Float[Tensor, " point"],
         into: TargetGradients,
     ) -> None:
         self.anatomy, self.graph, self.rows, self.weights, self.into = anatomy, graph, rows, weights, into
@@ -139,9 +139,7 @@ class TargetRecorder(Recorder):
         divisor = self._divisor[..., None]  # [point row 1 1]
         value = self._take(part)
         if constant is not None:
-            value = value - working(
-                constant if len(constant) == part.shape[2] else constant[self.anatomy.kv_of_head()]
-            )
+            value = value - working(constant if len(constant) == part.shape[2] else constant[self.anatomy.kv_of_head()])
         weights = self.weights[:, None, None, None]
 
         def receive(gradient: Tensor) -> None:

@@ -78,9 +78,7 @@ def expand_heads(
     return torch.bmm(z.transpose(0, 1).to(weights.dtype), weights)
 
 
-def port_weights(
-    anatomy: Anatomy, graph: ComputationalGraph, layer: int
-) -> Float[Tensor, "port d_head d_model"]:
+def port_weights(anatomy: Anatomy, graph: ComputationalGraph, layer: int) -> Float[Tensor, "port d_head d_model"]:
     """W_Q, W_K and W_V per q, k and v target of a layer, the norm's gain folded in."""
     block = anatomy.blocks[layer]
     q, k, v = (working(a.weight).unflatten(0, (-1, anatomy.d_head)) for a in (block.q, block.k, block.v))

@@ -70,13 +70,13 @@ def attend(
     q: PerHead,
     k: PerHead,
     v: PerHead,
-    heads: Int[Tensor, "head"] | None = None,
+    heads: Int[Tensor, " head"] | None = None,
     recorder: Recorder = SILENT,
 ) -> PerHead:
     """Attention from projected queries, keys and values to head outputs before W_O.
 
-    `k` and `v` hold one entry per key-value head, or one per query head of `q`. `heads` names the query heads
-    that `q` holds where it does not hold all of them.
+    `heads` names the query heads that `q` holds where it does not hold all of them. `k` and `v` hold one entry
+    per query head of `q`, or one per key-value head of the model.
     """
     anatomy = frame.anatomy
     block = anatomy.blocks[layer]
@@ -89,15 +89,11 @@ def attend(
         q, k = anatomy.rotary(q, cos, sin), anatomy.rotary(k, cos, sin)
     recorder.rotated(layer, k, v)
     groups = frame.kv_of_head if heads is None else frame.kv_of_head[heads]
-    shared = k.shape[2] == anatomy.n_kv_heads and k.shape[2] != q.shape[2]
-    before = frame.keys_values(layer, q.shape[0])
-    if shared:
+    if k.shape[2] != q.shape[2]:
         k, v = k[:, :, groups], v[:, :, groups]
+    before = frame.keys_values(layer, groups, q.shape[0])
     if before is not None:
-        keys, values = before
-        if keys.shape[2] != len(groups) or heads is not None:
-            keys, values = keys[:, :, groups], values[:, :, groups]
-        k, v = torch.cat((keys, k), 1), torch.cat((values, v), 1)
+        k, v = torch.cat((before[0], k), 1), torch.cat((before[1], v), 1)
     return _attention(block, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), frame).transpose(1, 2)
 
 
@@ -169,7 +165,7 @@ def run_blocks(
     return x
 
 
-def last_rows(x: Residual, frame: Frame, lengths: Int[Tensor, "batch"]) -> Float[Tensor, "batch d_model"]:
+def last_rows(x: Residual, frame: Frame, lengths: Int[Tensor, " batch"]) -> Float[Tensor, "batch d_model"]:
     """The last real position of each prompt; `x` may be several stacked copies of the batch."""
     at = (lengths - 1 - frame.start).repeat(x.shape[0] // len(lengths))
     return x[torch.arange(x.shape[0], device=x.device), at]
@@ -206,7 +202,7 @@ def prepare(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], start: int) -> F
 
 @torch.no_grad()
 def answer_logits(
-    model: Any, tokens: Int[Tensor, "n pos"], lengths: Int[Tensor, "n"], batch_size: int | None = None
+    model: Any, tokens: Int[Tensor, "n pos"], lengths: Int[Tensor, " n"], batch_size: int | None = None
 ) -> Float[Tensor, "n d_vocab"]:
     """Logits at the last real position of right-padded prompts, in batches; on the CPU.
 

@@ -29,12 +29,10 @@ class Frame:
     rope: dict[str, tuple[Tensor, Tensor]]  # per kind of layer: cos, sin [pos, rotated]
     masks: dict[int | None, Bool[Tensor, "pos key"] | None]  # per window; None: plainly causal
     prefix: tuple[KeysValues, ...] | None  # per layer, keys already rotated
-    kv_of_head: Int[Tensor, "head"]
+    kv_of_head: Int[Tensor, " head"]
 
     @classmethod
-    def of(
-        cls, anatomy: Anatomy, start: int, stop: int, prefix: tuple[KeysValues, ...] | None = None
-    ) -> Frame:
+    def of(cls, anatomy: Anatomy, start: int, stop: int, prefix: tuple[KeysValues, ...] | None = None) -> Frame:
         """The frame of positions `start .. stop-1`; with `start > 0` the keys and values before it are needed."""
         positions = torch.arange(start, stop, device=anatomy.device)
         rope = {}
@@ -45,7 +43,7 @@ class Frame:
         return cls(anatomy, start, stop, rope, masks, prefix, anatomy.kv_of_head())
 
     @property
-    def positions(self) -> Int[Tensor, "pos"]:
+    def positions(self) -> Int[Tensor, " pos"]:
         """The positions that are run."""
         return torch.arange(self.start, self.stop, device=self.anatomy.device)
 
@@ -54,11 +52,14 @@ class Frame:
         """How many positions are run."""
         return self.stop - self.start
 
-    def keys_values(self, layer: int, batch: int) -> KeysValues | None:
-        """The prefix's keys and values of a layer, repeated for a batch stacked out of several copies."""
+    def keys_values(self, layer: int, groups: Int[Tensor, " head"], batch: int) -> KeysValues | None:
+        """The prefix's keys and values for query heads that read the key-value heads `groups`.
+
+        Repeated along the batch when it stacks several copies of the prompts.
+        """
         if self.prefix is None:
             return None
-        keys, values = self.prefix[layer]
+        keys, values = (part[:, :, groups] for part in self.prefix[layer])
         copies = batch // keys.shape[0]
         if copies == 1:
             return keys, values

@@ -1,0 +1,197 @@
+"""`attribute`: one call for every method that scores edges or nodes of a computational graph."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from attribution.exact import exact_scores
+from attribution.gradients import GradientScorer
+from attribution.methods import METHODS, Method
+from attribution.paths import Path, activation_path, clean_corrupted_path, clean_path, input_path
+from attribution.scores import Scores
+from interp.anatomy import Anatomy
+from interp.errors import InputError, choose
+from interp.graph import KV, ComputationalGraph
+from interp.kernels.ablation import Ablator
+from interp.kernels.batching import plan
+from interp.objectives import Objective, get_objective
+from interp.progress import progress
+from interp.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a method may be told; checks itself."""
+
+    steps: int = 5
+    quadrature: str | None = None
+    credit: str = "all"
+
+    def path(self, method: Method, n_layers: int) -> Path:
+        """Where the method takes its gradients."""
+        if method.path == "inputs":
+            return input_path(self.steps, self.quadrature or "left")
+        if method.path == "activations":
+            return activation_path(n_layers, self.steps, self.quadrature or "right", self.credit)
+        return clean_corrupted_path() if method.path == "clean-corrupted" else clean_path()
+
+
+def attribute(
+    model: Any,
+    task: Task,
+    method: str = "eap-ig",
+    *,
+    steps: int = 5,
+    quadrature: str | None = None,
+    credit: str = "all",
+    ablation: str = "patch",
+    objective: str | Objective | None = None,
+    kv: KV = "head",
+    edges: Sequence[str] | Bool[Tensor, "source target"] | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    checkpointed: bool | None = None,
+    memory: int | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
+) -> Scores:
+    """Score every edge (or node) of a model's computational graph on a task.
+
+    A score estimates how much the objective falls, as a mean over prompts, when that edge alone is corrupted:
+    positive means that the edge helps. Formulas, papers and costs of the methods: `attribution.methods()`.
+
+    Args:
+        model: what `interp.load_model` returns.
+        task: the behaviour, with clean and corrupted prompts.
+        method: `eap`, `eap-ig`, `eap-ig-activations`, `clean-corrupted`, `exact`; for nodes
+            `attribution-patching`, `activation-patching`.
+        steps: points on the path of integrated gradients.
+        quadrature: `left`, `right`, `midpoint` or `gauss-legendre`; None is what the authors' code does: `left`
+            for `eap-ig` (it visits the corrupted end), `right` for `eap-ig-activations` (the clean end).
+        credit: for `eap-ig-activations`: `all` credits an edge in the passes of every sub-layer, as the authors'
+            code does; `own` in those of its own source alone.
+        ablation: what a corrupted source gives: `patch` (its value in the corrupted prompt), `zero`, `mean` or
+            `mean-positional` over the task's clean prompts.
+        objective: overrides the task's own, see `interp.objectives`.
+        kv: `head` scores a key and a value target per query head, `group` one per key-value head.
+        edges: for `exact`: names of edges, or a mask, to patch instead of all.
+        sample: for `exact`: so many random edges (drawn with `seed`) instead of all.
+        seed: of `sample`.
+        batch_size: prompts per pass; None lets the memory budget choose.
+        checkpointed: recompute activations in the backward pass; None: when a prompt would not fit otherwise.
+        memory: bytes a batch may take; None: 1 GiB on a CPU, half of the free memory on a GPU.
+        resume: for `exact` and `activation-patching`: a file to keep partial results in, and to go on from.
+        quiet: no progress bar.
+
+    Returns:
+        `Scores`; `.values` is float32 (float64 for a float64 model), `[source, target]` or `[source]`.
+
+    Raises:
+        InputError: unknown names, a method that the ablation or objective does not suit, NaN objectives.
+    """
+    chosen = METHODS[choose("method", method, METHODS)]
+    chosen.check_ablation(ablation)
+    if chosen.path is not None and (resume is not None or edges is not None or sample is not None):
+        raise InputError(f"edges, sample and resume are for patching methods; method={method!r} is quick: drop them")
+    if chosen.level == "node" and (edges is not None or sample is not None):
+        raise InputError(f"edges and sample choose edges, but method={method!r} scores nodes: drop them")
+    anatomy = Anatomy.of(model)
+    graph, prompts = anatomy.graph(kv), task.prompts(model)
+    goal = get_objective(objective if objective is not None else task.objective)
+    settings = Settings(steps, quadrature, credit)
+    started = time.perf_counter()
+    ablator = Ablator.of(anatomy, ablation, prompts, batch_size, memory)
+    recorded: dict[str, Any] = {"kv": kv, "objective": goal.name}
+    if chosen.path is not None:
+        path = _checked_path(chosen, settings, anatomy, goal)
+        planned = plan(
+            anatomy,
+            len(prompts),
+            prompts.clean.shape[1],
+            copies=path.n_points,
+            batch_size=batch_size,
+            checkpointed=checkpointed,
+            memory=memory,
+        )
+        with progress(f"scoring edges ({method})", len(prompts), quiet) as bar:
+            scorer = GradientScorer(anatomy, graph, goal, path, ablator, planned)
+            values = scorer.scores(prompts, bar.advance)
+        # what a node does is the sum of what its edges do: the gradient at its output is that of all its readers
+        values = values.sum(1) if chosen.level == "node" else values
+        recorded |= asdict(settings) if chosen.path in ("inputs", "activations") else {}
+    else:
+        mask = None if chosen.level == "node" else _chosen_edges(graph, edges, sample, seed)
+        recorded |= {} if mask is None else {"n_edges_patched": int(mask.sum())}
+        fingerprint = {
+            "model": anatomy.name,
+            "task": task.to_dict(),
+            "method": method,
+            "ablation": ablation,
+            "edges": None if mask is None else mask.nonzero().tolist(),
+            **recorded,
+        }
+        count = len(graph.sources) if mask is None else int(mask.sum())
+        with progress(f"patching ({method})", count * len(prompts), quiet) as bar:
+            values = exact_scores(
+                anatomy, graph, prompts, ablator, goal, mask, batch_size=batch_size, memory=memory,
+                resume=resume, fingerprint=fingerprint, advance=bar.advance,
+            )  # fmt: skip
+    return Scores(
+        values=values,
+        graph=graph,
+        method=method,
+        level=chosen.level,
+        ablation=ablation,
+        settings=recorded,
+        task=task.to_dict(),
+        model=anatomy.name,
+        seed=seed if sample is not None else None,
+        seconds=time.perf_counter() - started,
+        n_prompts=len(prompts),
+    )
+
+
+def _checked_path(method: Method, settings: Settings, anatomy: Anatomy, objective: Objective) -> Path:
+    path = settings.path(method, anatomy.n_layers)
+    if not objective.differentiable:
+        raise InputError(f"objective={objective.name!r} has no gradient; use it to evaluate, or method='exact'")
+    if objective.flat_at_clean and path.only_clean:
+        raise InputError(
+            f"objective={objective.name!r} has a gradient of zero at the clean run, which is all that "
+            f"method={method.name!r} looks at; use method='eap-ig' or 'clean-corrupted'"
+        )
+    return path
+
+
+def _chosen_edges(
+    graph: ComputationalGraph,
+    edges: Sequence[str] | Tensor | None,
+    sample: int | None,
+    seed: int,
+) -> Bool[Tensor, "source target"]:
+    if isinstance(edges, Tensor):
+        mask = graph.check_mask(edges, "edges").clone()
+    elif edges is not None:
+        mask = torch.zeros_like(graph.edge_mask)
+        for name in [edges] if isinstance(edges, str) else edges:
+            mask[graph.edge_index(name)] = True
+    else:
+        mask = graph.edge_mask.clone()
+    if sample is None:
+        return mask
+    available = mask.nonzero()
+    if not 1 <= sample <= len(available):
+        raise InputError(f"sample={sample} must be between 1 and the {len(available)} edges to choose from")
+    order = torch.randperm(len(available), generator=torch.Generator().manual_seed(seed))[:sample]
+    result = torch.zeros_like(mask)
+    result[tuple(available[order].T)] = True
+    return result

@@ -1,0 +1,143 @@
+"""The `exact` and `activation-patching` methods: patching over all batches, interruptible and resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from attribution.patching import Patcher
+from interp.anatomy import Anatomy
+from interp.errors import InputError
+from interp.files import atomic_path
+from interp.graph import ComputationalGraph
+from interp.kernels.ablation import Ablator
+from interp.kernels.batching import budget_of, bytes_per_position, make_batches
+from interp.objectives import Objective
+from interp.tasks.prompts import Prompts
+
+_SAVE_EVERY = 20.0  # seconds between saves of a resumable run
+
+
+def exact_scores(
+    anatomy: Anatomy,
+    graph: ComputationalGraph,
+    prompts: Prompts,
+    ablator: Ablator,
+    objective: Objective,
+    edges: Bool[Tensor, "source target"] | None,
+    *,
+    batch_size: int | None,
+    memory: int | None,
+    resume: str | os.PathLike[str] | None,
+    fingerprint: dict[str, Any],
+    advance: Callable[[int], None] = lambda n: None,
+) -> Tensor:
+    """Mean scores of the edges in a mask ([source, target]), or with `edges=None` of all nodes ([source]).
+
+    `resume` names a file that holds what is done so far: an interrupted run that is started again with the same
+    file goes on where it stopped. `advance` is called with the number of edges (nodes) x prompts done.
+    """
+    size, stacked = _sizes(anatomy, graph, prompts, batch_size, memory)
+    batches = list(make_batches(prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix))
+    n_targets = 1 if edges is None else graph.shape[1]
+    progress = _Progress(resume, (len(graph.sources), n_targets), len(batches), {**fingerprint, "size": size})
+    try:
+        for number, batch in enumerate(batches):
+            patcher: Patcher | None = None
+            for target in range(n_targets):
+                sources = _sources_of(edges, target, len(graph.sources))
+                if not progress.done[number, target] and sources:
+                    patcher = patcher or Patcher(anatomy, graph, ablator, objective, batch, stacked)
+                    values = patcher.nodes(sources) if edges is None else patcher.edges_into(target, sources)
+                    if values.isnan().any():
+                        raise InputError(f"objective={objective.name!r} is NaN in batch {number} of the prompts")
+                    progress.totals[sources, target] += values
+                    progress.done[number, target] = True
+                    progress.save_sometimes()
+                advance(len(sources) * len(batch))
+    finally:
+        progress.save()
+    wide = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
+    scores = (progress.totals / len(prompts)).to(wide)
+    return scores[:, 0] if edges is None else scores
+
+
+def _sources_of(edges: Tensor | None, target: int, n_sources: int) -> list[int]:
+    if edges is None:
+        return list(range(n_sources))
+    return edges[:, target].nonzero()[:, 0].tolist()
+
+
+def _sizes(
+    anatomy: Anatomy,
+    graph: ComputationalGraph,
+    prompts: Prompts,
+    batch_size: int | None,
+    memory: int | None,
+) -> tuple[int, int]:
+    """Prompts per batch and patched copies per pass, within the budget."""
+    budget, positions = budget_of(anatomy.device, memory), prompts.clean.shape[1]
+    held = (4 * len(graph.sources) + 8 * anatomy.n_layers) * anatomy.d_model * anatomy.parameter().element_size()
+    per_copy = positions * bytes_per_position(anatomy, gradient=False)
+    size = batch_size or max(1, min(len(prompts), budget // 2 // (positions * held)))
+    return size, max(1, min(64, budget // 2 // (per_copy * size)))
+
+
+class _Progress:
+    """Sums so far, which parts of the work are in them, and their file."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        shape: tuple[int, int],
+        n_batches: int,
+        fingerprint: dict[str, Any],
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self.fingerprint = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
+        self.totals: Float[Tensor, "source target"] = torch.zeros(shape, dtype=torch.float64)
+        self.done: Bool[Tensor, "batch target"] = torch.zeros(n_batches, shape[1], dtype=torch.bool)
+        self.saved_at = time.monotonic()
+        if self.path is not None and self.path.exists():
+            self._load(self.path)
+
+    def _load(self, path: Path) -> None:
+        try:
+            with safe_open(path, "pt") as file:
+                theirs = (file.metadata() or {}).get("fingerprint")
+                totals, done = file.get_tensor("totals"), file.get_tensor("done")
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"resume={str(path)!r} is not a resumable run, or is damaged: {error}") from error
+        if theirs != self.fingerprint:
+            raise InputError(
+                f"resume={str(path)!r} belongs to another run (other model, task, edges or settings); "
+                "name another file, or remove this one to start anew"
+            )
+        self.totals, self.done = totals, done
+
+    def save_sometimes(self) -> None:
+        """Save if the last save is long ago."""
+        if time.monotonic() - self.saved_at > _SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write the file, if there is to be one."""
+        if self.path is not None:
+            with atomic_path(self.path) as temporary:
+                save_file(
+                    {"totals": self.totals, "done": self.done},
+                    temporary,
+                    metadata={"fingerprint": self.fingerprint},
+                )
+            self.saved_at = time.monotonic()

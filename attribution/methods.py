@@ -1,0 +1,77 @@
+"""The named methods: what each is a preset of, what it costs, which ablations it allows, and its paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from interp.errors import InputError, choose
+from interp.kernels.ablation import ABLATIONS
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of `attribute`. Costs are passes per prompt; S = steps, L = layers, E = edges, N = nodes."""
+
+    name: str
+    level: Literal["edge", "node"]
+    forwards: str
+    backwards: str
+    paper: str
+    ablations: tuple[str, ...] = ABLATIONS
+    path: Literal["clean", "clean-corrupted", "inputs", "activations"] | None = None  # None: really patched
+
+    def check_ablation(self, ablation: str) -> None:
+        """Raise `InputError` if the ablation is unknown or has no meaning for this method."""
+        choose("ablation", ablation, ABLATIONS)
+        if ablation not in self.ablations:
+            allowed = [m.name for m in METHODS.values() if ablation in m.ablations and m.level == self.level]
+            raise InputError(
+                f"method={self.name!r} follows a path between two prompts, which ablation={ablation!r} does not "
+                f"have; use ablation='patch', or one of: {', '.join(allowed)}"
+            )
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("eap", "edge", "2", "1", "Syed et al. 2023, arXiv:2310.10348", path="clean"),
+        Method("eap-ig", "edge", "S+1", "S", "Hanna et al. 2024, arXiv:2403.17806", ("patch",), path="inputs"),
+        Method(
+            "eap-ig-activations", "edge", "S(2L+1)+2", "S(2L+1)", "Marks et al. 2024, arXiv:2403.19647",
+            path="activations",
+        ),
+        Method(
+            "clean-corrupted", "edge", "2", "2", "Hanna et al. 2024, arXiv:2403.17806", ("patch",),
+            path="clean-corrupted",
+        ),
+        Method("exact", "edge", "E/2", "0", "Conmy et al. 2023, arXiv:2304.14997"),
+        Method(
+            "attribution-patching", "node", "2", "1", "Nanda 2023; Kramar et al. 2024, arXiv:2403.00745",
+            path="clean",
+        ),
+        Method("activation-patching", "node", "N/2", "0", "Vig et al. 2020; Meng et al. 2022, arXiv:2202.05262"),
+    )
+}  # fmt: skip
+
+
+def methods() -> pd.DataFrame:
+    """The methods of `attribute`: name, level, forward and backward passes per prompt, ablations, paper.
+
+    >>> methods().query("level == 'node'")["method"].tolist()
+    ['attribution-patching', 'activation-patching']
+    """
+    rows = [
+        {
+            "method": m.name,
+            "level": m.level,
+            "forward passes": m.forwards,
+            "backward passes": m.backwards,
+            "ablations": ", ".join(m.ablations),
+            "paper": m.paper,
+        }
+        for m in METHODS.values()
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,202 @@
+"""Exact patching: what really happens when one edge, or one node, is fed by its corrupted activation.
+
+    score = M(clean) - M(clean with that one edge, or node, corrupted)
+
+This is the ground truth that gradient methods approximate. An edge into a target changes nothing in front of
+that target's layer, so each edge costs one forward pass from there on; edges into one target are stacked.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.anatomy import Anatomy, working
+from interp.graph import ComputationalGraph
+from interp.kernels.ablation import Ablator
+from interp.kernels.batching import Batch
+from interp.kernels.capture import SourceRecorder, Sources
+from interp.kernels.contract import expand_sources
+from interp.kernels.forward import (
+    SILENT,
+    PerHead,
+    Residual,
+    attend,
+    finish_block,
+    last_rows,
+    run_block,
+    run_blocks,
+    run_mlp,
+    unembed,
+    write_heads,
+)
+from interp.objectives import Objective
+
+
+class _Trace(SourceRecorder):
+    """Everything of the clean run that a patched run starts from."""
+
+    def __init__(self, embedding: Residual, rows: Tensor) -> None:
+        super().__init__(embedding, rows)
+        self.qkv: list[tuple[PerHead, PerHead, PerHead]] = []
+        self.z: list[PerHead] = []
+        self.added: list[Residual] = []
+
+    def projections(self, layer: int, q: PerHead, k: PerHead, v: PerHead) -> tuple[PerHead, PerHead, PerHead]:
+        self.qkv.append((q, k, v))
+        return q, k, v
+
+    def attention_output(self, layer: int, added: Residual) -> Residual:
+        self.added.append(added)
+        return added
+
+
+@dataclass(frozen=True)
+class _Clean:
+    """The clean run of a batch, layer by layer."""
+
+    entering: list[Residual]
+    trace: _Trace
+    final: Residual
+    logits: Tensor
+
+
+class Patcher:
+    """Patches edges and nodes of one batch of prompts."""
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        graph: ComputationalGraph,
+        ablator: Ablator,
+        objective: Objective,
+        batch: Batch,
+        stacked: int,
+    ) -> None:
+        self.anatomy, self.graph, self.objective, self.batch = anatomy, graph, objective, batch
+        self.stacked = stacked
+        self.frame = batch.frame(anatomy)
+        embedding = anatomy.embed(batch.prompts.clean[:, batch.start :], self.frame.positions)
+        rows = torch.arange(embedding.shape[:2].numel(), device=embedding.device)
+        self.clean = self._run_clean(embedding, rows)
+        sources = self.clean.trace.sources
+        delta: Sources = sources.minus(ablator.sources(batch, self.frame, rows, sources))
+        everything = slice(0, len(graph.sources))
+        self.delta = expand_sources(anatomy, graph, delta, slice(None), everything).unflatten(1, embedding.shape[:2])
+        self.clean_value = self._value(self.clean.logits)
+
+    def _run_clean(self, embedding: Residual, rows: Tensor) -> _Clean:
+        trace, entering, x = _Trace(embedding, rows), [], embedding
+        for layer in range(self.anatomy.n_layers):
+            entering.append(x)
+            x = run_block(self.frame, layer, x, trace)
+        logits = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths))
+        return _Clean(entering, trace, x, logits)
+
+    def _value(self, logits: Tensor) -> Float[Tensor, " copy"]:
+        """Objective summed over prompts, for each stacked copy of the batch."""
+        copies = logits.unflatten(0, (-1, len(self.batch)))
+        return torch.stack(
+            [self.objective(one, self.batch.prompts, self.clean.logits).double().sum() for one in copies]
+        )
+
+    @torch.no_grad()
+    def edges_into(self, target: int, sources: list[int]) -> Float[Tensor, " source"]:
+        """Scores, summed over the batch's prompts, of edges from `sources` into one target."""
+        return self._scores(sources, lambda chosen: self._run_edges(target, chosen))
+
+    @torch.no_grad()
+    def nodes(self, sources: list[int]) -> Float[Tensor, " source"]:
+        """Scores, summed over the batch's prompts, of corrupting whole sources."""
+        by_place = defaultdict(list)
+        for source in sources:
+            by_place[self._place(source)].append(source)
+        scores = {}
+        for place, group in by_place.items():
+            values = self._scores(group, lambda chosen, at=place: self._run_nodes(at, chosen))
+            scores.update(zip(group, values, strict=True))
+        return torch.stack([scores[source] for source in sources])
+
+    def _scores(self, sources: list[int], run: object) -> Tensor:
+        parts = [self.clean_value - self._value(run(chosen)) for chosen in self._chunks(sources)]  # type: ignore[operator]
+        return torch.cat(parts).cpu()
+
+    def _chunks(self, sources: list[int]) -> Iterator[list[int]]:
+        for first in range(0, len(sources), self.stacked):
+            yield sources[first : first + self.stacked]
+
+    def _changed(self, x: Residual, sources: list[int]) -> Residual:
+        """`x` without the clean and with the corrupted output of each source: stacked copies."""
+        return (working(x) - self.delta[sources]).flatten(0, 1).to(x.dtype)
+
+    def _copies(self, x: Tensor, count: int) -> Tensor:
+        return x.repeat(count, *[1] * (x.ndim - 1))
+
+    def _run_edges(self, target: int, sources: list[int]) -> Tensor:
+        layer, place = divmod(target, self.graph.targets_per_layer)
+        if layer == self.anatomy.n_layers:
+            return self._finish(self._changed(self.clean.final, sources))
+        entering, added = self.clean.entering[layer], self.clean.trace.added[layer]
+        count = len(sources)
+        if place == self.graph.targets_per_layer - 1:
+            block = self.anatomy.blocks[layer]
+            read = entering if block.parallel else entering + added
+            x = self._copies(entering + added, count) + run_mlp(block, self._changed(read, sources))
+            return self._finish(x, layer + 1)
+        changed = self._patched_attention(layer, place, self._changed(entering, sources))
+        entering = self._copies(entering, count)
+        return self._finish(finish_block(self.frame, layer, entering, entering + changed, SILENT), layer + 1)
+
+    def _patched_attention(self, layer: int, place: int, x: Residual) -> Residual:
+        """What attention adds when one of its q, k or v targets reads `x` and the others read the clean run."""
+        anatomy, graph, block = self.anatomy, self.graph, self.anatomy.blocks[layer]
+        letter, port = _port(graph, place)
+        affine = (block.q, block.k, block.v)[letter]
+        all_ports = affine(block.attention_norm(x)).unflatten(-1, (-1, anatomy.d_head))
+        parts = [self._copies(part, len(x) // len(self.batch)) for part in self.clean.trace.qkv[layer]]
+        if letter and graph.n_ports != parts[1].shape[2]:
+            groups = anatomy.kv_of_head()
+            parts[1:] = [part[:, :, groups] for part in parts[1:]]
+            all_ports = all_ports[:, :, groups]
+        parts[letter][:, :, port] = all_ports[:, :, port]
+        return write_heads(block, attend(self.frame, layer, *parts))[1]
+
+    def _place(self, source: int) -> tuple[int, str]:
+        """Layer and kind of a source."""
+        if source == 0:
+            return 0, "input"
+        layer, place = divmod(source - 1, self.graph.n_heads + 1)
+        return layer, "mlp" if place == self.graph.n_heads else "head"
+
+    def _run_nodes(self, place: tuple[int, str], sources: list[int]) -> Tensor:
+        layer, kind = place
+        entering, added = self.clean.entering[layer], self.clean.trace.added[layer]
+        if kind == "input":
+            return self._finish(self._changed(entering, sources), 0)
+        if kind == "mlp":
+            last = layer + 1 == self.anatomy.n_layers
+            return self._finish(
+                self._changed(self.clean.final if last else self.clean.entering[layer + 1], sources), layer + 1
+            )
+        middle = self._changed(entering + added, sources)
+        entering = self._copies(entering, len(sources))
+        return self._finish(finish_block(self.frame, layer, entering, middle, SILENT), layer + 1)
+
+    def _finish(self, x: Residual, layer: int | None = None) -> Tensor:
+        """Logits from a residual stream that enters `layer` (None: the final norm)."""
+        x = x if layer is None else run_blocks(self.frame, x, first=layer)
+        return unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths))
+
+
+def _port(graph: ComputationalGraph, place: int) -> tuple[int, int]:
+    """Which of q, k, v (0, 1, 2) and which port a target is, from its place in its layer."""
+    if place < graph.n_heads:
+        return 0, place
+    letter, port = divmod(place - graph.n_heads, graph.n_ports)
+    return letter + 1, port

@@ -1,0 +1,1 @@
+"""Select a circuit and tell its story."""
