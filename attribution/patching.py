@@ -8,8 +8,9 @@ that target's layer, so each edge costs one forward pass from there on; edges in
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -109,22 +110,22 @@ class Patcher:
     @torch.no_grad()
     def edges_into(self, target: int, sources: list[int]) -> Float[Tensor, " source"]:
         """Scores, summed over the batch's prompts, of edges from `sources` into one target."""
-        return self._scores(sources, lambda chosen: self._run_edges(target, chosen))
+        return self._scores(sources, functools.partial(self._run_edges, target))
 
     @torch.no_grad()
     def nodes(self, sources: list[int]) -> Float[Tensor, " source"]:
         """Scores, summed over the batch's prompts, of corrupting whole sources."""
-        by_place = defaultdict(list)
+        by_place: dict[tuple[int, str], list[int]] = defaultdict(list)
         for source in sources:
             by_place[self._place(source)].append(source)
-        scores = {}
+        scores: dict[int, Tensor] = {}
         for place, group in by_place.items():
-            values = self._scores(group, lambda chosen, at=place: self._run_nodes(at, chosen))
+            values = self._scores(group, functools.partial(self._run_nodes, place))
             scores.update(zip(group, values, strict=True))
         return torch.stack([scores[source] for source in sources])
 
-    def _scores(self, sources: list[int], run: object) -> Tensor:
-        parts = [self.clean_value - self._value(run(chosen)) for chosen in self._chunks(sources)]  # type: ignore[operator]
+    def _scores(self, sources: list[int], run: Callable[[list[int]], Tensor]) -> Tensor:
+        parts = [self.clean_value - self._value(run(chosen)) for chosen in self._chunks(sources)]
         return torch.cat(parts).cpu()
 
     def _chunks(self, sources: list[int]) -> Iterator[list[int]]:
@@ -165,7 +166,8 @@ class Patcher:
             parts[1:] = [part[:, :, groups] for part in parts[1:]]
             all_ports = all_ports[:, :, groups]
         parts[letter][:, :, port] = all_ports[:, :, port]
-        return write_heads(block, attend(self.frame, layer, *parts))[1]
+        q, k, v = parts
+        return write_heads(block, attend(self.frame, layer, q, k, v))[1]
 
     def _place(self, source: int) -> tuple[int, str]:
         """Layer and kind of a source."""

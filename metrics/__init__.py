@@ -1,1 +1,7 @@
 """How faithful is a circuit, or an explanation."""
+
+from metrics.circuit.curve import Curve, cmd, cpr, faithfulness_curve, mib
+from metrics.circuit.evaluate import evaluate, faithfulness
+from metrics.statistics import Estimate, bootstrap
+
+__all__ = ["Curve", "Estimate", "bootstrap", "cmd", "cpr", "evaluate", "faithfulness", "faithfulness_curve", "mib"]

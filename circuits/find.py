@@ -1,0 +1,208 @@
+"""`find_circuit`: from a model and a behaviour to a circuit and an honest report of how faithful it is."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from attribution.engines import attribute
+from attribution.scores import Scores
+from circuits.circuit import Circuit, Report
+from interp.errors import InputError
+from interp.graph import KV
+from interp.objectives import Objective
+from interp.selection import ladder
+from interp.tasks.task import Task
+from metrics.circuit.curve import ladder_masks, random_circuit
+from metrics.circuit.evaluate import faithfulness as estimate_faithfulness
+from metrics.circuit.evaluate import measure
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_FAITHFULNESS = 0.85
+
+
+def find_circuit(
+    model: Any,
+    task: Task,
+    *,
+    method: str = "eap-ig",
+    edges: int | float | None = None,
+    faithfulness: float | None = None,
+    ablation: str = "patch",
+    objective: str | Objective | None = None,
+    selection: str = "top-n",
+    absolute: bool = True,
+    kv: KV = "head",
+    scoring_share: float = 0.5,
+    random_circuits: int = 3,
+    confidence: float = 0.95,
+    seed: int = 0,
+    batch_size: int | None = None,
+    memory: int | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Circuit:
+    """Find the edges of a model that carry a behaviour, and measure how faithful they are alone.
+
+    The prompts are split: scores and size are chosen on one part; the other part is used once, for the reported
+    faithfulness, (M(circuit) - M(empty)) / (M(clean) - M(empty)), with its bootstrap interval.
+
+    Args:
+        model: what `interp.load_model` returns.
+        task: the behaviour; at least 4 prompts, better 64 or more.
+        method: an edge method of `attribution.methods()`.
+        edges: size of the circuit before pruning: a number of edges, or a share of all edges between 0 and 1.
+        faithfulness: instead of a size: the smallest circuit on the size ladder (.1 % to 100 % of the edges)
+            that reaches it on the scoring prompts. 0.85 when neither is given.
+        ablation: what edges outside the circuit give: `patch`, `zero`, `mean`, `mean-positional`.
+        objective: overrides the task's own.
+        selection: `top-n` or `greedy`.
+        absolute: rank edges by |score| (default) or by signed score.
+        kv: key and value targets per query `head` or per key-value `group`.
+        scoring_share: share of the prompts that choose the circuit.
+        random_circuits: how many random circuits of the same size to report beside it.
+        confidence: of the interval.
+        seed: of the split, the bootstrap and the random circuits: the same seed gives the same circuit.
+        batch_size, memory, quiet: as in `attribution.attribute`.
+        **settings: further settings of the method, as `steps=5`.
+
+    Returns:
+        `Circuit` with `.mask`, `.report`, `.show()`, `.save(path)`, `.to_html(path)` and more.
+
+    Raises:
+        InputError: both `edges` and `faithfulness`, a method that scores nodes, too few prompts, and whatever
+            `attribute` refuses.
+    """
+    _check(edges, faithfulness)
+    if len(task) < 4:
+        raise InputError(f"task={task.name!r} has {len(task)} prompts; find_circuit needs at least 4, to split them")
+    scoring, held_out = task.split(scoring_share, seed)
+    shared: dict[str, Any] = {
+        "ablation": ablation, "objective": objective, "batch_size": batch_size, "memory": memory, "quiet": quiet,
+    }  # fmt: skip
+    scores = attribute(model, scoring, method, kv=kv, **shared, **settings)
+    if scores.level != "edge":
+        raise InputError(f"method={method!r} scores nodes; a circuit needs an edge method such as 'eap-ig'")
+    rungs: list[dict[str, Any]] = []
+    if edges is not None:
+        mask = _of_size(scores, edges, selection, absolute)
+    else:
+        goal = DEFAULT_FAITHFULNESS if faithfulness is None else faithfulness
+        mask, rungs = _of_faithfulness(model, scoring, scores, goal, selection, absolute, shared, seed, confidence)
+    report = _report(model, scoring, held_out, scores, mask, rungs, shared, random_circuits, confidence, seed)
+    return Circuit(scores, mask, report, _provenance(scores, task, seed, selection))
+
+
+def _check(edges: int | float | None, faithfulness: float | None) -> None:
+    if edges is not None and faithfulness is not None:
+        raise InputError(f"edges={edges} and faithfulness={faithfulness} are two ways to choose a size: give one")
+    if faithfulness is not None and not 0 < faithfulness <= 1:
+        raise InputError(f"faithfulness={faithfulness} must lie between 0 and 1, e.g. 0.85")
+    if isinstance(edges, bool) or (edges is not None and (edges <= 0 or (isinstance(edges, float) and edges > 1))):
+        raise InputError(f"edges={edges!r} must be a positive whole number, or a share of all edges up to 1.0")
+
+
+def _of_size(scores: Scores, edges: int | float, selection: str, absolute: bool) -> Bool[Tensor, "source target"]:
+    n = max(1, int(edges * scores.graph.n_edges)) if isinstance(edges, float) else edges
+    return scores.mask(n, selection=selection, absolute=absolute)  # type: ignore[arg-type]
+
+
+def _of_faithfulness(
+    model: Any,
+    task: Task,
+    scores: Scores,
+    goal: float,
+    selection: str,
+    absolute: bool,
+    shared: dict[str, Any],
+    seed: int,
+    confidence: float,
+) -> tuple[Bool[Tensor, "source target"], list[dict[str, Any]]]:
+    """The smallest circuit on the ladder that reaches the goal on the scoring prompts, and what each size reached."""
+    graph = scores.graph
+    masks = ladder_masks(scores.values, graph, selection, absolute)
+    values = measure(model, task, torch.stack(masks), **shared)
+    reached = estimate_faithfulness(values, confidence=confidence, seed=seed)
+    rungs = [
+        {"size": size, "edges": int(mask.sum()), "faithfulness": estimate.value}
+        for size, mask, estimate in zip(ladder(graph), masks, reached, strict=True)
+    ]
+    # the full circuit is the model itself: the last rung always reaches the goal, unless there is no behaviour
+    best = next((i for i, estimate in enumerate(reached) if estimate.value >= goal), len(masks) - 1)
+    return masks[best], rungs
+
+
+def _report(
+    model: Any,
+    scoring: Task,
+    held_out: Task,
+    scores: Scores,
+    mask: Bool[Tensor, "source target"],
+    rungs: list[dict[str, Any]],
+    shared: dict[str, Any],
+    random_circuits: int,
+    confidence: float,
+    seed: int,
+) -> Report:
+    """Measure the circuit, and random ones of its size, on prompts that nothing was chosen on."""
+    graph, n_edges = scores.graph, int(mask.sum())
+    others = [random_circuit(graph, n_edges, seed + i) for i in range(random_circuits)]
+    values = measure(model, held_out, torch.stack([mask, *others]), **shared)
+    estimate, *random = estimate_faithfulness(values, confidence=confidence, seed=seed)
+    # the mean circuit's faithfulness is the mean of theirs: the ratio is linear in M(circuit)
+    mean_random = None
+    if random:
+        pooled = type(values)(values.clean, values.empty, values.circuits[1:].mean(0, keepdim=True))
+        (mean_random,) = estimate_faithfulness(pooled, confidence=confidence, seed=seed)
+    return Report(
+        faithfulness=estimate.value,
+        interval=(estimate.low, estimate.high),
+        n_scoring=len(scoring),
+        n_held_out=len(held_out),
+        clean=float(values.clean.mean()),
+        corrupted=float(values.empty.mean()),
+        circuit=float(values.circuits[0].mean()),
+        ablation=shared["ablation"],
+        objective=scores.settings["objective"],
+        edges=n_edges,
+        nodes=Circuit(scores, mask).n_nodes,
+        fraction=n_edges / graph.n_edges,
+        ladder=rungs,
+        random_faithfulness=None if mean_random is None else mean_random.value,
+        random_interval=None if mean_random is None else (mean_random.low, mean_random.high),
+        per_prompt={
+            "clean": values.clean.tolist(),
+            "empty": values.empty.tolist(),
+            "circuit": values.circuits[0].tolist(),
+        },
+        notes=_notes(
+            estimate.value, float((values.clean - values.empty).mean()), len(held_out), n_edges, graph.n_edges
+        ),
+    )
+
+
+def _notes(value: float, gap: float, n_held_out: int, n_edges: int, n_all: int) -> list[str]:
+    """What a reader must know to trust the figures."""
+    notes = []
+    if not math.isfinite(value) or gap <= 0:
+        notes.append(
+            "On the held-out prompts the model does no better clean than ablated: there is no behaviour to explain, "
+            "and faithfulness means nothing. See task.check(model)."
+        )
+    if n_held_out < 16:
+        notes.append(f"Only {n_held_out} held-out prompts: the interval is rough.")
+    if n_edges > n_all // 2:
+        notes.append("The circuit holds more than half of all edges: it says little about where the behaviour is.")
+    for note in notes:
+        logger.warning(note)
+    return notes
+
+
+def _provenance(scores: Scores, task: Task, seed: int, selection: str) -> dict[str, Any]:
+    return {"task": task.to_dict(), "seed": seed, "selection": selection, "settings": scores.settings}

@@ -1,0 +1,1 @@
+"""How faithful is a circuit: run it alone, and compare."""

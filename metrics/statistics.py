@@ -1,0 +1,72 @@
+"""Intervals by resampling: pure functions of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from interp.errors import InputError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float = 0.95
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def to_dict(self) -> dict[str, float]:
+        """`value`, `low`, `high` and `confidence`."""
+        return {"value": self.value, "low": self.low, "high": self.high, "confidence": self.confidence}
+
+
+def resample(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """Indices of bootstrap samples, `[resamples, n]`, drawn with replacement by a generator of their own."""
+    if n < 1 or resamples < 1:
+        raise InputError(f"n={n} and resamples={resamples} must both be at least 1")
+    return np.random.default_rng(seed).integers(0, n, (resamples, n))
+
+
+def bootstrap(
+    values: ArrayLike,
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> list[Estimate]:
+    """Percentile bootstrap over the last axis (Efron 1979).
+
+    `values` is `[..., n]`, n being what is resampled (prompts). `statistic` maps means of shape
+    `[resamples or 1, ...]` to statistics `[resamples or 1, k]`; one `Estimate` comes back for each of the k. The
+    statistic is a function of means, so that ratios of means are resampled as ratios of means. A resample whose
+    statistic is not finite is left out of the interval.
+
+    >>> bootstrap([1.0, 1.0, 1.0], lambda means: means[:, None])
+    [Estimate(value=1.0, low=1.0, high=1.0, confidence=0.95)]
+    """
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
+    array = np.asarray(values, dtype=np.float64)
+    n = array.shape[-1]
+    # how often each prompt is drawn: means of all resamples are one matrix product
+    drawn = resample(n, resamples, seed)
+    counts = np.zeros((resamples, n))
+    np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1 / n)
+    point = statistic(array.mean(-1)[None])[0]
+    spread = statistic(np.moveaxis(array @ counts.T, -1, 0))
+    tail = (1 - confidence) / 2
+    estimates = []
+    for column, value in enumerate(point):
+        finite = spread[:, column][np.isfinite(spread[:, column])]
+        low, high = np.quantile(finite, [tail, 1 - tail]) if len(finite) else (np.nan, np.nan)
+        estimates.append(Estimate(float(value), float(low), float(high), confidence))
+    return estimates
