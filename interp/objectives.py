@@ -1,0 +1,173 @@
+"""What a circuit is to preserve: a number per prompt from the logits at the last real position, higher is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from interp.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from interp.tasks.prompts import Prompts
+
+ObjectiveFunction = Callable[[Tensor, "Prompts", "Tensor | None"], Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A named function `(logits, prompts, clean_logits) -> values`, with what engines must know about it.
+
+    Called with `logits` [n, vocab] (float16 and bfloat16 are computed in float32) and the `Prompts` they
+    belong to, it returns [n] values, differentiable in the logits where `differentiable` says so. Cost: none
+    beyond the logits.
+
+    Attributes:
+        name: what tables and files call it.
+        function: the function itself; no python loop over prompts.
+        differentiable: False for objectives that are for evaluation only.
+        flat_at_clean: True if the gradient vanishes at the clean run, so that methods which take gradients
+            only there must refuse it.
+        needs_clean: True if the clean run's logits are needed.
+        needs_incorrect: True if every prompt must have an incorrect answer.
+
+    Raises `InputError` when called with logits of the wrong shape, without clean logits where it needs them,
+    or when the function does not return one value per prompt.
+
+    >>> get_objective("logit-difference").differentiable
+    True
+    """
+
+    name: str
+    function: ObjectiveFunction
+    differentiable: bool = True
+    flat_at_clean: bool = False
+    needs_clean: bool = False
+    needs_incorrect: bool = False
+
+    def __call__(
+        self,
+        logits: Float[Tensor, "n vocab"],
+        prompts: Prompts,
+        clean_logits: Float[Tensor, "n vocab"] | None = None,
+    ) -> Float[Tensor, " n"]:
+        """Values of the objective, one per prompt."""
+        if logits.ndim != 2 or len(logits) != len(prompts):
+            raise InputError(
+                f"logits has the shape {list(logits.shape)}; the objective {self.name!r} needs [n, vocab] "
+                f"with n={len(prompts)}, one row per prompt"
+            )
+        if self.needs_clean:
+            if clean_logits is None:
+                raise InputError(f"the objective {self.name!r} compares with the clean run: pass clean_logits")
+            if clean_logits.shape != logits.shape:
+                raise InputError(
+                    f"clean_logits has the shape {list(clean_logits.shape)}, logits {list(logits.shape)}; "
+                    "they must be equal"
+                )
+            clean_logits = _at_least_float32(clean_logits).to(logits.device)
+        values = self.function(_at_least_float32(logits), prompts, clean_logits)
+        if not isinstance(values, Tensor) or values.shape != (len(prompts),):
+            given = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise InputError(
+                f"the objective {self.name!r} returned {given}; it must return a tensor of shape "
+                f"[{len(prompts)}], one value per prompt"
+            )
+        return values
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def names() -> list[str]:
+    """Names of the built-in objectives.
+
+    >>> names()
+    ['logit-difference', 'probability-difference', 'log-probability', 'kl', 'accuracy']
+    """
+    return list(_OBJECTIVES)
+
+
+def get_objective(objective: str | Objective | ObjectiveFunction) -> Objective:
+    """The objective of that name; an `Objective` is returned as it is, any other callable is wrapped.
+
+    A callable `f(logits, prompts, clean_logits) -> [n]` is taken to be differentiable, to have a gradient at
+    the clean run, and to want the clean logits; build an `Objective` yourself to say otherwise.
+
+    Raises `InputError` for an unknown name, and for what is neither a name nor callable.
+
+    >>> get_objective("kl").flat_at_clean
+    True
+    >>> get_objective(lambda logits, prompts, clean: logits[:, 0]).name
+    '<lambda>'
+    """
+    if isinstance(objective, Objective):
+        return objective
+    if callable(objective):
+        name = getattr(objective, "__name__", type(objective).__name__)
+        return Objective(name, objective, needs_clean=True)
+    if not isinstance(objective, str) or objective not in _OBJECTIVES:
+        raise unknown("objective", objective, _OBJECTIVES)
+    return _OBJECTIVES[objective]
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def _gather(values: Float[Tensor, "n vocab"], ids: Int[Tensor, "n k"], padding: float) -> Float[Tensor, "n k"]:
+    """Values at the ids; `padding` where the id is -1."""
+    ids = ids.to(values.device)
+    return values.gather(1, ids.clamp(min=0)).masked_fill(ids < 0, padding)
+
+
+def _mean(values: Float[Tensor, "n vocab"], ids: Int[Tensor, "n k"]) -> Float[Tensor, " n"]:
+    return _gather(values, ids, 0.0).sum(1) / (ids >= 0).sum(1).to(values.device)
+
+
+def _logit_difference(logits: Tensor, prompts: Prompts, clean_logits: Tensor | None) -> Tensor:
+    return _mean(logits, prompts.correct) - _mean(logits, prompts.incorrect)
+
+
+def _probability_difference(logits: Tensor, prompts: Prompts, clean_logits: Tensor | None) -> Tensor:
+    probabilities = logits.softmax(1)
+    correct = _gather(probabilities, prompts.correct, 0.0).sum(1)
+    return correct - _gather(probabilities, prompts.incorrect, 0.0).sum(1)
+
+
+def _log_probability(logits: Tensor, prompts: Prompts, clean_logits: Tensor | None) -> Tensor:
+    return _gather(logits, prompts.correct, -torch.inf).logsumexp(1) - logits.logsumexp(1)
+
+
+def _minus_kl(logits: Tensor, prompts: Prompts, clean_logits: Tensor | None) -> Tensor:
+    assert clean_logits is not None
+    clean = clean_logits.detach().log_softmax(1)
+    difference = clean - logits.log_softmax(1)
+    # a token that the clean run rules out (a logit of -inf) adds nothing, and must not make a nan
+    return -torch.where(clean > -torch.inf, clean.exp() * difference, 0.0).sum(1)
+
+
+def _accuracy(logits: Tensor, prompts: Prompts, clean_logits: Tensor | None) -> Tensor:
+    best = _gather(logits, prompts.correct, -torch.inf).amax(1)
+    # a further column of -inf: there may be no incorrect ids at all, and an empty amax is an error
+    rival = pad(_gather(logits, prompts.incorrect, -torch.inf), (0, 1), value=-torch.inf).amax(1)
+    contrasted = prompts.incorrect_mask.any(1).to(logits.device)
+    won: Bool[Tensor, " n"] = torch.where(contrasted, best > rival, best >= logits.amax(1))
+    return won.to(logits.dtype)
+
+
+_OBJECTIVES = {
+    objective.name: objective
+    for objective in (
+        Objective("logit-difference", _logit_difference, needs_incorrect=True),
+        Objective("probability-difference", _probability_difference),
+        Objective("log-probability", _log_probability),
+        Objective("kl", _minus_kl, flat_at_clean=True, needs_clean=True),
+        Objective("accuracy", _accuracy, differentiable=False),
+    )
+}

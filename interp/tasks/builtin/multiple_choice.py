@@ -1,0 +1,102 @@
+"""Multiple choice: the letter of the right option."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from interp.errors import InputError
+from interp.tasks.examples import Example
+from interp.tasks.generate import About, Candidate, build
+from interp.tasks.task import Task
+
+ABOUT = About("multiple_choice", "the letter of the right option")
+
+LETTERS = "ABCD"
+
+# question, right answer, wrong answers
+QUESTIONS = (
+    ("What do bees make?", "honey", "paper glass milk"),
+    ("Which of these animals barks?", "dog", "cow fish bird"),
+    ("Which season comes after winter?", "spring", "summer fall night"),
+    ("Which of these is a fruit?", "apple", "chair stone train"),
+    ("What do people drink?", "water", "sand wood iron"),
+    ("What shines in the sky by day?", "sun", "river lamp tree"),
+    ("What is frozen water called?", "ice", "steam rain sand"),
+    ("Which of these can fly?", "bird", "horse fish dog"),
+    ("What do you use to cut bread?", "knife", "book shoe pen"),
+    ("Which of these is a color?", "red", "table seven loud"),
+    ("What is the opposite of hot?", "cold", "warm big fast"),
+    ("Which of these is a number?", "seven", "green house song"),
+    ("Which of these grows leaves?", "tree", "stone car ship"),
+    ("Where do fish live?", "water", "trees houses fire"),
+    ("What do cows give?", "milk", "honey oil silk"),
+    ("What do you wear on your feet?", "shoes", "hats rings books"),
+    ("Which day comes after Monday?", "Tuesday", "Sunday Friday Saturday"),
+    ("Which month comes first in the year?", "January", "June March October"),
+    ("Who works in a hospital?", "doctor", "farmer pilot judge"),
+    ("Which of these is a metal?", "iron", "wool paper glass"),
+    ("What do you read?", "book", "spoon bed cup"),
+    ("What is the opposite of up?", "down", "left round open"),
+    ("Which of these is a planet?", "Mars", "London bread paper"),
+    ("What do you hear with?", "ears", "eyes hands feet"),
+    ("What falls from clouds?", "rain", "sand gold wood"),
+    ("Which of these is a meal?", "breakfast", "window garden morning"),
+)
+
+
+def multiple_choice(n: int = 64, seed: int = 0, model: Any = None, *, shots: int = 2) -> Task:
+    """Multiple choice: a question and four options behind A to D are continued by the letter of the right one.
+
+    The corrupted prompt exchanges the right option with another, so that the letter changes; its letter is the
+    incorrect answer. The four letters take turns. Models of a few hundred million parameters mostly guess: expect
+    `Task.check` to say so (SmolLM2-135M does not do this task).
+
+    Args:
+        n: number of prompts.
+        seed: what they are drawn from.
+        model: whose tokenizer they must suit: every option one token.
+        shots: number of answered questions in front, at most 8.
+
+    Raises `InputError` for `shots` out of range, and where the tokenizer does not allow `n` prompts.
+
+    >>> example = multiple_choice(n=1, shots=0).examples[0]
+    >>> example.correct, example.clean.splitlines()[-1]
+    ((' A',), 'Answer:')
+    """
+    if not 0 <= shots <= 8:
+        raise InputError(f"shots={shots} must lie between 0 and 8")
+
+    def draw(rng: random.Random, number: int) -> Candidate:
+        asked, *answered = rng.sample(QUESTIONS, shots + 1)
+        front = ""
+        for question in answered:
+            letter = rng.randrange(4)
+            front += f"{_render(question[0], _options(rng, question, letter))} {LETTERS[letter]}\n\n"
+        right = number % 4
+        wrong = rng.choice([letter for letter in range(4) if letter != right])
+        options = _options(rng, asked, right)
+        exchanged = list(options)
+        exchanged[right], exchanged[wrong] = options[wrong], options[right]
+        example = Example(
+            clean=front + _render(asked[0], options),
+            corrupted=front + _render(asked[0], exchanged),
+            correct=(f" {LETTERS[right]}",),
+            incorrect=(f" {LETTERS[wrong]}",),
+        )
+        return Candidate(example, single=tuple(f" {option}" for option in options))
+
+    return build(ABOUT, draw, n, seed, model, parameters={"shots": shots})
+
+
+def _options(rng: random.Random, question: tuple[str, str, str], right: int) -> list[str]:
+    """The four options in random order, the right one at place `right`."""
+    options = question[2].split()
+    rng.shuffle(options)
+    options.insert(right, question[1])
+    return options
+
+
+def _render(question: str, options: list[str]) -> str:
+    lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True)]
+    return "\n".join([f"Question: {question}", *lines, "Answer:"])

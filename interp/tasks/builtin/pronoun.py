@@ -1,0 +1,57 @@
+"""The pronoun for a gendered first name."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from interp.tasks.builtin.words import MEN, WOMEN
+from interp.tasks.examples import Example
+from interp.tasks.generate import About, Candidate, build
+from interp.tasks.task import Task
+
+ABOUT = About("pronoun", "he or she, by the first name")
+
+TEMPLATES = (
+    "So {name} is a really {trait} {job}, isn't",
+    "I think that {name} is a {trait} {job}, isn't",
+    "They say {name} was a very {trait} {job}, wasn't",
+    "You know that {name} has become a {trait} {job}, hasn't",
+)
+TRAITS = (
+    "good", "great", "famous", "young", "clever", "kind", "busy", "careful", "popular", "brave",
+)  # fmt: skip
+JOBS = (
+    "doctor", "teacher", "lawyer", "writer", "singer", "student", "artist", "friend", "neighbor",
+    "scientist", "dancer", "player",
+)  # fmt: skip
+
+
+def pronoun(n: int = 64, seed: int = 0, model: Any = None) -> Task:
+    """Gendered pronouns: "So Mary is a really good doctor, isn't" is continued by " she", not " he".
+
+    Women's and men's names take turns; the corrupted prompt has a name of the other kind. Mathwin et al. 2023
+    describe the behaviour; the words are ours.
+
+    Args:
+        n: number of prompts.
+        seed: what they are drawn from.
+        model: whose tokenizer they must suit: every name one token.
+
+    Raises `InputError` where the tokenizer does not allow `n` prompts.
+
+    >>> pronoun(n=1).examples[0].correct
+    (' she',)
+    """
+
+    def draw(rng: random.Random, number: int) -> Candidate:
+        names, answers = [rng.choice(WOMEN), rng.choice(MEN)], [" she", " he"]
+        if number % 2:
+            names.reverse()
+            answers.reverse()
+        wording = rng.choice(TEMPLATES).replace("{trait}", rng.choice(TRAITS)).replace("{job}", rng.choice(JOBS))
+        clean, corrupted = (wording.format(name=name) for name in names)
+        example = Example(clean, corrupted, correct=(answers[0],), incorrect=(answers[1],))
+        return Candidate(example, single=tuple(f" {name}" for name in names))
+
+    return build(ABOUT, draw, n, seed, model)

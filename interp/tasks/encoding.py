@@ -1,0 +1,154 @@
+"""From strings to token ids, for one tokenizer: prompts with BOS once, answers of exactly one token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from interp.errors import InputError
+from interp.tasks.examples import Answers, Example, Text
+from interp.tasks.prompts import Prompts
+
+
+class Encoder:
+    """The tokenizer of a model, as tasks use it.
+
+    Args:
+        model: anything with `tokenizer` and `cfg.d_vocab`; a `TransformerBridge` has both. The tokenizer may be
+            None as long as only token ids are encoded.
+        prepend_bos: put the BOS token before every string prompt; None for the model's own habit
+            (`cfg.default_prepend_bos`, if the tokenizer has a BOS token that the model knows).
+
+    Raises `InputError` if `prepend_bos=True` and there is no such token.
+    """
+
+    def __init__(self, model: Any, prepend_bos: bool | None = None) -> None:
+        self.tokenizer: Any = getattr(model, "tokenizer", None)
+        self.d_vocab = int(model.cfg.d_vocab)
+        bos = getattr(self.tokenizer, "bos_token_id", None)
+        usable = bos is not None and bos < self.d_vocab
+        if prepend_bos is None:
+            prepend_bos = usable and bool(getattr(model.cfg, "default_prepend_bos", True))
+        elif prepend_bos and self.tokenizer is not None and not usable:
+            raise InputError("prepend_bos=True, but the tokenizer has no BOS token that the model knows")
+        self.bos: int | None = bos if prepend_bos else None
+        self._answers: dict[str, list[int]] = {}
+
+    def prompts(self, examples: Sequence[Example]) -> Prompts:
+        """Tokenise examples. Raises `InputError` naming the prompt for whatever cannot be right."""
+        clean = self.texts([example.clean for example in examples])
+        corrupted = self.texts([example.corrupted for example in examples])
+        for index, (one, other, example) in enumerate(zip(clean, corrupted, examples, strict=True)):
+            if len(one) != len(other):
+                raise InputError(
+                    f"prompt {index} has {len(one)} clean and {len(other)} corrupted tokens "
+                    f"({example.clean!r}, {example.corrupted!r}); reword one of them: they must be equally many, "
+                    "so that every position of one run has its counterpart in the other"
+                )
+            if one == other:
+                raise InputError(
+                    f"prompt {index}: the tokenizer makes the same tokens of {example.clean!r} and "
+                    f"{example.corrupted!r}; the corrupted prompt must differ from the clean one"
+                )
+        correct = [self.answers(example.correct, index, "correct") for index, example in enumerate(examples)]
+        incorrect = [self.answers(example.incorrect, index, "incorrect") for index, example in enumerate(examples)]
+        for name, rows in (("clean", clean), ("corrupted", corrupted), ("correct", correct), ("incorrect", incorrect)):
+            self._check_vocabulary(name, rows)
+        return Prompts.from_lists(clean, corrupted, correct, incorrect)
+
+    def texts(self, texts: Sequence[Text]) -> list[list[int]]:
+        """Token ids of prompts: strings get BOS (once), token ids stay as they are."""
+        strings = [text for text in texts if isinstance(text, str)]
+        encoded = iter(self._encode(strings))
+        rows = []
+        for text in texts:
+            ids = next(encoded) if isinstance(text, str) else list(text)
+            if isinstance(text, str) and self.bos is not None and ids[:1] != [self.bos]:
+                ids = [self.bos, *ids]
+            rows.append(ids)
+        return rows
+
+    def answers(self, answers: Answers, index: int, field: str) -> list[int]:
+        """Token ids of the answers to prompt `index`. Raises `InputError` for one that is not a single token."""
+        return [self._answer(answer, index, field) if isinstance(answer, str) else answer for answer in answers]
+
+    def pieces(self, text: str) -> list[int]:
+        """Token ids of `text` as it would stand behind other text.
+
+        Tokenizers of the SentencePiece kind put a space before everything they are given alone; what follows
+        a line break is free of it. Where the line break itself is merged or lost, `text` is encoded alone.
+        """
+        if text not in self._answers:
+            alone, line, behind = self._encode([text, "\n", f"\n{text}"])
+            lost = behind[: len(line)] != line or len(behind) == len(line)
+            self._answers[text] = alone if lost else behind[len(line) :]
+        return self._answers[text]
+
+    def is_single(self, text: str) -> bool:
+        """Whether `text` is one token that the tokenizer really has."""
+        ids = self.pieces(text)
+        return len(ids) == 1 and not self._is_unknown(ids[0], text) and ids[0] < self.d_vocab
+
+    def objection(self, example: Example, single: Iterable[str] = ()) -> str | None:
+        """Why an example cannot be used with this tokenizer, or None if it can.
+
+        `single` lists further strings that must be single tokens, so that words which are exchanged for one
+        another sit at the same position.
+        """
+        for text in (*example.correct, *example.incorrect, *single):
+            if isinstance(text, str) and not self.is_single(text):
+                return "a word is not a single token"
+        clean, corrupted = self.texts([example.clean, example.corrupted])
+        if len(clean) != len(corrupted):
+            return "clean and corrupted differ in length"
+        if clean == corrupted:
+            return "clean and corrupted are the same tokens"
+        if set(self.answers(example.correct, 0, "correct")) & set(self.answers(example.incorrect, 0, "incorrect")):
+            return "the correct and the incorrect answer are the same token"
+        return None
+
+    def _answer(self, text: str, index: int, field: str) -> int:
+        ids = self.pieces(text)
+        if len(ids) != 1:
+            pieces = ", ".join(repr(self.tokenizer.decode([token])) for token in ids)
+            raise InputError(
+                f"{field} answer {text!r} of prompt {index} is {len(ids)} tokens ({pieces}); an answer must be one "
+                f"token{self._advice(text)}"
+            )
+        if self._is_unknown(ids[0], text):
+            raise InputError(
+                f"{field} answer {text!r} of prompt {index} is not in the tokenizer's vocabulary; use one that is"
+            )
+        return int(ids[0])
+
+    def _advice(self, text: str) -> str:
+        """What would work instead of an answer of several tokens."""
+        if text.startswith(" ") and text.strip() and self.is_single(text[1:]):
+            return f": {text[1:]!r} is one, if the space goes to the end of the prompts"
+        if not text.startswith(" ") and self.is_single(f" {text}"):
+            return f": {f' {text}'!r} is one"
+        first = self.tokenizer.decode(self.pieces(text)[:1])
+        return f": choose another, or use its first token, {first!r}" if first.strip() else ": choose another"
+
+    def _is_unknown(self, token: int, text: str) -> bool:
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        return token == unknown and text.strip() != self.tokenizer.unk_token
+
+    def _check_vocabulary(self, name: str, rows: list[list[int]]) -> None:
+        for index, row in enumerate(rows):
+            if row and max(row) >= self.d_vocab:
+                raise InputError(
+                    f"{name} of prompt {index} holds the token id {max(row)}, but the model's vocabulary has "
+                    f"{self.d_vocab} tokens"
+                )
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        if self.tokenizer is None:
+            raise InputError(
+                "the model has no tokenizer, and the prompts are strings: load the model with tokenizer=, or make "
+                "the task from token ids with Task.from_tokens"
+            )
+        # BOS is added by `texts`, so that tokenizers which add it themselves do not add it twice
+        return [list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]

@@ -1,0 +1,117 @@
+"""One prompt with its counterfactual and answers, before tokenisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from interp.errors import InputError
+
+Text: TypeAlias = str | tuple[int, ...]
+Answers: TypeAlias = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clean prompt, its corrupted version, and the answers to the clean one.
+
+    A prompt is a string or a tuple of token ids; an answer is a string (one token, taken literally: write
+    `" Mary"` with its space) or a token id.
+
+    >>> Example("2 + 2 =", "2 + 3 =", (" 4",), (" 5",)).incorrect
+    (' 5',)
+    """
+
+    clean: Text
+    corrupted: Text
+    correct: Answers
+    incorrect: Answers = ()
+
+    def record(self) -> dict[str, Any]:
+        """The four fields as JSON-able values; lists of one answer become that answer."""
+        return {
+            "clean": self.clean if isinstance(self.clean, str) else list(self.clean),
+            "corrupted": self.corrupted if isinstance(self.corrupted, str) else list(self.corrupted),
+            "correct": self.correct[0] if len(self.correct) == 1 else list(self.correct),
+            "incorrect": self.incorrect[0] if len(self.incorrect) == 1 else list(self.incorrect),
+        }
+
+
+def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect: Any) -> Example:
+    """Check the four fields of prompt `index` as a user gave them, and make them an `Example`.
+
+    Raises `InputError` that names the prompt and the field.
+    """
+    example = Example(
+        clean=_prompt(index, "clean", clean),
+        corrupted=_prompt(index, "corrupted", corrupted),
+        correct=read_answers(index, "correct", correct),
+        incorrect=read_answers(index, "incorrect", incorrect),
+    )
+    if not example.correct:
+        raise InputError(f"prompt {index} has no correct answer; every prompt needs at least one")
+    if example.clean == example.corrupted:
+        raise InputError(
+            f"prompt {index} has a corrupted version equal to the clean one ({_short(example.clean)}); nothing can "
+            "be attributed to their difference"
+        )
+    if set(example.correct) == set(example.incorrect):
+        raise InputError(
+            f"prompt {index} has the same correct and incorrect answers ({_short(example.correct)}); they must differ"
+        )
+    return example
+
+
+def read_answers(index: int, field: str, value: Any) -> Answers:
+    """One answer or several, without repetitions; none for `None`.
+
+    >>> read_answers(0, "correct", [" is", " was", " is"])
+    (' is', ' was')
+    """
+    if value is None:
+        return ()
+    answers = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    read: list[str | int] = []
+    for answer in answers:
+        if isinstance(answer, str):
+            if not answer:
+                raise InputError(f"{field} of prompt {index} is empty; an answer is one token")
+            read.append(answer)
+        else:
+            read.append(_token(index, field, answer))
+    return tuple(dict.fromkeys(read))
+
+
+def _prompt(index: int, field: str, value: Any) -> Text:
+    if isinstance(value, str):
+        if not value.strip():
+            raise InputError(f"{field} of prompt {index} is empty; it needs at least one token")
+        return value
+    if isinstance(value, Sequence) or hasattr(value, "tolist"):
+        tokens = tuple(_token(index, field, token) for token in value)
+        if not tokens:
+            raise InputError(f"{field} of prompt {index} is empty; it needs at least one token")
+        return tokens
+    raise InputError(
+        f"{field} of prompt {index} is {_short(value)}, a {type(value).__name__}; it must be a string or token ids"
+    )
+
+
+def _token(index: int, field: str, value: Any) -> int:
+    """A token id from a python, numpy or torch integer."""
+    try:
+        token = value.__index__()
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{field} of prompt {index} holds {_short(value)}, a {type(value).__name__}; "
+            "it must be a string or a token id"
+        ) from error
+    if token < 0 or isinstance(value, bool):
+        raise InputError(f"{field} of prompt {index} holds {value!r}; a token id is a number from 0 up")
+    return int(token)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,279 @@
+"""Task: prompts with counterfactuals and answers, and the objective that a circuit for them has to preserve."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import os
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from interp.errors import InputError
+from interp.objectives import Objective, ObjectiveFunction, get_objective
+from interp.tasks import loaders
+from interp.tasks.check import TaskCheck, check_task
+from interp.tasks.encoding import Encoder
+from interp.tasks.examples import Example
+from interp.tasks.prompts import Prompts
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+DEFAULT_OBJECTIVE = "logit-difference"
+
+
+class Task:
+    """A behaviour of a model, given by prompts, their corrupted versions, and answers to the clean ones.
+
+    Tasks do not change: `select`, `split` and `with_objective` make new ones. Strings are tokenised when a model
+    first asks for `prompts`.
+
+    Args:
+        name: what tables and files call it.
+        examples: the prompts; `Task.from_pairs` and its sisters make them from what users have.
+        objective: a name of `interp.objectives.names()`, an `Objective`, or a function
+            `f(logits, prompts, clean_logits) -> [n]`.
+        description: one sentence for people.
+        prepend_bos: put BOS before string prompts (never twice); None for the model's own habit.
+        seed: the seed it was generated from.
+        dropped: how many candidate prompts the builder dropped.
+        parameters: the builder's further settings, JSON-able.
+
+    Raises `InputError` without prompts, for an unknown objective, and where the objective needs incorrect
+    answers and a prompt has none.
+
+    >>> task = Task.from_pairs("sums", [("2 + 2 =", "2 + 3 =", " 4", " 5"), ("3 + 4 =", "3 + 2 =", " 7", " 5")])
+    >>> len(task), task.objective
+    (2, 'logit-difference')
+    """
+
+    def __init__(
+        self,
+        name: str,
+        examples: Iterable[Example],
+        *,
+        objective: str | Objective | ObjectiveFunction = DEFAULT_OBJECTIVE,
+        description: str = "",
+        prepend_bos: bool | None = None,
+        seed: int | None = None,
+        dropped: int = 0,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.examples = tuple(examples)
+        # a function is kept as the Objective that wraps it: one thing for engines to ask
+        self.objective: str | Objective = objective if isinstance(objective, str) else get_objective(objective)
+        self.description = description
+        self.prepend_bos = prepend_bos
+        self.seed = seed
+        self.dropped = dropped
+        self.parameters = dict(parameters or {})
+        # by tokenizer, which is kept too: its id is not given to another while it is the key
+        self._tokenised: dict[tuple[int, int | None, int], tuple[Any, Prompts]] = {}
+        if not self.examples:
+            raise InputError(f"the task {name!r} has no prompts; at least one is needed")
+        if get_objective(objective).needs_incorrect:
+            for index, example in enumerate(self.examples):
+                if not example.incorrect:
+                    raise InputError(
+                        f"the objective {str(self.objective)!r} contrasts correct with incorrect answers, and prompt "
+                        f"{index} has no incorrect one; give it one, or choose objective='log-probability'"
+                    )
+
+    @classmethod
+    def from_pairs(cls, name: str, pairs: Iterable[Sequence[Any]], **settings: Any) -> Task:
+        """A task from `(clean, corrupted, correct, incorrect)` strings; answers may be lists of strings.
+
+        An answer is one token and taken literally: write `" Mary"` with its space. `settings` are those of
+        `Task`. Raises `InputError` naming the prompt for whatever is not of that form.
+
+        >>> task = Task.from_pairs("mine", [("The keys", "The key", [" are", " were"], [" is", " was"])])
+        >>> task.to_frame().columns.tolist()
+        ['clean', 'corrupted', 'correct', 'incorrect']
+        """
+        return cls(name, loaders.examples_from_pairs(pairs), **settings)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, name: str = "frame", **settings: Any) -> Task:
+        """A task from a data frame with the columns clean, corrupted, correct, incorrect.
+
+        Instead of the answers the columns correct_idx and incorrect_idx may hold token ids. A cell may hold a
+        list, also written as text: `[" is", " was"]`. Raises `InputError` that names missing columns.
+
+        >>> frame = pd.DataFrame({"clean": ["a b"], "corrupted": ["a c"], "correct": [" d"], "incorrect": [" e"]})
+        >>> len(Task.from_frame(frame))
+        1
+        """
+        return cls(name, loaders.examples_from_frame(frame), **settings)
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike[str], name: str | None = None, **settings: Any) -> Task:
+        """A task from a CSV file with the columns of `from_frame`; its name is that of the file by default.
+
+        Spaces count: the answer `" Mary"` keeps its space, and `"NA"` is a word. Raises `InputError` if the
+        file is missing or is no such table.
+        """
+        frame = loaders.read_csv(path)
+        return cls.from_frame(frame, name=name or loaders.stem(path), **settings)
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str], name: str | None = None, **settings: Any) -> Task:
+        """A task from a JSON file: a list of objects with the keys of `from_frame`.
+
+        Raises `InputError` if the file is missing, is not JSON, or lacks keys.
+        """
+        frame = loaders.read_json(path)
+        return cls.from_frame(frame, name=name or loaders.stem(path), **settings)
+
+    @classmethod
+    def from_tokens(
+        cls,
+        name: str,
+        clean: ArrayLike | Tensor,
+        corrupted: ArrayLike | Tensor,
+        correct: Any,
+        incorrect: Any = None,
+        attention_mask: ArrayLike | Tensor | None = None,
+        corrupted_attention_mask: ArrayLike | Tensor | None = None,
+        **settings: Any,
+    ) -> Task:
+        """A task from token ids; no tokenizer is needed, and no BOS is added.
+
+        Args:
+            name: what tables and files call it.
+            clean: int [n, pos].
+            corrupted: int [n, pos].
+            correct: a list of token ids per prompt, or int [n].
+            incorrect: the same; None if there are none.
+            attention_mask: [n, pos], nonzero at real tokens; padding may lie anywhere. It is removed and the rest
+                padded on the right, which is exact for causal models that count positions over real tokens.
+            corrupted_attention_mask: the same for `corrupted`; None if it is that of `clean`.
+            **settings: those of `Task`.
+
+        Raises `InputError` for shapes or types that do not fit, and for a prompt whose clean and corrupted
+        versions have different numbers of real tokens.
+
+        >>> task = Task.from_tokens("mine", [[0, 5, 6]], [[0, 5, 7]], [[8]], [[9]], attention_mask=[[0, 1, 1]])
+        >>> task.examples[0].clean
+        (5, 6)
+        """
+        examples = loaders.examples_from_tokens(
+            clean, corrupted, correct, incorrect, attention_mask, corrupted_attention_mask
+        )
+        return cls(name, examples, **settings)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def select(self, indices: Iterable[int] | Tensor) -> Task:
+        """The prompts at `indices`, in that order, or where a mask is true.
+
+        Raises `InputError` for an index out of range, and when nothing is selected.
+
+        >>> task = Task.from_pairs("t", [("a", "b", "c", "d"), ("e", "f", "g", "h")])
+        >>> task.select([1]).examples[0].clean
+        'e'
+        """
+        array = np.asarray(indices.cpu() if isinstance(indices, Tensor) else list(indices))
+        if array.dtype == bool:
+            if array.shape != (len(self),):
+                raise InputError(f"indices is a mask of {len(array)} entries for {len(self)} prompts")
+            array = np.flatnonzero(array)
+        chosen = [int(index) for index in array]
+        for index in chosen:
+            if not -len(self) <= index < len(self):
+                raise InputError(f"indices holds {index}, but the task {self.name!r} has {len(self)} prompts")
+        return self._copy(examples=[self.examples[index] for index in chosen])
+
+    def split(self, fraction: float = 0.5, seed: int = 0) -> tuple[Task, Task]:
+        """Two disjoint tasks that hold all prompts, shuffled by `seed`; the first has `fraction` of them.
+
+        Raises `InputError` with fewer than two prompts, or a fraction that is not between 0 and 1.
+
+        >>> task = Task.from_pairs("t", [(f"{i}", f"{i} {i}", "c", "d") for i in range(10)])
+        >>> [len(part) for part in task.split(0.3)]
+        [3, 7]
+        """
+        if not 0 < fraction < 1:
+            raise InputError(f"fraction={fraction!r} must lie between 0 and 1")
+        if len(self) < 2:
+            raise InputError(f"the task {self.name!r} has one prompt; splitting needs at least two")
+        order = list(range(len(self)))
+        random.Random(seed).shuffle(order)
+        cut = min(max(round(fraction * len(self)), 1), len(self) - 1)
+        return self.select(order[:cut]), self.select(order[cut:])
+
+    def with_objective(self, objective: str | Objective | ObjectiveFunction) -> Task:
+        """The same prompts with another objective. Raises `InputError` as the constructor does.
+
+        >>> Task.from_pairs("t", [("a", "b", "c", "d")]).with_objective("kl").objective
+        'kl'
+        """
+        return self._copy(objective=objective)
+
+    def prompts(self, model: Any) -> Prompts:
+        """The tokenised prompts, right-padded, on the CPU; tokenised once for each tokenizer.
+
+        `model` needs `tokenizer` (only if there are strings) and `cfg.d_vocab`. Raises `InputError`, naming the
+        prompt, for clean and corrupted prompts of different length, answers that are not exactly one known
+        token, and token ids outside the model's vocabulary.
+        """
+        encoder = Encoder(model, self.prepend_bos)
+        key = (id(encoder.tokenizer), encoder.bos, encoder.d_vocab)
+        if key not in self._tokenised:
+            self._tokenised[key] = (encoder.tokenizer, encoder.prompts(self.examples))
+        return self._tokenised[key][1]
+
+    def check(self, model: Any) -> TaskCheck:
+        """How well the model does on the clean and on the corrupted prompts; see `check_task`.
+
+        Warns if there is no behaviour to explain. Cost: two forward passes.
+        """
+        return check_task(self, model)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per prompt, with the columns clean, corrupted, correct, incorrect; `from_frame` reads it."""
+        return pd.DataFrame([example.record() for example in self.examples])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Where the prompts come from, JSON-able: name, n, seed, objective, parameters, sha256 of the contents."""
+        records = [example.record() for example in self.examples]
+        contents = json.dumps([records, self.prepend_bos], ensure_ascii=False, separators=(",", ":"))
+        return {
+            "name": self.name,
+            "n": len(self),
+            "seed": self.seed,
+            "objective": str(self.objective),
+            "parameters": self.parameters,
+            "sha256": hashlib.sha256(contents.encode()).hexdigest(),
+        }
+
+    def _copy(self, **changes: Any) -> Task:
+        settings = {
+            name: getattr(self, name)
+            for name in ("examples", "objective", "description", "prepend_bos", "seed", "dropped", "parameters")
+        }
+        return Task(self.name, **(settings | changes))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # not the tokenizers: they are large, and where the task goes they would not be the ones in use
+        return self.__dict__ | {"_tokenised": {}}
+
+    def __repr__(self) -> str:
+        parts = [repr(self.name), f"n={len(self)}", f"objective={str(self.objective)!r}"]
+        if self.seed is not None:
+            parts.append(f"seed={self.seed}")
+        if self.dropped:
+            parts.append(f"dropped={self.dropped}")
+        return f"Task({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        table = self.to_frame().head(5).to_html(index=False, escape=True)
+        more = f"<p>and {len(self) - 5} more</p>" if len(self) > 5 else ""
+        return f"<p><code>{html.escape(repr(self))}</code> {html.escape(self.description)}</p>{table}{more}"
