@@ -1,0 +1,22 @@
+"""All benchmarks: `python -m benchmarks`, or some by name: `python -m benchmarks scoring memory`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NAMES = ("scoring", "circuits", "memory", "growth")
+
+
+def main() -> None:
+    """Run the benchmarks named on the command line, or all."""
+    chosen = sys.argv[1:] or NAMES
+    for name in chosen:
+        if name not in NAMES:
+            sys.exit(f"no benchmark {name!r}; choose from: {', '.join(NAMES)}")
+        importlib.import_module(f"benchmarks.{name}").main()
+        print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Time of edge scores over their floors: `eap` over two forwards and one backward, `eap-ig` with S steps over
+one forward and S forwards and backwards, all of the unmodified model on whole prompts.
+"""
+
+from __future__ import annotations
+
+from attribution import attribute
+from benchmarks.common import HEADER, golden_task, interleave, line, load
+
+STEPS = 5
+
+
+def main() -> None:
+    """Print the table."""
+    model, plain = load()
+    task = golden_task()
+    prompts = task.prompts(model)
+
+    def floor_eap() -> None:
+        plain.forward(prompts.corrupted)
+        plain.forward_backward(prompts.clean)
+
+    def floor_ig() -> None:
+        plain.forward(prompts.clean)
+        for _ in range(STEPS):
+            plain.forward_backward(prompts.clean)
+
+    print("Scoring 123,211 edges of SmolLM2-135M on 16 IOI prompts of 15 tokens")
+    print(HEADER)
+    line("eap", interleave(lambda: attribute(model, task, "eap", quiet=True), floor_eap), "<= 1.5")
+    line("eap-ig, 5 steps", interleave(lambda: attribute(model, task, "eap-ig", quiet=True), floor_ig), "<= 1.3")
+
+
+if __name__ == "__main__":
+    main()
