@@ -17,10 +17,9 @@ from torch import Tensor
 
 from attribution.paths import Path, Point, Site
 from interp.anatomy import Anatomy
-from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator, record_sources
-from interp.kernels.batching import Batch, Plan, make_batches, run_batches
+from interp.kernels.batching import Batch, Plan, make_batches, refuse_nan, run_batches
 from interp.kernels.capture import Rows, SourceRecorder, Sources, TargetGradients, TargetRecorder
 from interp.kernels.contract import contract, expand_heads
 from interp.kernels.forward import (
@@ -126,9 +125,7 @@ class _BatchScorer:
                 prompts = self.batch.prompts
                 self.clean_logits = answer_logits_of(self.anatomy, prompts.clean, prompts.lengths)
         if not (path.visits(0.0) and ablator.ablation == "patch"):
-            shapes = self.clean or record_sources(self.frame, self.embedding, self.rows)
-            self.clean = shapes
-            self.corrupted = ablator.sources(self.batch, self.frame, self.rows, shapes)
+            self.corrupted = ablator.sources(self.batch, self.frame, self.rows)
 
     @torch.no_grad()
     def _corrupted_embedding(self) -> Residual:
@@ -182,7 +179,7 @@ class _BatchScorer:
             at = next(i for i, p in enumerate(points) if p.alpha == 1 and p.site.kind == "input")
             clean = self.clean_logits = logits[at].detach()
         values = torch.stack([objective(one, prompts, clean) for one in logits])
-        refuse_nan(values, objective, self.batch)
+        refuse_nan(values, objective.name, self.batch)
         return values.sum()
 
 
@@ -259,14 +256,3 @@ def site_difference(anatomy: Anatomy, delta: Sources, site: Site) -> Float[Tenso
     if site.kind == "mlp":
         return delta.mlps[site.layer]
     return expand_heads(delta.heads[site.layer], anatomy.head_weights(site.layer)).sum(0)
-
-
-def refuse_nan(values: Tensor, objective: Objective, batch: Batch) -> None:
-    """Raise `InputError` if the objective of a prompt is NaN."""
-    bad = values.isnan().flatten(0, -2).any(0) if values.ndim > 1 else values.isnan()
-    if bad.any():
-        index = batch.indices[int(bad.nonzero()[0])]
-        raise InputError(
-            f"objective={objective.name!r} is NaN on prompt {index}; check that prompt, "
-            "and the model's dtype (float16 overflows easily: try bfloat16 or float32)"
-        )

@@ -20,7 +20,7 @@ from torch import Tensor
 from interp.anatomy import Anatomy, working
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator
-from interp.kernels.batching import Batch
+from interp.kernels.batching import Batch, refuse_nan
 from interp.kernels.capture import SourceRecorder, Sources
 from interp.kernels.contract import expand_sources
 from interp.kernels.forward import (
@@ -87,7 +87,7 @@ class Patcher:
         rows = torch.arange(embedding.shape[:2].numel(), device=embedding.device)
         self.clean = self._run_clean(embedding, rows)
         sources = self.clean.trace.sources
-        delta: Sources = sources.minus(ablator.sources(batch, self.frame, rows, sources))
+        delta: Sources = sources.minus(ablator.sources(batch, self.frame, rows))
         everything = slice(0, len(graph.sources))
         self.delta = expand_sources(anatomy, graph, delta, slice(None), everything).unflatten(1, embedding.shape[:2])
         self.clean_value = self._value(self.clean.logits)
@@ -103,9 +103,9 @@ class Patcher:
     def _value(self, logits: Tensor) -> Float[Tensor, " copy"]:
         """Objective summed over prompts, for each stacked copy of the batch."""
         copies = logits.unflatten(0, (-1, len(self.batch)))
-        return torch.stack(
-            [self.objective(one, self.batch.prompts, self.clean.logits).double().sum() for one in copies]
-        )
+        values = torch.stack([self.objective(one, self.batch.prompts, self.clean.logits) for one in copies])
+        refuse_nan(values, self.objective.name, self.batch)
+        return values.double().sum(1)
 
     @torch.no_grad()
     def edges_into(self, target: int, sources: list[int]) -> Float[Tensor, " source"]:

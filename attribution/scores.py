@@ -123,9 +123,7 @@ class Scores:
         """The first `n` rows of `to_frame()`, without building the rest."""
         if self.level == "node":
             order = _strongest(self.values, n)
-            return pd.DataFrame(
-                {"node": np.array(self.graph.sources)[order], "score": self.values.numpy()[order]}
-            )
+            return pd.DataFrame({"node": np.array(self.graph.sources)[order], "score": self.values.numpy()[order]})
         source, target = self.graph.edge_mask.nonzero().unbind(dim=1)
         return edge_frame(self.graph, self.values, source, target, n)
 
@@ -140,6 +138,8 @@ class Scores:
     @classmethod
     def from_dict(cls, data: dict[str, Any], values: Tensor, where: str = "scores") -> Scores:
         """Put together what `to_dict` took apart; raises `InputError` naming `where` if it does not fit."""
+        if not isinstance(data, dict):
+            raise InputError(f"{where} is damaged: it does not say how its scores were made")
         return validated(cls, {**data, "values": values}, where)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -153,9 +153,7 @@ class Scores:
             "sha256": _digest(self.values),
             "scores": self.to_dict(),
         }
-        data = safetensors.torch.save(
-            {"values": self.values}, metadata={"faithful-circuits": json.dumps(header)}
-        )
+        data = safetensors.torch.save({"values": self.values}, metadata={"faithful-circuits": json.dumps(header)})
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)
         return Path(path)
@@ -212,13 +210,13 @@ def edge_frame(
     sources = np.array(graph.sources, dtype=object)[source.numpy()[order]]
     targets = np.array(graph.targets, dtype=object)[target.numpy()[order]]
     edges = sources + "->" + targets
-    return pd.DataFrame(
-        {"edge": edges, "source": sources, "target": targets, "score": chosen.numpy()[order]}
-    ).astype({"edge": "str", "source": "str", "target": "str"})
+    return pd.DataFrame({"edge": edges, "source": sources, "target": targets, "score": chosen.numpy()[order]}).astype(
+        {"edge": "str", "source": "str", "target": "str"}
+    )
 
 
 def json_copy(data: dict[str, Any], argument: str) -> dict[str, Any]:
-    """A copy of `data` as JSON gives it back (tuples become lists); raises `InputError` if JSON cannot hold it."""
+    """A copy of `data` as JSON gives it back, with lists for tuples; raises `InputError` if it cannot."""
     try:
         return json.loads(json.dumps(data, allow_nan=False))
     except (TypeError, ValueError) as error:

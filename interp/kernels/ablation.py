@@ -68,17 +68,13 @@ class Ablator:
         """Whether positions before the first difference keep their clean values in every run."""
         return self.ablation == "patch"
 
-    def sources(self, batch: Batch, frame: Frame, rows: Tensor, clean: Sources) -> Sources:
-        """Outputs of corrupted sources at `rows`; `clean` gives the shapes where no run is needed."""
+    def sources(self, batch: Batch, frame: Frame, rows: Tensor) -> Sources:
+        """Outputs of corrupted sources at `rows`. One forward pass for `patch`, none otherwise."""
         if self.ablation == "patch":
             embedding = self.anatomy.embed(batch.prompts.corrupted[:, batch.start :], frame.positions)
             return record_sources(frame, embedding, rows)
         if self.ablation == "zero":
-            return Sources(
-                torch.zeros_like(clean.embedding),
-                [torch.zeros_like(z) for z in clean.heads],
-                [torch.zeros_like(m) for m in clean.mlps],
-            )
+            return zero_sources(self.anatomy, len(rows), self.anatomy.dtype)
         assert self.means is not None
         return self.means.rows(frame.positions.repeat(len(batch))[rows])
 
@@ -89,6 +85,16 @@ def record_sources(frame: Frame, embedding: Residual, rows: Tensor) -> Sources:
     recorder = SourceRecorder(embedding, rows)
     run_blocks(frame, embedding, recorder)
     return recorder.sources
+
+
+def zero_sources(anatomy: Anatomy, n_rows: int, dtype: torch.dtype) -> Sources:
+    """Sources that give nothing."""
+    like = torch.empty(0, dtype=dtype, device=anatomy.device)
+    return Sources(
+        like.new_zeros(n_rows, anatomy.d_model),
+        [like.new_zeros(n_rows, anatomy.n_heads, anatomy.d_head) for _ in anatomy.blocks],
+        [like.new_zeros(n_rows, anatomy.d_model) for _ in anatomy.blocks],
+    )
 
 
 class _SumRecorder(Recorder):
@@ -112,13 +118,8 @@ class _SumRecorder(Recorder):
 @torch.no_grad()
 def _means(anatomy: Anatomy, prompts: Prompts, batch_size: int, positional: bool) -> Means:
     width = prompts.clean.shape[1]
-    like = torch.empty(0, dtype=torch.float64, device=anatomy.device)
-    totals = Sources(
-        like.new_zeros(width, anatomy.d_model),
-        [like.new_zeros(width, anatomy.n_heads, anatomy.d_head) for _ in anatomy.blocks],
-        [like.new_zeros(width, anatomy.d_model) for _ in anatomy.blocks],
-    )
-    counts = like.new_zeros(width)
+    totals = zero_sources(anatomy, width, torch.float64)
+    counts = totals.embedding.new_zeros(width)
     for batch in make_batches(prompts, batch_size, anatomy.device, skip_prefix=False):
         frame, real = batch.frame(anatomy), batch.prompts.mask
         counts[: real.shape[1]] += real.sum(0)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.anatomy import Anatomy
@@ -162,6 +163,17 @@ def run_batches(batches: Iterator[Batch], work: Callable[[Batch], None]) -> None
             gc.collect()  # outside the handler: the exception holds the failed run's tensors
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+
+def refuse_nan(values: Float[Tensor, "... batch"], objective: str, batch: Batch) -> None:
+    """Raise `InputError` if the objective of a prompt is NaN."""
+    bad = values.isnan().reshape(-1, len(batch)).any(0)
+    if bad.any():
+        index = batch.indices[int(bad.nonzero()[0])]
+        raise InputError(
+            f"objective={objective!r} is NaN on prompt {index}; check that prompt, "
+            "and the model's dtype (float16 overflows easily: try bfloat16 or float32)"
+        )
 
 
 def _out_of_memory(error: Exception) -> bool:

