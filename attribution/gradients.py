@@ -87,10 +87,9 @@ class _BatchScorer:
         return self.anatomy.embed(tokens[:, self.batch.start :], self.frame.positions)
 
     def scores(self) -> Tensor:
-        self._run_what_no_point_visits()
-        only_inputs = all(p.site.kind == "input" for group in self.scorer.path.groups for p in group)
+        self._run_what_no_point_delivers()
         self.corrupted_embedding = None if self.scorer.path.only_clean else self._corrupted_embedding()
-        self.delta = None if only_inputs else self._delta()
+        self.delta = None if self.scorer.path.only_inputs else self._delta()
         if self.scorer.path.credit == "own":
             return self._credit_own()
         total: Tensor | float = 0.0
@@ -117,14 +116,14 @@ class _BatchScorer:
             yield points[first : first + copies]
 
     @torch.no_grad()
-    def _run_what_no_point_visits(self) -> None:
+    def _run_what_no_point_delivers(self) -> None:
         path, ablator = self.scorer.path, self.scorer.ablator
-        if not path.visits(1.0):
+        if not path.delivers(1.0):
             self.clean = record_sources(self.frame, self.embedding, self.rows)
             if self.scorer.objective.needs_clean:
                 prompts = self.batch.prompts
                 self.clean_logits = answer_logits_of(self.anatomy, prompts.clean, prompts.lengths)
-        if not (path.visits(0.0) and ablator.ablation == "patch"):
+        if not (path.delivers(0.0) and ablator.ablation == "patch"):
             self.corrupted = ablator.sources(self.batch, self.frame, self.rows)
 
     @torch.no_grad()

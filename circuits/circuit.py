@@ -1,0 +1,332 @@
+"""Circuit: a subgraph with its scores, how faithful it is, and where it came from."""
+
+from __future__ import annotations
+
+import datetime
+import html
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+import pandas as pd
+import pydantic
+from torch import Tensor
+
+from attribution.scores import Scores, edge_frame, json_copy, validated
+from interp.errors import InputError
+from interp.graph import ComputationalGraph
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """How faithful a circuit is, measured on prompts that neither its scores nor its size have seen.
+
+    Attributes:
+        faithfulness: (circuit - corrupted) / (clean - corrupted) on the held-out prompts; `interval` is its
+            95 % bootstrap interval over prompts.
+        n_scoring, n_held_out: how many prompts chose the circuit, and how many judged it.
+        clean, corrupted, circuit: mean objective of the model, of the empty circuit under the same ablation
+            (with `patch`: the corrupted run), and of this circuit.
+        edges, nodes, fraction: size of the circuit, and its share of the graph's edges.
+        ladder: a dictionary per size tried, with keys size, edges (left after pruning) and faithfulness, all
+            on the scoring prompts.
+        random_faithfulness, random_interval: the same measure for random circuits of this size.
+        per_prompt: objective of each held-out prompt, under the keys clean, empty and circuit.
+        notes: what a reader must know to trust the figures.
+
+    What is not known is None; a NaN or infinite figure becomes None.
+
+    >>> print(Report(faithfulness=0.9, interval=(0.8, 1.0), n_held_out=32))
+    Faithfulness: 0.900, 95 % interval 0.800 to 1.000 (32 held-out prompts)
+    """
+
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
+    faithfulness: float | None = None
+    interval: Interval | None = None
+    n_scoring: int | None = None
+    n_held_out: int | None = None
+    clean: float | None = None
+    corrupted: float | None = None
+    circuit: float | None = None
+    ablation: str | None = None
+    objective: str | None = None
+    edges: int | None = None
+    nodes: int | None = None
+    fraction: float | None = None
+    ladder: list[dict[str, Any]] = field(default_factory=list)
+    random_faithfulness: float | None = None
+    random_interval: Interval | None = None
+    per_prompt: dict[str, list[float | None]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            object.__setattr__(self, item.name, _plain(getattr(self, item.name)))
+        for name in ("interval", "random_interval"):
+            ends = getattr(self, name)
+            object.__setattr__(self, name, tuple(ends) if ends is not None and None not in ends else None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], where: str = "report") -> Report:
+        """The report that `to_dict` wrote; raises `InputError` naming `where` and the unfit field."""
+        return validated(cls, data, where)
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """The report as (heading, text) lines; what is not known is left out."""
+        if self.faithfulness is not None:
+            text = _with_interval(self.faithfulness, self.interval)
+            if self.n_held_out is not None:
+                chosen = "" if self.n_scoring is None else f"; chosen on {self.n_scoring:,} others"
+                text += f" ({self.n_held_out:,} held-out prompts{chosen})"
+            yield "Faithfulness", text
+        if self.random_faithfulness is not None:
+            yield "Random circuits", _with_interval(self.random_faithfulness, self.random_interval)
+        if self.edges is not None:
+            share = "" if self.fraction is None else f" ({self.fraction:.2%} of the graph)"
+            nodes = "" if self.nodes is None else f", {self.nodes:,} nodes"
+            yield "Size", f"{self.edges:,} edges{share}{nodes}"
+        named = {"model": self.clean, "circuit": self.circuit, "empty circuit": self.corrupted}
+        means = [f"{name} {value:.3f}" for name, value in named.items() if value is not None]
+        if means:
+            ablation = "" if self.ablation is None else f" (ablation: {self.ablation})"
+            yield f"Mean {self.objective or 'objective'}", ", ".join(means) + ablation
+        steps = [
+            f"{row.get('edges', row.get('size')):,}: {row['faithfulness']:.2f}"
+            for row in self.ladder
+            if row.get("faithfulness") is not None
+        ]
+        if steps:
+            yield "Faithfulness by edges", ", ".join(steps)
+        for note in self.notes:
+            yield "Note", note
+
+    def __str__(self) -> str:
+        return "\n".join(f"{heading}: {text}" for heading, text in self.rows()) or "Nothing was measured."
+
+    def _repr_html_(self) -> str:
+        lines = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(heading)}</th>"
+            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for heading, text in self.rows()
+        )
+        return f"<table>{lines}</table>"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Circuit:
+    """The edges of a model that do a task: a mask over a computational graph, and what is known of it.
+
+    `mask` is a bool `[source, target]` tensor over the graph of `scores`. `provenance` says where the circuit
+    came from; model, task, method, seed, versions and the time of creation are taken from `scores` and the
+    clock where they are not given. Raises `InputError` when the mask does not fit the graph.
+
+    >>> import torch
+    >>> graph = ComputationalGraph(n_layers=1, n_heads=1)
+    >>> scores = Scores(torch.zeros(graph.shape), graph, method="eap")
+    >>> Circuit(scores, graph.edge_mask).n_edges == graph.n_edges
+    True
+    """
+
+    scores: Scores
+    mask: Tensor
+    report: Report = field(default_factory=Report)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mask", self.graph.check_mask(self.mask).clone())
+        known = {
+            "model": self.scores.model,
+            "task": self.scores.task,
+            "method": self.scores.method,
+            "seed": self.scores.seed,
+            "versions": self.scores.versions,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        object.__setattr__(self, "provenance", json_copy({**known, **self.provenance}, "provenance"))
+
+    @property
+    def graph(self) -> ComputationalGraph:
+        """The computational graph that this is a part of."""
+        return self.scores.graph
+
+    @property
+    def n_edges(self) -> int:
+        """Number of edges in the circuit."""
+        return int(self.mask.sum())
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes in the circuit, the input and the logits counted."""
+        return len(self.nodes)
+
+    @property
+    def edges(self) -> tuple[str, ...]:
+        """Names of the edges in the circuit, source by source."""
+        return tuple(self.graph.edges(self.mask))
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes that an edge of the circuit leaves or enters, in the order of the graph."""
+        writes = self.mask.any(dim=1).tolist()
+        writers = {name for name, leaves in zip(self.graph.sources, writes, strict=True) if leaves}
+        touched = writers.union(*self._readers().values())
+        return tuple(name for name in (*self.graph.sources, "logits") if name in touched)
+
+    def links(self) -> Iterator[tuple[str, str, str]]:
+        """Every edge as (source, target, node that reads it).
+
+        An edge into a k or v target of a key-value group is given once for each head of the group that writes
+        anything inside the circuit (for each of its heads, when none does).
+        """
+        readers, names, targets = self._readers(), self.graph.sources, self.graph.targets
+        for source, target in self.mask.nonzero().tolist():
+            for reader in readers[target]:
+                yield names[source], targets[target], reader
+
+    def _readers(self) -> dict[int, list[str]]:
+        """For each target that an edge enters, the names of the nodes that read it."""
+        writes, names, readers = self.mask.any(dim=1).tolist(), self.graph.sources, {}
+        for target in self.mask.any(dim=0).nonzero().flatten().tolist():
+            fed = self.graph.target_sources[target]
+            readers[target] = [names[node] for node in fed if writes[node]] or [names[node] for node in fed]
+        return {target: nodes or ["logits"] for target, nodes in readers.items()}
+
+    def to_frame(self) -> pd.DataFrame:
+        """The edges of the circuit by |score| descending: columns edge, source, target, score."""
+        source, target = self.mask.nonzero().unbind(dim=1)
+        return edge_frame(self.graph, self.scores.edge_values, source, target)
+
+    def edge_scores(self) -> dict[str, float]:
+        """Score of each edge of the circuit by name, by |score| descending."""
+        frame = self.to_frame()
+        return dict(zip(frame["edge"].tolist(), frame["score"].tolist(), strict=True))
+
+    def to_networkx(self) -> nx.MultiDiGraph:
+        """A networkx graph of nodes (`input`, `a0.h0`, `m0`, `logits`), with an edge per port between them.
+
+        Edges are keyed by their port (`q`, `k`, `v`, or `in` for MLPs and logits) and carry `port`, `score`
+        and `edge`, their name. Nodes carry `layer` (-1 for the input, the number of layers for the logits).
+        """
+        result = nx.MultiDiGraph(model=self.provenance["model"], method=self.provenance["method"])
+        for name in self.nodes:
+            result.add_node(name, layer=node_layer(name, self.graph))
+        scores = self.edge_scores()
+        for source, target, reader in self.links():
+            port = target[-2] if target.endswith(">") else "in"
+            edge = f"{source}->{target}"
+            result.add_edge(source, reader, key=port, port=port, score=scores[edge], edge=edge)
+        return result
+
+    def jaccard(self, other: Circuit) -> float:
+        """Shared edges over edges in either circuit; 1.0 when both are empty.
+
+        Raises `InputError` for circuits over different graphs.
+        """
+        if self.graph != other.graph:
+            raise InputError(f"circuits over different graphs have no overlap: {self.graph}, {other.graph}")
+        either = int((self.mask | other.mask).sum())
+        return int((self.mask & other.mask).sum()) / either if either else 1.0
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the circuit as JSON (`.json` is added to a bare name) and a safetensors file beside it.
+
+        Returns the path of the JSON file. A kill or a full disk leaves the circuit that was there before.
+        """
+        from circuits import storage  # the formats build circuits: a late import breaks the circle
+
+        return storage.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Circuit:
+        """Read what `save` wrote; raises `InputError` for a missing, damaged or newer file."""
+        from circuits import storage
+
+        return storage.load(path)
+
+    def to_eap_ig_json(self, path: str | os.PathLike[str]) -> Path:
+        """Write the graph JSON of the EAP-IG reference, which MIB's evaluation reads (see `eap_ig_json`)."""
+        from circuits import eap_ig_json
+
+        return eap_ig_json.write(self, path)
+
+    @classmethod
+    def from_eap_ig_json(cls, path: str | os.PathLike[str]) -> Circuit:
+        """Read a graph JSON of the EAP-IG reference; raises `InputError` for what is not one."""
+        from circuits import eap_ig_json
+
+        return eap_ig_json.read(path)
+
+    def figure(self) -> Figure:
+        """The circuit as a plotly figure: layer by head, edges coloured by sign."""
+        from circuits import viewer
+
+        return viewer.figure(self)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The interactive picture as a self-contained HTML page; written to `path` when one is given."""
+        from circuits import viewer
+
+        return viewer.to_html(self, path)
+
+    def show(self) -> None:
+        """Show the interactive picture, in the notebook or else in a browser."""
+        from circuits import viewer
+
+        viewer.show(self)
+
+    def summary(self) -> str:
+        """One line: size, model, task, method and faithfulness with its interval."""
+        parts = [f"{self.n_edges:,} of {self.graph.n_edges:,} edges", f"{self.n_nodes:,} nodes"]
+        task = self.provenance["task"]
+        name = task.get("name") if isinstance(task, dict) else task
+        parts += [str(part) for part in (self.provenance["model"], name, self.provenance["method"]) if part]
+        if self.report.faithfulness is not None:
+            text = _with_interval(self.report.faithfulness, self.report.interval)
+            parts.append(f"faithfulness {text}")
+        return ", ".join(parts)
+
+    def __repr__(self) -> str:
+        return f"Circuit({self.summary()})"
+
+    def _repr_html_(self) -> str:
+        table = self.to_frame().head(10)
+        shown = table.to_html(index=False, float_format=lambda value: f"{value:+.4g}", border=0)
+        title = f"<p><b>Circuit</b>: {html.escape(self.summary())}</p>"
+        return title + self.report._repr_html_() + shown
+
+
+def node_layer(name: str, graph: ComputationalGraph) -> int:
+    """Layer of a node: -1 for the input, the number of layers for the logits."""
+    if name in ("input", "logits"):
+        return -1 if name == "input" else graph.n_layers
+    return int(name[1:].partition(".")[0])
+
+
+def _with_interval(value: float, interval: Interval | None) -> str:
+    text = f"{value:.3f}"
+    return text if interval is None else f"{text}, 95 % interval {interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _plain(value: Any) -> Any:
+    """Arrays, tensors and their scalars as lists and numbers; NaN and infinity as None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

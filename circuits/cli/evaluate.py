@@ -1,0 +1,142 @@
+"""`circuits evaluate`: how faithful a saved circuit is on fresh prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from circuits.cli import options
+from circuits.cli.output import check_target, interval, panel, print_json, show, working, write_frame
+from circuits.cli.saved import Case, reopen
+
+if TYPE_CHECKING:
+    from interp.kernels.evaluate import CircuitValues
+    from metrics import Estimate
+
+
+def evaluate(
+    circuit: options.Saved,
+    model: options.SavedModel = None,
+    task: options.SavedTask = None,
+    task_file: options.TaskFile = None,
+    n: options.SavedNumber = None,
+    seed: options.SavedSeed = None,
+    ablation: options.SavedAblation = None,
+    objective: options.SavedObjective = None,
+    random_circuits: options.RandomCircuits = 3,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    batch_size: options.BatchSize = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write a table of all prompts here: CSV, or JSON for a name in .json.",
+            show_default=False,
+        ),
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure how faithful a saved circuit is.
+
+    By default on fresh prompts of the task, and in the model, that it was found on.
+
+    \b
+    Example:
+      circuits evaluate ioi.json -n 128 -o prompts.csv
+      circuits evaluate ioi.json --ablation mean --json
+    """
+    output = check_target("-o", output)
+    with working(quiet) as notes:
+        case = reopen(
+            circuit, model=model, task=task, task_file=task_file, n=n, seed=seed, ablation=ablation,
+            objective=objective, device=device, dtype=dtype, notes=notes,
+        )  # fmt: skip
+        values, own, random = _measure(case, random_circuits, batch_size, quiet)
+        if output is not None:
+            frame = case.task.to_frame()
+            frame["model"], frame["empty"] = values.clean.tolist(), values.empty.tolist()
+            frame["circuit"] = values.circuits[0].tolist()
+            write_frame(frame, output)
+    data = _data(circuit, case, values, own, random, output)
+    if json:
+        print_json(data)
+        return
+    show(panel(f"{circuit} on {len(case.task)} prompts of {case.task.name}", _rows(data, own, random)))
+    if output is not None:
+        typer.echo(f"Wrote the prompts to {output}")
+
+
+def _measure(
+    case: Case, random_circuits: int, batch_size: int | None, quiet: bool
+) -> tuple[CircuitValues, Estimate, Estimate | None]:
+    """Objectives of the model, the circuit and random ones; faithfulness of the circuit, and of random ones."""
+    import torch
+
+    from interp.kernels.evaluate import CircuitValues
+    from metrics import faithfulness
+    from metrics.circuit.curve import random_circuit
+    from metrics.circuit.evaluate import measure
+
+    mask, graph = case.circuit.mask, case.circuit.graph
+    others = [random_circuit(graph, int(mask.sum()), case.seed + i) for i in range(random_circuits)]
+    values = measure(
+        case.model, case.task, torch.stack([mask, *others]), case.ablation, batch_size=batch_size, quiet=quiet
+    )
+    # the mean of the random circuits' objectives stands for them all: faithfulness is linear in it
+    circuits = values.circuits[:1]
+    if others:
+        circuits = torch.cat((circuits, values.circuits[1:].mean(0, keepdim=True)))
+    own, *random = faithfulness(CircuitValues(values.clean, values.empty, circuits), seed=case.seed)
+    return values, own, random[0] if random else None
+
+
+def _data(
+    path: Path, case: Case, values: CircuitValues, own: Estimate, random: Estimate | None, output: Path | None
+) -> dict[str, Any]:
+    circuit = case.circuit
+    return {
+        "circuit": str(path),
+        "model": str(case.model.cfg.model_name),
+        "task": case.task.to_dict(),
+        "seed": case.seed,
+        "ablation": case.ablation,
+        "objective": str(case.task.objective),
+        "n": len(case.task),
+        "faithfulness": own.to_dict(),
+        "random_faithfulness": None if random is None else random.to_dict(),
+        "mean_objective": {
+            "clean": float(values.clean.mean()),
+            "empty": float(values.empty.mean()),
+            "circuit": float(values.circuits[0].mean()),
+        },
+        "edges": circuit.n_edges,
+        "nodes": circuit.n_nodes,
+        "fraction": circuit.n_edges / circuit.graph.n_edges,
+        "notes": case.notes,
+        "files": {} if output is None else {"prompts": str(output)},
+    }
+
+
+def _rows(data: dict[str, Any], own: Estimate, random: Estimate | None) -> list[tuple[str, str]]:
+    means = data["mean_objective"]
+    rows = [
+        ("Model", data["model"]),
+        ("Faithfulness", f"{interval(own.value, (own.low, own.high))} (95 % interval)"),
+    ]
+    if random is not None:
+        rows.append(("Random circuits", interval(random.value, (random.low, random.high))))
+    rows += [
+        ("Size", f"{data['edges']:,} edges ({data['fraction']:.2%} of the graph), {data['nodes']:,} nodes"),
+        (
+            f"Mean {data['objective']}",
+            f"model {means['clean']:.3f}, circuit {means['circuit']:.3f}, empty circuit {means['empty']:.3f} "
+            f"(ablation: {data['ablation']})",
+        ),
+        ("Seed", str(data["seed"])),
+    ]
+    return rows + [("Warning", note) for note in data["notes"]]

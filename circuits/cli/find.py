@@ -1,0 +1,198 @@
+"""`circuits find`: from a model and a task to a circuit, its report and its picture."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from circuits.cli import options
+from circuits.cli.inputs import DEFAULT_PROMPTS, built_in, check_names, load, parse_edges, read_task
+from circuits.cli.output import CommandError, Notes, check_target, panel, print_json, show, table, working
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from circuits.circuit import Circuit
+    from interp.tasks import Task, TaskCheck
+
+STRONGEST = 10
+
+
+def find(
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Name (see `circuits models`), hub id, folder or .gguf file.")
+    ],
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Name (see `circuits tasks`).", show_default=False)
+    ] = None,
+    task_file: options.TaskFile = None,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "--n",
+            "-n",
+            min=1,
+            help="Number of prompts; half of them choose, half of them judge.",
+            show_default=f"{DEFAULT_PROMPTS}, or all of a file's",
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option(help="How edges are scored (see `circuits methods`).")] = "eap-ig",
+    edges: Annotated[
+        str | None, typer.Option(help="Size: a number of edges, or a share as 0.02 or 2%.", show_default=False)
+    ] = None,
+    faithfulness: Annotated[
+        float | None,
+        typer.Option(help="Instead of a size: the smallest circuit that reaches this.", show_default="0.85"),
+    ] = None,
+    ablation: Annotated[
+        str, typer.Option(help="What edges outside give: patch, zero, mean or mean-positional.")
+    ] = "patch",
+    objective: Annotated[
+        str | None,
+        typer.Option(help="logit-difference, probability-difference, log-probability, kl.", show_default="the task's"),
+    ] = None,
+    selection: Annotated[str, typer.Option(help="top-n, or greedy from the logits upwards.")] = "top-n",
+    steps: Annotated[int, typer.Option(min=1, help="Points on the path of integrated gradients.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of prompts, split, bootstrap and random circuits.")] = 0,
+    random_circuits: options.RandomCircuits = 3,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    batch_size: options.BatchSize = None,
+    checkpointed: Annotated[
+        bool | None,
+        typer.Option(
+            "--checkpointed/--no-checkpointed",
+            help="Recompute activations to save memory.",
+            show_default="when a prompt would not fit",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the circuit here, as JSON.", show_default=False)
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the interactive picture here.", show_default=False)] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Find the circuit of a task in a model.
+
+    Half of the prompts score the edges and choose the size; the other half, which nothing was chosen on, judges
+    the circuit: the share of the model's performance that its edges keep alone, all others ablated.
+
+    \b
+    Example:
+      circuits find --model smollm2-135m --task ioi -o ioi.json --html ioi.html
+      circuits find -m ./my-model --task-file prompts.csv --edges 2% --json
+    """
+    if (task is None) == (task_file is None):
+        raise CommandError("give the task: either --task (see `circuits tasks`) or --task-file")
+    size = parse_edges(edges)
+    output, html = check_target("-o", output), check_target("--html", html)
+    if output is not None and html is not None and output.resolve() == html.resolve():
+        raise CommandError(f"-o and --html both name {str(html)!r}; the circuit and its picture are two files")
+    with working(quiet) as notes:
+        from circuits.find import find_circuit
+
+        check_names(task=task, method=method, ablation=ablation, objective=objective, selection=selection)
+        prompts = None if task_file is None else read_task(task_file, n, objective)
+        loaded = load(model, device, dtype, notes)
+        if prompts is None:
+            assert task is not None
+            prompts = built_in(task, n or DEFAULT_PROMPTS, seed, loaded)
+        prompts = prompts if objective is None else prompts.with_objective(objective)
+        check = _check(prompts, loaded, notes)
+        circuit = find_circuit(
+            loaded,
+            prompts,
+            method=method,
+            edges=size,
+            faithfulness=faithfulness,
+            ablation=ablation,
+            selection=selection,
+            steps=steps,
+            seed=seed,
+            random_circuits=random_circuits,
+            batch_size=batch_size,
+            checkpointed=checkpointed,
+            quiet=quiet,
+        )
+        files = {}
+        if output is not None:
+            files["circuit"] = str(circuit.save(output))
+        if html is not None:
+            circuit.to_html(html)
+            files["html"] = str(html)
+    if json:
+        print_json(_data(circuit, check, files))
+        return
+    show(*_story(circuit))
+    for what, path in files.items():
+        typer.echo(f"Wrote the {'picture' if what == 'html' else what} to {path}")
+    if not files:
+        notes("nothing was saved: add -o circuit.json to keep the circuit, --html circuit.html to see it")
+
+
+def _check(task: Task, model: Any, notes: Notes) -> TaskCheck:
+    """How well the model does the task at all; said in a note."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the same is said below
+        check = task.check(model)
+    notes(
+        f"{len(task)} prompts of {task.name}: {check.accuracy_clean:.0%} answered correctly, "
+        f"{check.accuracy_corrupted:.0%} when corrupted; mean {check.objective} {check.clean:.3f}, "
+        f"corrupted {check.corrupted:.3f}"
+    )
+    if not check.ok:
+        notes(f"warning: the model shows no behaviour to explain: {'; '.join(check.problems)}")
+    return check
+
+
+def _data(circuit: Circuit, check: TaskCheck, files: dict[str, str]) -> dict[str, Any]:
+    return {
+        **circuit.provenance,
+        "check": {**asdict(check), "ok": check.ok},
+        "report": circuit.report.to_dict(),
+        "strongest_edges": circuit.to_frame().head(STRONGEST)[["edge", "score"]].to_dict("records"),
+        "scoring_seconds": circuit.scores.seconds,
+        "files": files,
+    }
+
+
+def _story(circuit: Circuit) -> list[RenderableType]:
+    """The report as a panel, what each size reached, and the strongest edges."""
+    provenance, report = circuit.provenance, circuit.report
+    rows = [row for row in report.rows() if row[0] not in ("Faithfulness by edges", "Note")]
+    rows.append(("Found by", f"{provenance['method']}, seed {provenance['seed']}"))
+    rows += [("Note", note) for note in report.notes]
+    parts = [panel(f"Circuit of {provenance['task']['name']} in {provenance['model']}", rows)]
+    if report.ladder:
+        n_edges = circuit.graph.n_edges
+        chosen = next((i for i, rung in enumerate(report.ladder) if rung["edges"] == report.edges), None)
+        ladder = [
+            (
+                f"{rung['edges']:,}",
+                f"{rung['edges'] / n_edges:.2%}",
+                "unknown" if rung["faithfulness"] is None else f"{rung['faithfulness']:.3f}",
+                _bar(rung["faithfulness"]),
+                "chosen" if i == chosen else "",
+            )
+            for i, rung in enumerate(report.ladder)
+        ]
+        parts.append(
+            table(
+                f"Faithfulness by size, on the {report.n_scoring} prompts that chose it",
+                ("edges", "share", "faithfulness", "", " "), ladder, ("edges", "share", "faithfulness"),
+            )
+        )  # fmt: skip
+    frame = circuit.to_frame().head(STRONGEST)
+    edges = [(edge, f"{score:+.4f}") for edge, score in zip(frame["edge"], frame["score"], strict=True)]
+    if edges:
+        parts.append(table("Strongest edges (positive: helps)", ("edge", "score"), edges, ("score",)))
+    return parts
+
+
+def _bar(value: float | None, width: int = 20) -> str:
+    return "█" * round(width * min(max(value or 0.0, 0.0), 1.0))

@@ -1,0 +1,94 @@
+"""From arguments to models and tasks; names are checked before a model is loaded."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from circuits.cli.output import CommandError, Notes
+
+if TYPE_CHECKING:
+    from interp.tasks import Task
+
+DEFAULT_PROMPTS = 64
+
+
+def parse_edges(text: str | None) -> int | float | None:
+    """`200` is a number of edges; `0.02` and `2%` are shares of all edges."""
+    if text is None:
+        return None
+    try:
+        if text.strip().isdigit():
+            return int(text)
+        share = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise CommandError(f"--edges {text!r} must be a number of edges such as 200, or a share such as 0.02 or 2%")
+    return share
+
+
+def check_names(
+    *,
+    task: str | None = None,
+    method: str | None = None,
+    ablation: str | None = None,
+    objective: str | None = None,
+    selection: str | None = None,
+) -> None:
+    """Refuse unknown names, and a method that scores no edges or does not take the ablation, before any work."""
+    from attribution.methods import METHODS
+    from interp import tasks
+    from interp.errors import choose, unknown
+    from interp.kernels.ablation import ABLATIONS
+    from interp.objectives import get_objective
+
+    if task is not None and task.replace("-", "_") not in tasks.names():
+        raise unknown("task", task, tasks.names())
+    if ablation is not None:
+        choose("ablation", ablation, ABLATIONS)
+    if method is not None:
+        chosen = METHODS[choose("method", method, METHODS)]
+        if chosen.level != "edge":
+            edge_methods = ", ".join(name for name, one in METHODS.items() if one.level == "edge")
+            raise CommandError(f"method={method!r} scores nodes; a circuit needs one that scores edges: {edge_methods}")
+        if ablation is not None:
+            chosen.check_ablation(ablation)
+    if objective is not None:
+        get_objective(objective)
+    if selection is not None:
+        choose("selection", selection, ("top-n", "greedy"))
+
+
+def read_task(path: Path, n: int | None, objective: str | None = None) -> Task:
+    """The prompts of a .csv or .json file, the first `n` of them if a number is given."""
+    from interp.tasks import Task
+
+    readers = {".csv": Task.from_csv, ".json": Task.from_json}
+    if path.suffix.lower() not in readers:
+        raise CommandError(f"--task-file {str(path)!r} must be a .csv or .json file")
+    settings = {} if objective is None else {"objective": objective}
+    task = readers[path.suffix.lower()](path, **settings)
+    if n is not None and n > len(task):
+        raise CommandError(f"-n {n} is more than the {len(task)} prompts that {str(path)!r} holds")
+    return task if n is None else task.select(range(n))
+
+
+def built_in(name: str, n: int, seed: int, model: Any, parameters: Mapping[str, Any] | None = None) -> Task:
+    """A built-in task, with those of the `parameters` that its function takes."""
+    from interp import tasks
+
+    taken = inspect.signature(getattr(tasks, name.replace("-", "_"))).parameters
+    settings = {key: value for key, value in (parameters or {}).items() if key in taken}
+    return tasks.get(name, n=n, seed=seed, model=model, **settings)
+
+
+def load(source: str, device: str | None, dtype: str | None, notes: Notes) -> Any:
+    """The model, with a note: reading one takes a while."""
+    from interp.models import load_model
+
+    notes(f"loading {source}")
+    return load_model(source, device=device, dtype=dtype)

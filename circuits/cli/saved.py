@@ -1,0 +1,107 @@
+"""A circuit from a file, with the model and the prompts that it is to be judged on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from circuits.cli.inputs import DEFAULT_PROMPTS, built_in, check_names, load, read_task
+from circuits.cli.output import CommandError, Notes
+
+if TYPE_CHECKING:
+    from circuits.circuit import Circuit
+    from interp.tasks import Task
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is judged, on what. `notes` say what a reader must know to trust the figures."""
+
+    circuit: Circuit
+    model: Any
+    task: Task
+    seed: int
+    ablation: str
+    notes: list[str]
+
+
+def reopen(
+    path: Path,
+    *,
+    model: str | None,
+    task: str | None,
+    task_file: Path | None,
+    n: int | None,
+    seed: int | None,
+    ablation: str | None,
+    objective: str | None,
+    device: str | None,
+    dtype: str | None,
+    notes: Notes,
+) -> Case:
+    """Load a circuit, its model, and prompts: by default fresh ones of the task that it was found on."""
+    from circuits.circuit import Circuit
+    from interp import tasks
+
+    if task is not None and task_file is not None:
+        raise CommandError("give either --task or --task-file, not both")
+    circuit = Circuit.load(path)
+    origin = circuit.provenance["task"] if isinstance(circuit.provenance["task"], dict) else {}
+    name, source = task or origin.get("name"), model or circuit.provenance["model"]
+    if not source:
+        raise CommandError(f"{str(path)!r} does not say which model it is of: give --model")
+    if task_file is None and (name is None or (task is None and name not in tasks.names())):
+        raise CommandError(
+            f"{str(path)!r} was found on task {name!r}, which is not built in: give --task-file or --task"
+        )
+    ablation = ablation or circuit.scores.ablation
+    objective = objective or circuit.scores.settings.get("objective")
+    seed = (origin.get("seed") or 0) + 1 if seed is None else seed
+    check_names(task=None if task_file else name, ablation=ablation, objective=objective)
+    prompts = whole = None if task_file is None else read_task(task_file, None, objective)
+    if task_file is not None and n is not None:
+        prompts = read_task(task_file, n, objective)
+    loaded = load(source, device, dtype, notes)
+    if prompts is None:
+        assert name is not None
+        same = name.replace("-", "_") == origin.get("name")
+        parameters = origin.get("parameters") if same else None
+        prompts = built_in(name, n or origin.get("n") or DEFAULT_PROMPTS, seed, loaded, parameters)
+        if same:
+            whole = _as_found(origin, loaded)
+    prompts = prompts if objective is None else prompts.with_objective(objective)
+    remarks = _seen_before(circuit, whole, prompts)
+    if source != circuit.provenance["model"]:
+        remarks.append(f"The circuit was found in {circuit.provenance['model'] or 'an unnamed model'}.")
+    return Case(circuit, loaded, prompts, seed, ablation, remarks)
+
+
+def _as_found(origin: dict[str, Any], model: Any) -> Task | None:
+    """The built-in task with the prompts that a circuit was found on, if they can be made again."""
+    from interp.errors import InputError
+
+    try:
+        return built_in(origin["name"], origin["n"], origin["seed"], model, origin.get("parameters"))
+    except (InputError, KeyError):
+        return None
+
+
+def _seen_before(circuit: Circuit, whole: Task | None, prompts: Task) -> list[str]:
+    """A warning if some of the prompts chose the circuit."""
+    origin, scoring = circuit.provenance["task"], circuit.scores.task
+    if whole is None or not isinstance(origin, dict) or whole.to_dict()["sha256"] != origin.get("sha256"):
+        return []  # other prompts altogether
+    chose, n = whole, scoring.get("n", 0)
+    if 0 < n < len(whole):
+        chose, _ = whole.split(n / len(whole), circuit.provenance["seed"] or 0)
+    if chose.to_dict()["sha256"] != scoring.get("sha256"):
+        return ["It cannot be told which prompts chose the circuit; these may be among them."]
+    known = {example.clean for example in chose.examples}
+    seen = sum(example.clean in known for example in prompts.examples)
+    if not seen:
+        return []
+    return [
+        f"{seen} of the {len(prompts)} prompts chose the circuit, so the faithfulness is too rosy: use another seed, "
+        "or other prompts."
+    ]

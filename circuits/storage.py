@@ -1,0 +1,151 @@
+"""A circuit on disk: one JSON for people and programs, and one safetensors file beside it for the arrays.
+
+`ioi.json` holds the format version, the graph, provenance, report, how the scores were made and the edges
+with their scores. `ioi-<digest>.safetensors` holds `mask` and `values`, and is named by its content: the JSON
+names the file and its checksum. Saving writes the tensors under their new name first, renames the JSON over
+the old one, and only then removes the tensors that the old JSON named. So at every moment the JSON and the
+tensors it names fit each other, whatever happens in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import safetensors
+import safetensors.torch
+
+from attribution.scores import Scores, check_header, validated
+from circuits.circuit import Circuit, Report
+from interp.errors import InputError
+from interp.files import atomic_path, write_text
+
+FORMAT = "faithful-circuits/circuit"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class _Document:
+    """What the JSON file holds, but for its graph, which is part of the scores."""
+
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
+    format: str
+    version: int
+    tensors: dict[str, str]
+    provenance: dict[str, Any]
+    report: dict[str, Any]
+    scores: dict[str, Any]
+    edges: dict[str, float]
+
+
+def json_path(path: str | os.PathLike[str]) -> Path:
+    """`path`, with `.json` added when it has no suffix."""
+    path = Path(path)
+    return path if path.suffix else path.with_name(path.name + ".json")
+
+
+def save(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
+    """Write `circuit` to `path` and its arrays beside it; returns the path of the JSON file.
+
+    Raises `OSError` when the disk does not take it; what `path` held before can then still be loaded.
+    """
+    path = json_path(path)
+    data = safetensors.torch.save({"mask": circuit.mask, "values": circuit.scores.values})
+    digest = hashlib.sha256(data).hexdigest()
+    tensors = path.with_name(f"{path.stem}-{digest[:8]}.safetensors")
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "tensors": {"file": tensors.name, "sha256": digest},
+        "provenance": circuit.provenance,
+        "report": circuit.report.to_dict(),
+        "scores": circuit.scores.to_dict(),
+        "edges": {name: _short(score) for name, score in circuit.edge_scores().items()},
+    }
+    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    there_before = tensors.exists()
+    old = _tensors_of(path)
+    try:
+        with atomic_path(tensors) as temporary:
+            temporary.write_bytes(data)
+        write_text(path, text)
+    except BaseException:
+        # an interrupt may come when the new JSON already stands, and names the tensors
+        if not there_before and _tensors_of(path) != tensors:
+            tensors.unlink(missing_ok=True)
+        raise
+    if old is not None and old != tensors:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load(path: str | os.PathLike[str]) -> Circuit:
+    """Read a circuit that `save` wrote.
+
+    Raises `InputError`, in a sentence, for a missing or damaged file, missing tensors or tensors that are not
+    those the JSON was written with, a newer format version, and a graph that is not known here.
+    """
+    path = json_path(path)
+    where = f"circuit file {str(path)!r}"
+    if not path.is_file():
+        raise InputError(f"{where} does not exist")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{where} is damaged: it is not JSON ({error})") from None
+    if isinstance(content, dict) and {"cfg", "nodes", "edges"} <= content.keys():
+        raise InputError(f"{where} is in the format of EAP-IG: read it with Circuit.from_eap_ig_json")
+    check_header(content, FORMAT, VERSION, where)
+    document = validated(_Document, content, where)
+    arrays = _load_tensors(path, document, where)
+    scores = Scores.from_dict(document.scores, arrays["values"], where)
+    report = Report.from_dict(document.report, where)
+    try:
+        circuit = Circuit(scores, arrays["mask"], report, document.provenance)
+    except InputError as error:
+        raise InputError(f"{where} is damaged: {error}") from None
+    if set(circuit.edges) != document.edges.keys():
+        raise InputError(f"{where} is damaged: its list of edges differs from its mask")
+    return circuit
+
+
+def _load_tensors(path: Path, document: _Document, where: str) -> dict[str, Any]:
+    name, digest = document.tensors.get("file", ""), document.tensors.get("sha256")
+    if not name or Path(name).name != name:
+        raise InputError(f"{where} is damaged: {name!r} cannot be the name of its tensors file")
+    file = path.with_name(name)
+    if not file.is_file():
+        raise InputError(f"{where} cannot be loaded without {name!r}, which must lie beside it")
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise InputError(f"{where} cannot be loaded: {name!r} is damaged, or not the file it was saved with")
+    try:
+        arrays = safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{where} cannot be loaded: {name!r} is damaged ({error})") from None
+    if arrays.keys() != {"mask", "values"}:
+        raise InputError(f"{where} cannot be loaded: {name!r} does not hold a mask and values")
+    return arrays
+
+
+def _tensors_of(path: Path) -> Path | None:
+    """The tensors file that the circuit at `path` names, if there is one that `save` may have written."""
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["tensors"]["file"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # whatever else stands there, only a file of our own naming is ever removed
+    ours = re.fullmatch(re.escape(path.stem) + r"-[0-9a-f]{8}\.safetensors", str(name))
+    return path.with_name(str(name)) if ours else None
+
+
+def _short(score: float) -> float:
+    """Nine digits, which tell any two float32 apart, instead of the float64 expansion of a float32."""
+    return float(f"{score:.9g}")

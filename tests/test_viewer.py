@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+import types
+import webbrowser
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import torch
+
+from attribution.scores import Scores
+from circuits import viewer
+from circuits.circuit import Circuit, Report
+from circuits.viewer import traces
+from circuits.viewer.layout import curves, drawn_edges, node_position
+from circuits.viewer.traces import NEGATIVE, POSITIVE, draw
+from interp.graph import ComputationalGraph
+
+ATTACK = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)> $data'
+
+
+def make(graph: ComputationalGraph | None = None, n: int = 200, **known) -> Circuit:
+    graph = graph or ComputationalGraph(12, 12)
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(graph.shape, generator=generator).pow(3) * graph.edge_mask
+    scores = Scores(values, graph, method="eap-ig", model="gpt2", task={"name": "ioi"})
+    report = Report(faithfulness=0.9, interval=(0.8, 1.0))
+    return Circuit(scores, scores.mask(n, selection="greedy", pruned=False), report, **known)
+
+
+def script(page: str, opening: str) -> str:
+    return page.partition(opening)[2].partition("</script>")[0]
+
+
+def embedded(page: str) -> dict:
+    return json.loads(script(page, '<script type="application/json" id="circuit-data">'))
+
+
+def lines_of(figure: go.Figure) -> list:
+    return [trace for trace in figure.data if trace.mode == "lines" and trace.hoverinfo == "skip"]
+
+
+def test_every_edge_is_drawn_once_in_the_colour_of_its_sign():
+    circuit = make()
+    picture = draw(circuit)
+    drawn = {POSITIVE: 0, NEGATIVE: 0}
+    for bucket in picture.buckets:
+        trace = picture.figure.data[bucket.trace]
+        if trace.mode == "lines":
+            assert len(trace.x) == bucket.points * len(bucket.edges)
+            assert np.isnan(trace.x[bucket.points - 1 :: bucket.points]).all()
+            drawn[trace.line.color] += len(bucket.edges)
+            negative = picture.edges.score[bucket.edges] < 0
+            assert negative.all() if trace.line.color == NEGATIVE else not negative.any()
+    scores = circuit.to_frame()["score"]
+    assert drawn == {POSITIVE: int((scores >= 0).sum()), NEGATIVE: int((scores < 0).sum())}
+
+
+def test_stronger_edges_are_wider_and_on_top():
+    widths = [trace.line.width for trace in lines_of(make(n=1_400).figure())]
+    assert widths == sorted(widths)
+    assert len(set(widths)) > 2
+
+
+@pytest.mark.parametrize("n", [1, 200, 3_000, 25_000])
+def test_the_number_of_traces_does_not_grow_with_the_edges(n):
+    figure = make(n=n).figure()
+    assert len(figure.data) <= 16
+
+
+def test_many_edges_go_to_webgl_and_only_the_strongest_are_drawn(monkeypatch):
+    monkeypatch.setattr(traces, "SVG_LIMIT", 100)
+    monkeypatch.setattr(traces, "DRAWN_LIMIT", 150)
+    assert {type(trace) for trace in lines_of(make(n=100).figure())} == {go.Scatter}
+    assert {type(trace) for trace in lines_of(make(n=101).figure())} == {go.Scattergl}
+    circuit = make(n=200)
+    picture = draw(circuit)
+    assert picture.edges.names == circuit.to_frame()["edge"].tolist()[:150]
+    text = "drawn: the strongest 150 of 200"
+    assert text in picture.figure.layout.title.subtitle.text
+    assert text in viewer.to_html(circuit)
+    assert "drawn: the strongest" not in viewer.to_html(make(n=150))
+
+
+def test_hovering_tells_an_edges_name_score_and_rank():
+    circuit = make(n=50)
+    hovers = [trace for trace in circuit.figure().data if trace.mode == "markers" and trace.hovertemplate]
+    told = {
+        text: (score, rank)
+        for trace in hovers
+        for text, (score, rank) in zip(trace.text, np.asarray(trace.customdata), strict=True)
+    }
+    for rank, row in enumerate(circuit.to_frame().itertuples(), start=1):
+        name = row.edge.replace("->", " → ").replace("<", "&lt;").replace(">", "&gt;")
+        assert told[name] == (pytest.approx(row.score, rel=1e-6), rank)
+    assert all(trace.marker.opacity == 0 for trace in hovers)
+
+
+def test_hovering_tells_a_nodes_degrees_and_sums():
+    graph = ComputationalGraph(1, 2)
+    values, mask = torch.zeros(graph.shape), torch.zeros(graph.shape, dtype=torch.bool)
+    for edge, score in {"input->a0.h1<q>": 0.5, "input->a0.h1<v>": -0.25, "a0.h1->logits": 2.0}.items():
+        values[graph.edge_index(edge)], mask[graph.edge_index(edge)] = score, True
+    figure = viewer.figure(Circuit(Scores(values, graph, method="eap"), mask))
+    nodes = figure.data[-1]
+    assert nodes.hovertext[1] == ("<b>a0.h1</b><br>in: 2 edges, sum of scores +0.25<br>out: 1 edges, sum of scores +2")
+    assert list(nodes.marker.symbol) == ["diamond", "circle", "diamond"]
+
+
+def test_layers_are_rows_and_heads_columns():
+    graph = ComputationalGraph(3, 4)
+    assert node_position("a2.h3", graph) == (3, 2)
+    assert node_position("input", graph)[1] == -1
+    assert node_position("logits", graph)[1] == 3
+    mlp = node_position("m1", graph)
+    assert mlp[0] > 3, "MLPs stand right of all heads"
+    assert 1 < mlp[1] < 2, "and after the heads of their layer"
+    assert node_position("m1", ComputationalGraph(3, 4, parallel=True))[1] == 1
+
+
+def test_edges_run_upwards_from_end_to_end_and_bend_round_their_own_column():
+    circuit = make(n=300)
+    edges = drawn_edges(circuit, 300)
+    x, y = curves(edges.ends, circuit.graph, 15)
+    assert np.allclose(x[:, 0], edges.ends[:, 0])
+    assert np.allclose(y[:, 14], edges.ends[:, 3])
+    assert (np.diff(y[:, :15], axis=1) > 0).all()
+    ends = np.array([[12.5, 0.45, 12.5, 8.45]])  # MLP to MLP
+    assert curves(ends, circuit.graph, 15)[0][0, 7] > 13
+
+
+def test_grouped_keys_are_drawn_to_the_heads_of_their_group():
+    graph = ComputationalGraph(2, 4, 2, kv="group")
+    circuit = make(graph, n=graph.n_edges)
+    picture = draw(circuit)
+    assert picture.edges.total == sum(1 for _ in circuit.links()) > circuit.n_edges
+    assert len(picture.edges.names) == picture.edges.total
+
+
+def test_an_empty_circuit_is_said_to_be_empty():
+    circuit = make(n=0)
+    assert "no edges" in viewer.figure(circuit).layout.annotations[0].text
+    assert embedded(viewer.to_html(circuit))["strength"] == []
+
+
+def test_the_page_is_whole_and_loads_nothing():
+    page = viewer.to_html(make())
+    assert page.startswith("<!doctype html>")
+    assert "default-src 'none'" in page
+    assert not re.search(r"<(script|img|iframe|link)[^>]+(src|href)=", page)
+    assert "plotly.js v" in page
+    assert 'id="threshold" type="range"' in page
+    assert "gpt2 · ioi · eap-ig" in page
+    assert "faithfulness 0.90 (95 % interval 0.80 to 1.00)" in page
+    assert len(page) < 6_000_000
+
+
+def test_what_the_page_holds_lets_the_slider_cut_each_trace():
+    circuit = make()
+    data = embedded(viewer.to_html(circuit))
+    assert len(data["strength"]) == len(data["source"]) == len(data["reader"]) == circuit.n_edges
+    for strengths in (data["strength"], *(bucket["strength"] for bucket in data["buckets"])):
+        assert strengths == sorted(strengths, reverse=True)
+    figure, nodes = data["figure"], circuit.nodes
+    assert figure["data"][data["nodeTrace"]]["hovertext"][0].startswith("<b>input</b>")
+    for bucket in data["buckets"]:
+        size = len(np.frombuffer(base64.b64decode(figure["data"][bucket["trace"]]["x"]["bdata"]), "f4"))
+        assert size == bucket["points"] * len(bucket["strength"])
+    first = circuit.to_frame().iloc[0]
+    assert nodes[data["source"][0]] == first["source"]
+
+
+def test_the_embedded_data_of_a_full_graph_stays_small():
+    graph = ComputationalGraph(30, 9, 3)
+    page = viewer.to_html(make(graph, n=graph.n_edges))
+    assert len(script(page, 'id="circuit-data">')) < 5_000_000
+    assert "drawn: the strongest 20,000 of 123,211" in page
+
+
+def test_a_name_that_holds_markup_does_nothing():
+    circuit = make(provenance={"model": ATTACK, "task": {"name": ATTACK}})
+    page = viewer.to_html(circuit)
+    assert page.count("<script") == 3
+    assert page.count("</script>") == 3
+    assert ATTACK not in page
+    assert "<img" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt; $data" in page
+    figure = viewer.figure(circuit)
+    assert "<" not in figure.layout.title.text
+    assert "<" not in script(page, 'id="circuit-data">')
+
+
+def test_plotlys_upload_button_is_not_offered():
+    figure = viewer.figure(make(n=10))
+    assert "sendChartToCloud" in figure.layout.modebar.remove
+    assert 'plotlyServerURL: ""' in viewer.to_html(make(n=10))
+
+
+def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch):
+    path = tmp_path / "circuit.html"
+    page = make(n=20).to_html(path)
+    assert path.read_text(encoding="utf-8") == page
+    monkeypatch.setattr(Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError("No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        make(n=30).to_html(path)
+    monkeypatch.undo()
+    assert path.read_text(encoding="utf-8") == page
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_show_opens_a_browser_outside_notebooks(monkeypatch, tmp_path: Path):
+    opened: list[str] = []
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    make(n=10).show()
+    (file,) = tmp_path.iterdir()
+    assert opened == [file.as_uri()]
+    assert file.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_show_displays_a_frame_inside_notebooks(monkeypatch):
+    shown: list[str] = []
+    shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+    display = types.SimpleNamespace(HTML=lambda text: text, display=shown.append)
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell, display=display))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    make(n=10).show()
+    assert shown[0].startswith('<iframe srcdoc="&lt;!doctype html&gt;')
+    assert "<script" not in shown[0]
