@@ -117,12 +117,11 @@ class _BatchScorer:
 
     @torch.no_grad()
     def _run_what_no_point_delivers(self) -> None:
-        path, ablator = self.scorer.path, self.scorer.ablator
+        path, ablator, prompts = self.scorer.path, self.scorer.ablator, self.batch.prompts
         if not path.delivers(1.0):
             self.clean = record_sources(self.frame, self.embedding, self.rows)
-            if self.scorer.objective.needs_clean:
-                prompts = self.batch.prompts
-                self.clean_logits = answer_logits_of(self.anatomy, prompts.clean, prompts.lengths)
+        if self.scorer.objective.needs_clean and not path.only_clean:
+            self.clean_logits = answer_logits_of(self.anatomy, prompts.clean, prompts.lengths)
         if not (path.delivers(0.0) and ablator.ablation == "patch"):
             self.corrupted = ablator.sources(self.batch, self.frame, self.rows)
 
@@ -161,7 +160,7 @@ class _BatchScorer:
             recorder.final(x)
             recorder.open = False
             logits = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths))
-            value = self._objective(logits.unflatten(0, (len(points), -1)), points)
+            value = self._objective(logits.unflatten(0, (len(points), -1)))
             torch.autograd.grad(value, start)
         recorder.keep_endpoints()
 
@@ -171,12 +170,9 @@ class _BatchScorer:
         assert self.corrupted_embedding is not None
         return self.corrupted_embedding + point.alpha * (self.embedding - self.corrupted_embedding)
 
-    def _objective(self, logits: Float[Tensor, "point batch d_vocab"], points: list[Point]) -> Tensor:
+    def _objective(self, logits: Float[Tensor, "point batch d_vocab"]) -> Tensor:
         prompts, objective = self.batch.prompts, self.scorer.objective
-        clean = self.clean_logits
-        if clean is None and objective.needs_clean:
-            at = next(i for i, p in enumerate(points) if p.alpha == 1 and p.site.kind == "input")
-            clean = self.clean_logits = logits[at].detach()
+        clean = logits[0].detach() if self.scorer.path.only_clean else self.clean_logits
         values = torch.stack([objective(one, prompts, clean) for one in logits])
         refuse_nan(values, objective.name, self.batch)
         return values.sum()

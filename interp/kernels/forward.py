@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from interp.anatomy import Anatomy, Block
+from interp.errors import InputError
 from interp.kernels.frame import Frame, KeysValues
 
 Residual = Float[Tensor, "batch pos d_model"]
@@ -187,8 +188,13 @@ class _PrefixRecorder(Recorder):
 
 @torch.no_grad()
 def prepare(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], start: int) -> Frame:
-    """The frame that runs `tokens` from position `start` on; computes the prefix's keys and values."""
+    """The frame that runs `tokens` from position `start` on; computes the prefix's keys and values.
+
+    Raises `InputError` for prompts longer than a model with learned positions can read.
+    """
     stop = tokens.shape[1]
+    if anatomy.max_positions is not None and stop > anatomy.max_positions:
+        raise InputError(f"prompts of {stop} tokens are too long: model={anatomy.name!r} reads {anatomy.max_positions}")
     if start == 0:
         return Frame.of(anatomy, 0, stop)
     before, recorder = Frame.of(anatomy, 0, start), _PrefixRecorder()
