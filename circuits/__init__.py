@@ -1,6 +1,25 @@
-"""Select a circuit and tell its story."""
+"""Select a circuit and tell its story.
 
-from circuits.circuit import Circuit, Report
-from circuits.find import find_circuit
+The names below are imported when they are first used, so that the command line starts without loading torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from circuits.circuit import Circuit, Report
+    from circuits.find import find_circuit
 
 __all__ = ["Circuit", "Report", "find_circuit"]
+
+_HOMES = {"Circuit": "circuits.circuit", "Report": "circuits.circuit", "find_circuit": "circuits.find"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

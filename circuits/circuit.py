@@ -317,8 +317,8 @@ def node_layer(name: str, graph: ComputationalGraph) -> int:
 
 
 def _with_interval(value: float, interval: Interval | None) -> str:
-    text = f"{value:.3f}"
-    return text if interval is None else f"{text}, 95 % interval {interval[0]:.3f} to {interval[1]:.3f}"
+    text = f"{value:z.3f}"
+    return text if interval is None else f"{text}, 95 % interval {interval[0]:z.3f} to {interval[1]:z.3f}"
 
 
 def _plain(value: Any) -> Any:

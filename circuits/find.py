@@ -11,10 +11,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from attribution.engines import attribute
+from attribution.methods import METHODS
 from attribution.scores import Scores
 from circuits.circuit import Circuit, Report
-from interp.errors import InputError
-from interp.graph import KV
+from interp.errors import InputError, choose
+from interp.graph import KV, ComputationalGraph
 from interp.objectives import Objective
 from interp.selection import ladder
 from interp.tasks.task import Task
@@ -25,6 +26,7 @@ from metrics.circuit.evaluate import measure
 logger = logging.getLogger(__name__)
 
 DEFAULT_FAITHFULNESS = 0.85
+SETTINGS = ("steps", "quadrature", "credit", "checkpointed", "sample", "resume")  # of `attribute`, passed on
 
 
 def find_circuit(
@@ -70,7 +72,8 @@ def find_circuit(
         confidence: of the interval.
         seed: of the split, the bootstrap and the random circuits: the same seed gives the same circuit.
         batch_size, memory, quiet: as in `attribution.attribute`.
-        **settings: further settings of the method, as `steps=5`.
+        **settings: of the method, as in `attribution.attribute`: `steps`, `quadrature`, `credit`, `checkpointed`,
+            `sample`, `resume`.
 
     Returns:
         `Circuit` with `.mask`, `.report`, `.show()`, `.save(path)`, `.to_html(path)` and more.
@@ -79,16 +82,18 @@ def find_circuit(
         InputError: both `edges` and `faithfulness`, a method that scores nodes, too few prompts, and whatever
             `attribute` refuses.
     """
-    _check(edges, faithfulness)
+    _check(method, edges, faithfulness, selection, random_circuits, confidence)
+    for name in settings:
+        choose("setting", name, SETTINGS)
     if len(task) < 4:
         raise InputError(f"task={task.name!r} has {len(task)} prompts; find_circuit needs at least 4, to split them")
+    if isinstance(edges, int) and edges > (n_edges := ComputationalGraph.of(model, kv).n_edges):
+        raise InputError(f"edges={edges} is more than the graph's {n_edges:,} edges")
     scoring, held_out = task.split(scoring_share, seed)
     shared: dict[str, Any] = {
         "ablation": ablation, "objective": objective, "batch_size": batch_size, "memory": memory, "quiet": quiet,
     }  # fmt: skip
     scores = attribute(model, scoring, method, kv=kv, **shared, **settings)
-    if scores.level != "edge":
-        raise InputError(f"method={method!r} scores nodes; a circuit needs an edge method such as 'eap-ig'")
     rungs: list[dict[str, Any]] = []
     if edges is not None:
         mask = _of_size(scores, edges, selection, absolute)
@@ -96,16 +101,44 @@ def find_circuit(
         goal = DEFAULT_FAITHFULNESS if faithfulness is None else faithfulness
         mask, rungs = _of_faithfulness(model, scoring, scores, goal, selection, absolute, shared, seed, confidence)
     report = _report(model, scoring, held_out, scores, mask, rungs, shared, random_circuits, confidence, seed)
-    return Circuit(scores, mask, report, _provenance(scores, task, seed, selection))
+    provenance = {
+        "task": task.to_dict(),
+        "seed": seed,
+        "scoring_share": scoring_share,
+        "selection": selection,
+        "absolute": absolute,
+        "edges_asked": edges,
+        "faithfulness_asked": DEFAULT_FAITHFULNESS if edges is None and faithfulness is None else faithfulness,
+        "settings": scores.settings,
+        "d_model": int(model.cfg.d_model),
+    }
+    return Circuit(scores, mask, report, provenance)
 
 
-def _check(edges: int | float | None, faithfulness: float | None) -> None:
+def _check(
+    method: str,
+    edges: int | float | None,
+    faithfulness: float | None,
+    selection: str,
+    random_circuits: int,
+    confidence: float,
+) -> None:
+    """Refuse before the work starts what could not be used when it is done."""
+    if METHODS[choose("method", method, METHODS)].level != "edge":
+        raise InputError(f"method={method!r} scores nodes; a circuit needs an edge method such as 'eap-ig'")
+    choose("selection", selection, ("top-n", "greedy"))
     if edges is not None and faithfulness is not None:
         raise InputError(f"edges={edges} and faithfulness={faithfulness} are two ways to choose a size: give one")
     if faithfulness is not None and not 0 < faithfulness <= 1:
         raise InputError(f"faithfulness={faithfulness} must lie between 0 and 1, e.g. 0.85")
-    if isinstance(edges, bool) or (edges is not None and (edges <= 0 or (isinstance(edges, float) and edges > 1))):
+    share = isinstance(edges, float) and 0 < edges <= 1
+    number = isinstance(edges, int) and not isinstance(edges, bool) and edges > 0
+    if edges is not None and not (share or number):
         raise InputError(f"edges={edges!r} must be a positive whole number, or a share of all edges up to 1.0")
+    if random_circuits < 0:
+        raise InputError(f"random_circuits={random_circuits} must not be negative; 0 measures none")
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
 
 
 def _of_size(scores: Scores, edges: int | float, selection: str, absolute: bool) -> Bool[Tensor, "source target"]:
@@ -202,7 +235,3 @@ def _notes(value: float, gap: float, n_held_out: int, n_edges: int, n_all: int) 
     for note in notes:
         logger.warning(note)
     return notes
-
-
-def _provenance(scores: Scores, task: Task, seed: int, selection: str) -> dict[str, Any]:
-    return {"task": task.to_dict(), "seed": seed, "selection": selection, "settings": scores.settings}

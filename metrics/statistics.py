@@ -21,7 +21,7 @@ class Estimate:
     confidence: float = 0.95
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:z.3f} [{self.low:z.3f}, {self.high:z.3f}]"
 
     def to_dict(self) -> dict[str, float]:
         """`value`, `low`, `high` and `confidence`."""

@@ -40,7 +40,8 @@ def curve(
 ) -> None:
     """Measure faithfulness against size.
 
-    Sizes and the areas CPR and CMD are those of the MIB benchmark. The circuits of every size are chosen anew from the saved circuit's scores, by absolute score.
+    Sizes and the areas CPR and CMD are those of the MIB benchmark. The
+    circuits of every size are chosen anew from the saved circuit's scores, by the rule that chose it.
 
     \b
     Example:
@@ -61,6 +62,7 @@ def curve(
             case.circuit.scores.edge_values,
             ablation=case.ablation,
             selection=case.circuit.provenance.get("selection", "top-n"),
+            absolute=case.circuit.provenance.get("absolute", True),
             random=random_circuits,
             seed=case.seed,
             batch_size=batch_size,

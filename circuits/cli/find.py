@@ -11,7 +11,7 @@ import typer
 
 from circuits.cli import options
 from circuits.cli.inputs import DEFAULT_PROMPTS, built_in, check_names, load, parse_edges, read_task
-from circuits.cli.output import CommandError, Notes, check_target, panel, print_json, show, table, working
+from circuits.cli.output import CommandError, Notes, check_target, interval, panel, print_json, show, table, working
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -175,7 +175,7 @@ def _story(circuit: Circuit) -> list[RenderableType]:
             (
                 f"{rung['edges']:,}",
                 f"{rung['edges'] / n_edges:.2%}",
-                "unknown" if rung["faithfulness"] is None else f"{rung['faithfulness']:.3f}",
+                interval(rung["faithfulness"]),
                 _bar(rung["faithfulness"]),
                 "chosen" if i == chosen else "",
             )

@@ -183,4 +183,6 @@ def interval(value: float | None, ends: Sequence[float] | None = None) -> str:
     """A figure with its interval: `0.913 [0.871, 0.957]`; `unknown` where there is none."""
     if value is None or not math.isfinite(value):
         return "unknown"
-    return f"{value:.3f}" if ends is None else f"{value:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
+    # no minus before a zero
+    text, *shown = (f"{round(one, 3) + 0.0:.3f}" for one in (value, *(ends or ())))
+    return f"{text} [{', '.join(shown)}]" if shown else text

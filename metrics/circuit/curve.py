@@ -187,7 +187,8 @@ def faithfulness_curve(
     """
     if random < 0:
         raise InputError(f"random={random} must not be negative; it is how many random circuits each size gets")
-    values = getattr(scores, "values", scores)
+    # a tensor has a method of that name
+    values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
     if not isinstance(values, Tensor):
         raise InputError(f"scores must be a tensor [source, target] or have such .values; got {type(scores).__name__}")
     graph = graph_of_mask(Anatomy.of(model), values)

@@ -1,0 +1,256 @@
+"""find_circuit on tiny random models: what it chooses on, what it reports, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny, tiny_task
+
+from circuits import Circuit, find_circuit
+from circuits import find as module
+from interp.errors import InputError
+from interp.kernels.forward import answer_logits
+from interp.selection import ladder, prune
+from interp.tasks.task import Task
+from metrics import evaluate
+from metrics.circuit.curve import random_circuit
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny("llama")
+
+
+@pytest.fixture(scope="module")
+def task(model: Any) -> Task:
+    return behaving(model, N)
+
+
+@pytest.fixture(scope="module")
+def circuit(model: Any, task: Task) -> Circuit:
+    return find_circuit(model, task, quiet=True)
+
+
+def behaving(model: Any, n: int, seed: int = 0, turned: bool = False) -> Task:
+    """Random prompts with answers that the model prefers more on the clean prompt (less, if `turned`)."""
+    plain = tiny_task(model, n, seed=seed)
+    prompts = plain.prompts(model)
+    clean, corrupted = (answer_logits(model, tokens, prompts.lengths) for tokens in (prompts.clean, prompts.corrupted))
+    gain = clean - corrupted
+    right, wrong = gain.argmax(1), gain.argmin(1)
+    if turned:
+        right, wrong = wrong, right
+    return Task.from_tokens("behaving", prompts.clean, prompts.corrupted, right, wrong)
+
+
+def clean_prompts(task: Task) -> set[Any]:
+    return {example.clean for example in task.examples}
+
+
+def test_a_seed_decides_everything(model: Any, task: Task, circuit: Circuit) -> None:
+    again = find_circuit(model, task, quiet=True, batch_size=5)
+    assert torch.equal(again.mask, circuit.mask)
+    torch.testing.assert_close(again.scores.values, circuit.scores.values)
+    assert again.report.faithfulness == pytest.approx(circuit.report.faithfulness)
+    assert again.report.interval == pytest.approx(circuit.report.interval)
+    assert again.report.random_faithfulness == pytest.approx(circuit.report.random_faithfulness)
+    other = find_circuit(model, task, seed=1, quiet=True)
+    assert not torch.equal(other.scores.values, circuit.scores.values)
+
+
+def test_global_random_numbers_are_neither_used_nor_moved(model: Any, task: Task) -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    find_circuit(model, task, edges=20, method="eap", quiet=True)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_held_out_prompts_are_used_once_and_last(model: Any, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, set[Any]]] = []
+    attribute, measure = module.attribute, module.measure
+
+    def spy_attribute(model: Any, task: Task, *args: Any, **settings: Any) -> Any:
+        seen.append(("attribute", clean_prompts(task)))
+        return attribute(model, task, *args, **settings)
+
+    def spy_measure(model: Any, task: Task, *args: Any, **settings: Any) -> Any:
+        seen.append(("measure", clean_prompts(task)))
+        return measure(model, task, *args, **settings)
+
+    monkeypatch.setattr(module, "attribute", spy_attribute)
+    monkeypatch.setattr(module, "measure", spy_measure)
+    found = find_circuit(model, task, quiet=True)
+    assert [name for name, _ in seen] == ["attribute", "measure", "measure"]
+    (_, scored), (_, sized), (_, judged) = seen
+    assert scored == sized
+    assert not scored & judged
+    assert scored | judged == clean_prompts(task)
+    assert (len(scored), len(judged)) == (found.report.n_scoring, found.report.n_held_out) == (N / 2, N / 2)
+
+
+def test_share_of_prompts_that_score(model: Any, task: Task) -> None:
+    report = find_circuit(model, task, edges=30, scoring_share=0.25, method="eap", quiet=True).report
+    assert (report.n_scoring, report.n_held_out) == (3, 9)
+
+
+@pytest.mark.parametrize("ablation", ["patch", "zero", "mean", "mean-positional"])
+def test_report_is_what_evaluate_says_on_the_held_out_prompts(model: Any, task: Task, ablation: str) -> None:
+    found = find_circuit(model, task, method="eap", edges=0.3, ablation=ablation, seed=3, quiet=True)
+    report, graph = found.report, found.graph
+    _, held_out = task.split(0.5, 3)
+    masks = torch.stack((graph.edge_mask, torch.zeros_like(graph.edge_mask), found.mask))
+    clean, empty, alone = evaluate(model, held_out, masks, ablation, quiet=True)
+    assert report.per_prompt["clean"] == pytest.approx(clean.tolist())
+    assert report.per_prompt["empty"] == pytest.approx(empty.tolist())
+    assert report.per_prompt["circuit"] == pytest.approx(alone.tolist())
+    assert (report.clean, report.corrupted, report.circuit) == pytest.approx(
+        (float(clean.mean()), float(empty.mean()), float(alone.mean()))
+    )
+    expected = float((alone.mean() - empty.mean()) / (clean.mean() - empty.mean()))
+    assert report.faithfulness == pytest.approx(expected)
+    assert report.interval is not None
+    assert report.interval[0] <= expected <= report.interval[1]
+    assert (report.ablation, report.objective) == (ablation, "logit-difference")
+    assert report.edges == int(found.mask.sum())
+    assert report.nodes == found.n_nodes
+    assert report.fraction == pytest.approx(report.edges / graph.n_edges)
+
+
+def test_random_circuits_are_as_large_and_on_the_same_prompts(model: Any, task: Task) -> None:
+    found = find_circuit(model, task, method="eap", edges=40, random_circuits=2, seed=7, quiet=True)
+    _, held_out = task.split(0.5, 7)
+    masks = torch.stack([random_circuit(found.graph, found.n_edges, seed) for seed in (7, 8)])
+    means = evaluate(model, held_out, masks, quiet=True).mean(1)
+    clean, empty = found.report.clean, found.report.corrupted
+    assert clean is not None
+    assert empty is not None
+    expected = ((means - empty) / (clean - empty)).mean()
+    assert found.report.random_faithfulness == pytest.approx(float(expected))
+    assert found.report.random_interval is not None
+    without = find_circuit(model, task, method="eap", edges=40, random_circuits=0, seed=7, quiet=True)
+    assert without.report.random_faithfulness is None
+    assert without.report.random_interval is None
+    assert without.report.faithfulness == pytest.approx(found.report.faithfulness)
+
+
+@pytest.mark.parametrize("goal", [None, 0.2, 0.97])
+def test_the_smallest_rung_that_reaches_the_goal(model: Any, task: Task, goal: float | None) -> None:
+    found = find_circuit(model, task, faithfulness=goal, quiet=True)
+    rungs, wanted = found.report.ladder, 0.85 if goal is None else goal
+    assert [rung["size"] for rung in rungs] == list(ladder(found.graph))
+    reached = [rung["faithfulness"] >= wanted for rung in rungs]
+    first = reached.index(True)
+    assert first > 0
+    assert found.n_edges == rungs[first]["edges"]
+    assert torch.equal(found.mask, found.scores.mask(rungs[first]["size"]))
+    assert rungs[-1]["faithfulness"] == pytest.approx(1)
+    assert rungs[-1]["edges"] == found.graph.n_edges
+
+
+def test_rungs_are_measured_on_the_scoring_prompts(model: Any, task: Task, circuit: Circuit) -> None:
+    scoring, _ = task.split(0.5, 0)
+    graph = circuit.graph
+    for rung in circuit.report.ladder[4::2]:
+        masks = torch.stack((graph.edge_mask, torch.zeros_like(graph.edge_mask), circuit.scores.mask(rung["size"])))
+        clean, empty, alone = evaluate(model, scoring, masks, quiet=True).mean(1).tolist()
+        assert rung["faithfulness"] == pytest.approx((alone - empty) / (clean - empty))
+
+
+def test_number_and_share_of_edges(model: Any, task: Task, circuit: Circuit) -> None:
+    n = int(0.1 * circuit.graph.n_edges)
+    by_number = find_circuit(model, task, edges=n, quiet=True)
+    by_share = find_circuit(model, task, edges=0.1, quiet=True)
+    assert torch.equal(by_number.mask, by_share.mask)
+    assert torch.equal(by_number.mask, by_number.scores.mask(n))
+    assert 0 < by_number.n_edges <= n
+    assert by_number.report.ladder == []
+    everything = find_circuit(model, task, edges=1.0, method="eap", quiet=True)
+    assert everything.n_edges == circuit.graph.n_edges
+    assert everything.report.faithfulness == pytest.approx(1)
+    assert find_circuit(model, task, edges=1, method="eap", quiet=True).n_edges <= 1
+
+
+def test_greedy_and_signed_selection(model: Any, task: Task) -> None:
+    greedy = find_circuit(model, task, edges=30, selection="greedy", absolute=False, method="eap", quiet=True)
+    assert torch.equal(greedy.mask, greedy.scores.mask(30, selection="greedy", absolute=False))
+    assert torch.equal(prune(greedy.mask, greedy.graph), greedy.mask)
+    assert greedy.provenance["selection"] == "greedy"
+
+
+def test_key_value_groups_and_settings(model: Any, task: Task) -> None:
+    found = find_circuit(model, task, edges=30, kv="group", steps=2, quiet=True)
+    assert found.graph.shape[1] < find_circuit(model, task, edges=30, method="eap", quiet=True).graph.shape[1]
+    assert found.scores.settings["steps"] == 2
+    assert found.report.faithfulness is not None
+
+
+def test_another_objective(model: Any, task: Task) -> None:
+    found = find_circuit(model, task, edges=30, objective="log-probability", quiet=True)
+    assert found.report.objective == "log-probability"
+    assert max(found.report.per_prompt["clean"]) <= 0  # type: ignore[type-var]
+
+
+def test_provenance(task: Task, circuit: Circuit) -> None:
+    provenance = circuit.provenance
+    assert provenance["task"] == task.to_dict()
+    assert provenance["method"] == "eap-ig"
+    assert provenance["seed"] == 0
+    assert provenance["settings"]["steps"] == 5
+    assert circuit.scores.n_prompts == N / 2
+
+
+def test_no_behaviour_is_said(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    report = find_circuit(model, behaving(model, 8, turned=True), edges=30, method="eap", quiet=True).report
+    assert any("no behaviour to explain" in note for note in report.notes)
+    assert any("Only 4 held-out prompts" in note for note in report.notes)
+    assert "no behaviour to explain" in caplog.text
+
+
+def test_notes(model: Any, task: Task) -> None:
+    half = find_circuit(model, task, edges=0.9, method="eap", quiet=True).report
+    assert any("more than half of all edges" in note for note in half.notes)
+    assert not any("no behaviour" in note for note in half.notes)
+    many = find_circuit(model, behaving(model, 32), edges=20, method="eap", quiet=True).report
+    assert many.notes == []
+
+
+@pytest.mark.parametrize("method", ["attribution-patching", "activation-patching"])
+def test_methods_that_score_nodes_are_refused(model: Any, task: Task, method: str) -> None:
+    with pytest.raises(InputError, match=f"method='{method}' scores nodes"):
+        find_circuit(model, task, method=method, quiet=True)
+
+
+def test_four_prompts_are_needed(model: Any) -> None:
+    with pytest.raises(InputError, match="has 3 prompts; find_circuit needs at least 4"):
+        find_circuit(model, behaving(model, 3), quiet=True)
+    assert find_circuit(model, behaving(model, 4), edges=10, method="eap", quiet=True).report.n_held_out == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"edges": 10, "faithfulness": 0.9}, "edges=10 and faithfulness=0.9 are two ways to choose a size"),
+        ({"edges": 0}, "edges=0 must be a positive whole number"),
+        ({"edges": -3}, "edges=-3 must be"),
+        ({"edges": 1.5}, "edges=1.5 must be"),
+        ({"edges": True}, "edges=True must be"),
+        ({"edges": 100_000}, "out of range"),
+        ({"faithfulness": 0.0}, "faithfulness=0.0 must lie between 0 and 1"),
+        ({"faithfulness": 1.2}, "faithfulness=1.2 must lie"),
+        ({"faithfulness": float("nan")}, "faithfulness=nan must lie"),
+        ({"method": "eap_ig"}, "method='eap_ig' is unknown; did you mean 'eap-ig'"),
+        ({"ablation": "patching"}, "ablation='patching' is unknown; did you mean 'patch'"),
+        ({"ablation": "zero"}, "method='eap-ig' follows a path between two prompts"),
+        ({"objective": "accuracy"}, "has no gradient"),
+        ({"objective": "logit-diff"}, "objective='logit-diff' is unknown; did you mean 'logit-difference'"),
+        ({"selection": "topn"}, "selection='topn' is unknown; did you mean 'top-n'"),
+        ({"scoring_share": 1.0}, "fraction=1.0 must lie between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(model: Any, task: Task, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_circuit(model, task, quiet=True, **settings)
