@@ -22,7 +22,7 @@ from interp.errors import InputError
 from interp.files import atomic_path
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator
-from interp.kernels.batching import budget_of, bytes_per_position, make_batches
+from interp.kernels.batching import budget_of, bytes_per_position, check_batch_size, make_batches
 from interp.objectives import Objective
 from interp.tasks.prompts import Prompts
 
@@ -51,7 +51,8 @@ def exact_scores(
     size, stacked = _sizes(anatomy, graph, prompts, batch_size, memory)
     batches = list(make_batches(prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix))
     n_targets = 1 if edges is None else graph.shape[1]
-    progress = _Progress(resume, (len(graph.sources), n_targets), len(batches), {**fingerprint, "size": size})
+    whole = {**fingerprint, "size": size, "weights": anatomy.weights_digest()}
+    progress = _Progress(resume, (len(graph.sources), n_targets), len(batches), whole)
     try:
         for number, batch in enumerate(batches):
             patcher: Patcher | None = None
@@ -85,6 +86,7 @@ def _sizes(
     memory: int | None,
 ) -> tuple[int, int]:
     """Prompts per batch and patched copies per pass, within the budget."""
+    check_batch_size(batch_size)
     budget, positions = budget_of(anatomy.device, memory), prompts.clean.shape[1]
     held = (4 * len(graph.sources) + 8 * anatomy.n_layers) * anatomy.d_model * anatomy.parameter().element_size()
     per_copy = positions * bytes_per_position(anatomy, gradient=False)
@@ -107,6 +109,8 @@ class _Progress:
         self.totals: Float[Tensor, "source target"] = torch.zeros(shape, dtype=torch.float64)
         self.done: Bool[Tensor, "batch target"] = torch.zeros(n_batches, shape[1], dtype=torch.bool)
         self.saved_at = time.monotonic()
+        if self.path is not None and not self.path.parent.is_dir():
+            raise InputError(f"resume={str(path)!r} cannot be written: its folder does not exist")
         if self.path is not None and self.path.exists():
             self._load(self.path)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from attribution.paths import Path, Point, Site
 from interp.anatomy import Anatomy
+from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator, record_sources
 from interp.kernels.batching import Batch, Plan, make_batches, refuse_nan, run_batches
@@ -81,15 +82,17 @@ class _BatchScorer:
             self.embedding = self._embed(batch.prompts.clean)
         self.clean: Sources | None = None
         self.corrupted: Sources | None = None
+        self.difference: Sources | None = None
         self.clean_logits: Tensor | None = None
 
     def _embed(self, tokens: Tensor) -> Residual:
         return self.anatomy.embed(tokens[:, self.batch.start :], self.frame.positions)
 
     def scores(self) -> Tensor:
-        self._run_what_no_point_delivers()
-        self.corrupted_embedding = None if self.scorer.path.only_clean else self._corrupted_embedding()
-        self.delta = None if self.scorer.path.only_inputs else self._delta()
+        path, prompts = self.scorer.path, self.batch.prompts
+        if self.scorer.objective.needs_clean and not path.only_clean:
+            self.clean_logits = answer_logits_of(self.anatomy, prompts.clean, prompts.lengths)
+        self.corrupted_embedding = None if path.only_clean else self._corrupted_embedding()
         if self.scorer.path.credit == "own":
             return self._credit_own()
         total: Tensor | float = 0.0
@@ -116,21 +119,10 @@ class _BatchScorer:
             yield points[first : first + copies]
 
     @torch.no_grad()
-    def _run_what_no_point_delivers(self) -> None:
-        path, ablator, prompts = self.scorer.path, self.scorer.ablator, self.batch.prompts
-        if not path.delivers(1.0):
-            self.clean = record_sources(self.frame, self.embedding, self.rows)
-        if self.scorer.objective.needs_clean and not path.only_clean:
-            self.clean_logits = answer_logits_of(self.anatomy, prompts.clean, prompts.lengths)
-        if not (path.delivers(0.0) and ablator.ablation == "patch"):
-            self.corrupted = ablator.sources(self.batch, self.frame, self.rows)
-
-    @torch.no_grad()
     def _corrupted_embedding(self) -> Residual:
         if self.scorer.ablator.ablation == "patch":
             return self._embed(self.batch.prompts.corrupted)
-        assert self.corrupted is not None
-        return self._scatter(self.corrupted.embedding).to(self.embedding.dtype)
+        return self._scatter(self.corrupted_sources().embedding).to(self.embedding.dtype)
 
     def _scatter(self, values: Float[Tensor, "row d_model"]) -> Residual:
         """Rows back to [batch, pos, d_model], zero elsewhere."""
@@ -138,17 +130,25 @@ class _BatchScorer:
         flat[self.rows] = values
         return flat.view(*self.embedding.shape[:2], -1)
 
-    def _delta(self) -> Sources:
-        assert self.clean is not None
-        assert self.corrupted is not None
-        return self.clean.minus(self.corrupted)
+    def corrupted_sources(self) -> Sources:
+        """Outputs of corrupted sources: what a point of the path recorded, or else a run of their own."""
+        if self.corrupted is None:
+            self.corrupted = self.scorer.ablator.sources(self.batch, self.frame, self.rows)
+        return self.corrupted
+
+    @torch.no_grad()
+    def delta(self) -> Sources:
+        """Clean less corrupted outputs of all sources."""
+        if self.difference is None:
+            if self.clean is None:
+                self.clean = record_sources(self.frame, self.embedding, self.rows)
+            self.difference = self.clean.minus(self.corrupted_sources())
+        return self.difference
 
     @torch.no_grad()
     def _contract(self, gradients: TargetGradients, site: Site | None = None) -> Tensor:
-        if self.delta is None:
-            self.delta = self._delta()
         only = None if site is None else site_sources(self.scorer.graph, site)
-        return contract(self.anatomy, self.scorer.graph, self.delta, gradients, only)
+        return contract(self.anatomy, self.scorer.graph, self.delta(), gradients, only)
 
     def _differentiate(self, points: list[Point], gradients: TargetGradients) -> None:
         """One forward and one backward pass over stacked points."""
@@ -175,6 +175,10 @@ class _BatchScorer:
         clean = logits[0].detach() if self.scorer.path.only_clean else self.clean_logits
         values = torch.stack([objective(one, prompts, clean) for one in logits])
         refuse_nan(values, objective.name, self.batch)
+        if not values.requires_grad:
+            raise InputError(
+                f"objective={objective.name!r} has no gradient in the logits; is something detached in it?"
+            )
         return values.sum()
 
 
@@ -225,8 +229,7 @@ class _PointRecorder(TargetRecorder):
         if not any(here):
             return output
         owner = self.owner
-        assert owner.delta is not None
-        change = site_difference(owner.anatomy, owner.delta, site)
+        change = site_difference(owner.anatomy, owner.delta(), site)
         shift = owner._scatter(change).to(output.dtype)
         parts = output.unflatten(0, (len(here), -1)).unbind()
         return torch.cat(

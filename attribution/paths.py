@@ -52,18 +52,6 @@ class Path:
         """Whether gradients are taken at the clean run and nowhere else."""
         return all(point.alpha == 1 and point.site.kind == "input" for group in self.groups for point in group)
 
-    @property
-    def only_inputs(self) -> bool:
-        """Whether no point sets the output of a layer's heads or MLP."""
-        return all(point.site.kind == "input" for group in self.groups for point in group)
-
-    def delivers(self, alpha: float) -> bool:
-        """Whether the sources of the clean (1) or corrupted (0) run come with a point, in time for their use.
-
-        A point that sets a layer's output needs both before the first point is run.
-        """
-        return self.only_inputs and any(p.alpha == alpha for group in self.groups for p in group)
-
 
 def clean_path() -> Path:
     """The clean run alone (attribution patching)."""

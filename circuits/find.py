@@ -88,7 +88,7 @@ def find_circuit(
     if len(task) < 4:
         raise InputError(f"task={task.name!r} has {len(task)} prompts; find_circuit needs at least 4, to split them")
     if isinstance(edges, int) and edges > (n_edges := ComputationalGraph.of(model, kv).n_edges):
-        raise InputError(f"edges={edges} is more than the graph's {n_edges:,} edges")
+        raise InputError(f"edges={edges} is out of range: the graph has {n_edges:,} edges")
     scoring, held_out = task.split(scoring_share, seed)
     shared: dict[str, Any] = {
         "ablation": ablation, "objective": objective, "batch_size": batch_size, "memory": memory, "quiet": quiet,

@@ -175,6 +175,10 @@ class Anatomy:
             parallel=self.blocks[0].parallel,
         )
 
+    def weights_digest(self) -> list[float]:
+        """A sum per layer over some of its weights: tells two models of one shape apart."""
+        return [float(block.o.weight.double().sum() + block.q.weight.double().sum()) for block in self.blocks]
+
     def kv_of_head(self) -> Int[Tensor, " head"]:
         """For each query head the key-value head it reads."""
         return torch.arange(self.n_heads, device=self.device) // (self.n_heads // self.n_kv_heads)

@@ -70,6 +70,12 @@ class Plan:
     checkpointed: bool
 
 
+def check_batch_size(batch_size: int | None) -> None:
+    """Raise `InputError` unless the batch size is None or at least 1."""
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size={batch_size} must be at least 1, or None to let the memory budget choose")
+
+
 def budget_of(device: torch.device, memory: int | None) -> int:
     """Bytes that a batch may take: `memory`, or half of what the device has free, at most 1 GiB on a CPU."""
     if memory is not None:
@@ -111,8 +117,7 @@ def plan(
 
     Checkpointing goes on by itself when a single prompt would not fit without it.
     """
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size={batch_size} must be at least 1, or None to let the memory budget choose")
+    check_batch_size(batch_size)
     budget = budget_of(anatomy.device, memory)
     scores = anatomy.n_heads * n_positions**2 * anatomy.parameter().element_size()
     softcapped = any(block.softcap is not None for block in anatomy.blocks)

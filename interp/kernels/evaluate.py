@@ -12,7 +12,15 @@ from torch import Tensor
 from interp.anatomy import Anatomy
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator
-from interp.kernels.batching import Batch, budget_of, bytes_per_position, make_batches, refuse_nan, run_batches
+from interp.kernels.batching import (
+    Batch,
+    budget_of,
+    bytes_per_position,
+    check_batch_size,
+    make_batches,
+    refuse_nan,
+    run_batches,
+)
 from interp.kernels.circuit import CircuitRunner
 from interp.kernels.reach import live_edges
 from interp.objectives import Objective
@@ -49,6 +57,7 @@ def circuit_values(
     product of its mask with the sources' differences. `advance` is called with prompts x circuits done. Raises
     `InputError` where the objective is NaN.
     """
+    check_batch_size(batch_size)
     masks = masks.to(anatomy.device)
     live = live_edges(masks, graph, from_input=ablator.ablation == "patch", coupled=anatomy.coupled_heads)
     used = live.any(2).sum(1)

@@ -1,0 +1,409 @@
+"""The slow reference for scores and circuits: whole runs of the bridge, steered by hooks and nothing else.
+
+No line of `interp.kernels` is used, nor any formula of theirs. What a target reads is written into the input of
+its norm, what then comes out of its own projection (or MLP) is carried over into an otherwise untouched run, and
+gradients are autograd's with respect to what was written. Sources, targets and edges go by their names.
+
+The bridge has one key and one value per key-value head; `expanded` gives the equal model with one per query head.
+Several copies of the prompts may be run at once, stacked along the batch, one for each thing to be tried.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from tiny import ARCHITECTURES, VARIANTS, stay_in_float64, tiny, tiny_module
+from torch import Tensor
+
+from interp.models import load_model
+from interp.tasks.prompts import Prompts
+from interp.tasks.task import Task
+
+MODELS = (*ARCHITECTURES, *VARIANTS)
+TOLERANCE = 1e-10  # relative to the largest value: all is float64, and measured errors are below 1e-13
+
+Edits = Mapping[str, Callable[[Tensor], Tensor]]  # what is done to the tensor that passes a hook point
+LETTERS = {letter: f"attn.{letter}.hook_out" for letter in "qkv"}  # hook points in a block, [batch, pos, head, d_head]
+Outputs = dict[str, Tensor]  # by source: what it adds to the residual stream, [batch, pos, d_model]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """For test modules to import: on tiny matrices threads only wait for each other, long where cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@functools.cache
+def model_of(name: str) -> Any:
+    """A tiny model, made once; whoever changes it makes another."""
+    return tiny(name)
+
+
+@functools.cache
+def expanded(name: str) -> Any:
+    """The same model with the keys and values of its groups repeated: one key-value head per query head."""
+    module = tiny_module(name)
+    config: Any = module.config
+    heads, groups = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
+    if groups in (None, heads):
+        return model_of(name)
+    state = {
+        key: value.unflatten(0, (groups, -1)).repeat_interleave(heads // groups, 0).flatten(0, 1)
+        if re.search(r"[kv]_proj\.(weight|bias)$", key)
+        else value
+        for key, value in module.state_dict().items()
+    }
+    twin = tiny_module(name, num_key_value_heads=heads)
+    twin.load_state_dict(state)
+    model = load_model(twin)
+    stay_in_float64(model)
+    return model
+
+
+def mixed_task(model: Any, chosen: Sequence[int] = (0, 1, 2)) -> Task:
+    """Prompts of 7, 5 and 6 tokens whose versions differ at 1 2 4, at 4 (the last), and at 3 5 (the last)."""
+    generator = torch.Generator().manual_seed(5)
+    clean, changes, correct, incorrect, masks = [], [], [], [], []
+    for length, places in ((7, (1, 2, 4)), (5, (4,)), (6, (3, 5))):
+        tokens = torch.randint(2, model.cfg.d_vocab, (11,), generator=generator).tolist()
+        clean.append(tokens[:7])
+        changes.append([(t + 17) % model.cfg.d_vocab if i in places else t for i, t in enumerate(tokens[:7])])
+        correct.append(tokens[7 : 9 if length == 7 else 8])
+        incorrect.append(tokens[9 : 11 if length == 5 else 10])
+        masks.append([i < length for i in range(7)])
+    everything = Task.from_tokens("mixed", clean, changes, correct, incorrect, attention_mask=masks)
+    return everything.select(chosen)
+
+
+def run(model: Any, tokens: Tensor, edits: Edits | None = None, keep: Iterable[str] = ()) -> tuple[Tensor, Any]:
+    """One run of the bridge: its logits, and what passed the hook points in `keep` (behind the edits)."""
+    kept: dict[str, Tensor] = {}
+
+    def edit(x: Tensor, hook: Any, change: Callable[[Tensor], Tensor]) -> Tensor:
+        return change(x)
+
+    def record(x: Tensor, hook: Any, name: str) -> Tensor:
+        kept[name] = x
+        return x  # else what was kept would be a view off the path of gradients
+
+    hooks = [(name, functools.partial(edit, change=change)) for name, change in (edits or {}).items()]
+    hooks += [(name, functools.partial(record, name=name)) for name in keep]
+    return model.run_with_hooks(tokens, fwd_hooks=hooks), kept
+
+
+def write(value: Tensor) -> Callable[[Tensor], Tensor]:
+    """An edit that puts `value` in the place of what comes by, once for each stacked copy of the prompts."""
+    return lambda x: value.repeat(len(x) // len(value), *[1] * (value.ndim - 1))
+
+
+def logit_difference(logits: Tensor, prompts: Prompts) -> Tensor:
+    """[copies * n, pos, vocab] -> [copies, n]: mean correct less mean incorrect logit at the last real position."""
+    values = []
+    for i, row in enumerate(logits):
+        prompt = i % len(prompts)
+        last = row[prompts.lengths[prompt] - 1]
+        correct, incorrect = (
+            [id for id in ids[prompt].tolist() if id >= 0] for ids in (prompts.correct, prompts.incorrect)
+        )
+        values.append(last[correct].mean() - last[incorrect].mean())
+    return torch.stack(values).unflatten(0, (-1, len(prompts)))
+
+
+def error(ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference, relative to the largest of their values (which must not be all zero)."""
+    assert ours.shape == theirs.shape
+    largest = float(theirs.abs().max())
+    assert largest > 1e-6
+    return float((ours - theirs).abs().max()) / largest
+
+
+# ---- where things are
+
+
+def norm_input(model: Any, kind: str, layer: int) -> str:
+    """The hook point of what the targets of a layer read, in front of their norm."""
+    if kind == "logits":
+        return "ln_final.hook_in"
+    two_norms = hasattr(model.blocks[layer], "ln2")  # GPT-J feeds attention and MLP from one
+    return f"blocks.{layer}.ln{2 if kind == 'mlp' and two_norms else 1}.hook_in"
+
+
+def norm_inputs(model: Any) -> list[str]:
+    points = [norm_input(model, kind, i) for i in range(len(model.blocks)) for kind in ("attention", "mlp")]
+    return [*dict.fromkeys(points), "ln_final.hook_in"]
+
+
+def sub_layer(model: Any, part: str, layer: int) -> str:
+    """The hook point of what attention ("attn") or the MLP ("mlp") adds to the residual stream."""
+    post = {"attn": "ln1_post", "mlp": "ln2_post"}[part]
+    return f"blocks.{layer}.{post if hasattr(model.blocks[layer], post) else part}.hook_out"
+
+
+def output_points(model: Any) -> list[str]:
+    """All hook points that `outputs` wants kept."""
+    points = ["blocks.0.hook_in"]
+    for i, block in enumerate(model.blocks):
+        points += [f"blocks.{i}.attn.o.hook_in", sub_layer(model, "mlp", i)]
+        points += [f"blocks.{i}.ln1_post.{end}" for end in ("hook_in", "hook_out") if hasattr(block, "ln1_post")]
+    return points
+
+
+def place_of(target: str) -> tuple[str, int, str, int]:
+    """Kind, layer, letter and head of a target: "a1.h2<q>" -> ("attention", 1, "q", 2)."""
+    if target == "logits":
+        return "logits", -1, "", -1
+    if target.startswith("m"):
+        return "mlp", int(target[1:]), "", -1
+    found = re.fullmatch(r"a(\d+)\.h(\d+)<([qkv])>", target)
+    assert found is not None
+    return "attention", int(found[1]), found[3], int(found[2])
+
+
+def by_place(targets: Iterable[str]) -> list[list[str]]:
+    """Targets of the same layer and kind together."""
+    groups: dict[tuple[str, int], list[str]] = {}
+    for target in targets:
+        groups.setdefault(place_of(target)[:2], []).append(target)
+    return list(groups.values())
+
+
+# ---- what sources give
+
+
+def head_outputs(model: Any, layer: int, kept: Mapping[str, Tensor]) -> Outputs:
+    """What each head of a layer adds to the residual stream.
+
+    The output projection of that head's z alone, less what the projection gives for nothing at all (its bias).
+    A norm behind attention multiplies every coordinate by a factor that the run decides: heads share it.
+    """
+    block = model.blocks[layer]
+    z = kept[f"blocks.{layer}.attn.o.hook_in"]
+    project, nothing = block.attn.o.original_component, torch.zeros_like(z)
+    factor: Tensor | float = 1.0
+    if hasattr(block, "ln1_post"):
+        summed = kept[f"blocks.{layer}.ln1_post.hook_in"]
+        factor = torch.where(summed == 0, 0.0, kept[f"blocks.{layer}.ln1_post.hook_out"] / summed)  # 0: no head speaks
+    result = {}
+    for head in range(z.shape[2]):
+        alone = nothing.clone()
+        alone[:, :, head] = z[:, :, head]
+        result[f"a{layer}.h{head}"] = (project(alone.flatten(2)) - project(nothing.flatten(2))) * factor
+    return result
+
+
+def outputs(model: Any, kept: Mapping[str, Tensor]) -> Outputs:
+    """What every source adds to the residual stream of a run, sources in order."""
+    result = {"input": kept["blocks.0.hook_in"]}
+    for layer in range(len(model.blocks)):
+        result |= head_outputs(model, layer, kept)
+        result[f"m{layer}"] = kept[sub_layer(model, "mlp", layer)]
+    return result
+
+
+@torch.no_grad()
+def source_outputs(model: Any, tokens: Tensor) -> Outputs:
+    """`outputs` of a plain run."""
+    return outputs(model, run(model, tokens, keep=output_points(model))[1])
+
+
+def ablated_outputs(model: Any, prompts: Prompts, ablation: str) -> Outputs:
+    """What every source gives when it is corrupted; means are over real positions of the clean prompts."""
+    if ablation == "patch":
+        return source_outputs(model, prompts.corrupted)
+    clean, real = source_outputs(model, prompts.clean), prompts.mask[..., None]
+    if ablation == "zero":
+        return {name: torch.zeros_like(x) for name, x in clean.items()}
+    over = 0 if ablation == "mean-positional" else (0, 1)
+    return {
+        name: ((x * real).sum(over, keepdim=True) / real.sum(over, keepdim=True)).expand_as(x)
+        for name, x in clean.items()
+    }
+
+
+def differences(model: Any, prompts: Prompts, ablation: str = "patch") -> Outputs:
+    """Clean less corrupted output of every source."""
+    clean, other = source_outputs(model, prompts.clean), ablated_outputs(model, prompts, ablation)
+    return {name: clean[name] - other[name] for name in clean}
+
+
+# ---- runs in which one target reads something else
+
+
+def reading(model: Any, tokens: Tensor, base: Edits, reads: Sequence[tuple[str, Tensor]]) -> Tensor:
+    """Logits of stacked copies: in copy i, target i alone reads `reads[i]` where its norm's input was.
+
+    All targets are of one layer and kind. `base` are the edits that make the run they depart from.
+    """
+    kind, layer, *_ = place_of(reads[0][0])
+    stacked = tokens.repeat(len(reads), 1)
+    read = {**base, norm_input(model, kind, layer): lambda x: torch.cat([x for _, x in reads])}
+    if kind == "logits":
+        return run(model, stacked, read)[0]
+    if kind == "mlp":
+        point = f"blocks.{layer}.mlp.hook_out"
+        written = run(model, stacked, read, keep=[point])[1][point]
+        return run(model, stacked, {point: lambda x: written, **base})[0]
+    points = {letter: f"blocks.{layer}.{name}" for letter, name in LETTERS.items()}
+    would = run(model, stacked, read, keep=points.values())[1]
+
+    def carry_over(x: Tensor, letter: str) -> Tensor:
+        result = x.clone()
+        for i, (target, _) in enumerate(reads):
+            if place_of(target)[2] == letter:
+                copy, head = slice(i * len(tokens), (i + 1) * len(tokens)), place_of(target)[3]
+                result[copy, :, head] = would[points[letter]][copy, :, head]
+        return result
+
+    edits = {point: functools.partial(carry_over, letter=letter) for letter, point in points.items()}
+    return run(model, stacked, {**edits, **base})[0]
+
+
+@torch.no_grad()
+def edge_patched(
+    model: Any, prompts: Prompts, edges: Sequence[str], ablation: str = "patch", amount: float = 1.0
+) -> dict[str, Tensor]:
+    """By edge: the objective [n] of the clean run with that edge alone moved `amount` of the way to corrupted."""
+    delta = differences(model, prompts, ablation)
+    _, clean = run(model, prompts.clean, keep=norm_inputs(model))
+    result = {}
+    for group in by_place(sorted({edge.split("->")[1] for edge in edges})):
+        chosen = [edge for edge in edges if edge.split("->")[1] in group]
+        x = clean[norm_input(model, *place_of(group[0])[:2])]
+        reads = [(edge.split("->")[1], x - amount * delta[edge.split("->")[0]]) for edge in chosen]
+        values = logit_difference(reading(model, prompts.clean, {}, reads), prompts)
+        result |= dict(zip(chosen, values, strict=True))
+    return result
+
+
+@torch.no_grad()
+def node_patched(model: Any, prompts: Prompts, ablation: str = "patch") -> dict[str, Tensor]:
+    """By source: the objective [n] of the clean run with that source's output corrupted for all its readers."""
+    result = {}
+    for name, delta in differences(model, prompts, ablation).items():
+        if name == "input":
+            point = "blocks.0.hook_in"
+        else:
+            layer = int(name[1:].split(".")[0])
+            point = sub_layer(model, "mlp" if name.startswith("m") else "attn", layer)
+        logits = run(model, prompts.clean, {point: lambda x, delta=delta: x - delta})[0]
+        result[name] = logit_difference(logits, prompts)[0]
+    return result
+
+
+# ---- gradients
+
+
+def input_gradients(model: Any, prompts: Prompts, base: Edits, targets: Sequence[str]) -> dict[str, Tensor]:
+    """By target: the gradient [n, pos, d_model] of the objective, summed over prompts, at what it alone reads."""
+    with torch.no_grad():
+        _, kept = run(model, prompts.clean, base, keep=norm_inputs(model))
+    result = {}
+    for group in by_place(targets):
+        x = kept[norm_input(model, *place_of(group[0])[:2])]
+        leaves = [x.clone().requires_grad_() for _ in group]
+        logits = reading(model, prompts.clean, base, list(zip(group, leaves, strict=True)))
+        value = logit_difference(logits, prompts).sum()
+        if not value.requires_grad:  # the run's edits stand between these targets and the logits
+            result |= {target: torch.zeros_like(x) for target in group}
+            continue
+        gradients = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+        result |= dict(zip(group, gradients, strict=True))
+    return result
+
+
+def output_gradients(model: Any, prompts: Prompts) -> dict[str, Tensor]:
+    """By source: the gradient [n, pos, d_model] of the objective, summed over prompts, at what the source adds."""
+    points = {"blocks.0.hook_in": ["input"]}
+    for layer in range(len(model.blocks)):
+        heads = [name for name in source_outputs(model, prompts.clean[:1]) if name.startswith(f"a{layer}.")]
+        points[sub_layer(model, "attn", layer)] = heads  # they are added to each other, then to the stream
+        points[sub_layer(model, "mlp", layer)] = [f"m{layer}"]
+    leaves: dict[str, Tensor] = {}
+
+    def add(x: Tensor, point: str) -> Tensor:
+        leaves[point] = torch.zeros_like(x).requires_grad_()
+        return x + leaves[point]
+
+    logits, _ = run(model, prompts.clean, {point: functools.partial(add, point=point) for point in points})
+    logit_difference(logits, prompts).sum().backward()
+    return {source: leaves[point].grad for point, sources in points.items() for source in sources}
+
+
+def input_edits(clean: Outputs, corrupted: Outputs, alpha: float) -> Edits:
+    """The run whose embedding is `alpha` clean and the rest corrupted."""
+    return {"blocks.0.hook_in": write(alpha * clean["input"] + (1 - alpha) * corrupted["input"])}
+
+
+def site_edits(model: Any, prompts: Prompts, corrupted: Outputs, site: str, alpha: float) -> tuple[Edits, list[str]]:
+    """The clean run with one sub-layer's output set between clean and corrupted; and the sources it consists of.
+
+    `site` is "input", "a{layer}" (all its heads, and the output bias, which is never corrupted) or "m{layer}".
+    """
+    clean = source_outputs(model, prompts.clean)
+    if site == "input":
+        return input_edits(clean, corrupted, alpha), ["input"]
+    sources = [name for name in clean if name == site or name.startswith(f"{site}.")]
+    point = sub_layer(model, "mlp" if site.startswith("m") else "attn", int(site[1:]))
+    with torch.no_grad():
+        output = run(model, prompts.clean, keep=[point])[1][point]
+    change = sum(clean[name] - corrupted[name] for name in sources)
+    return {point: write(output - (1 - alpha) * change)}, sources
+
+
+# ---- circuits
+
+
+@torch.no_grad()
+def circuit_values(model: Any, prompts: Prompts, circuits: Sequence[tuple[set[str], Outputs]]) -> Tensor:
+    """[circuit, n]: the objective when every target reads current sources through the edges that a circuit holds.
+
+    A circuit is its edges by name, with what corrupted sources give (`ablated_outputs`). Targets are worked off in
+    order; each reads the sum over sources of (current if the edge is in the circuit, else corrupted), and the
+    output biases of attention, which belong to no head.
+    """
+    n, count = len(prompts), len(circuits)
+    tokens = prompts.clean.repeat(count, 1)
+    inner = [f"blocks.{i}.{point}" for i in range(len(model.blocks)) for point in ("hook_in", *LETTERS.values())]
+    _, clean = run(model, prompts.clean, keep=["blocks.0.hook_in", *norm_inputs(model), *inner])
+    # by source: [circuit, n, pos, d_model]
+    current = {"input": torch.stack([clean["blocks.0.hook_in"]] * count)}
+
+    def read(target: str, sources: Iterable[str]) -> Tensor:
+        result = torch.zeros_like(current["input"])
+        for source in sources:
+            for i, (edges, corrupted) in enumerate(circuits):
+                kept = source.startswith("bias") or f"{source}->{target}" in edges
+                result[i] += current[source][i] if kept else corrupted[source]
+        return result.flatten(0, 1)
+
+    for layer, block in enumerate(model.blocks):
+        before = list(current)
+        edits = {}
+        for letter, name in LETTERS.items():
+            point = f"blocks.{layer}.{name}"
+            heads = clean[point].shape[2]
+            targets = [f"a{layer}.h{head}<{letter}>" for head in range(heads)]
+            reads = torch.cat([read(target, before) for target in targets])
+            changed = {norm_input(model, "attention", layer): write(reads)}
+            written = run(model, tokens.repeat(heads, 1), changed, keep=[point])[1][point]
+            own = [part[:, :, head] for head, part in enumerate(written.unflatten(0, (heads, -1)))]
+            edits[point] = write(torch.stack(own, 2))
+        _, now = run(model, tokens, edits, keep=[p for p in output_points(model) if f"blocks.{layer}." in p])
+        current |= {name: x.unflatten(0, (count, n)) for name, x in head_outputs(model, layer, now).items()}
+        bias = getattr(block.attn.o.original_component, "bias", None)
+        current[f"bias{layer}"] = torch.zeros_like(current["input"]) + (0 if bias is None else bias)
+        side_by_side = torch.equal(clean[norm_input(model, "mlp", layer)], clean[f"blocks.{layer}.hook_in"])
+        point = sub_layer(model, "mlp", layer)
+        seen = before if side_by_side else list(current)
+        changed = {norm_input(model, "mlp", layer): write(read(f"m{layer}", seen))}
+        current[f"m{layer}"] = run(model, tokens, changed, keep=[point])[1][point].unflatten(0, (count, n))
+    logits, _ = run(model, tokens, {"ln_final.hook_in": write(read("logits", list(current)))})
+    return logit_difference(logits, prompts)
