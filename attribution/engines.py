@@ -15,11 +15,12 @@ from torch import Tensor
 from attribution.exact import exact_scores
 from attribution.gradients import GradientScorer
 from attribution.methods import METHODS, Method
-from attribution.paths import Path, activation_path, clean_corrupted_path, clean_path, input_path
+from attribution.paths import CREDITS, Path, activation_path, check_rule, clean_corrupted_path, clean_path, input_path
 from attribution.scores import Scores
 from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
 from interp.graph import KV, ComputationalGraph
+from interp.inspection import anatomy_of
 from interp.kernels.ablation import Ablator
 from interp.kernels.batching import plan
 from interp.objectives import Objective, get_objective
@@ -34,6 +35,10 @@ class Settings:
     steps: int = 5
     quadrature: str | None = None
     credit: str = "all"
+
+    def __post_init__(self) -> None:
+        check_rule(self.steps, self.quadrature or "left")
+        choose("credit", self.credit, CREDITS)
 
     def path(self, method: Method, n_layers: int) -> Path:
         """Where the method takes its gradients."""
@@ -89,7 +94,8 @@ def attribute(
         batch_size: prompts per pass; None lets the memory budget choose.
         checkpointed: recompute activations in the backward pass; None: when a prompt would not fit otherwise.
         memory: bytes a batch may take; None: 1 GiB on a CPU, half of the free memory on a GPU.
-        resume: for `exact` and `activation-patching`: a file to keep partial results in, and to go on from.
+        resume: for `exact` and `activation-patching`: a file to keep partial results in, and to go on from. An
+            objective of your own is known to it by its name alone.
         quiet: no progress bar.
 
     Returns:
@@ -104,10 +110,10 @@ def attribute(
         raise InputError(f"edges, sample and resume are for patching methods; method={method!r} is quick: drop them")
     if chosen.level == "node" and (edges is not None or sample is not None):
         raise InputError(f"edges and sample choose edges, but method={method!r} scores nodes: drop them")
-    anatomy = Anatomy.of(model)
-    graph, prompts = anatomy.graph(kv), task.prompts(model)
-    goal = get_objective(objective if objective is not None else task.objective)
     settings = Settings(steps, quadrature, credit)
+    anatomy = anatomy_of(model)
+    graph, prompts = ComputationalGraph.of_anatomy(anatomy, kv), task.prompts(model)
+    goal = get_objective(objective if objective is not None else task.objective)
     started = time.perf_counter()
     ablator = Ablator.of(anatomy, ablation, prompts, batch_size, memory)
     recorded: dict[str, Any] = {"kv": kv, "objective": goal.name}
@@ -124,7 +130,8 @@ def attribute(
         )
         with progress(f"scoring edges ({method})", len(prompts), quiet) as bar:
             scorer = GradientScorer(anatomy, graph, goal, path, ablator, planned)
-            values = scorer.scores(prompts, bar.advance)
+            with torch.inference_mode(False):
+                values = scorer.scores(prompts, bar.advance)
         # what a node does is the sum of what its edges do: the gradient at its output is that of all its readers
         values = values.sum(1) if chosen.level == "node" else values
         recorded |= asdict(settings) if chosen.path in ("inputs", "activations") else {}
@@ -186,10 +193,12 @@ def _chosen_edges(
             mask[graph.edge_index(name)] = True
     else:
         mask = graph.edge_mask.clone()
+    if not mask.any():
+        raise InputError("edges names no edge; give at least one, or None for all")
     if sample is None:
         return mask
     available = mask.nonzero()
-    if not 1 <= sample <= len(available):
+    if not isinstance(sample, int) or not 1 <= sample <= len(available):
         raise InputError(f"sample={sample} must be between 1 and the {len(available)} edges to choose from")
     order = torch.randperm(len(available), generator=torch.Generator().manual_seed(seed))[:sample]
     result = torch.zeros_like(mask)

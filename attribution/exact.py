@@ -58,12 +58,10 @@ def exact_scores(
             patcher: Patcher | None = None
             for target in range(n_targets):
                 sources = _sources_of(edges, target, len(graph.sources))
-                if not progress.done[number, target] and sources:
+                if sources and not progress.has(number, target):
                     patcher = patcher or Patcher(anatomy, graph, ablator, objective, batch, stacked)
                     values = patcher.nodes(sources) if edges is None else patcher.edges_into(target, sources)
-                    progress.totals[sources, target] += values
-                    progress.done[number, target] = True
-                    progress.save_sometimes()
+                    progress.add(number, target, sources, values)
                 advance(len(sources) * len(batch))
     finally:
         progress.save()
@@ -106,8 +104,9 @@ class _Progress:
     ) -> None:
         self.path = None if path is None else Path(path)
         self.fingerprint = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
-        self.totals: Float[Tensor, "source target"] = torch.zeros(shape, dtype=torch.float64)
-        self.done: Bool[Tensor, "batch target"] = torch.zeros(n_batches, shape[1], dtype=torch.bool)
+        totals: Float[Tensor, "source target"] = torch.zeros(shape, dtype=torch.float64)
+        done: Bool[Tensor, "batch target"] = torch.zeros(n_batches, shape[1], dtype=torch.bool)
+        self.state = totals, done
         self.saved_at = time.monotonic()
         if self.path is not None and not self.path.parent.is_dir():
             raise InputError(f"resume={str(path)!r} cannot be written: its folder does not exist")
@@ -126,10 +125,23 @@ class _Progress:
                 f"resume={str(path)!r} belongs to another run (other model, task, edges or settings); "
                 "name another file, or remove this one to start anew"
             )
-        self.totals, self.done = totals, done
+        self.state = totals, done
 
-    def save_sometimes(self) -> None:
-        """Save if the last save is long ago."""
+    @property
+    def totals(self) -> Float[Tensor, "source target"]:
+        """Scores so far, summed over the prompts that are done."""
+        return self.state[0]
+
+    def has(self, number: int, target: int) -> bool:
+        """Whether this batch's scores of a target are in the sums."""
+        return bool(self.state[1][number, target])
+
+    def add(self, number: int, target: int, sources: list[int], values: Tensor) -> None:
+        """Add a batch's scores of a target, and save if the last save is long ago."""
+        totals, done = self.state[0].clone(), self.state[1].clone()
+        totals[sources, target] += values
+        done[number, target] = True
+        self.state = totals, done  # both at once: an interrupt leaves them in step
         if time.monotonic() - self.saved_at > _SAVE_EVERY:
             self.save()
 
@@ -138,7 +150,7 @@ class _Progress:
         if self.path is not None:
             with atomic_path(self.path) as temporary:
                 save_file(
-                    {"totals": self.totals, "done": self.done},
+                    dict(zip(("totals", "done"), self.state, strict=True)),
                     temporary,
                     metadata={"fingerprint": self.fingerprint},
                 )

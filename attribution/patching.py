@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from interp.anatomy import Anatomy, working
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator
-from interp.kernels.batching import Batch, refuse_nan
+from interp.kernels.batching import Batch, free_memory, out_of_memory, refuse_nan
 from interp.kernels.capture import SourceRecorder, Sources
 from interp.kernels.contract import expand_sources
 from interp.kernels.forward import (
@@ -125,12 +125,23 @@ class Patcher:
         return torch.stack([scores[source] for source in sources])
 
     def _scores(self, sources: list[int], run: Callable[[list[int]], Tensor]) -> Tensor:
-        parts = [self.clean_value - self._value(run(chosen)) for chosen in self._chunks(sources)]
+        """Scores of some sources, stacked as many at a time as memory allows."""
+        parts: list[Tensor] = []
+        done = 0
+        while done < len(sources):
+            try:
+                parts.append(self.clean_value - self._value(run(sources[done : done + self.stacked])))
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error) or self.stacked == 1:
+                    raise
+                failed = True
+            else:
+                failed = False
+                done += len(parts[-1])
+            if failed:  # outside the handler: the exception holds the failed run's tensors
+                self.stacked //= 2
+                free_memory()
         return torch.cat(parts).cpu()
-
-    def _chunks(self, sources: list[int]) -> Iterator[list[int]]:
-        for first in range(0, len(sources), self.stacked):
-            yield sources[first : first + self.stacked]
 
     def _changed(self, x: Residual, sources: list[int]) -> Residual:
         """`x` without the clean and with the corrupted output of each source: stacked copies."""

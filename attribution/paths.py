@@ -16,6 +16,7 @@ from interp.errors import InputError, choose
 Quadrature = Literal["left", "right", "midpoint", "gauss-legendre"]
 QUADRATURES = ("left", "right", "midpoint", "gauss-legendre")
 Credit = Literal["all", "own"]
+CREDITS = ("all", "own")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def activation_path(n_layers: int, steps: int, quadrature: str, credit: str) -> 
     `credit="all"` averages every edge over the passes of every site, as the authors' code does; `credit="own"`
     credits an edge in the passes of its own source alone, as the paper writes it.
     """
-    choose("credit", credit, ("all", "own"))
+    choose("credit", credit, CREDITS)
     sites = [Site("input")]
     for layer in range(n_layers):
         sites += [Site("heads", layer), Site("mlp", layer)]
@@ -84,11 +85,16 @@ def activation_path(n_layers: int, steps: int, quadrature: str, credit: str) -> 
     return Path(groups, "own" if credit == "own" else "all")
 
 
-def _rule(steps: int, quadrature: str) -> list[tuple[float, float]]:
-    """`(alpha, weight)` of a quadrature on [0, 1]."""
+def check_rule(steps: int, quadrature: str) -> None:
+    """Raise `InputError` for an unknown quadrature or an impossible number of steps."""
     choose("quadrature", quadrature, QUADRATURES)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise InputError(f"steps={steps!r} must be a whole number of at least 1 (5 is usual)")
+
+
+def _rule(steps: int, quadrature: str) -> list[tuple[float, float]]:
+    """`(alpha, weight)` of a quadrature on [0, 1]."""
+    check_rule(steps, quadrature)
     if quadrature == "gauss-legendre":
         nodes, weights = np.polynomial.legendre.leggauss(steps)
         return [((1 + float(x)) / 2, float(w) / 2) for x, w in zip(nodes, weights, strict=True)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import html
 import importlib.metadata
@@ -34,13 +36,16 @@ PACKAGES = ("torch", "transformers", "transformer-lens", "faithful-circuits")
 
 def installed_versions() -> dict[str, str]:
     """Versions of the packages that decide what a score is; a package that is not installed is left out."""
-    versions = {}
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    found = []
     for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append((package, importlib.metadata.version(package)))
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

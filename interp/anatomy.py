@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-
-from interp.graph import KV, ComputationalGraph
-
-_ATTRIBUTE = "_faithful_circuits_anatomy"
 
 
 def working(x: Tensor) -> Tensor:
@@ -126,25 +122,6 @@ class Anatomy:
     unembed: Callable[[Float[Tensor, "... d_model"]], Float[Tensor, "... d_vocab"]]
     parameter: Callable[[], Tensor]  # any weight: tells device and dtype as they are now
 
-    @classmethod
-    def of(cls, model: Any) -> Anatomy:
-        """The anatomy of a TransformerBridge, read and checked at first use, remembered afterwards.
-
-        Raises `InputError` when the model is no TransformerBridge of a pre-norm causal language model, when its
-        parts do not reproduce its own logits, or when it carries hooks, which circuits would ignore.
-        """
-        from interp.architectures import read_anatomy
-        from interp.validation import check_anatomy, refuse_hooks
-
-        anatomy: Anatomy | None = getattr(model, "__dict__", {}).get(_ATTRIBUTE)
-        if anatomy is None:
-            anatomy = read_anatomy(model)
-            refuse_hooks(model)
-            check_anatomy(anatomy, model)
-            model.__dict__[_ATTRIBUTE] = anatomy
-        refuse_hooks(model)
-        return anatomy
-
     @property
     def n_layers(self) -> int:
         """Number of blocks."""
@@ -164,16 +141,6 @@ class Anatomy:
     def dtype(self) -> torch.dtype:
         """The weights' dtype."""
         return self.parameter().dtype
-
-    def graph(self, kv: KV = "head") -> ComputationalGraph:
-        """The computational graph, with a k and a v target per query head or per key-value head."""
-        return ComputationalGraph(
-            n_layers=self.n_layers,
-            n_heads=self.n_heads,
-            n_kv_heads=self.n_kv_heads,
-            kv=kv,
-            parallel=self.blocks[0].parallel,
-        )
 
     def weights_digest(self) -> list[float]:
         """A sum per layer over some of its weights: tells two models of one shape apart."""

@@ -75,15 +75,15 @@ def _refuse_foreign(model: Any, config: Any, name: str) -> None:
     supported = ", ".join(SUPPORTED.values())
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(f"model={name} is an encoder-decoder; circuits need a decoder-only model: {supported}")
+    if getattr(config, "do_layer_norm_before", True) is False:
+        raise InputError(f"model={name} with do_layer_norm_before=False is post-norm; supported: {supported}")
+    if getattr(config, "word_embed_proj_dim", config.hidden_size) != config.hidden_size:
+        raise InputError(f"model={name} projects its embedding (word_embed_proj_dim), which has no graph here")
     if not (hasattr(model, "blocks") and hasattr(model, "ln_final") and hasattr(model, "unembed")):
         raise InputError(
             f"model={name} has no pre-norm residual stream that ends in a final norm and an unembedding "
             f"(post-norm encoders such as BERT do not); supported: {supported}"
         )
-    if getattr(config, "do_layer_norm_before", True) is False:
-        raise InputError(f"model={name} with do_layer_norm_before=False is post-norm; supported: {supported}")
-    if getattr(config, "word_embed_proj_dim", config.hidden_size) != config.hidden_size:
-        raise InputError(f"model={name} projects its embedding (word_embed_proj_dim), which has no graph here")
 
 
 def _own(component: Any) -> nn.Module:

@@ -15,7 +15,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
+from interp.inspection import anatomy_of
 
 KV = Literal["head", "group"]
 
@@ -55,12 +57,21 @@ class ComputationalGraph:
     def of(cls, model: Any, kv: KV = "head") -> ComputationalGraph:
         """The graph of a loaded model; `kv="group"` keeps grouped-query keys and values together.
 
-        At the first use of a model this also checks that its architecture is understood (see
-        `interp.anatomy.Anatomy.of`), and raises `InputError` when it is not.
+        At the first use of a model this also checks that its architecture is understood, and raises `InputError`
+        when it is not (see `interp.inspection.anatomy_of`).
         """
-        from interp.anatomy import Anatomy  # anatomy builds graphs too: a late import breaks the circle
+        return cls.of_anatomy(anatomy_of(model), kv)
 
-        return Anatomy.of(model).graph(kv)
+    @classmethod
+    def of_anatomy(cls, anatomy: Anatomy, kv: KV = "head") -> ComputationalGraph:
+        """The graph of a model that has been read and checked."""
+        return cls(
+            n_layers=anatomy.n_layers,
+            n_heads=anatomy.n_heads,
+            n_kv_heads=anatomy.n_kv_heads,
+            kv=kv,
+            parallel=anatomy.blocks[0].parallel,
+        )
 
     @property
     def n_ports(self) -> int:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from interp.models import load_model
 GOLDEN = Path(__file__).parent / "golden"
 
 # tiny matrices gain nothing from many threads, and cores are often shared
-torch.set_num_threads(min(4, os.cpu_count() or 1))
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

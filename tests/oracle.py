@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import pytest
 import torch
 from tiny import ARCHITECTURES, VARIANTS, stay_in_float64, tiny, tiny_module
 from torch import Tensor
@@ -30,15 +29,6 @@ TOLERANCE = 1e-10  # relative to the largest value: all is float64, and measured
 Edits = Mapping[str, Callable[[Tensor], Tensor]]  # what is done to the tensor that passes a hook point
 LETTERS = {letter: f"attn.{letter}.hook_out" for letter in "qkv"}  # hook points in a block, [batch, pos, head, d_head]
 Outputs = dict[str, Tensor]  # by source: what it adds to the residual stream, [batch, pos, d_model]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """For test modules to import: on tiny matrices threads only wait for each other, long where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @functools.cache
@@ -170,7 +160,7 @@ def place_of(target: str) -> tuple[str, int, str, int]:
 def by_place(targets: Iterable[str]) -> list[list[str]]:
     """Targets of the same layer and kind together."""
     groups: dict[tuple[str, int], list[str]] = {}
-    for target in targets:
+    for target in dict.fromkeys(targets):
         groups.setdefault(place_of(target)[:2], []).append(target)
     return list(groups.values())
 
@@ -208,10 +198,15 @@ def outputs(model: Any, kept: Mapping[str, Tensor]) -> Outputs:
     return result
 
 
-@torch.no_grad()
 def source_outputs(model: Any, tokens: Tensor) -> Outputs:
     """`outputs` of a plain run."""
-    return outputs(model, run(model, tokens, keep=output_points(model))[1])
+    return dict(_remembered(model, tuple(map(tuple, tokens.tolist()))))
+
+
+@functools.lru_cache(maxsize=64)
+@torch.no_grad()
+def _remembered(model: Any, tokens: tuple[tuple[int, ...], ...]) -> Outputs:
+    return outputs(model, run(model, torch.tensor(tokens), keep=output_points(model))[1])
 
 
 def ablated_outputs(model: Any, prompts: Prompts, ablation: str) -> Outputs:
@@ -267,35 +262,46 @@ def reading(model: Any, tokens: Tensor, base: Edits, reads: Sequence[tuple[str, 
 
 
 @torch.no_grad()
-def edge_patched(
-    model: Any, prompts: Prompts, edges: Sequence[str], ablation: str = "patch", amount: float = 1.0
-) -> dict[str, Tensor]:
-    """By edge: the objective [n] of the clean run with that edge alone moved `amount` of the way to corrupted."""
-    delta = differences(model, prompts, ablation)
+def edges_moved(model: Any, prompts: Prompts, cases: Sequence[tuple[str, Tensor]]) -> Tensor:
+    """[case, n]: the objective of the clean run in which one edge alone gives so much less to its target.
+
+    A case is an edge by name and what its source's output is lowered by, [n, pos, d_model].
+    """
     _, clean = run(model, prompts.clean, keep=norm_inputs(model))
-    result = {}
-    for group in by_place(sorted({edge.split("->")[1] for edge in edges})):
-        chosen = [edge for edge in edges if edge.split("->")[1] in group]
+    result = torch.zeros(len(cases), len(prompts), dtype=torch.float64)
+    for group in by_place(edge.split("->")[1] for edge, _ in cases):
+        here = [i for i, (edge, _) in enumerate(cases) if edge.split("->")[1] in group]
         x = clean[norm_input(model, *place_of(group[0])[:2])]
-        reads = [(edge.split("->")[1], x - amount * delta[edge.split("->")[0]]) for edge in chosen]
-        values = logit_difference(reading(model, prompts.clean, {}, reads), prompts)
-        result |= dict(zip(chosen, values, strict=True))
+        reads = [(edge.split("->")[1], x - less) for edge, less in (cases[i] for i in here)]
+        result[here] = logit_difference(reading(model, prompts.clean, {}, reads), prompts)
     return result
 
 
 @torch.no_grad()
-def node_patched(model: Any, prompts: Prompts, ablation: str = "patch") -> dict[str, Tensor]:
-    """By source: the objective [n] of the clean run with that source's output corrupted for all its readers."""
-    result = {}
-    for name, delta in differences(model, prompts, ablation).items():
-        if name == "input":
-            point = "blocks.0.hook_in"
-        else:
-            layer = int(name[1:].split(".")[0])
-            point = sub_layer(model, "mlp" if name.startswith("m") else "attn", layer)
-        logits = run(model, prompts.clean, {point: lambda x, delta=delta: x - delta})[0]
-        result[name] = logit_difference(logits, prompts)[0]
-    return result
+def edge_effects(model: Any, prompts: Prompts, edges: Sequence[str], ablations: Sequence[str]) -> Tensor:
+    """[ablation, edge]: how much the mean objective falls when that edge alone is corrupted."""
+    deltas = [differences(model, prompts, ablation) for ablation in ablations]
+    cases = [(edge, delta[edge.split("->")[0]]) for delta in deltas for edge in edges]
+    clean = logit_difference(model(prompts.clean), prompts)
+    return (clean - edges_moved(model, prompts, cases)).mean(1).unflatten(0, (len(ablations), len(edges)))
+
+
+@torch.no_grad()
+def node_effects(model: Any, prompts: Prompts, ablations: Sequence[str]) -> Tensor:
+    """[ablation, source]: how much the mean objective falls when that source is corrupted for all its readers."""
+    deltas = [differences(model, prompts, ablation) for ablation in ablations]
+    cases = [(source, delta[source]) for delta in deltas for source in delta]
+    lowered: dict[str, Tensor] = {}  # by hook point: what its output is lowered by, all cases stacked
+    for i, (source, less) in enumerate(cases):
+        point = "blocks.0.hook_in"
+        if source != "input":
+            layer = int(source[1:].split(".")[0])
+            point = sub_layer(model, "mlp" if source.startswith("m") else "attn", layer)
+        lowered.setdefault(point, torch.zeros(len(cases), *less.shape, dtype=less.dtype))[i] = less
+    edits = {point: lambda x, less=less: x - less.flatten(0, 1) for point, less in lowered.items()}
+    patched = logit_difference(run(model, prompts.clean.repeat(len(cases), 1), edits)[0], prompts)
+    clean = logit_difference(model(prompts.clean), prompts)
+    return (clean - patched).mean(1).unflatten(0, (len(ablations), -1))
 
 
 # ---- gradients

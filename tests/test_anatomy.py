@@ -3,15 +3,16 @@ from __future__ import annotations
 import oracle
 import pytest
 import torch
-from oracle import one_thread as one_thread
 from tiny import tiny, tiny_module, tiny_task
 from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
 from attribution import attribute
 from interp import ComputationalGraph, load_model
-from interp.anatomy import Anatomy, Norm
+from interp.anatomy import Norm
 from interp.errors import InputError
-from interp.kernels.forward import answer_logits, prepare, run_blocks
+from interp.inspection import anatomy_of
+from interp.kernels.answers import answer_logits
+from interp.kernels.forward import prepare, run_blocks
 
 TOKENS = torch.tensor([[2, 7, 20, 33, 8, 52, 3, 11], [5, 9, 9, 2, 51, 30, 6, 5]])
 
@@ -40,7 +41,7 @@ def test_running_the_weights_gives_the_bridges_own_logits(name):
 @pytest.mark.parametrize("name", oracle.MODELS)
 def test_a_run_from_a_cached_prefix_is_the_run_from_the_start(name):
     model = oracle.model_of(name)
-    anatomy = Anatomy.of(model)
+    anatomy = anatomy_of(model)
     expected = oracle.run(model, TOKENS, keep=["ln_final.hook_in"])[1]["ln_final.hook_in"]
     for start in (1, 4, 7):
         frame = prepare(anatomy, TOKENS, start)
@@ -52,8 +53,8 @@ def test_a_run_from_a_cached_prefix_is_the_run_from_the_start(name):
 def test_norms_and_their_divisors_are_the_models_own(name):
     model = oracle.model_of(name)
     x = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    pairs = [(Anatomy.of(model).final_norm, model.ln_final)]
-    for block, theirs in zip(Anatomy.of(model).blocks, model.blocks, strict=True):
+    pairs = [(anatomy_of(model).final_norm, model.ln_final)]
+    for block, theirs in zip(anatomy_of(model).blocks, model.blocks, strict=True):
         pairs += [(block.attention_norm, theirs.ln1), (block.mlp_norm, theirs.ln2)]
         if hasattr(theirs, "ln1_post"):
             pairs += [(block.attention_post_norm, theirs.ln1_post), (block.mlp_post_norm, theirs.ln2_post)]
@@ -75,7 +76,7 @@ def test_norms_compute_half_precision_in_float32():
 
 def test_a_model_is_checked_once_and_remembered():
     model = tiny("gpt2")
-    assert Anatomy.of(model) is Anatomy.of(model)
+    assert anatomy_of(model) is anatomy_of(model)
 
 
 def test_edited_weights_are_seen_at_once():
@@ -85,9 +86,18 @@ def test_edited_weights_are_seen_at_once():
         for block in model.blocks:
             block.attn.o.original_component.weight[:, :4] = 0  # nothing leaves head 0
     after = attribute(model, task, "eap", quiet=True).values
-    heads = [graph_index for graph_index, name in enumerate(ComputationalGraph.of(model).sources) if ".h0" in name]
+    heads = [i for i, name in enumerate(ComputationalGraph.of(model).sources) if ".h0" in name]
     assert before[heads].abs().max() > 1e-3
     assert after[heads].abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "gptj", "gemma2"])
+def test_a_model_cast_after_its_first_use_is_seen_at_once(name):
+    model, task = load_model(tiny_module(name, torch.float32)), tiny_task(oracle.model_of(name))
+    single = attribute(model, task, "eap", quiet=True).values
+    double = attribute(model.to(torch.float64), task, "eap", quiet=True).values
+    assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+    assert 0 < oracle.error(single.double(), double) < 1e-4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -95,7 +105,7 @@ def test_edited_weights_are_seen_at_once():
 def test_models_of_lower_precision_pass_the_check(name, dtype):
     model = load_model(tiny_module(name, dtype))
     assert ComputationalGraph.of(model).n_layers == 3
-    assert Anatomy.of(model).dtype == dtype
+    assert anatomy_of(model).dtype == dtype
 
 
 def change_mlp(model):

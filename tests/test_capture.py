@@ -9,7 +9,6 @@ import oracle
 import pytest
 import torch
 from oracle import MODELS, TOLERANCE, error, mixed_task
-from oracle import one_thread as one_thread
 from tiny import tiny, tiny_module, tiny_task
 
 from attribution import attribute
@@ -83,8 +82,10 @@ def test_eap_is_the_slope_of_the_objective_along_an_edge(name):
     model, eps = oracle.expanded(name), 1e-5
     prompts, graph = mixed_task(model).prompts(model), ComputationalGraph.of(model)
     edges = ["input->a0.h1<q>", "input->a0.h2<k>", "a0.h3->a1.h0<v>", "m1->a2.h1<k>", "m0->m2", "a1.h1->logits"]
-    up, down = (oracle.edge_patched(model, prompts, edges, amount=amount) for amount in (-eps, eps))
-    slopes = torch.stack([(up[edge] - down[edge]).mean() / (2 * eps) for edge in edges])
+    delta = oracle.differences(model, prompts)
+    cases = [(edge, sign * eps * delta[edge.split("->")[0]]) for sign in (-1, 1) for edge in edges]
+    up, down = oracle.edges_moved(model, prompts, cases).mean(1).chunk(2)
+    slopes = (up - down) / (2 * eps)
     ours = scores(name, "eap")
     chosen = torch.stack([ours[graph.edge_index(edge)] for edge in edges])
     assert chosen.abs().max() > 1e-4
@@ -271,12 +272,8 @@ def test_a_groups_score_is_the_sum_over_its_query_heads(name, method):
     "settings",
     [
         {"batch_size": 1},
-        {"batch_size": 2},
-        {"batch_size": 3},
-        {"checkpointed": True},
-        {"checkpointed": False},
-        {"checkpointed": True, "batch_size": 2},
-        {"memory": 1 << 20, "batch_size": 3},
+        {"batch_size": 2, "checkpointed": True},
+        {"batch_size": 3, "memory": 1 << 20, "checkpointed": False},
         {"memory": 1 << 20, "checkpointed": True},
     ],
     ids=str,
@@ -382,11 +379,10 @@ def test_a_single_prompt_that_does_not_fit_is_a_sentence():
 @pytest.mark.parametrize("method", ["eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "exact"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_gives_finite_float32_scores_close_to_float32(method, dtype):
-    module = tiny_module("llama", dtype)
     task = tiny_task(oracle.model_of("llama"), n=4)
     sample = {"sample": 60} if method == "exact" else {}
-    half = scores("", method, task, load_model(module), **sample)
-    single = scores("", method, task, load_model(tiny_module("llama", dtype).float()), **sample)
+    half = scores("", method, task, half_precision(dtype), **sample)
+    single = scores("", method, task, half_precision(dtype, widened=True), **sample)
     assert half.dtype == single.dtype == torch.float32
     assert half.isfinite().all()
     assert float(torch.corrcoef(torch.stack((half.flatten(), single.flatten())))[0, 1]) > 0.95
@@ -499,6 +495,14 @@ def test_an_objective_of_ones_own_equals_the_built_in():
 # ---- helpers
 
 
+@functools.cache
+def half_precision(dtype, widened=False):
+    """A tiny Llama in half precision, or the same weights in float32."""
+    module = tiny_module("llama", dtype)
+    return load_model(module.float() if widened else module)
+
+
+@functools.cache
 def nearly_corrupted(name):
     """A model in which token t + 26 is embedded almost as token t is."""
     model = tiny(name)

@@ -8,12 +8,11 @@ import oracle
 import pytest
 import torch
 from oracle import MODELS, TOLERANCE, error, mixed_task
-from oracle import one_thread as one_thread
 from tiny import tiny_module
 
 from interp import ComputationalGraph, load_model
-from interp.anatomy import Anatomy
 from interp.errors import InputError
+from interp.inspection import anatomy_of
 from interp.kernels.ablation import ABLATIONS, Ablator
 from interp.kernels.evaluate import circuit_values
 from interp.kernels.reach import live_edges
@@ -21,8 +20,8 @@ from interp.objectives import get_objective
 
 
 def ours(model, masks, ablation="patch", task=None, kv="head", objective="logit-difference", **settings):
-    anatomy, task = Anatomy.of(model), task or mixed_task(model)
-    graph, prompts = anatomy.graph(kv), task.prompts(model)
+    anatomy, task = anatomy_of(model), task or mixed_task(model)
+    graph, prompts = ComputationalGraph.of_anatomy(anatomy, kv), task.prompts(model)
     ablator = Ablator.of(anatomy, ablation, prompts, settings.get("batch_size"))
     return circuit_values(anatomy, graph, prompts, masks, ablator, get_objective(objective), **settings)
 

@@ -11,7 +11,7 @@ from tiny import tiny, tiny_task
 from circuits import Circuit, find_circuit
 from circuits import find as module
 from interp.errors import InputError
-from interp.kernels.forward import answer_logits
+from interp.kernels.answers import answer_logits
 from interp.selection import ladder, prune
 from interp.tasks.task import Task
 from metrics import evaluate

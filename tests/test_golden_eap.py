@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracle import one_thread as one_thread
 
 from attribution import attribute
 from interp import ComputationalGraph, Task
-from interp.anatomy import Anatomy
+from interp.inspection import anatomy_of
 from interp.kernels.ablation import Ablator
 from interp.kernels.evaluate import circuit_values
 from interp.objectives import get_objective
@@ -59,7 +58,7 @@ def test_objectives_of_all_ten_circuits_are_the_references_to_a_thousandth(smoll
     assert len(sizes) == 10
     masks = torch.stack([tensors[f"circuit_{size}_mask"] for size in sizes])
     expected = torch.stack([tensors[f"circuit_{size}_objective"] for size in sizes])
-    anatomy, prompts = Anatomy.of(smollm2), task.prompts(smollm2)
+    anatomy, prompts = anatomy_of(smollm2), task.prompts(smollm2)
     graph = ComputationalGraph.of(smollm2)
     ablator = Ablator.of(anatomy, "patch", prompts)
     values = circuit_values(anatomy, graph, prompts, masks, ablator, get_objective("logit-difference"))

@@ -5,7 +5,6 @@ import pickle
 import oracle
 import pytest
 import torch
-from oracle import one_thread as one_thread
 
 from interp import ComputationalGraph
 from interp.errors import InputError

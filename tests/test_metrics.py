@@ -15,11 +15,11 @@ import torch
 from tiny import tiny, tiny_task
 
 import metrics
-from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
+from interp.inspection import anatomy_of
+from interp.kernels.answers import answer_logits
 from interp.kernels.evaluate import CircuitValues
-from interp.kernels.forward import answer_logits
 from interp.objectives import get_objective
 from interp.selection import LADDER_FRACTIONS, ladder, top_n
 from interp.tasks.task import Task
@@ -41,7 +41,7 @@ def task(model: Any) -> Task:
 
 @pytest.fixture(scope="module")
 def graph(model: Any) -> ComputationalGraph:
-    return Anatomy.of(model).graph("head")
+    return ComputationalGraph.of_anatomy(anatomy_of(model), "head")
 
 
 @pytest.fixture(scope="module")
@@ -217,11 +217,13 @@ def test_objective_overrides_the_tasks_own(model: Any, task: Task, graph: Comput
 
 
 def test_masks_per_key_value_group(model: Any, task: Task) -> None:
-    grouped = Anatomy.of(model).graph("group")
+    grouped = ComputationalGraph.of_anatomy(anatomy_of(model), "group")
     mask = random_circuit(grouped, 60, 0)
     assert evaluate(model, task, mask).shape == (6,)
     full = evaluate(model, task, grouped.edge_mask)
-    torch.testing.assert_close(full, evaluate(model, task, Anatomy.of(model).graph("head").edge_mask))
+    torch.testing.assert_close(
+        full, evaluate(model, task, ComputationalGraph.of_anatomy(anatomy_of(model), "head").edge_mask)
+    )
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def check(monkeypatch: pytest.MonkeyPatch, clean: list[float], corrupted: list[f
         logits[:, 3] = torch.tensor(clean if (tokens[:, 1] == 1).all() else corrupted)
         return logits
 
-    monkeypatch.setattr("interp.kernels.forward.answer_logits", answer_logits)
+    monkeypatch.setattr("interp.tasks.check.answer_logits", answer_logits)
     return task.check(MODEL)
 
 

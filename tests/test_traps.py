@@ -12,13 +12,12 @@ import oracle
 import pytest
 import torch
 from oracle import TOLERANCE, error, mixed_task
-from oracle import one_thread as one_thread
 from tiny import tiny
 
 from attribution import Scores, attribute, methods
 from interp import ComputationalGraph, Task
-from interp.anatomy import Anatomy
 from interp.errors import InputError
+from interp.inspection import anatomy_of
 from interp.kernels.ablation import ABLATIONS, Ablator
 from interp.kernels.batching import make_batches
 from interp.objectives import get_objective
@@ -42,7 +41,7 @@ def scored(model, task, method, **settings):
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2"])
 def test_trap_1_means_are_per_source_over_all_real_positions(name, ablation, batch_size):
     model = oracle.model_of(name)
-    anatomy, prompts = Anatomy.of(model), mixed_task(model).prompts(model)
+    anatomy, prompts = anatomy_of(model), mixed_task(model).prompts(model)
     ablator = Ablator.of(anatomy, ablation, prompts, batch_size)
     expected = oracle.ablated_outputs(model, prompts, ablation)
     (batch,) = make_batches(prompts, 3, anatomy.device, skip_prefix=False)
@@ -67,7 +66,7 @@ def test_trap_1_means_are_per_source_over_all_real_positions(name, ablation, bat
 def test_trap_1_padding_is_in_no_mean():
     # the same prompts beside a longer one: what is padding then must not count
     model = oracle.model_of("gpt2")
-    anatomy = Anatomy.of(model)
+    anatomy = anatomy_of(model)
     prompts = mixed_task(model).prompts(model)
     short = prompts.select([1])
     by_hand = torch.stack([oracle.source_outputs(model, short.clean)["m1"][0].sum(0)])
@@ -208,9 +207,8 @@ def test_trap_7_every_engine_gives_an_edge_that_helps_a_positive_score(name, abl
     model = oracle.model_of(name)
     prompts, graph = mixed_task(model).prompts(model), ComputationalGraph.of(model)
     edges = [f"{source}->logits" for source in graph.sources]
-    clean = oracle.logit_difference(model(prompts.clean), prompts).mean()
-    patched = oracle.edge_patched(model, prompts, edges, ablation)
-    falls = {edge: float(clean - patched[edge].mean()) for edge in edges}
+    effects = oracle.edge_effects(model, prompts, edges, [ablation])[0]
+    falls = dict(zip(edges, effects.tolist(), strict=True))
     helpful, harmful = max(falls, key=falls.__getitem__), min(falls, key=falls.__getitem__)
     assert falls[helpful] > 0.05 > -0.05 > falls[harmful]
     for row in methods().query("level == 'edge'").to_dict("records"):
@@ -226,8 +224,7 @@ def test_trap_7_so_do_the_engines_for_nodes(method, ablation):
     # the last MLP is read by the logits alone: as a node it is what it is as an edge
     model = oracle.model_of("gpt2")
     prompts, graph = mixed_task(model).prompts(model), ComputationalGraph.of(model)
-    clean = oracle.logit_difference(model(prompts.clean), prompts).mean()
-    falls = float(clean - oracle.edge_patched(model, prompts, ["m2->logits"], ablation)["m2->logits"].mean())
+    falls = float(oracle.edge_effects(model, prompts, ["m2->logits"], [ablation]))
     value = attribute(model, mixed_task(model), method, ablation=ablation, quiet=True).values[-1]
     assert graph.sources[-1] == "m2"
     assert abs(falls) > 0.03
@@ -263,7 +260,7 @@ def interrupted(logits, prompts, clean):
 @pytest.mark.parametrize("how", ["done", "failed", "interrupted"])
 @pytest.mark.parametrize("method", [*METHODS, *NODE_METHODS])
 def test_trap_9_attribute_leaves_the_model_as_it_was(method, how):
-    model, other = tiny("llama"), oracle.model_of("gemma2")
+    model, other = oracle.model_of("llama"), oracle.model_of("gemma2")
     task = mixed_task(model)
     tokens = task.prompts(model).clean
     expected = model(tokens), other(tokens)

@@ -154,8 +154,8 @@ def run_batches(batches: Iterator[Batch], work: Callable[[Batch], None]) -> None
             current = waiting.pop()
             try:
                 work(current)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
                     raise
                 if len(current) == 1:
                     raise InputError(
@@ -165,9 +165,7 @@ def run_batches(batches: Iterator[Batch], work: Callable[[Batch], None]) -> None
                 waiting += reversed(current.halves())
             else:
                 continue
-            gc.collect()  # outside the handler: the exception holds the failed run's tensors
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_memory()  # outside the handler: the exception holds the failed run's tensors
 
 
 def refuse_nan(values: Float[Tensor, "... batch"], objective: str, batch: Batch) -> None:
@@ -181,5 +179,13 @@ def refuse_nan(values: Float[Tensor, "... batch"], objective: str, batch: Batch)
         )
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether an exception says that memory ran out, on a CPU or a GPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def free_memory() -> None:
+    """Give back what a failed run held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -6,7 +6,7 @@ that they start from and in the recorder that listens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -207,29 +207,11 @@ def prepare(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], start: int) -> F
 
 
 @torch.no_grad()
-def answer_logits(
-    model: Any, tokens: Int[Tensor, "n pos"], lengths: Int[Tensor, " n"], batch_size: int | None = None
+def answer_logits_of(
+    anatomy: Anatomy, tokens: Int[Tensor, "n pos"], lengths: Int[Tensor, " n"]
 ) -> Float[Tensor, "n d_vocab"]:
-    """Logits at the last real position of right-padded prompts, in batches; on the CPU.
-
-    `model` is what `load_model` returns. Cost: one forward pass, unembedding one position a prompt.
-    """
-    anatomy = Anatomy.of(model)
-    parts = [
-        answer_logits_of(anatomy, tokens[rows], lengths[rows]).cpu()
-        for rows in _chunks(len(tokens), batch_size or max(1, 4096 // tokens.shape[1]))
-    ]
-    return torch.cat(parts)
-
-
-def answer_logits_of(anatomy: Anatomy, tokens: Tensor, lengths: Tensor) -> Float[Tensor, "n d_vocab"]:
-    """`answer_logits` of one batch, on the model's device."""
+    """Logits at the last real position of right-padded prompts, in one pass, on the model's device."""
     tokens, lengths = tokens.to(anatomy.device), lengths.to(anatomy.device)
     frame = prepare(anatomy, tokens, 0)
     x = run_blocks(frame, anatomy.embed(tokens, frame.positions))
     return unembed(anatomy, last_rows(x, frame, lengths))
-
-
-def _chunks(n: int, size: int) -> Iterator[slice]:
-    for first in range(0, n, size):
-        yield slice(first, min(n, first + size))

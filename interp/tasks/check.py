@@ -13,6 +13,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.kernels.answers import answer_logits
 from interp.objectives import get_objective
 
 if TYPE_CHECKING:
@@ -81,8 +82,6 @@ def check_task(task: Task, model: Any) -> TaskCheck:
     lie clearly (one-sided paired t-test at 5 %) above that on corrupted ones. Raises `InputError` if the
     objective is not a finite number.
     """
-    from interp.kernels.forward import answer_logits  # kernels take Prompts: a late import breaks the circle
-
     prompts, objective, accuracy = task.prompts(model), get_objective(task.objective), get_objective("accuracy")
     with torch.no_grad():
         clean_logits = answer_logits(model, prompts.clean, prompts.lengths)

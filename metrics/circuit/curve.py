@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
+from interp.inspection import anatomy_of
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
 from interp.selection import LADDER_FRACTIONS, greedy, ladder, top_n
@@ -191,7 +191,7 @@ def faithfulness_curve(
     values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
     if not isinstance(values, Tensor):
         raise InputError(f"scores must be a tensor [source, target] or have such .values; got {type(scores).__name__}")
-    graph = graph_of_mask(Anatomy.of(model), values)
+    graph = graph_of_mask(anatomy_of(model), values)
     chosen = ladder_masks(values, graph, selection, absolute)
     edges = [int(mask.sum()) for mask in chosen]
     others = [random_circuit(graph, n, seed + i) for n in edges for i in range(random)]

@@ -13,6 +13,7 @@ from torch import Tensor
 from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.graph import KV, ComputationalGraph
+from interp.inspection import anatomy_of
 from interp.kernels.ablation import Ablator
 from interp.kernels.evaluate import CircuitValues, circuit_values
 from interp.objectives import Objective, get_objective
@@ -71,7 +72,7 @@ def measure(
     quiet: bool = False,
 ) -> CircuitValues:
     """Objectives of the clean model, of the empty circuit, and of each circuit in a stack of masks."""
-    anatomy = Anatomy.of(model)
+    anatomy = anatomy_of(model)
     graph = graph_of_mask(anatomy, masks)
     masks = torch.stack([graph.check_mask(one) for one in masks])
     prompts = task.prompts(model)
@@ -86,7 +87,7 @@ def measure(
 def graph_of_mask(anatomy: Anatomy, mask: Tensor) -> ComputationalGraph:
     """The graph, per query head or per key-value head, that a mask or score of this shape belongs to."""
     kinds: tuple[KV, ...] = ("head", "group")
-    graphs = [anatomy.graph(kv) for kv in kinds]
+    graphs = [ComputationalGraph.of_anatomy(anatomy, kv) for kv in kinds]
     for graph in graphs:
         if tuple(mask.shape[-2:]) == graph.shape:
             return graph
