@@ -12,7 +12,7 @@ from oracle import MODELS, TOLERANCE, error, mixed_task
 from safetensors.torch import save_file
 from tiny import tiny
 
-from attribution import attribute
+from attribution import attribute, patching
 from interp import ComputationalGraph
 from interp.errors import InputError
 from interp.inspection import anatomy_of
@@ -362,3 +362,58 @@ def test_a_resume_file_in_a_missing_folder_is_refused_before_any_work(tmp_path):
 
     with pytest.raises(InputError, match=r"resume=.*folder"):
         exact("gpt2", objective=never, resume=tmp_path / "missing" / "partial")
+
+
+def test_patched_copies_that_do_not_fit_are_halved_and_nothing_is_lost(monkeypatch):
+    expected = exact("llama", edges=None)
+    seen, unembed = [], patching.unembed
+
+    def narrow(anatomy, x):
+        seen.append(len(x))
+        if len(x) > 6:
+            raise torch.OutOfMemoryError("pretended")
+        return unembed(anatomy, x)
+
+    monkeypatch.setattr(patching, "unembed", narrow)
+    assert error(exact("llama", edges=None), expected) < TOLERANCE
+    assert max(seen) > 6
+
+
+@pytest.mark.parametrize("edges", [[], torch.zeros(16, 40, dtype=torch.bool)], ids=["names", "mask"])
+def test_no_edges_to_patch_are_refused(edges):
+    with pytest.raises(InputError, match="edges names no edge"):
+        exact("gpt2", edges=edges)
+
+
+def test_half_an_edge_cannot_be_sampled():
+    with pytest.raises(InputError, match=r"sample=2\.5 must be between 1 and"):
+        exact("gpt2", edges=None, sample=2.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps=0 must be"),
+        ({"quadrature": "mine"}, "quadrature='mine' is unknown"),
+        ({"credit": "x"}, "credit='x'"),
+    ],
+    ids=["steps", "quadrature", "credit"],
+)
+def test_settings_are_checked_even_where_a_method_has_no_use_for_them(settings, message):
+    model = oracle.model_of("gpt2")
+    with pytest.raises(InputError, match=message):
+        attribute(model, mixed_task(model), "eap", quiet=True, **settings)
+
+
+def test_scores_do_not_depend_on_inference_mode():
+    model = oracle.model_of("llama")
+    task = mixed_task(model)
+    expected = attribute(model, task, "eap-ig", quiet=True).values
+    with torch.inference_mode():
+        inside = attribute(model, task, "eap-ig", quiet=True).values
+    assert error(inside, expected) < TOLERANCE
+
+
+def test_opt_with_a_projected_embedding_is_refused_for_what_it_is():
+    with pytest.raises(InputError, match="word_embed_proj_dim"):
+        ComputationalGraph.of(tiny("opt", word_embed_proj_dim=8))
