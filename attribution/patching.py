@@ -89,7 +89,9 @@ class Patcher:
         sources = self.clean.trace.sources
         delta: Sources = sources.minus(ablator.sources(batch, self.frame, rows))
         everything = slice(0, len(graph.sources))
-        self.delta = expand_sources(anatomy, graph, delta, slice(None), everything).unflatten(1, embedding.shape[:2])
+        expanded = delta.embedding.new_empty(len(graph.sources), *delta.embedding.shape)
+        expand_sources(anatomy, graph, delta, slice(0, len(rows)), everything, expanded)
+        self.delta = expanded.unflatten(1, embedding.shape[:2])
         self.clean_value = self._value(self.clean.logits)
 
     def _run_clean(self, embedding: Residual, rows: Tensor) -> _Clean:

@@ -68,11 +68,13 @@ def _error(ours: Tensor, theirs: Tensor) -> float:
 
 def refuse_hooks(model: Any) -> None:
     """Refuse a bridge that carries hooks: circuits run the weights themselves, so hooks would be ignored."""
-    for name, point in model.hook_dict.items():
-        for handle in (*point.fwd_hooks, *point.bwd_hooks):
+    from transformer_lens.hook_points import HookPoint
+
+    for point in model.modules():  # `model.hook_dict` is rebuilt at every access, which takes a tenth of a second
+        for handle in (*point.fwd_hooks, *point.bwd_hooks) if isinstance(point, HookPoint) else ():
             # the bridge wires some architectures (OPT) with permanent hooks of its own
             if not getattr(handle.user_hook, "__module__", "").startswith("transformer_lens."):
                 raise InputError(
-                    f"model carries a hook at {name}, which a circuit would silently ignore; "
+                    f"model carries a hook at {point.name}, which a circuit would silently ignore; "
                     "take it off with model.reset_hooks(), or edit the weights instead"
                 )

@@ -53,7 +53,7 @@ class CircuitRunner:
         self.at_attention, self.at_mlp = [], []
         for layer, block in enumerate(anatomy.blocks):
             self.at_attention.append(total)
-            heads = working(corrupted.heads[layer]).flatten(1) @ anatomy.head_weights(layer).flatten(0, 1)
+            heads = torch.einsum("rhk,hkd->rd", working(corrupted.heads[layer]), anatomy.head_weights(layer))
             middle = total + heads if block.o.bias is None else total + heads + working(block.o.bias)
             self.at_mlp.append(total if block.parallel else middle)
             total = middle + working(corrupted.mlps[layer])

@@ -38,37 +38,58 @@ def contract(
     if n_rows == 0:
         return scores
     only = only or slice(0, len(graph.sources))
-    per_row = (only.stop - only.start) * d_model * delta.embedding.element_size()
-    step = max(1, min(n_rows, CHUNK_BYTES // per_row))
-    readers = [port_weights(anatomy, graph, layer) for layer in range(anatomy.n_layers)]
+    count = only.stop - only.start
+    step = max(1, min(n_rows, CHUNK_BYTES // (count * d_model * delta.embedding.element_size())))
+    # one buffer for all chunks: fresh pages would cost as much time as the products
+    buffer = delta.embedding.new_empty(count * step * d_model)
     for first in range(0, n_rows, step):
-        rows = slice(first, first + step)
-        expanded = expand_sources(anatomy, graph, delta, rows, only).flatten(1)
-        for layer in range(anatomy.n_layers):
-            seen = min(graph.sources_before_attention(layer), only.stop)
-            if seen > only.start:
-                reads = expand_ports(anatomy, readers[layer], gradients, layer, rows).flatten(1)
-                targets = graph.attention_targets(layer)
-                scores[only.start : seen, targets] += expanded[: seen - only.start] @ reads.T
-        assert gradients.logits is not None
-        others = torch.stack([g[rows].flatten() for g in (*gradients.mlps, gradients.logits)])
-        columns = [*(graph.mlp_target(layer) for layer in range(anatomy.n_layers)), graph.shape[1] - 1]
-        scores[only, columns] += expanded @ others.T
+        rows = slice(first, min(n_rows, first + step))
+        shape = count, rows.stop - rows.start, d_model
+        expanded = buffer[: count * shape[1] * d_model].view(shape)
+        expand_sources(anatomy, graph, delta, rows, only, expanded)
+        _add_chunk(anatomy, graph, expanded.flatten(1), gradients, rows, only, scores)
     return scores * graph.edge_mask.to(scores.device)
 
 
+def _add_chunk(
+    anatomy: Anatomy,
+    graph: ComputationalGraph,
+    expanded: Float[Tensor, "source row*d_model"],
+    gradients: TargetGradients,
+    rows: slice,
+    only: slice,
+    scores: Float[Tensor, "all_sources target"],
+) -> None:
+    """Add the products of some rows' differences with the gradients at all targets."""
+    for layer in range(anatomy.n_layers):
+        seen = min(graph.sources_before_attention(layer), only.stop)
+        if seen > only.start:
+            reads = expand_ports(anatomy, graph, gradients, layer, rows).flatten(1)
+            scores[only.start : seen, graph.attention_targets(layer)] += expanded[: seen - only.start] @ reads.T
+    assert gradients.logits is not None
+    others = torch.stack([g[rows].flatten() for g in (*gradients.mlps, gradients.logits)])
+    columns = [*(graph.mlp_target(layer) for layer in range(anatomy.n_layers)), graph.shape[1] - 1]
+    scores[only, columns] += expanded @ others.T
+
+
 def expand_sources(
-    anatomy: Anatomy, graph: ComputationalGraph, delta: Sources, rows: slice, only: slice
-) -> Float[Tensor, "source row d_model"]:
-    """Differences of the sources `only` in residual space at some rows."""
-    parts = [delta.embedding[rows][None]] if only.start == 0 else []
+    anatomy: Anatomy,
+    graph: ComputationalGraph,
+    delta: Sources,
+    rows: slice,
+    only: slice,
+    out: Float[Tensor, "source row d_model"],
+) -> None:
+    """Write the differences of the sources `only` in residual space at some rows into `out`."""
+    if only.start == 0:
+        out[0] = delta.embedding[rows]
     for layer in range(anatomy.n_layers):
         heads, mlp = graph.head_sources(layer), graph.mlp_source(layer)
-        if only.start < heads.stop and heads.start < only.stop:
-            parts.append(expand_heads(delta.heads[layer][rows], anatomy.head_weights(layer)))
+        if only.start <= heads.start and heads.stop <= only.stop:
+            into = out[heads.start - only.start : heads.stop - only.start]
+            torch.bmm(delta.heads[layer][rows].transpose(0, 1), anatomy.head_weights(layer), out=into)
         if only.start <= mlp < only.stop:
-            parts.append(delta.mlps[layer][rows][None])
-    return torch.cat(parts)
+            out[mlp - only.start] = delta.mlps[layer][rows]
 
 
 def expand_heads(
@@ -78,27 +99,24 @@ def expand_heads(
     return torch.bmm(z.transpose(0, 1).to(weights.dtype), weights)
 
 
-def port_weights(anatomy: Anatomy, graph: ComputationalGraph, layer: int) -> Float[Tensor, "port d_head d_model"]:
-    """W_Q, W_K and W_V per q, k and v target of a layer, the norm's gain folded in."""
-    block = anatomy.blocks[layer]
-    q, k, v = (working(a.weight).unflatten(0, (-1, anatomy.d_head)) for a in (block.q, block.k, block.v))
-    if graph.n_ports != len(k):
-        groups = anatomy.kv_of_head()
-        k, v = k[groups], v[groups]
-    weights, gain = torch.cat((q, k, v)), block.attention_norm.gain
-    return weights if gain is None else weights * working(gain)
-
-
 def expand_ports(
-    anatomy: Anatomy,
-    weights: Float[Tensor, "port d_head d_model"],
-    gradients: TargetGradients,
-    layer: int,
-    rows: slice,
+    anatomy: Anatomy, graph: ComputationalGraph, gradients: TargetGradients, layer: int, rows: slice
 ) -> Float[Tensor, "port row d_model"]:
     """Gradients of a layer's q, k and v targets carried back to the input of the attention norm."""
-    reads = torch.bmm(gradients.ports[layer][rows].transpose(0, 1), weights)
-    if anatomy.blocks[layer].attention_norm.kind == "layer":
+    block = anatomy.blocks[layer]
+    ports = gradients.ports[layer][rows].transpose(0, 1)  # [port row d_head]
+    reads = ports.new_empty(*ports.shape[:2], anatomy.d_model)
+    first = 0
+    for affine, count in ((block.q, graph.n_heads), (block.k, graph.n_ports), (block.v, graph.n_ports)):
+        where = slice(first, first + count)
+        weight = working(affine.weight).unflatten(0, (-1, anatomy.d_head))
+        # heads that share a key-value head share its weight: their rows go through it together
+        grouped = ports[where].reshape(len(weight), -1, anatomy.d_head)
+        torch.bmm(grouped, weight, out=reads[where].view(len(weight), -1, anatomy.d_model))
+        first = where.stop
+    if block.attention_norm.gain is not None:
+        reads *= working(block.attention_norm.gain)
+    if block.attention_norm.kind == "layer":
         reads -= reads.mean(-1, keepdim=True)
     for inner, inputs in zip(gradients.inner[layer], gradients.inputs[layer], strict=True):
         # rank one per row and point: [row port point] @ [row point d_model]
