@@ -13,7 +13,6 @@ import numpy as np
 
 from interp.errors import InputError, choose
 
-Quadrature = Literal["left", "right", "midpoint", "gauss-legendre"]
 QUADRATURES = ("left", "right", "midpoint", "gauss-legendre")
 Credit = Literal["all", "own"]
 CREDITS = ("all", "own")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import html
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -17,6 +16,7 @@ import pydantic
 from torch import Tensor
 
 from attribution.scores import Scores, edge_frame, json_copy, validated
+from circuits.plain import plain
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 
@@ -71,7 +71,7 @@ class Report:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            object.__setattr__(self, item.name, _plain(getattr(self, item.name)))
+            object.__setattr__(self, item.name, plain(getattr(self, item.name)))
         for name in ("interval", "random_interval"):
             ends = getattr(self, name)
             object.__setattr__(self, name, tuple(ends) if ends is not None and None not in ends else None)
@@ -319,14 +319,3 @@ def node_layer(name: str, graph: ComputationalGraph) -> int:
 def _with_interval(value: float, interval: Interval | None) -> str:
     text = f"{value:z.3f}"
     return text if interval is None else f"{text}, 95 % interval {interval[0]:z.3f} to {interval[1]:z.3f}"
-
-
-def _plain(value: Any) -> Any:
-    """Arrays, tensors and their scalars as lists and numbers; NaN and infinity as None."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from circuits.plain import plain
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console, RenderableType
@@ -104,17 +106,7 @@ def print_json(data: Any) -> None:
 
 def as_json(data: Any) -> str:
     """JSON text; NaN and infinity become null, arrays and tuples lists."""
-    return json.dumps(_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(plain(data), indent=1, allow_nan=False, ensure_ascii=False)
 
 
 def console() -> Console:
