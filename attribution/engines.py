@@ -16,7 +16,8 @@ from attribution.exact import exact_scores
 from attribution.gradients import GradientScorer
 from attribution.methods import METHODS, Method
 from attribution.paths import CREDITS, Path, activation_path, check_rule, clean_corrupted_path, clean_path, input_path
-from attribution.scores import Scores
+from attribution.rules.sets import RuleSet, rule_set
+from attribution.scores import Level, Scores
 from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
 from interp.graph import KV, ComputationalGraph
@@ -54,6 +55,8 @@ def attribute(
     task: Task,
     method: str = "eap-ig",
     *,
+    level: Level | None = None,
+    rules: str | RuleSet | None = None,
     steps: int = 5,
     quadrature: str | None = None,
     credit: str = "all",
@@ -77,8 +80,12 @@ def attribute(
     Args:
         model: what `interp.load_model` returns.
         task: the behaviour, with clean and corrupted prompts.
-        method: `eap`, `eap-ig`, `eap-ig-activations`, `clean-corrupted`, `exact`; for nodes
-            `attribution-patching`, `activation-patching`.
+        method: `eap`, `eap-ig`, `eap-ig-activations`, `clean-corrupted`, `relp`, `gim`, `attnlrp`, `cp-lrp`,
+            `exact`; for nodes `attribution-patching`, `activation-patching`.
+        level: `edge` or `node`; None: the method's own. Every gradient method has both; a node's score is the sum
+            over its edges.
+        rules: backward rules for a gradient method that has none of its own, by name or as a `RuleSet`
+            (`attribution.rules`): `eap-ig` with `rules="relp"` takes RelP's coefficients along the path.
         steps: points on the path of integrated gradients.
         quadrature: `left`, `right`, `midpoint` or `gauss-legendre`; None is what the authors' code does: `left`
             for `eap-ig` (it visits the corrupted end), `right` for `eap-ig-activations` (the clean end).
@@ -108,10 +115,12 @@ def attribute(
     chosen.check_ablation(ablation)
     if chosen.path is not None and (resume is not None or edges is not None or sample is not None):
         raise InputError(f"edges, sample and resume are for patching methods; method={method!r} is quick: drop them")
-    if chosen.level == "node" and (edges is not None or sample is not None):
+    if chosen.level == "node" and chosen.path is None and (edges is not None or sample is not None):
         raise InputError(f"edges and sample choose edges, but method={method!r} scores nodes: drop them")
+    chosen_level = _checked_level(chosen, level)
     settings = Settings(steps, quadrature, credit)
     anatomy = anatomy_of(model)
+    backward = _checked_rules(chosen, rules, anatomy)
     graph, prompts = ComputationalGraph.of_anatomy(anatomy, kv), task.prompts(model)
     goal = get_objective(objective if objective is not None else task.objective)
     started = time.perf_counter()
@@ -129,12 +138,13 @@ def attribute(
             memory=memory,
         )
         with progress(f"scoring edges ({method})", len(prompts), quiet) as bar:
-            scorer = GradientScorer(anatomy, graph, goal, path, ablator, planned)
+            scorer = GradientScorer(anatomy, graph, goal, path, ablator, planned, backward)
             with torch.inference_mode(False):
                 values = scorer.scores(prompts, bar.advance)
         # what a node does is the sum of what its edges do: the gradient at its output is that of all its readers
-        values = values.sum(1) if chosen.level == "node" else values
+        values = values.sum(1) if chosen_level == "node" else values
         recorded |= asdict(settings) if chosen.path in ("inputs", "activations") else {}
+        recorded |= {"rules": backward.to_dict()} if backward.rules else {}
     else:
         mask = None if chosen.level == "node" else _chosen_edges(graph, edges, sample, seed)
         recorded |= {} if mask is None else {"n_edges_patched": int(mask.sum())}
@@ -156,7 +166,7 @@ def attribute(
         values=values,
         graph=graph,
         method=method,
-        level=chosen.level,
+        level=chosen_level,
         ablation=ablation,
         settings=recorded,
         task=task.to_dict(),
@@ -165,6 +175,25 @@ def attribute(
         seconds=time.perf_counter() - started,
         n_prompts=len(prompts),
     )
+
+
+def _checked_level(method: Method, level: Level | None) -> Level:
+    if level is None:
+        return method.level
+    choose("level", level, ("edge", "node"))
+    if method.path is None and level != method.level:
+        other = "activation-patching" if level == "node" else "exact"
+        raise InputError(f"method={method.name!r} patches {method.level}s; for level={level!r} use method={other!r}")
+    return level
+
+
+def _checked_rules(method: Method, rules: str | RuleSet | None, anatomy: Anatomy) -> RuleSet:
+    """The rules of a run: the method's own, or those given for a method that has none."""
+    if rules is not None and method.path is None:
+        raise InputError(f"rules change gradients, of which method={method.name!r} takes none; drop them")
+    if rules is not None and method.rules != "gradient":
+        raise InputError(f"method={method.name!r} is a rule set of its own; for others use method='eap' with rules=")
+    return rule_set(method.rules if rules is None else rules).for_anatomy(anatomy)
 
 
 def _checked_path(method: Method, settings: Settings, anatomy: Anatomy, objective: Objective) -> Path:

@@ -48,7 +48,7 @@ def exact_scores(
     `resume` names a file that holds what is done so far: an interrupted run that is started again with the same
     file goes on where it stopped. `advance` is called with the number of edges (nodes) x prompts done.
     """
-    size, stacked = _sizes(anatomy, graph, prompts, batch_size, memory)
+    size, stacked = patching_sizes(anatomy, graph, prompts, batch_size, memory)
     batches = list(make_batches(prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix))
     n_targets = 1 if edges is None else graph.shape[1]
     whole = {**fingerprint, "size": size, "weights": anatomy.weights_digest()}
@@ -76,7 +76,7 @@ def _sources_of(edges: Tensor | None, target: int, n_sources: int) -> list[int]:
     return edges[:, target].nonzero()[:, 0].tolist()
 
 
-def _sizes(
+def patching_sizes(
     anatomy: Anatomy,
     graph: ComputationalGraph,
     prompts: Prompts,

@@ -2,14 +2,15 @@
 
     score(u, t) = mean over prompts of  sum over positions of (a_u clean - a_u corrupted) . dM/dx_t
 
-with dM/dx_t averaged over the points of a path (`attribution.paths`). Cost: one forward and one backward pass
+with dM/dx_t averaged over the points of a path (`attribution.paths`), as backward rules (`attribution.rules`) have
+it where some are given. Cost: one forward and one backward pass
 per point, and one forward pass each for the clean and the corrupted run where no point visits it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,7 @@ from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator, record_sources
+from interp.kernels.backward import PLAIN, Backward
 from interp.kernels.batching import Batch, Plan, make_batches, refuse_nan, run_batches
 from interp.kernels.capture import Rows, SourceRecorder, Sources, TargetGradients, TargetRecorder
 from interp.kernels.contract import contract, expand_heads
@@ -49,6 +51,7 @@ class GradientScorer:
     path: Path
     ablator: Ablator
     plan: Plan
+    backward: Backward = PLAIN
 
     def scores(
         self, prompts: Prompts, advance: Callable[[int], None] = lambda n: None
@@ -77,7 +80,7 @@ class _BatchScorer:
     def __init__(self, scorer: GradientScorer, batch: Batch) -> None:
         self.scorer, self.batch, self.anatomy = scorer, batch, scorer.anatomy
         with torch.no_grad():
-            self.frame: Frame = batch.frame(self.anatomy)
+            self.frame: Frame = replace(batch.frame(self.anatomy), backward=scorer.backward)
             self.rows: Rows = batch.rows()
             self.embedding = self._embed(batch.prompts.clean)
         self.clean: Sources | None = None
@@ -159,7 +162,7 @@ class _BatchScorer:
             x = run_blocks(self.frame, start, recorder, checkpointed=self.scorer.plan.checkpointed)
             recorder.final(x)
             recorder.open = False
-            logits = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths))
+            logits = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths), self.frame.backward)
             value = self._objective(logits.unflatten(0, (len(points), -1)))
             torch.autograd.grad(value, start)
         recorder.keep_endpoints()
@@ -194,7 +197,9 @@ class _PointRecorder(TargetRecorder):
         gradients: TargetGradients,
     ) -> None:
         dtype = torch.float64 if owner.anatomy.dtype == torch.float64 else torch.float32
-        super().__init__(owner.anatomy, owner.scorer.graph, owner.rows, weights.to(dtype), gradients)
+        super().__init__(
+            owner.anatomy, owner.scorer.graph, owner.rows, weights.to(dtype), gradients, owner.frame.backward
+        )
         self.owner, self.points = owner, points
         patch = owner.scorer.ablator.ablation == "patch"
         self.ends = {

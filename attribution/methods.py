@@ -7,6 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
+from attribution.rules.sets import RULE_SETS
 from interp.errors import InputError, choose
 from interp.kernels.ablation import ABLATIONS
 
@@ -22,6 +23,7 @@ class Method:
     paper: str
     ablations: tuple[str, ...] = ABLATIONS
     path: Literal["clean", "clean-corrupted", "inputs", "activations"] | None = None  # None: really patched
+    rules: str = "gradient"  # the rule set, by name (`attribution.rules`)
 
     def check_ablation(self, ablation: str) -> None:
         """Raise `InputError` if the ablation is unknown or has no meaning for this method."""
@@ -47,6 +49,10 @@ METHODS = {
             "clean-corrupted", "edge", "2", "2", "Hanna et al. 2024, arXiv:2403.17806", ("patch",),
             path="clean-corrupted",
         ),
+        *(
+            Method(name, "edge", "2", "1", RULE_SETS[name][2], path="clean", rules=name)
+            for name in ("relp", "gim", "attnlrp", "cp-lrp")
+        ),
         Method("exact", "edge", "E/2", "0", "Conmy et al. 2023, arXiv:2304.14997"),
         Method(
             "attribution-patching", "node", "2", "1", "Nanda 2023; Kramar et al. 2024, arXiv:2403.00745",
@@ -58,7 +64,9 @@ METHODS = {
 
 
 def methods() -> pd.DataFrame:
-    """The methods of `attribute`: name, level, forward and backward passes per prompt, ablations, paper.
+    """The methods of `attribute`: name, level, passes per prompt, backward rules, ablations, paper.
+
+    Gradient methods score edges and nodes (`level=`) and take other rule sets (`rules=`).
 
     >>> methods().query("level == 'node'")["method"].tolist()
     ['attribution-patching', 'activation-patching']
@@ -69,6 +77,7 @@ def methods() -> pd.DataFrame:
             "level": m.level,
             "forward passes": m.forwards,
             "backward passes": m.backwards,
+            "rules": m.rules if m.path else "",
             "ablations": ", ".join(m.ablations),
             "paper": m.paper,
         }

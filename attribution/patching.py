@@ -92,7 +92,7 @@ class Patcher:
         expanded = delta.embedding.new_empty(len(graph.sources), *delta.embedding.shape)
         expand_sources(anatomy, graph, delta, slice(0, len(rows)), everything, expanded)
         self.delta = expanded.unflatten(1, embedding.shape[:2])
-        self.clean_value = self._value(self.clean.logits)
+        self.clean_value = self._values(self.clean.logits)
 
     def _run_clean(self, embedding: Residual, rows: Tensor) -> _Clean:
         trace, entering, x = _Trace(embedding, rows), [], embedding
@@ -102,17 +102,17 @@ class Patcher:
         logits = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths))
         return _Clean(entering, trace, x, logits)
 
-    def _value(self, logits: Tensor) -> Float[Tensor, " copy"]:
-        """Objective summed over prompts, for each stacked copy of the batch."""
+    def _values(self, logits: Tensor) -> Float[Tensor, "copy prompt"]:
+        """Objective of each prompt, for each stacked copy of the batch."""
         copies = logits.unflatten(0, (-1, len(self.batch)))
         values = torch.stack([self.objective(one, self.batch.prompts, self.clean.logits) for one in copies])
         refuse_nan(values, self.objective.name, self.batch)
-        return values.double().sum(1)
+        return values.double()
 
     @torch.no_grad()
     def edges_into(self, target: int, sources: list[int]) -> Float[Tensor, " source"]:
         """Scores, summed over the batch's prompts, of edges from `sources` into one target."""
-        return self._scores(sources, functools.partial(self._run_edges, target))
+        return self._scores(sources, functools.partial(self._run_edges, target)).sum(1)
 
     @torch.no_grad()
     def nodes(self, sources: list[int]) -> Float[Tensor, " source"]:
@@ -122,17 +122,43 @@ class Patcher:
             by_place[self._place(source)].append(source)
         scores: dict[int, Tensor] = {}
         for place, group in by_place.items():
-            values = self._scores(group, functools.partial(self._run_nodes, place))
+            values = self._scores(group, functools.partial(self._run_nodes, place)).sum(1)
             scores.update(zip(group, values, strict=True))
         return torch.stack([scores[source] for source in sources])
 
-    def _scores(self, sources: list[int], run: Callable[[list[int]], Tensor]) -> Tensor:
-        """Scores of some sources, stacked as many at a time as memory allows."""
+    @torch.no_grad()
+    def components(self, kind: str, layer: int, positions: list[int]) -> Float[Tensor, "position prompt"]:
+        """Scores of corrupting a layer's `resid_pre`, `attn_out` or `mlp_out` at one position of the frame each."""
+        return self._scores(positions, functools.partial(self._run_components, kind, layer))
+
+    def component_delta(self, kind: str, layer: int) -> Residual:
+        """Clean less corrupted value of a layer's `resid_pre`, `attn_out` or `mlp_out`."""
+        if kind == "resid_pre":
+            return self.delta[: self.graph.sources_before_attention(layer)].sum(0)
+        if kind == "attn_out":
+            return self.delta[self.graph.head_sources(layer)].sum(0)
+        return self.delta[self.graph.mlp_source(layer)]
+
+    def _run_components(self, kind: str, layer: int, positions: list[int]) -> Tensor:
+        delta, entering = self.component_delta(kind, layer), self.clean.entering
+        change = delta.new_zeros(len(positions), *delta.shape)
+        for copy, position in enumerate(positions):
+            change[copy, :, position] = delta[:, position]
+        if kind == "attn_out":
+            x = self._copies(entering[layer], len(positions))
+            middle = (working(entering[layer] + self.clean.trace.added[layer]) - change).flatten(0, 1).to(x.dtype)
+            return self._finish(finish_block(self.frame, layer, x, middle, SILENT), layer + 1)
+        behind = [*entering, self.clean.final][layer + (kind == "mlp_out")]
+        changed = (working(behind) - change).flatten(0, 1).to(behind.dtype)
+        return self._finish(changed, layer + (kind == "mlp_out"))
+
+    def _scores(self, items: list[int], run: Callable[[list[int]], Tensor]) -> Float[Tensor, "item prompt"]:
+        """What the objective of each prompt loses in each run, stacked as many at a time as memory allows."""
         parts: list[Tensor] = []
         done = 0
-        while done < len(sources):
+        while done < len(items):
             try:
-                parts.append(self.clean_value - self._value(run(sources[done : done + self.stacked])))
+                parts.append(self.clean_value - self._values(run(items[done : done + self.stacked])))
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error) or self.stacked == 1:
                     raise

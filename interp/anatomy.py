@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from interp.kernels.backward import Backward
+
 
 def working(x: Tensor) -> Tensor:
     """Half-precision tensors as float32, others as they are: norms and sums are taken in this precision."""
@@ -98,7 +100,7 @@ class Block:
     rope: str  # which of the model's rotary tables this layer uses, if it has any
     attention_post_norm: Norm | None
     mlp_norm: Norm
-    mlp: Callable[[Tensor], Tensor]  # [batch, pos, d_model] -> same, from the normed input
+    mlp: Callable[[Tensor, Backward], Tensor]  # [batch, pos, d_model] -> same, from the normed input
     mlp_post_norm: Norm | None
     parallel: bool
 
@@ -119,7 +121,8 @@ class Anatomy:
     embed: Callable[[Int[Tensor, "batch pos"], Int[Tensor, " pos"]], Float[Tensor, "batch pos d_model"]]
     rotary: Rotary | None
     final_norm: Norm
-    unembed: Callable[[Float[Tensor, "... d_model"]], Float[Tensor, "... d_vocab"]]
+    unembed: Affine
+    cap: Callable[[Tensor], Tensor] | None  # the soft cap of the logits
     parameter: Callable[[], Tensor]  # any weight: tells device and dtype as they are now
 
     @property

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from interp.anatomy import Affine, Anatomy, Block, Norm, Rotary
 from interp.errors import InputError
+from interp.mlps import Dense, Gated, Mixture
 
 SUPPORTED = {
     "GPT2LMHeadModel": "GPT-2",
@@ -60,7 +61,8 @@ def read_anatomy(model: Any) -> Anatomy:
             embed=_read_embedding(model),
             rotary=_read_rotary(model, attention),
             final_norm=_read_norm(model.ln_final),
-            unembed=_read_unembedding(model, config),
+            unembed=_affine(model.unembed),
+            cap=_read_cap(config),
             parameter=lambda: blocks[0].q.weight,
         )
     except (AttributeError, KeyError, TypeError) as error:
@@ -168,21 +170,12 @@ def _activation(config: Any) -> Callable[[Tensor], Tensor]:
     raise AttributeError("the configuration names no activation function")
 
 
-def _read_mlp(block: Any, config: Any) -> Callable[[Tensor], Tensor]:
+def _read_mlp(block: Any, config: Any) -> Dense | Gated | Mixture:
     mlp = block.mlp
-    if not hasattr(mlp, "in"):  # a mixture of experts is one node: run the model's own module
-        own = _own(mlp)
-
-        def mixture(x: Tensor) -> Tensor:
-            out = own(x)
-            return out[0] if isinstance(out, tuple) else out
-
-        return mixture
+    if not hasattr(mlp, "in"):  # a mixture of experts is one node
+        return Mixture(_own(mlp))
     up, down, act = _affine(getattr(mlp, "in")), _affine(mlp.out), _activation(config)
-    if not hasattr(mlp, "gate"):
-        return lambda x: down(act(up(x)))
-    gate = _affine(mlp.gate)
-    return lambda x: down(act(gate(x)) * up(x))
+    return Gated(_affine(mlp.gate), up, down, act) if hasattr(mlp, "gate") else Dense(up, down, act)
 
 
 def _mlp_width(block: Any, config: Any) -> int:
@@ -205,12 +198,9 @@ def _read_embedding(model: Any) -> Callable[[Tensor, Tensor], Tensor]:
     return embed
 
 
-def _read_unembedding(model: Any, config: Any) -> Callable[[Tensor], Tensor]:
-    head = _affine(model.unembed)
+def _read_cap(config: Any) -> Callable[[Tensor], Tensor] | None:
     cap = getattr(config, "final_logit_softcapping", None)
-    if cap is None:
-        return head
-    return lambda x: torch.tanh(head(x) / cap) * cap
+    return None if cap is None else lambda logits: torch.tanh(logits / cap) * cap
 
 
 def _read_rotary(model: Any, attention: nn.Module) -> Rotary | None:

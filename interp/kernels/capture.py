@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.anatomy import Anatomy, Block, working
+from interp.anatomy import Affine, Anatomy, Block, working
 from interp.graph import ComputationalGraph
+from interp.kernels.backward import PLAIN, Backward
 from interp.kernels.forward import PerHead, Recorder, Residual
 
 Rows = Int[Tensor, " row"]  # flat indices into [batch * pos]
@@ -66,12 +67,15 @@ class TargetGradients:
 
     With r a norm's divisor, x its centred input and g the gradient at q (k, v): `ports[layer]` is the sum of
     weight * g / r, and per point `inner` is weight * (g . q) / (d_model r^2), q being the projection less its
-    constant part, and `inputs` is x. See `contract` for how they make the gradient at the norm's input.
+    constant part, and `inputs` is x. See `contract` for how they make the gradient at the norm's input. Where a
+    backward rule holds norms constant, `inner` stays empty; where one changes linear layers, `reads` holds the
+    gradients in front of W, behind the norm's gain, in the place of `ports`.
     """
 
     ports: list[Float[Tensor, "row port d_head"]] = field(default_factory=list)
     inner: list[list[Float[Tensor, "point row port"]]] = field(default_factory=list)
     inputs: list[list[Float[Tensor, "point row d_model"]]] = field(default_factory=list)
+    reads: list[Float[Tensor, "row port d_model"]] = field(default_factory=list)
     mlps: list[Float[Tensor, "row d_model"]] = field(default_factory=list)
     logits: Float[Tensor, "row d_model"] | None = None
     points: int = 0
@@ -91,10 +95,12 @@ class TargetRecorder(Recorder):
         rows: Rows,
         weights: Float[Tensor, " point"],
         into: TargetGradients,
+        backward: Backward = PLAIN,
     ) -> None:
         self.anatomy, self.graph, self.rows, self.weights, self.into = anatomy, graph, rows, weights, into
+        self.backward = backward
         self.open = True  # checkpointing runs blocks again: only the first run is recorded
-        if not into.ports:
+        if not into.mlps:
             self._allocate()
         into.points += len(weights)
 
@@ -103,7 +109,10 @@ class TargetRecorder(Recorder):
         like = working(torch.empty(0, dtype=anatomy.dtype, device=anatomy.device))
         ports = self.graph.targets_per_layer - 1
         into = self.into
-        into.ports = [like.new_zeros(n_rows, ports, anatomy.d_head) for _ in anatomy.blocks]
+        if self.backward.pull is None:
+            into.ports = [like.new_zeros(n_rows, ports, anatomy.d_head) for _ in anatomy.blocks]
+        else:
+            into.reads = [like.new_zeros(n_rows, ports, anatomy.d_model) for _ in anatomy.blocks]
         into.mlps = [like.new_zeros(n_rows, anatomy.d_model) for _ in anatomy.blocks]
         into.logits = like.new_zeros(n_rows, anatomy.d_model)
         into.inner, into.inputs = [[] for _ in anatomy.blocks], [[] for _ in anatomy.blocks]
@@ -114,9 +123,10 @@ class TargetRecorder(Recorder):
     def attention_input(self, layer: int, x: Residual) -> None:
         if self.open:
             norm = self.anatomy.blocks[layer].attention_norm
-            taken = self._take(x)
-            self.into.inputs[layer].append(norm.centred(taken))
-            self._divisor = norm.divisor(taken)
+            self._read = self._take(x)
+            self._divisor = norm.divisor(self._read)
+            if not self.backward.norms_held:
+                self.into.inputs[layer].append(norm.centred(self._read))
 
     def projections(self, layer: int, q: PerHead, k: PerHead, v: PerHead) -> tuple[PerHead, PerHead, PerHead]:
         if self.graph.kv == "head" and k.shape[2] != q.shape[2]:
@@ -124,30 +134,60 @@ class TargetRecorder(Recorder):
             k, v = k[:, :, groups], v[:, :, groups]
         if self.open:
             inner = self._divisor.new_zeros(*self._divisor.shape[:2], self.graph.targets_per_layer - 1)
-            self.into.inner[layer].append(inner)
-            first = 0
-            for part, constant in zip(
-                (q, k, v), constant_projections(self.anatomy.blocks[layer], self.anatomy.d_head), strict=True
-            ):
+            if not self.backward.norms_held:
+                self.into.inner[layer].append(inner)
+            block, first = self.anatomy.blocks[layer], 0
+            for part, affine in zip((q, k, v), (block.q, block.k, block.v), strict=True):
                 where = slice(first, first + part.shape[2])
-                self._listen(part, constant, self.into.ports[layer][:, where], inner[..., where])
+                if self.backward.pull is None:
+                    self._listen(part, block, affine, self.into.ports[layer][:, where], inner[..., where])
+                else:
+                    self._pull(part, block, affine, self.into.reads[layer][:, where], inner[..., where])
                 first = where.stop
         return q, k, v
 
-    def _listen(self, part: PerHead, constant: Tensor | None, port: Tensor, inner: Tensor) -> None:
+    def _listen(self, part: PerHead, block: Block, affine: Affine, port: Tensor, inner: Tensor) -> None:
         """When the gradient at `part` arrives, add it to `port` and its product with `part` to `inner`."""
-        divisor = self._divisor[..., None]  # [point row 1 1]
-        value = self._take(part)
-        if constant is not None:
-            value = value - working(constant if len(constant) == part.shape[2] else constant[self.anatomy.kv_of_head()])
+        divisor, held = self._divisor[..., None], self.backward.norms_held  # divisor: [point row 1 1]
+        value = None if held else self._take(part)
+        constant = None if held else self._per_head(constant_projection(block, affine), part)
+        if value is not None and constant is not None:
+            value = value - working(constant)
         weights = self.weights[:, None, None, None]
 
         def receive(gradient: Tensor) -> None:
             scaled = self._take(gradient) * (weights / divisor)
             port.add_(scaled.sum(0))
-            inner.copy_((scaled * value).sum(-1) / (divisor[..., 0] * self.anatomy.d_model))
+            if value is not None:
+                inner.copy_((scaled * value).sum(-1) / (divisor[..., 0] * self.anatomy.d_model))
 
         part.register_hook(receive)
+
+    def _pull(self, part: PerHead, block: Block, affine: Affine, read: Tensor, inner: Tensor) -> None:
+        """The same where a rule changes linear layers: it decides how the gradient gets in front of the weight."""
+        pull, divisor, norm = self.backward.pull, self._divisor[..., None], block.attention_norm
+        assert pull is not None
+        weight, bias = self._per_head(affine.weight, part), self._per_head(affine.bias, part)
+        assert weight is not None
+        value, x = self._take(part), norm(self._read)[:, :, None]
+        centred = norm.centred(self._read)[:, :, None]
+        weights = self.weights[:, None, None, None]
+
+        def receive(gradient: Tensor) -> None:
+            pulled = pull(working(weight), None if bias is None else working(bias), x, value, self._take(gradient))
+            scaled = pulled * (weights / divisor)
+            read.add_(scaled.sum(0))
+            gained = scaled if norm.gain is None else scaled * working(norm.gain)
+            inner.copy_((gained * centred).sum(-1) / (divisor[..., 0] ** 2 * self.anatomy.d_model))
+
+        part.register_hook(receive)
+
+    def _per_head(self, values: Tensor | None, part: PerHead) -> Tensor | None:
+        """A weight or bias of a projection, [head, ...], with one entry for each head of `part`."""
+        if values is None:
+            return None
+        values = values.unflatten(0, (-1, self.anatomy.d_head))
+        return values if len(values) == part.shape[2] else values[self.anatomy.kv_of_head()]
 
     def mlp_input(self, layer: int, x: Residual) -> Residual:
         branch = x.view_as(x)  # a view of its own, so that the skip path's gradient is not seen
@@ -169,13 +209,9 @@ def _ignore(_: Tensor) -> None:
     """A gradient hook that returns a tensor would replace the gradient."""
 
 
-def constant_projections(block: Block, d_head: int) -> list[Float[Tensor, "head d_head"] | None]:
-    """The part of q, k and v that does not depend on the residual stream: biases of norm and projection."""
-    parts = []
-    for affine in (block.q, block.k, block.v):
-        constant = affine.bias
-        if block.attention_norm.bias is not None:
-            moved = affine.weight @ block.attention_norm.bias
-            constant = moved if constant is None else constant + moved
-        parts.append(None if constant is None else constant.unflatten(0, (-1, d_head)))
-    return parts
+def constant_projection(block: Block, affine: Affine) -> Float[Tensor, " out"] | None:
+    """The part of a projection that does not depend on the residual stream: biases of norm and projection."""
+    if block.attention_norm.bias is None:
+        return affine.bias
+    moved = affine.weight @ block.attention_norm.bias
+    return moved if affine.bias is None else moved + affine.bias

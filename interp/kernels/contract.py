@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.anatomy import Anatomy, working
+from interp.anatomy import Anatomy, Block, working
 from interp.graph import ComputationalGraph
 from interp.kernels.capture import Sources, TargetGradients
 
@@ -104,7 +104,25 @@ def expand_ports(
 ) -> Float[Tensor, "port row d_model"]:
     """Gradients of a layer's q, k and v targets carried back to the input of the attention norm."""
     block = anatomy.blocks[layer]
-    ports = gradients.ports[layer][rows].transpose(0, 1)  # [port row d_head]
+    if gradients.reads:
+        reads = gradients.reads[layer][rows].transpose(0, 1).contiguous()
+    else:
+        reads = _through_weights(anatomy, graph, block, gradients.ports[layer][rows].transpose(0, 1))
+    if block.attention_norm.gain is not None:
+        reads *= working(block.attention_norm.gain)
+    if block.attention_norm.kind == "layer":
+        reads -= reads.mean(-1, keepdim=True)
+    for inner, inputs in zip(gradients.inner[layer], gradients.inputs[layer], strict=True):  # none if norms are held
+        # rank one per row and point: [row port point] @ [row point d_model]
+        along = torch.bmm(inner[:, rows].permute(1, 2, 0), inputs[:, rows].transpose(0, 1))
+        reads -= along.transpose(0, 1)
+    return reads
+
+
+def _through_weights(
+    anatomy: Anatomy, graph: ComputationalGraph, block: Block, ports: Float[Tensor, "port row d_head"]
+) -> Float[Tensor, "port row d_model"]:
+    """W^T g of every port."""
     reads = ports.new_empty(*ports.shape[:2], anatomy.d_model)
     first = 0
     for affine, count in ((block.q, graph.n_heads), (block.k, graph.n_ports), (block.v, graph.n_ports)):
@@ -114,12 +132,4 @@ def expand_ports(
         grouped = ports[where].reshape(len(weight), -1, anatomy.d_head)
         torch.bmm(grouped, weight, out=reads[where].view(len(weight), -1, anatomy.d_model))
         first = where.stop
-    if block.attention_norm.gain is not None:
-        reads *= working(block.attention_norm.gain)
-    if block.attention_norm.kind == "layer":
-        reads -= reads.mean(-1, keepdim=True)
-    for inner, inputs in zip(gradients.inner[layer], gradients.inputs[layer], strict=True):
-        # rank one per row and point: [row port point] @ [row point d_model]
-        along = torch.bmm(inner[:, rows].permute(1, 2, 0), inputs[:, rows].transpose(0, 1))
-        reads -= along.transpose(0, 1)
     return reads

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from interp.anatomy import Anatomy, Block
 from interp.errors import InputError
+from interp.kernels.backward import PLAIN, Backward, replace_gradient
 from interp.kernels.frame import Frame, KeysValues
 
 Residual = Float[Tensor, "batch pos d_model"]
@@ -59,9 +60,9 @@ class Recorder:
 SILENT = Recorder()
 
 
-def project(block: Block, normed: Residual, d_head: int) -> tuple[PerHead, PerHead, PerHead]:
+def project(block: Block, normed: Residual, d_head: int, backward: Backward) -> tuple[PerHead, PerHead, PerHead]:
     """Queries of all heads, keys and values of all key-value heads."""
-    q, k, v = (part(normed).unflatten(-1, (-1, d_head)) for part in (block.q, block.k, block.v))
+    q, k, v = (backward.affine(part, normed).unflatten(-1, (-1, d_head)) for part in (block.q, block.k, block.v))
     return q, k, v
 
 
@@ -79,12 +80,13 @@ def attend(
     `heads` names the query heads that `q` holds where it does not hold all of them. `k` and `v` hold one entry
     per query head of `q`, or one per key-value head of the model.
     """
-    anatomy = frame.anatomy
+    anatomy, backward = frame.anatomy, frame.backward
     block = anatomy.blocks[layer]
+    q, k, v = backward.factors(q, k, v)
     if block.q_norm is not None:
-        q = block.q_norm(q)
+        q = backward.norm(block.q_norm, q)
     if block.k_norm is not None:
-        k = block.k_norm(k)
+        k = backward.norm(block.k_norm, k)
     if anatomy.rotary is not None:
         cos, sin = frame.rope[block.rope]
         q, k = anatomy.rotary(q, cos, sin), anatomy.rotary(k, cos, sin)
@@ -99,44 +101,54 @@ def attend(
 
 
 def _attention(block: Block, q: Tensor, k: Tensor, v: Tensor, frame: Frame) -> Tensor:
-    mask = frame.masks[block.window]
-    if block.softcap is None:
+    mask, temperature = frame.masks[block.window], frame.backward.temperature
+    if block.softcap is None and temperature is None:
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and q.shape[2] > 1, scale=block.scale
         )
-    scores = torch.tanh(q @ k.transpose(-1, -2) * (block.scale / block.softcap)) * block.softcap
+    scores = q @ k.transpose(-1, -2) * block.scale
+    if block.softcap is not None:
+        scores = torch.tanh(scores / block.softcap) * block.softcap
     if mask is None:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    return scores.masked_fill(~mask, float("-inf")).softmax(-1) @ v
+    return softmax(scores.masked_fill(~mask, float("-inf")), temperature) @ v
 
 
-def write_heads(block: Block, z: PerHead) -> tuple[PerHead, Residual]:
+def softmax(scores: Tensor, temperature: float | None) -> Tensor:
+    """Softmax over the last axis; its gradient is the softmax's Jacobian at `scores / temperature`, if given."""
+    pattern = scores.softmax(-1)
+    if temperature is None:
+        return pattern
+    return replace_gradient(pattern, (scores / temperature).softmax(-1) * temperature)
+
+
+def write_heads(block: Block, z: PerHead, backward: Backward = PLAIN) -> tuple[PerHead, Residual]:
     """Head outputs before W_O -> (the same in units of the residual stream, what attention adds to it).
 
     With a norm behind attention its divisor belongs to the heads, so that heads add up (see
     `Anatomy.head_weights`); without one the head outputs are returned as they are.
     """
-    summed = block.o(z.flatten(2))
+    summed = backward.affine(block.o, z.flatten(2))
     norm = block.attention_post_norm
     if norm is None:
         return z, summed
-    return z / norm.divisor(summed)[..., None].to(z.dtype), norm(summed)
+    return z / norm.divisor(summed)[..., None].to(z.dtype), backward.norm(norm, summed)
 
 
-def run_mlp(block: Block, x: Residual) -> Residual:
+def run_mlp(block: Block, x: Residual, backward: Backward = PLAIN) -> Residual:
     """What the MLP adds to the residual stream when it reads `x`."""
-    out = block.mlp(block.mlp_norm(x))
-    return out if block.mlp_post_norm is None else block.mlp_post_norm(out)
+    out = block.mlp(backward.norm(block.mlp_norm, x), backward)
+    return out if block.mlp_post_norm is None else backward.norm(block.mlp_post_norm, out)
 
 
 def run_attention(frame: Frame, layer: int, x: Residual, recorder: Recorder) -> Residual:
     """What attention adds to the residual stream when it reads `x`."""
-    block = frame.anatomy.blocks[layer]
+    block, backward = frame.anatomy.blocks[layer], frame.backward
     recorder.attention_input(layer, x)
-    q, k, v = project(block, block.attention_norm(x), frame.anatomy.d_head)
+    q, k, v = project(block, backward.norm(block.attention_norm, x), frame.anatomy.d_head, backward)
     q, k, v = recorder.projections(layer, q, k, v)
     z = attend(frame, layer, q, k, v, recorder=recorder)
-    scaled, added = write_heads(block, z)
+    scaled, added = write_heads(block, z, backward)
     recorder.heads(layer, scaled)
     return recorder.attention_output(layer, added)
 
@@ -144,7 +156,7 @@ def run_attention(frame: Frame, layer: int, x: Residual, recorder: Recorder) -> 
 def finish_block(frame: Frame, layer: int, x: Residual, middle: Residual, recorder: Recorder) -> Residual:
     """The rest of a block behind its attention: `x` entered the block, `middle` is `x` plus attention."""
     block = frame.anatomy.blocks[layer]
-    out = run_mlp(block, recorder.mlp_input(layer, x if block.parallel else middle))
+    out = run_mlp(block, recorder.mlp_input(layer, x if block.parallel else middle), frame.backward)
     return middle + recorder.mlp_output(layer, out)
 
 
@@ -172,9 +184,13 @@ def last_rows(x: Residual, frame: Frame, lengths: Int[Tensor, " batch"]) -> Floa
     return x[torch.arange(x.shape[0], device=x.device), at]
 
 
-def unembed(anatomy: Anatomy, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_vocab"]:
+def unembed(
+    anatomy: Anatomy, x: Float[Tensor, "batch d_model"], backward: Backward = PLAIN
+) -> Float[Tensor, "batch d_vocab"]:
     """Final norm and unembedding; logits in at least float32."""
-    logits = anatomy.unembed(anatomy.final_norm(x))
+    logits = backward.affine(anatomy.unembed, backward.norm(anatomy.final_norm, x))
+    if anatomy.cap is not None:
+        logits = backward.activation(anatomy.cap, logits)
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.anatomy import Anatomy
+from interp.kernels.backward import PLAIN, Backward
 
 KeysValues = tuple[Float[Tensor, "batch prefix kv_head d_head"], Float[Tensor, "batch prefix kv_head d_head"]]
 
@@ -30,6 +31,7 @@ class Frame:
     masks: dict[int | None, Bool[Tensor, "pos key"] | None]  # per window; None: plainly causal
     prefix: tuple[KeysValues, ...] | None  # per layer, keys already rotated
     kv_of_head: Int[Tensor, " head"]
+    backward: Backward = PLAIN  # how the run is differentiated
 
     @classmethod
     def of(cls, anatomy: Anatomy, start: int, stop: int, prefix: tuple[KeysValues, ...] | None = None) -> Frame:

@@ -1,0 +1,35 @@
+"""Backward rules (LRP and its relatives) and sets of them.
+
+The LXT project states that layer-wise relevance propagation is claimed by a patent and free for personal and
+scientific use: whoever uses these rules commercially should look into that.
+"""
+
+from attribution.rules.rules import (
+    AttentionFactors,
+    Epsilon,
+    Gamma,
+    Half,
+    HeldRouting,
+    HeldScale,
+    Identity,
+    LinearRule,
+    Rule,
+    pattern_held,
+)
+from attribution.rules.sets import RuleSet, rule_set, rule_sets
+
+__all__ = [
+    "AttentionFactors",
+    "Epsilon",
+    "Gamma",
+    "Half",
+    "HeldRouting",
+    "HeldScale",
+    "Identity",
+    "LinearRule",
+    "Rule",
+    "RuleSet",
+    "pattern_held",
+    "rule_set",
+    "rule_sets",
+]

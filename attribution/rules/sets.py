@@ -1,0 +1,208 @@
+"""Rule sets: rules put together, by name or by the user, as the kernels ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from attribution.rules.rules import (
+    AttentionFactors,
+    Half,
+    HeldRouting,
+    HeldScale,
+    Identity,
+    LinearRule,
+    Rule,
+    pattern_held,
+)
+from interp.anatomy import Affine, Anatomy, Norm
+from interp.errors import InputError, choose
+from interp.inspection import anatomy_of
+from interp.kernels.backward import Backward, Pull
+from interp.mlps import Gated, Mixture
+
+OPERATIONS = ("norm", "activation", "product", "attention", "routing", "linear")
+
+
+@dataclass(frozen=True)
+class RuleSet(Backward):
+    """At most one rule for each kind of operation; operations without a rule keep their own gradient.
+
+    Compose with `plus` and `without`; a rule takes the place of another one for the same operation.
+
+    >>> from attribution.rules import RuleSet, HeldScale, Identity, rule_set
+    >>> RuleSet.of(HeldScale(), Identity(), name="mine")
+    RuleSet('mine': HeldScale(), Identity())
+    >>> rule_set("attnlrp").plus(pattern_held()).without("product").rules[2]
+    AttentionFactors(query=0.0, key=0.0, value=1.0, temperature=None)
+    """
+
+    name: str
+    by_operation: dict[str, Rule] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, *rules: Rule, name: str = "custom") -> RuleSet:
+        """A set of these rules. Raises `InputError` for what is no rule, and for two for one operation."""
+        chosen: dict[str, Rule] = {}
+        for rule in rules:
+            operation = getattr(rule, "operation", None)
+            if not isinstance(rule, Rule) or operation not in OPERATIONS:
+                raise InputError(f"rules must hold rules of attribution.rules, such as HeldScale(); got {rule!r}")
+            if operation in chosen:
+                raise InputError(f"rules name two rules for {operation}: {chosen[operation]!r} and {rule!r}")
+            chosen[operation] = rule
+        return cls(name, {operation: chosen[operation] for operation in OPERATIONS if operation in chosen})
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules, in the order of `OPERATIONS`."""
+        return tuple(self.by_operation.values())
+
+    def plus(self, *rules: Rule, name: str | None = None) -> RuleSet:
+        """A copy with further rules, each in the place of the one for the same operation."""
+        added = RuleSet.of(*rules)
+        return RuleSet.of(*{**self.by_operation, **added.by_operation}.values(), name=name or self._changed())
+
+    def without(self, *operations: str, name: str | None = None) -> RuleSet:
+        """A copy in which some operations keep their own gradient."""
+        for operation in operations:
+            choose("operation", operation, OPERATIONS)
+        kept = [rule for operation, rule in self.by_operation.items() if operation not in operations]
+        return RuleSet.of(*kept, name=name or self._changed())
+
+    def _changed(self) -> str:
+        return self.name if self.name.endswith("*") else f"{self.name}*"
+
+    def for_anatomy(self, anatomy: Anatomy) -> RuleSet:
+        """The rules that have something to act on in this model; a mixture's routing is held wherever a rule is.
+
+        Only the plain gradient (no rule at all) leaves routing its own gradient.
+        """
+        kinds = {type(block.mlp) for block in anatomy.blocks}
+        lacking = set() if Gated in kinds or Mixture in kinds else {"product"}
+        chosen = {operation: rule for operation, rule in self.by_operation.items() if operation not in lacking}
+        if Mixture in kinds and chosen:
+            chosen.setdefault("routing", HeldRouting())
+        elif Mixture not in kinds:
+            chosen.pop("routing", None)
+        return RuleSet.of(*chosen.values(), name=self.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The name and the rules with their settings, as JSON can hold them."""
+        return {"name": self.name, "rules": [repr(rule) for rule in self.rules]}
+
+    def __repr__(self) -> str:
+        return f"RuleSet({self.name!r}: {', '.join(map(repr, self.rules)) or 'plain gradient'})"
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.rules))
+
+    # ---- what the kernels ask for
+
+    @property
+    def norms_held(self) -> bool:  # type: ignore[override]
+        return "norm" in self.by_operation
+
+    @property
+    def pull(self) -> Pull | None:  # type: ignore[override]
+        rule = self.by_operation.get("linear")
+        return rule.pull if isinstance(rule, LinearRule) else None
+
+    @property
+    def temperature(self) -> float | None:  # type: ignore[override]
+        rule = self.by_operation.get("attention")
+        return rule.temperature if isinstance(rule, AttentionFactors) else None
+
+    def norm(self, norm: Norm, x: Tensor) -> Tensor:
+        rule = self.by_operation.get("norm")
+        return rule(norm, x) if isinstance(rule, HeldScale) else norm(x)
+
+    def activation(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        rule = self.by_operation.get("activation")
+        return rule(function, x) if isinstance(rule, Identity) else function(x)
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        rule = self.by_operation.get("product")
+        return rule(a, b) if isinstance(rule, Half) else a * b
+
+    def factors(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rule = self.by_operation.get("attention")
+        return rule(q, k, v) if isinstance(rule, AttentionFactors) else (q, k, v)
+
+    def affine(self, affine: Affine, x: Tensor) -> Tensor:
+        rule = self.by_operation.get("linear")
+        return rule(affine, x) if isinstance(rule, LinearRule) else affine(x)
+
+    def mixture(self, value: Tensor, held: Callable[[], Tensor]) -> Tensor:
+        rule = self.by_operation.get("routing")
+        return rule(value, held) if isinstance(rule, HeldRouting) else value
+
+
+_HALVED = AttentionFactors(0.25, 0.25, 0.5)
+_SOFTENED = AttentionFactors(0.25, 0.25, 0.5, temperature=2.0)
+
+# name: (what it is, paper, rules)
+RULE_SETS: dict[str, tuple[RuleSet, str, str]] = {
+    rules.name: (rules, what, paper)
+    for rules, what, paper in (
+        (RuleSet.of(name="gradient"), "the plain gradient", "Simonyan et al. 2014, arXiv:1312.6034"),
+        (
+            RuleSet.of(HeldScale(), Identity(), Half(), HeldRouting(), name="relp"),
+            "relevance patching; attention keeps its own gradient",
+            "Rezaei Jafari et al. 2025, arXiv:2508.21258",
+        ),
+        (
+            RuleSet.of(HeldScale(), Identity(), Half(), HeldRouting(), pattern_held(), name="relp-ah"),
+            "relevance patching with attention patterns held constant",
+            "Rezaei Jafari et al. 2025, arXiv:2508.21258",
+        ),
+        (
+            RuleSet.of(HeldScale(), Half(), HeldRouting(), _SOFTENED, name="gim"),
+            "gradient interaction modifications",
+            "Edin et al. 2025, arXiv:2505.17630",
+        ),
+        (
+            RuleSet.of(HeldScale(), Identity(), Half(), HeldRouting(), _HALVED, name="attnlrp"),
+            "attention-aware LRP; leaks in the softmax",
+            "Achtibat et al. 2024, arXiv:2402.05602",
+        ),
+        (
+            RuleSet.of(HeldScale(), Identity(), Half(), HeldRouting(), pattern_held(), name="cp-lrp"),
+            "LRP with queries and keys held constant; conserves exactly up to biases",
+            "Ali et al. 2022, arXiv:2202.07304",
+        ),
+    )
+}
+
+
+def rule_set(rules: str | RuleSet, model: Any = None) -> RuleSet:
+    """A rule set by name (or the one given), fitted to a model's architecture where a model is given.
+
+    Fitting drops rules that have nothing to act on, so that the set says what it does: see `RuleSet.for_anatomy`.
+    Raises `InputError` for an unknown name and for what is no rule set.
+
+    >>> rule_set("relp-ah").without("attention", "routing")
+    RuleSet('relp-ah*': HeldScale(), Identity(), Half())
+    """
+    if isinstance(rules, str):
+        rules = RULE_SETS[choose("rules", rules, RULE_SETS)][0]
+    if not isinstance(rules, RuleSet):
+        raise InputError(f"rules must be a name ({', '.join(RULE_SETS)}) or a RuleSet; got {type(rules).__name__}")
+    return rules if model is None else rules.for_anatomy(anatomy_of(model))
+
+
+def rule_sets() -> pd.DataFrame:
+    """The rule sets by name: what each does and where it comes from.
+
+    >>> rule_sets()["name"].tolist()
+    ['gradient', 'relp', 'relp-ah', 'gim', 'attnlrp', 'cp-lrp']
+    """
+    rows = [
+        {"name": name, "what": what, "rules": ", ".join(map(repr, rules.rules)), "paper": paper}
+        for name, (rules, what, paper) in RULE_SETS.items()
+    ]
+    return pd.DataFrame(rows)
