@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.kernels.backward import Backward
+if TYPE_CHECKING:
+    from interp.mlps import Dense, Gated, Mixture
 
 
 def working(x: Tensor) -> Tensor:
@@ -100,7 +101,7 @@ class Block:
     rope: str  # which of the model's rotary tables this layer uses, if it has any
     attention_post_norm: Norm | None
     mlp_norm: Norm
-    mlp: Callable[[Tensor, Backward], Tensor]  # [batch, pos, d_model] -> same, from the normed input
+    mlp: Dense | Gated | Mixture  # reads the normed input
     mlp_post_norm: Norm | None
     parallel: bool
 

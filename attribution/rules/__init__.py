@@ -4,6 +4,7 @@ The LXT project states that layer-wise relevance propagation is claimed by a pat
 scientific use: whoever uses these rules commercially should look into that.
 """
 
+from attribution.rules.applied import applied
 from attribution.rules.rules import (
     AttentionFactors,
     Epsilon,
@@ -29,6 +30,7 @@ __all__ = [
     "LinearRule",
     "Rule",
     "RuleSet",
+    "applied",
     "pattern_held",
     "rule_set",
     "rule_sets",
