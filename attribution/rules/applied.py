@@ -43,6 +43,7 @@ def applied(model: Any, rules: str | RuleSet) -> Iterator[RuleSet]:
 def _hooks(model: Any, rules: RuleSet) -> list[Hook]:
     anatomy, points = anatomy_of(model), model.hook_dict
     hooks: list[Hook] = []
+    last: list[Hook] = []  # a linear layer's input is kept behind what other rules make of it
     for i, block in enumerate(anatomy.blocks):
         name = f"blocks.{i}"
         if rules.norms_held:
@@ -50,14 +51,16 @@ def _hooks(model: Any, rules: RuleSet) -> list[Hook]:
                 if f"{name}.{part}.hook_in" in points:
                     hooks += _replaced(f"{name}.{part}", rules.norm, norm)
         for part, affine in _affines(block).items() if rules.pull else ():
-            hooks += _replaced(f"{name}.{part}", rules.affine, affine)
+            keep, replace = _replaced(f"{name}.{part}", rules.affine, affine)
+            hooks.append(replace)
+            last.append(keep)
         hooks += _attention(model, rules, i)
         hooks += _mlp(rules, block, f"{name}.mlp")
     if rules.norms_held:
         hooks += _replaced("ln_final", rules.norm, anatomy.final_norm)
     if rules.pull:
         hooks += _replaced("unembed", rules.affine, anatomy.unembed)
-    return hooks
+    return [*hooks, *last]
 
 
 def _norms(block: Block) -> dict[str, Norm]:
