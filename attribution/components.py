@@ -103,8 +103,7 @@ def component_scores(
     chosen.check_ablation(ablation)
     if chosen.path == "activations":
         raise InputError(f"method={method!r} scores edges alone; for components use 'eap-ig' or 'attribution-patching'")
-    if rules is not None and (chosen.path is None or chosen.rules != "gradient"):
-        raise InputError(f"method={method!r} takes no other rules; use method='attribution-patching' with rules=")
+    chosen.check_rules(rules)
     anatomy, goal = anatomy_of(model), get_objective(objective if objective is not None else task.objective)
     path = None if chosen.path is None else _path(chosen.path, steps, quadrature)
     if path is not None and (not goal.differentiable or (goal.flat_at_clean and path.only_clean)):

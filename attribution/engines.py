@@ -117,10 +117,11 @@ def attribute(
         raise InputError(f"edges, sample and resume are for patching methods; method={method!r} is quick: drop them")
     if chosen.level == "node" and chosen.path is None and (edges is not None or sample is not None):
         raise InputError(f"edges and sample choose edges, but method={method!r} scores nodes: drop them")
+    chosen.check_rules(rules)
     chosen_level = _checked_level(chosen, level)
     settings = Settings(steps, quadrature, credit)
     anatomy = anatomy_of(model)
-    backward = _checked_rules(chosen, rules, anatomy)
+    backward = rule_set(chosen.rules if rules is None else rules).for_anatomy(anatomy)
     graph, prompts = ComputationalGraph.of_anatomy(anatomy, kv), task.prompts(model)
     goal = get_objective(objective if objective is not None else task.objective)
     started = time.perf_counter()
@@ -185,15 +186,6 @@ def _checked_level(method: Method, level: Level | None) -> Level:
         other = "activation-patching" if level == "node" else "exact"
         raise InputError(f"method={method.name!r} patches {method.level}s; for level={level!r} use method={other!r}")
     return level
-
-
-def _checked_rules(method: Method, rules: str | RuleSet | None, anatomy: Anatomy) -> RuleSet:
-    """The rules of a run: the method's own, or those given for a method that has none."""
-    if rules is not None and method.path is None:
-        raise InputError(f"rules change gradients, of which method={method.name!r} takes none; drop them")
-    if rules is not None and method.rules != "gradient":
-        raise InputError(f"method={method.name!r} is a rule set of its own; for others use method='eap' with rules=")
-    return rule_set(method.rules if rules is None else rules).for_anatomy(anatomy)
 
 
 def _checked_path(method: Method, settings: Settings, anatomy: Anatomy, objective: Objective) -> Path:

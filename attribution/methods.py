@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from attribution.rules.sets import RULE_SETS
+from attribution.rules.sets import RULE_SETS, RuleSet, rule_set
 from interp.errors import InputError, choose
 from interp.kernels.ablation import ABLATIONS
 
@@ -34,6 +34,16 @@ class Method:
                 f"method={self.name!r} follows a path between two prompts, which ablation={ablation!r} does not "
                 f"have; use ablation='patch', or one of: {', '.join(allowed)}"
             )
+
+    def check_rules(self, rules: str | RuleSet | None) -> None:
+        """Raise `InputError` if rules are given that are unknown, or to a method that cannot take them."""
+        if rules is None:
+            return
+        rule_set(rules)
+        if self.path is None:
+            raise InputError(f"rules change gradients, of which method={self.name!r} takes none; drop them")
+        if self.rules != "gradient":
+            raise InputError(f"method={self.name!r} is a rule set of its own; for others use method='eap' with rules=")
 
 
 METHODS = {

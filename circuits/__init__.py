@@ -7,12 +7,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from circuits.approximation import agreement
     from circuits.circuit import Circuit, Report
     from circuits.find import find_circuit
 
-__all__ = ["Circuit", "Report", "find_circuit"]
+__all__ = ["Circuit", "Report", "agreement", "find_circuit"]
 
-_HOMES = {"Circuit": "circuits.circuit", "Report": "circuits.circuit", "find_circuit": "circuits.find"}
+_HOMES = {
+    "Circuit": "circuits.circuit",
+    "Report": "circuits.circuit",
+    "agreement": "circuits.approximation",
+    "find_circuit": "circuits.find",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -26,7 +26,7 @@ from metrics.circuit.evaluate import measure
 logger = logging.getLogger(__name__)
 
 DEFAULT_FAITHFULNESS = 0.85
-SETTINGS = ("steps", "quadrature", "credit", "checkpointed", "sample", "resume")  # of `attribute`, passed on
+SETTINGS = ("rules", "steps", "quadrature", "credit", "checkpointed", "sample", "resume")  # of `attribute`, passed on
 
 
 def find_circuit(
@@ -72,8 +72,8 @@ def find_circuit(
         confidence: of the interval.
         seed: of the split, the bootstrap and the random circuits: the same seed gives the same circuit.
         batch_size, memory, quiet: as in `attribution.attribute`.
-        **settings: of the method, as in `attribution.attribute`: `steps`, `quadrature`, `credit`, `checkpointed`,
-            `sample`, `resume`.
+        **settings: of the method, as in `attribution.attribute`: `rules`, `steps`, `quadrature`, `credit`,
+            `checkpointed`, `sample`, `resume`.
 
     Returns:
         `Circuit` with `.mask`, `.report`, `.show()`, `.save(path)`, `.to_html(path)` and more.

@@ -41,6 +41,10 @@ def find(
         ),
     ] = None,
     method: Annotated[str, typer.Option(help="How edges are scored (see `circuits methods`).")] = "eap-ig",
+    rules: Annotated[
+        str | None,
+        typer.Option(help="Backward rules for a gradient method: relp, gim, attnlrp, cp-lrp.", show_default=False),
+    ] = None,
     edges: Annotated[
         str | None, typer.Option(help="Size: a number of edges, or a share as 0.02 or 2%.", show_default=False)
     ] = None,
@@ -96,7 +100,7 @@ def find(
     with working(quiet) as notes:
         from circuits.find import find_circuit
 
-        check_names(task=task, method=method, ablation=ablation, objective=objective, selection=selection)
+        check_names(task=task, method=method, ablation=ablation, objective=objective, selection=selection, rules=rules)
         prompts = None if task_file is None else read_task(task_file, n, objective)
         loaded = load(model, device, dtype, notes)
         if prompts is None:
@@ -112,6 +116,7 @@ def find(
             faithfulness=faithfulness,
             ablation=ablation,
             selection=selection,
+            rules=rules,
             steps=steps,
             seed=seed,
             random_circuits=random_circuits,

@@ -38,8 +38,9 @@ def check_names(
     ablation: str | None = None,
     objective: str | None = None,
     selection: str | None = None,
+    rules: str | None = None,
 ) -> None:
-    """Refuse unknown names, and a method that scores no edges or does not take the ablation, before any work."""
+    """Refuse unknown names, and a method that scores no edges or does not take the ablation or rules, before any work."""
     from attribution.methods import METHODS
     from interp import tasks
     from interp.errors import choose, unknown
@@ -57,6 +58,7 @@ def check_names(
             raise CommandError(f"method={method!r} scores nodes; a circuit needs one that scores edges: {edge_methods}")
         if ablation is not None:
             chosen.check_ablation(ablation)
+        chosen.check_rules(rules)
     if objective is not None:
         get_objective(objective)
     if selection is not None:
