@@ -1,8 +1,10 @@
 """Time of edge scores over their floors: `eap` over two forwards and one backward, `eap-ig` with S steps over
-one forward and S forwards and backwards, all of the unmodified model on whole prompts.
+one forward and S forwards and backwards, all of the unmodified model on whole prompts; rule sets over `eap`.
 """
 
 from __future__ import annotations
+
+import functools
 
 from attribution import attribute
 from benchmarks.common import HEADER, golden_task, interleave, line, load
@@ -25,10 +27,20 @@ def main() -> None:
         for _ in range(STEPS):
             plain.forward_backward(prompts.clean)
 
+    def score(method: str) -> None:
+        attribute(model, task, method, quiet=True)
+
     print("Scoring 123,211 edges of SmolLM2-135M on 16 IOI prompts of 15 tokens")
     print(HEADER)
     line("eap", interleave(lambda: attribute(model, task, "eap", quiet=True), floor_eap), "<= 1.5")
     line("eap-ig, 5 steps", interleave(lambda: attribute(model, task, "eap-ig", quiet=True), floor_ig), "<= 1.3")
+    for method in ("relp", "attnlrp", "cp-lrp", "gim"):
+        line(f"{method} over its floor", interleave(functools.partial(score, method), floor_eap), "<= 1.5")
+        line(
+            f"{method} over eap",
+            interleave(functools.partial(score, method), functools.partial(score, "eap")),
+            "<= 1.1",
+        )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from metrics.agreement_table import AgreementTable, combine
 from torch import Tensor
 
 import metrics
@@ -19,6 +18,7 @@ from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.objectives import Objective
 from interp.tasks.task import Task
+from metrics.agreement_table import AgreementTable, combine
 
 DEFAULT_METHODS = ("eap", "eap-ig", "relp")
 BANDS = (0.01, 0.1, 1.0)  # strata by magnitude: the top 1 %, the next 9 %, the rest
@@ -76,7 +76,7 @@ def agreement(
     shared: dict[str, Any] = {
         "ablation": ablation, "objective": objective, "batch_size": batch_size, "memory": memory, "quiet": quiet,
     }  # fmt: skip
-    judged = {"top": top, "drop": drop, "resamples": resamples, "confidence": confidence, "seed": seed}
+    judged: dict[str, Any] = {"top": top, "drop": drop, "resamples": resamples, "confidence": confidence, "seed": seed}
     if level == "node":
         return _nodes(model, task, chosen, shared, judged)
     values = {name: attribute(model, task, **settings, **shared).values for name, settings in chosen.items()}

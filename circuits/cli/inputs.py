@@ -40,7 +40,7 @@ def check_names(
     selection: str | None = None,
     rules: str | None = None,
 ) -> None:
-    """Refuse unknown names, and a method that scores no edges or does not take the ablation or rules, before any work."""
+    """Refuse unknown names, and a method that scores no edges or takes no such ablation or rules, before any work."""
     from attribution.methods import METHODS
     from interp import tasks
     from interp.errors import choose, unknown

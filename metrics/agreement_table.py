@@ -1,0 +1,203 @@
+"""The table that `metrics.agreement` returns: a data frame that keeps its resamples and its points."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from interp.errors import InputError, choose
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate without so many of the largest points: statistics [k] and what they were in resamples [r, k]."""
+
+    method: str
+    dropped: int
+    n: int
+    values: Array
+    spread: Array
+
+
+Part = tuple[str | None, list[Row], pd.DataFrame]  # name of a component, its rows, its points
+
+
+class AgreementTable(pd.DataFrame):
+    """Agreement with a reference: columns method, dropped, n and, for each statistic, its value, `_low` and `_high`.
+
+    `points` is a data frame of what was compared (label, cluster, reference and one column per candidate). Slices
+    are ordinary data frames.
+    """
+
+    _metadata: ClassVar = ["column", "names", "confidence", "parts"]  # kept by pandas when a table is copied
+    column: str | None  # the leading column of a combined table
+    names: tuple[str, ...]  # of the statistics
+    confidence: float
+    parts: list[Part]
+
+    @property
+    def _constructor(self) -> Any:
+        return pd.DataFrame
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[Row],
+        *,
+        names: Sequence[str],
+        confidence: float,
+        points: Mapping[str, Array],
+        labels: list[str] | None,
+        clusters: NDArray[np.int64] | None,
+    ) -> AgreementTable:
+        """Put a table together from its rows."""
+        named: dict[str, Any] = {"label": labels or [str(i) for i in range(len(points["reference"]))]}
+        if clusters is not None:
+            named["cluster"] = clusters
+        frame = pd.DataFrame({**named, **points})
+        return cls._build([(None, list(rows), frame)], None, tuple(names), confidence)
+
+    @classmethod
+    def _build(
+        cls,
+        parts: list[Part],
+        column: str | None,
+        names: tuple[str, ...],
+        confidence: float,
+    ) -> AgreementTable:
+        data = []
+        for part, rows, _ in parts:
+            for row in rows:
+                low, high = _interval(row.spread, confidence)
+                cells: dict[str, Any] = {column: part} if column else {}
+                cells |= {"method": row.method, "dropped": row.dropped, "n": row.n}
+                for i, name in enumerate(names):
+                    cells |= {name: row.values[i], f"{name}_low": low[i], f"{name}_high": high[i]}
+                data.append(cells)
+        table = cls(pd.DataFrame(data))
+        for name, value in (("column", column), ("names", names), ("confidence", confidence), ("parts", parts)):
+            object.__setattr__(table, name, value)
+        return table
+
+    @property
+    def points(self) -> pd.DataFrame:
+        """What was compared: label, cluster if there are any, reference, one column per candidate."""
+        frames = [frame if part is None else frame.assign(**{str(self.column): part}) for part, _, frame in self.parts]
+        return pd.concat(frames, ignore_index=True)
+
+    def differences(self, baseline: str | None = None) -> pd.DataFrame:
+        """By how much each method is above a baseline (the first method, if None), with paired intervals.
+
+        The methods were judged on the same resamples, so that an interval that leaves out zero says which is better
+        even where the two intervals overlap.
+        """
+        methods = list(dict.fromkeys(row.method for _, rows, _ in self.parts for row in rows))
+        baseline = methods[0] if baseline is None else choose("baseline", baseline, methods)
+        data = []
+        for part, rows, _ in self.parts:
+            base = {row.dropped: row for row in rows if row.method == baseline}
+            for row in rows:
+                if row.method == baseline:
+                    continue
+                other = base[row.dropped]
+                low, high = _interval(row.spread - other.spread, self.confidence)
+                cells: dict[str, Any] = {self.column: part} if self.column else {}
+                cells |= {"method": row.method, "baseline": baseline, "dropped": row.dropped}
+                for i, name in enumerate(self.names):
+                    cells |= {name: row.values[i] - other.values[i], f"{name}_low": low[i], f"{name}_high": high[i]}
+                data.append(cells)
+        return pd.DataFrame(data)
+
+    def summary(self) -> pd.DataFrame:
+        """The same with cells such as `0.912 [0.880, 0.940]`."""
+        plain = pd.DataFrame(self)
+        heads = [self.column] if self.column else []
+        result = plain[[*heads, "method", "dropped", "n"]].copy()
+        for name in self.names:
+            triples = zip(plain[name], plain[f"{name}_low"], plain[f"{name}_high"], strict=True)
+            result[name] = [_cell(*triple) for triple in triples]
+        return result
+
+    def markdown(self) -> str:
+        """The summary as a table in GitHub's Markdown."""
+        summary = self.summary().astype(str)
+        lines = [summary.columns.tolist(), ["---"] * summary.shape[1], *summary.values.tolist()]
+        return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+
+    def _repr_html_(self) -> str:
+        if not hasattr(self, "names"):
+            return str(pd.DataFrame(self)._repr_html_())  # type: ignore[operator]
+        level = html.escape(f"{self.confidence:.0%} bootstrap intervals; dropped: so many of the largest points")
+        return f"<p>{level}</p>{self.summary().to_html(index=False, border=0)}"
+
+    def figure(self) -> Figure:
+        """Each candidate against the reference: a column a method, a row a component; large points in red."""
+        from plotly.subplots import make_subplots
+
+        methods = list(dict.fromkeys(row.method for _, rows, _ in self.parts for row in rows))
+        titles = [
+            f"{'' if part is None else part + ': '}{row.method}<br>r = {row.values[0]:.3f}, rho = {row.values[1]:.3f}"
+            for part, rows, _ in self.parts
+            for row in (next(r for r in rows if r.method == m and r.dropped == rows[0].dropped) for m in methods)
+        ]
+        figure = make_subplots(rows=len(self.parts), cols=len(methods), subplot_titles=titles)
+        hover = "%{text}<br>reference %{x:.4g}<br>score %{y:.4g}<extra></extra>"
+        for i, (_, rows, frame) in enumerate(self.parts, 1):
+            large = frame["reference"].abs().rank(ascending=False, method="first") <= max(r.dropped for r in rows)
+            low, high = frame["reference"].min(), frame["reference"].max()
+            for j, method in enumerate(methods, 1):
+                for chosen, colour in ((~large, "#0072B2"), (large, "#D55E00")):
+                    figure.add_scattergl(
+                        x=frame.loc[chosen, "reference"],
+                        y=frame.loc[chosen, method],
+                        text=frame.loc[chosen, "label"],
+                        mode="markers",
+                        marker={"size": 5, "color": colour, "opacity": 0.6},
+                        hovertemplate=hover,
+                        showlegend=False,
+                        row=i,
+                        col=j,
+                    )
+                figure.add_scatter(
+                    x=[low, high], y=[low, high], mode="lines", line={"dash": "dot", "color": "#666666"},
+                    showlegend=False, hoverinfo="skip", row=i, col=j,
+                )  # fmt: skip
+        figure.update_layout(template="plotly_white", title="Scores (y) against the reference (x)")
+        return figure
+
+
+def combine(tables: Mapping[str, AgreementTable], name: str) -> AgreementTable:
+    """Several tables as one, with a leading column `name` that says which row is whose."""
+    if not tables:
+        raise InputError("tables is empty; give at least one")
+    first = next(iter(tables.values()))
+    parts: list[Part] = [(key, rows, frame) for key, table in tables.items() for _, rows, frame in table.parts]
+    for key, table in tables.items():
+        if table.names != first.names or len(table.parts) != 1:
+            raise InputError(f"tables[{key!r}] cannot be combined: other statistics, or combined already")
+    return AgreementTable._build(parts, name, first.names, first.confidence)
+
+
+def _interval(spread: Array, confidence: float) -> tuple[Array, Array]:
+    """Percentile interval of each column, over the resamples in which it has a value."""
+    tail = (1 - confidence) / 2
+    ends = [
+        np.quantile(column[np.isfinite(column)], [tail, 1 - tail]) if np.isfinite(column).any() else [np.nan, np.nan]
+        for column in spread.T
+    ]
+    return np.array([end[0] for end in ends]), np.array([end[1] for end in ends])
+
+
+def _cell(value: float, low: float, high: float) -> str:
+    return "n/a" if np.isnan(value) else f"{value:z.3f} [{low:z.3f}, {high:z.3f}]"

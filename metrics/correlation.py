@@ -1,0 +1,196 @@
+"""Agreement of approximations with a reference: correlations with bootstrap intervals, with and without large points.
+
+A resample is a row of counts, how often each point was drawn, so that a whole block of resamples is a few matrix
+products and no point is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from interp.errors import InputError
+from metrics.agreement_table import AgreementTable, Row
+
+Array = NDArray[np.float64]
+_BLOCK = 2_000_000  # counts held at a time
+
+
+def agreement(
+    reference: ArrayLike,
+    candidates: Mapping[str, ArrayLike],
+    *,
+    labels: Sequence[str] | None = None,
+    clusters: ArrayLike | None = None,
+    top: Sequence[int] = (10, 50),
+    drop: Sequence[int] = (0, 1, 5),
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> AgreementTable:
+    """How well approximations agree with a reference, for instance gradient scores with exact patching.
+
+    - `pearson`, `spearman` (mid-ranks where values tie);
+    - `sign`: share of the points with a non-zero reference that have its sign;
+    - `top_k`: share of the k points largest by |reference| that are among the k largest by |candidate|. Ties go to
+      the point that stands first; in a resample a point drawn twice takes two of the k places.
+
+    Each with a percentile bootstrap interval over points, or over whole clusters of points; and again without the
+    points that are largest by |reference|: one huge point can make a Pearson correlation.
+
+    Args:
+        reference: values of any shape, n in all.
+        candidates: by name, values of the same shape.
+        labels: names of the points, for the figure.
+        clusters: n integers; points of one cluster (of one prompt, say) are drawn together, since they are not
+            independent. None: points are drawn one by one.
+        top: the k of `top_k`.
+        drop: how many of the largest points to leave out; 0 is all points.
+        resamples, confidence, seed: of the bootstrap. All candidates are judged on the same resamples.
+
+    Returns:
+        `AgreementTable`, a data frame with one row per candidate and entry of `drop`. A statistic that has no value
+        (correlation with a constant) is NaN.
+
+    Raises:
+        InputError: shapes that differ, values that are not finite, fewer than 3 points, settings out of range.
+    """
+    x = _array("reference", reference)
+    if not candidates:
+        raise InputError("candidates is empty; give at least one approximation by name")
+    ys = {name: _array(f"candidates[{name!r}]", values) for name, values in candidates.items()}
+    for name, y in ys.items():
+        if y.shape != x.shape:
+            raise InputError(f"candidates[{name!r}] has {y.size} values, reference {x.size}; they must be as many")
+    groups = np.arange(x.size) if clusters is None else _clusters(clusters, x.size)
+    if labels is not None and len(labels) != x.size:
+        raise InputError(f"labels has {len(labels)} names for {x.size} points")
+    _check(x.size, top, drop, resamples, confidence)
+    largest = np.argsort(-np.abs(x), kind="stable")
+    rows = []
+    for dropped in drop:
+        kept = np.sort(largest[dropped:])
+        judge = _Judge(x[kept], tuple(top))
+        drawn = list(_counts(groups[kept], resamples, seed))
+        for name, y in ys.items():
+            value = judge.statistics(y[kept], np.ones((1, kept.size)))[0]
+            spread = np.concatenate([judge.statistics(y[kept], counts) for counts in drawn])
+            rows.append(Row(name, dropped, kept.size, value, spread))
+    return AgreementTable.of(
+        rows,
+        names=("pearson", "spearman", "sign", *(f"top_{k}" for k in top)),
+        confidence=confidence,
+        points={"reference": x, **ys},
+        labels=None if labels is None else list(labels),
+        clusters=None if clusters is None else groups,
+    )
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Statistics of candidates against one reference, for blocks of resamples given as counts [resample, n]."""
+
+    reference: Array
+    top: tuple[int, ...]
+
+    def statistics(self, candidate: Array, counts: Array) -> Array:
+        """[resample, statistic]."""
+        x, y = self.reference, candidate
+        total = counts.sum(1)
+        columns = [
+            _pearson(np.broadcast_to(x, counts.shape), np.broadcast_to(y, counts.shape), counts),
+            _pearson(_mid_ranks(x, counts), _mid_ranks(y, counts), counts),
+            _ratio(counts @ ((np.sign(x) == np.sign(y)) & (x != 0)), counts @ (x != 0)),
+        ]
+        columns += [np.where(total >= k, self._overlap(y, counts, k), np.nan) for k in self.top]
+        return np.stack(columns, 1)
+
+    def _overlap(self, candidate: Array, counts: Array, k: int) -> Array:
+        return np.minimum(_included(self.reference, counts, k), _included(candidate, counts, k)).sum(1) / k
+
+
+def _pearson(x: Array, y: Array, counts: Array) -> Array:
+    """Correlation [resample] of x and y [resample, n], weighted by counts."""
+    total = counts.sum(1, keepdims=True)
+    x = x - (counts * x).sum(1, keepdims=True) / total
+    y = y - (counts * y).sum(1, keepdims=True) / total
+    wx = counts * x
+    spread = np.sqrt((wx * x).sum(1) * (counts * y * y).sum(1))
+    # what is constant up to rounding has no correlation
+    flat = spread <= 1e-14 * total[:, 0] * np.abs(x).max(1) * np.abs(y).max(1)
+    return np.clip(_ratio((wx * y).sum(1), np.where(flat, 0.0, spread)), -1, 1)
+
+
+def _mid_ranks(values: Array, counts: Array) -> Array:
+    """Ranks [resample, n] in the resamples, ties at their mean rank."""
+    _, group = np.unique(values, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    firsts = np.searchsorted(group[order], np.arange(group.max() + 1))
+    sizes = np.add.reduceat(counts[:, order], firsts, axis=1)
+    below = np.cumsum(sizes, 1) - sizes
+    return (below + (sizes + 1) / 2)[:, group]
+
+
+def _included(values: Array, counts: Array, k: int) -> Array:
+    """How often [resample, n] each point is among the k largest by absolute value."""
+    order = np.argsort(-np.abs(values), kind="stable")
+    drawn = counts[:, order]
+    before = np.cumsum(drawn, 1) - drawn
+    result = np.empty_like(counts)
+    result[:, order] = np.clip(k - before, 0, drawn)
+    return result
+
+
+def _ratio(numerator: Array, denominator: Array) -> Array:
+    """Quotient, NaN where the denominator is zero."""
+    return np.where(denominator == 0, np.nan, numerator / np.where(denominator == 0, 1, denominator))
+
+
+def _counts(clusters: NDArray[np.int64], resamples: int, seed: int) -> Iterator[Array]:
+    """Blocks of resamples as counts [resample, n]: whole clusters are drawn, as many as there are."""
+    names, member = np.unique(clusters, return_inverse=True)
+    generator = np.random.default_rng(seed)
+    size = max(1, _BLOCK // member.size)
+    for first in range(0, resamples, size):
+        block = min(size, resamples - first)
+        drawn = generator.multinomial(names.size, np.full(names.size, 1 / names.size), size=block)
+        yield drawn[:, member].astype(np.float64)
+
+
+def _array(name: str, values: Any) -> Array:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().double().numpy()
+    try:
+        array = np.asarray(values, dtype=np.float64).ravel()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be numbers: {error}") from None
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} holds {int((~np.isfinite(array)).sum())} values that are NaN or infinite")
+    return array
+
+
+def _clusters(clusters: ArrayLike, n: int) -> NDArray[np.int64]:
+    array = np.asarray(clusters)
+    if array.shape != (n,) or not np.issubdtype(array.dtype, np.integer):
+        raise InputError(f"clusters must be {n} integers, one for each point; got {array.dtype} {array.shape}")
+    if len(np.unique(array)) < 2:
+        raise InputError("clusters holds a single cluster, which cannot be resampled; leave it away")
+    return array
+
+
+def _check(n: int, top: Sequence[int], drop: Sequence[int], resamples: int, confidence: float) -> None:
+    for name, values, least in (("top", top, 1), ("drop", drop, 0)):
+        if not all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values):
+            raise InputError(f"{name}={values!r} must be whole numbers of at least {least}")
+    if not drop:
+        raise InputError("drop is empty; (0,) keeps all points")
+    if n - max(drop) < 3:
+        raise InputError(f"drop={tuple(drop)} leaves fewer than 3 of {n} points to correlate")
+    if resamples < 1:
+        raise InputError(f"resamples={resamples} must be at least 1; 1000 is usual")
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
