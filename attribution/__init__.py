@@ -1,7 +1,23 @@
-"""Scores of edges and nodes: how much each helps a behaviour."""
+"""Scores of edges, nodes and tokens: how much each helps a behaviour."""
 
+from attribution.components import ComponentScores, component_scores
 from attribution.engines import attribute
+from attribution.inputs import TokenAttributions, token_methods, tokens
 from attribution.methods import methods
+from attribution.rules import RuleSet, applied, rule_set, rule_sets
 from attribution.scores import Scores
 
-__all__ = ["Scores", "attribute", "methods"]
+__all__ = [
+    "ComponentScores",
+    "RuleSet",
+    "Scores",
+    "TokenAttributions",
+    "applied",
+    "attribute",
+    "component_scores",
+    "methods",
+    "rule_set",
+    "rule_sets",
+    "token_methods",
+    "tokens",
+]

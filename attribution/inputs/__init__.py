@@ -1,0 +1,7 @@
+"""Scores of input tokens: which words of a prompt speak for what the model says next."""
+
+from attribution.inputs.explain import tokens
+from attribution.inputs.methods import token_methods
+from attribution.inputs.result import TokenAttributions
+
+__all__ = ["TokenAttributions", "token_methods", "tokens"]

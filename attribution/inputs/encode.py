@@ -1,0 +1,146 @@
+"""What `tokens` and `relevance` are given, made into right-padded ids and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from interp.errors import InputError
+from interp.tasks.encoding import Encoder
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Tokenised inputs, padded on the right: causal attention never sees the padding."""
+
+    ids: Int[Tensor, "n pos"]
+    lengths: Int[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def mask(self) -> Bool[Tensor, "n pos"]:
+        """True at real tokens."""
+        return torch.arange(self.ids.shape[1]) < self.lengths[:, None]
+
+    def select(self, chosen: slice) -> Inputs:
+        """Some of the inputs, with no more padding than they need."""
+        lengths = self.lengths[chosen]
+        return Inputs(self.ids[chosen, : int(lengths.max())], lengths)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is explained: the logit of `positive`, less that of `negative` where it is not -1."""
+
+    positive: Int[Tensor, " n"]
+    negative: Int[Tensor, " n"]
+
+    def select(self, chosen: slice) -> Targets:
+        """Those of some inputs."""
+        return Targets(self.positive[chosen], self.negative[chosen])
+
+    @property
+    def contrastive(self) -> bool:
+        """Whether a difference of two logits is explained."""
+        return bool((self.negative >= 0).any())
+
+
+def explained_logit(
+    logits: Float[Tensor, "n d_vocab"], positive: Int[Tensor, " n"], negative: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """logit(positive) - logit(negative), the latter where there is one."""
+    value = logits.gather(1, positive[:, None].to(logits.device))[:, 0]
+    against = negative.to(logits.device)
+    other = logits.gather(1, against.clamp(min=0)[:, None])[:, 0]
+    return value - torch.where(against >= 0, other, torch.zeros_like(other))
+
+
+def encode_inputs(model: Any, inputs: Any, attention_mask: Any = None, prepend_bos: bool | None = None) -> Inputs:
+    """Strings, one or several, or token ids `[n, pos]` (or `[pos]`, or lists of different length).
+
+    Strings are tokenised as tasks do it, BOS included. `attention_mask` marks the real tokens of padded ids, which
+    may be padded on either side. Raises `InputError` for what is neither, for empty inputs and for unknown ids.
+    """
+    if isinstance(inputs, str):
+        inputs = [inputs]
+    if isinstance(inputs, Tensor):
+        if inputs.ndim not in (1, 2) or inputs.is_floating_point():
+            raise InputError(
+                f"inputs as a tensor must be whole numbers [n, pos]; got {inputs.dtype} {list(inputs.shape)}"
+            )
+        inputs = inputs.tolist()
+    rows = list(inputs) if isinstance(inputs, Sequence) else inputs
+    if not isinstance(rows, list) or not rows:
+        raise InputError(f"inputs must be strings or token ids [n, pos], at least one; got {inputs!r}")
+    if all(isinstance(row, int) for row in rows):
+        rows = [rows]
+    if all(isinstance(row, str) for row in rows):
+        if attention_mask is not None:
+            raise InputError("attention_mask goes with token ids; strings are padded here")
+        rows = Encoder(model, prepend_bos).texts(rows)
+    elif attention_mask is not None:
+        masks = torch.as_tensor(attention_mask).bool().tolist()
+        if [len(row) for row in masks] != [len(row) for row in rows]:
+            raise InputError("attention_mask must have the shape of inputs")
+        rows = [[i for i, real in zip(row, mask, strict=True) if real] for row, mask in zip(rows, masks, strict=True)]
+    vocabulary = int(model.cfg.d_vocab)
+    for index, row in enumerate(rows):
+        if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < vocabulary for i in row) or not row:
+            raise InputError(
+                f"input {index} must be a string or at least one token id from 0 to {vocabulary - 1}, all inputs of "
+                f"one kind; got {row!r}"
+            )
+    lengths = torch.tensor([len(row) for row in rows])
+    return Inputs(pad_sequence([torch.tensor(row) for row in rows], batch_first=True), lengths)
+
+
+def resolve_targets(model: Any, target: Any, n: int, best: Int[Tensor, " n"]) -> Targets:
+    """The targets of n inputs.
+
+    `target` is None (`best`, the most likely next tokens), one token for all inputs (an id, or a string of one
+    token), a list of one token for each input, a pair as a tuple `(this, that)`, or a list of n pairs. Raises
+    `InputError` for anything else, and for strings that are not one token.
+    """
+    if target is None:
+        return Targets(best.cpu(), torch.full((n,), -1))
+    if hasattr(target, "tolist"):
+        target = target.tolist()
+    if isinstance(target, int | str | tuple):
+        target = [target] * n
+    if not isinstance(target, list) or len(target) != n:
+        count = f"{len(target)} entries" if isinstance(target, list) else type(target).__name__
+        raise InputError(
+            "target must be one token, a pair (this, that) as a tuple, or a list with one of these for each of the "
+            f"{n} inputs; got {count}"
+        )
+    pairs = [
+        entry if isinstance(entry, tuple) else tuple(entry) if isinstance(entry, list) else (entry,) for entry in target
+    ]
+    encoder = Encoder(model)
+    ids = []
+    for index, pair in enumerate(pairs):
+        if len(pair) not in (1, 2):
+            raise InputError(f"target of input {index} must be a token or a pair of tokens; got {target[index]!r}")
+        ids.append([_token(encoder, token, index) for token in pair] + [-1] * (2 - len(pair)))
+    positive, negative = torch.tensor(ids).T
+    if (positive == negative).any():
+        raise InputError("target contrasts a token with itself; give two different ones")
+    return Targets(positive, negative)
+
+
+def _token(encoder: Encoder, token: Any, index: int) -> int:
+    if isinstance(token, str):
+        return encoder.answers((token,), index, "target")[0]
+    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < encoder.d_vocab:
+        raise InputError(
+            f"target of input {index} must be a token id from 0 to {encoder.d_vocab - 1} or a string; got {token!r}"
+        )
+    return token

@@ -1,0 +1,208 @@
+"""`tokens`: one call for every method that scores input tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attribution.inputs import gradients, perturbation
+from attribution.inputs.encode import Inputs, Targets, encode_inputs, explained_logit, resolve_targets
+from attribution.inputs.explained import Explained, one_by_one
+from attribution.inputs.methods import TOKEN_METHODS, TokenMethod
+from attribution.inputs.proposals import as_proposer
+from attribution.inputs.reagent import ReAGent
+from attribution.inputs.result import TokenAttributions
+from attribution.rules.sets import RuleSet, rule_set
+from interp.errors import InputError, choose
+from interp.kernels.batching import plan
+from interp.progress import progress
+
+DEFAULTS: dict[str, Any] = {
+    "baseline": "zero", "steps": 32, "samples": 32, "noise": 0.1, "window": 2, "rules": None, "proposer": None,
+    "runs": 5, "share": 0.3, "kept": 0.3, "max_steps": 300, "change": "target", "seed": 0,
+}  # fmt: skip
+
+
+def tokens(
+    model: Any,
+    inputs: Any,
+    target: Any = None,
+    method: str = "attnlrp",
+    *,
+    attention_mask: Any = None,
+    prepend_bos: bool | None = None,
+    batch_size: int | None = None,
+    memory: int | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> TokenAttributions:
+    """Score the tokens of inputs for what the model says next.
+
+    Methods, their costs and papers: `attribution.token_methods()`. A positive value speaks for the explained token.
+    The values of `attnlrp`, `cp-lrp`, `relp`, `gim` and `gradient-x-input` are embedding times (modified) gradient,
+    summed over coordinates; `cp-lrp` adds up to the explained logit exactly but for biases, and `.conservation` says
+    how far any of them is from it. LRP is claimed by a patent, as the LXT project states; it is free for personal
+    and scientific use.
+
+    Args:
+        model: what `interp.load_model` returns.
+        inputs: a string, several, or token ids [n, pos]; ids of different length may be given as lists.
+        target: None for the most likely next token; a token (id, or a string of one token) for all inputs; a pair
+            `(this, that)` for the difference of their logits; or a list with one of these for each input.
+        method: `attnlrp`, `cp-lrp`, `relp`, `gim`, `gradient-x-input`, `integrated-gradients`, `gradient-shap`,
+            `occlusion`, `feature-ablation`, `attention-rollout` (explains no target in particular), `reagent`,
+            `random`.
+        attention_mask: of padded ids.
+        prepend_bos: put BOS before strings; None for the model's habit.
+        batch_size, memory, quiet: as in `attribution.attribute`.
+        **settings: of the method alone. `baseline` (`zero`, `mean`, `pad`, `eos`, `bos`, `unk` or a token id): what
+            tokens are replaced by; `steps` of integrated gradients (32); `samples` (32) and `noise` (0.1 of the
+            embeddings' spread) of gradient SHAP; `window` of occlusion, in tokens (2); `rules` for
+            `gradient-x-input`, by name or as a `RuleSet`; for ReAGent `proposer` (None: the model itself; or a
+            transformers masked or causal language model, or a function), `runs` (5), `share` (0.3), `kept` (0.3),
+            `max_steps` (300), `change` (`target` or `distribution`); `seed` (0).
+
+    Returns:
+        `TokenAttributions`: `.values` [n, pos], a heat map in notebooks, `.to_frame()`, `.to_html(path)`.
+
+    Raises:
+        InputError: unknown names, settings that another method takes, targets that are not one token.
+    """
+    chosen = TOKEN_METHODS[choose("method", method, TOKEN_METHODS)]
+    told = _checked_settings(chosen, settings)
+    explained = Explained.of(model)
+    given = encode_inputs(model, inputs, attention_mask, prepend_bos)
+    rules = _rules(chosen, told, model)
+    started = time.perf_counter()
+    planned = plan(explained.anatomy, len(given), given.ids.shape[1], batch_size=batch_size, memory=memory)
+    seeds = [int(told.get("seed", 0)) + 7919 * i for i in range(len(given))]  # an input's own, whatever its batch
+    targets, logits = _targets(explained, model, given, target, planned.batch_size)
+    if targets.contrastive and not chosen.contrasts:
+        raise InputError(f"method={method!r} explains one token's probability; give target as a single token")
+    run = _runner(chosen, told, explained, rules, max(1, planned.batch_size))
+    wide = torch.float64 if explained.anatomy.dtype == torch.float64 else torch.float32
+    values = torch.zeros(given.ids.shape, dtype=wide)
+    converged = torch.zeros(len(given), dtype=torch.bool) if method == "reagent" else None
+    with progress(f"scoring tokens ({method})", len(given), quiet) as bar:
+        for where, some, of in one_by_one(given, targets, planned.batch_size):
+            found, done = run(some, of, seeds[where])
+            values[where, : some.ids.shape[1]] = found.detach().to("cpu", wide) * some.mask
+            if converged is not None and done is not None:
+                converged[where] = done
+            bar.advance(len(some))
+    lengths = given.lengths.tolist()
+    return TokenAttributions(
+        values=values,
+        mask=given.mask,
+        ids=given.ids,
+        tokens=[explained.readable(row[:length]) for row, length in zip(given.ids.tolist(), lengths, strict=True)],
+        target=torch.stack((targets.positive, targets.negative), 1),
+        target_tokens=_readable(explained, targets),
+        logits=logits.to(wide),
+        method=method,
+        settings={k: v if isinstance(v, int | float | str) else repr(v) for k, v in told.items() if v is not None}
+        | ({"rules": rules.to_dict()} if rules is not None and rules.rules else {}),
+        model=explained.anatomy.name,
+        seconds=time.perf_counter() - started,
+        conserves=chosen.conserves,
+        baseline_logits=_baseline_logits(explained, given, targets, told, planned.batch_size, wide)
+        if method == "integrated-gradients"
+        else None,
+        converged=converged,
+    )
+
+
+def _checked_settings(method: TokenMethod, settings: dict[str, Any]) -> dict[str, Any]:
+    """The method's settings, defaults filled in."""
+    for name in settings:
+        choose("setting", name, DEFAULTS)
+        if name not in method.settings:
+            takes = ", ".join(method.settings) or "none"
+            raise InputError(f"{name} is no setting of method={method.name!r}, which takes: {takes}")
+    told = {name: settings.get(name, DEFAULTS[name]) for name in method.settings}
+    for name in ("steps", "samples", "window"):
+        if name in told and (not isinstance(told[name], int) or isinstance(told[name], bool) or told[name] < 1):
+            raise InputError(f"{name}={told[name]!r} must be a whole number of at least 1")
+    if "noise" in told and not told["noise"] >= 0:
+        raise InputError(f"noise={told['noise']!r} must be at least 0")
+    return told
+
+
+def _rules(method: TokenMethod, told: dict[str, Any], model: Any) -> RuleSet | None:
+    if method.rules is None:
+        return None
+    return rule_set(told.get("rules") or method.rules, model)
+
+
+Runner = Callable[[Inputs, Targets, list[int]], tuple[Tensor, Tensor | None]]
+
+
+def _runner(
+    method: TokenMethod, told: dict[str, Any], explained: Explained, rules: RuleSet | None, size: int
+) -> Runner:
+    """What runs the method on a batch."""
+    if method.name == "reagent":
+        names = ("runs", "share", "kept", "max_steps", "change")
+        agent, proposer = ReAGent(**{k: told[k] for k in names}), as_proposer(told["proposer"], explained)
+        return lambda inputs, targets, seeds: agent(explained, inputs, targets, proposer, seeds)
+
+    def run(inputs: Inputs, targets: Targets, seeds: list[int]) -> tuple[Tensor, None]:
+        if rules is not None:
+            return gradients.relevance_of_tokens(explained, inputs, targets, rules), None
+        match method.name:
+            case "integrated-gradients":
+                return gradients.integrated_gradients(
+                    explained, inputs, targets, told["baseline"], told["steps"], size
+                ), None
+            case "gradient-shap":
+                return gradients.gradient_shap(
+                    explained, inputs, targets, told["baseline"], told["samples"], told["noise"], seeds
+                ), None
+            case "occlusion":
+                return perturbation.occlusion(explained, inputs, targets, told["baseline"], told["window"], size), None
+            case "feature-ablation":
+                return perturbation.feature_ablation(explained, inputs, targets, told["baseline"], size), None
+            case "attention-rollout":
+                return perturbation.attention_rollout(explained, inputs), None
+            case _:
+                return perturbation.random_values(inputs, seeds), None
+
+    return run
+
+
+def _targets(explained: Explained, model: Any, given: Inputs, target: Any, size: int) -> tuple[Targets, Tensor]:
+    """The targets, and the explained logits of the unchanged inputs."""
+    placeholder = Targets(torch.zeros(len(given), dtype=torch.long), torch.full((len(given),), -1))
+    with torch.no_grad():
+        logits = torch.cat(
+            [
+                explained.logits(explained.embed(some.ids), some.lengths)
+                for _, some, _ in one_by_one(given, placeholder, size)
+            ]
+        )
+    targets = resolve_targets(model, target, len(given), logits.argmax(1))
+    return targets, explained_logit(logits, targets.positive, targets.negative).cpu()
+
+
+def _baseline_logits(
+    explained: Explained, given: Inputs, targets: Targets, told: dict[str, Any], size: int, dtype: torch.dtype
+) -> Tensor:
+    with torch.no_grad():
+        parts = [
+            explained.value(explained.baseline(some, told["baseline"]), some.lengths, of.positive, of.negative)
+            for _, some, of in one_by_one(given, targets, size)
+        ]
+    return torch.cat(parts).to("cpu", dtype)
+
+
+def _readable(explained: Explained, targets: Targets) -> list[str]:
+    """Targets as people read them: ` Mary`, or ` Mary - John` for a contrast."""
+    names = []
+    for positive, negative in zip(targets.positive.tolist(), targets.negative.tolist(), strict=True):
+        both = explained.readable([positive] if negative < 0 else [positive, negative])
+        names.append(" - ".join(both))
+    return names

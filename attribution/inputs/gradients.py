@@ -1,0 +1,89 @@
+"""Token methods with gradients: relevance rules (one backward pass); integrated gradients and SHAP (captum)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from captum.attr import GradientShap, IntegratedGradients
+from jaxtyping import Float
+from torch import Tensor
+
+from attribution.inputs.encode import Inputs, Targets
+from attribution.inputs.explained import Explained
+from interp.kernels.backward import Backward
+
+Values = Float[Tensor, "n pos"]
+
+
+def relevance_of_tokens(explained: Explained, inputs: Inputs, targets: Targets, backward: Backward) -> Values:
+    """Embedding times the gradient that backward rules make of it."""
+    embeddings = explained.embed(inputs.ids).requires_grad_()
+    with torch.enable_grad():
+        value = explained.value(embeddings, inputs.lengths, targets.positive, targets.negative, backward)
+        (gradient,) = torch.autograd.grad(value.sum(), embeddings)
+    return (embeddings.detach() * gradient).sum(-1)
+
+
+def integrated_gradients(
+    explained: Explained, inputs: Inputs, targets: Targets, baseline: str | int, steps: int, stacked: int
+) -> Values:
+    """Sundararajan et al. 2017, by captum, with Gauss-Legendre steps from the baseline to the input."""
+    method = IntegratedGradients(explained.value, multiply_by_inputs=True)
+    found = method.attribute(
+        explained.embed(inputs.ids),
+        baselines=explained.baseline(inputs, baseline),
+        additional_forward_args=(inputs.lengths, targets.positive, targets.negative),
+        n_steps=steps,
+        internal_batch_size=max(stacked, len(inputs)),
+    )
+    return found.sum(-1).detach()
+
+
+def gradient_shap(
+    explained: Explained,
+    inputs: Inputs,
+    targets: Targets,
+    baseline: str | int,
+    samples: int,
+    noise: float,
+    seeds: list[int],
+) -> Values:
+    """Expected gradients between baseline and noisy inputs (Lundberg & Lee 2017), by captum, input by input.
+
+    `noise` is the standard deviation added to the input, in units of the embeddings' own. An input's samples depend
+    on its own seed, not on the others in its batch.
+    """
+    method = GradientShap(explained.value, multiply_by_inputs=True)
+    rows = []
+    for i, seed in enumerate(seeds):
+        one, target = inputs.select(slice(i, i + 1)), targets.select(slice(i, i + 1))
+        embeddings = explained.embed(one.ids)
+        with seeded(seed):
+            found = method.attribute(
+                embeddings,
+                baselines=explained.baseline(one, baseline),
+                additional_forward_args=(one.lengths, target.positive, target.negative),
+                n_samples=samples,
+                stdevs=noise * float(embeddings.std()),
+            )
+        row = found.new_zeros(inputs.ids.shape[1])
+        row[: one.ids.shape[1]] = found.detach().sum(-1)[0]
+        rows.append(row)
+    return torch.stack(rows)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the global generators, from which captum draws, and gives them back as they were."""
+    before: Any = np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(before)  # noqa: NPY002

@@ -1,0 +1,128 @@
+"""ReAGent: token importance from what happens when tokens are replaced by likely others (arXiv:2402.00794).
+
+L starts at random. Repeat: replace a random share of the tokens; c = p(y | x) - p(y | replaced);
+L += logit((c + 1) / 2) where replaced, L += logit((1 - c) / 2) elsewhere;
+until y stays among the three most likely tokens when all but the most important ones are replaced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from attribution.inputs.encode import Inputs, Targets
+from attribution.inputs.explained import Explained
+from attribution.inputs.proposals import Proposer
+from interp.errors import InputError, choose
+
+CHANGES = ("target", "distribution")
+_TOP = 3  # y must stay among so many
+
+
+@dataclass(frozen=True)
+class ReAGent:
+    """Settings; they check themselves.
+
+    `share` of the tokens is replaced in each step; a run stops when the target stays among the top three after all
+    but `kept` of the tokens (a share) are replaced, and after `max_steps` in any case; `runs` runs are averaged.
+    `change="target"` measures the change of the target's probability, as the authors' scripts do,
+    `"distribution"` that of the whole next-token distribution (Hellinger distance), as their paper has it.
+    """
+
+    runs: int = 5
+    share: float = 0.3
+    kept: float = 0.3
+    max_steps: int = 300
+    change: str = "target"
+
+    def __post_init__(self) -> None:
+        choose("change", self.change, CHANGES)
+        for name in ("runs", "max_steps"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)!r} must be a whole number of at least 1")
+        for name in ("share", "kept"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)!r} must lie between 0 and 1; 0.3 is usual")
+
+    @torch.no_grad()
+    def __call__(
+        self, explained: Explained, inputs: Inputs, targets: Targets, proposer: Proposer, seeds: list[int]
+    ) -> tuple[Float[Tensor, "n pos"], Bool[Tensor, " n"]]:
+        """Importance of every token, mean over the runs that converged (over all, if none did), and which did."""
+        values = torch.zeros(inputs.ids.shape, dtype=torch.float64)
+        converged = torch.zeros(len(inputs), dtype=torch.bool)
+        for i, seed in enumerate(seeds):
+            run = _Run(self, explained, inputs.select(slice(i, i + 1)), targets.select(slice(i, i + 1)), proposer, seed)
+            importance, done = run.finish()
+            chosen = importance[done] if done.any() else importance
+            values[i, : chosen.shape[1]] = chosen.mean(0)
+            converged[i] = bool(done.any())
+        return values, converged
+
+
+class _Run:
+    """All runs over one input, side by side."""
+
+    def __init__(
+        self, settings: ReAGent, explained: Explained, inputs: Inputs, targets: Targets, proposer: Proposer, seed: int
+    ) -> None:
+        self.settings, self.explained, self.proposer = settings, explained, proposer
+        self.generator = torch.Generator().manual_seed(seed)
+        self.target = int(targets.positive[0])
+        self.ids = inputs.ids.repeat(settings.runs, 1).to(explained.anatomy.device)
+        self.lengths = inputs.lengths.repeat(settings.runs)
+        bos = getattr(getattr(explained.model, "tokenizer", None), "bos_token_id", None)
+        self.free = torch.ones(self.ids.shape, dtype=torch.bool)
+        self.free[:, 0] = int(inputs.ids[0, 0]) != bos  # a BOS token is no part of the text
+        self.n_free = int(self.free[0].sum())
+        self.clean = self._probabilities(self.ids[:1])
+
+    def finish(self) -> tuple[Float[Tensor, "run pos"], Bool[Tensor, " run"]]:
+        """Importance in each run, as a distribution over the tokens, and whether the run converged."""
+        settings = self.settings
+        importance = torch.randn(self.ids.shape, generator=self.generator, dtype=torch.float64)
+        done = torch.zeros(settings.runs, dtype=torch.bool)
+        if self.n_free < 2:
+            return torch.zeros_like(importance), done
+        for _ in range(settings.max_steps):
+            going = ~done  # runs that are done are not run on
+            places = self._random_places(int(going.sum()))
+            change = self._change(self._after(places))[:, None]
+            importance[going] += torch.where(
+                places, torch.logit((change + 1) / 2, 1e-6), torch.logit((1 - change) / 2, 1e-6)
+            )
+            done[going] = self._sufficient(importance[going])
+            if done.all():
+                break
+        shares = importance.masked_fill(~self.free, -torch.inf).softmax(1)
+        return shares, done
+
+    def _random_places(self, runs: int) -> Bool[Tensor, "run pos"]:
+        count, free = max(1, round(self.settings.share * self.n_free)), self.free[:runs]
+        noise = torch.rand(free.shape, generator=self.generator).masked_fill(~free, -1.0)
+        return noise >= noise.topk(count, 1).values[:, -1:]
+
+    def _sufficient(self, importance: Float[Tensor, "run pos"]) -> Bool[Tensor, " run"]:
+        """Whether the target stays on top when only the most important tokens are kept."""
+        count, free = max(1, round(self.settings.kept * self.n_free)), self.free[: len(importance)]
+        ranked = importance.masked_fill(~free, -torch.inf)
+        kept = ranked >= ranked.topk(count, 1).values[:, -1:]
+        after = self._after(free & ~kept)
+        return (after > after[:, self.target, None]).sum(1) < _TOP
+
+    def _after(self, places: Bool[Tensor, "run pos"]) -> Float[Tensor, "run d_vocab"]:
+        """Probabilities of the next token when some places are replaced."""
+        ids = self.ids[: len(places)]
+        return self._probabilities(self.proposer(ids, places.to(ids.device), self.generator))
+
+    def _probabilities(self, ids: Tensor) -> Float[Tensor, "run d_vocab"]:
+        logits = self.explained.logits(self.explained.embed(ids), self.lengths[: len(ids)])
+        return logits.double().softmax(-1).cpu()
+
+    def _change(self, after: Float[Tensor, "run d_vocab"]) -> Float[Tensor, " run"]:
+        if self.settings.change == "target":
+            return (self.clean - after)[:, self.target]
+        return ((self.clean.sqrt() - after.sqrt()).pow(2).sum(1) / 2).sqrt()

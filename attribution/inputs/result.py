@@ -1,0 +1,150 @@
+"""`TokenAttributions`: scores of input tokens, as a tensor, a data frame or a heat map."""
+
+from __future__ import annotations
+
+import html
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.files import write_text
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenAttributions:
+    """How much each input token speaks for what is explained (or, where negative, against it).
+
+    Attributes:
+        values: float [n, pos] on the CPU, 0 at padding.
+        mask: bool [n, pos], True at real tokens.
+        ids, tokens: the inputs, as ids [n, pos] and as people read them.
+        target: the explained token of each input, and the one it is contrasted with (-1 for none), int [n, 2].
+        target_tokens: the same to read.
+        logits: float [n], the explained logit or difference of two.
+        method, settings, model, seconds: how the values were made.
+        conserves: whether the method is one whose values should add up to `logits`.
+        baseline_logits: float [n] for integrated gradients, whose values should add up to `logits` less these.
+        converged: bool [n] for ReAGent: whether at least one of its runs did.
+    """
+
+    values: Float[Tensor, "n pos"]
+    mask: Bool[Tensor, "n pos"]
+    ids: Int[Tensor, "n pos"]
+    tokens: list[list[str]]
+    target: Int[Tensor, "n 2"]
+    target_tokens: list[str]
+    logits: Float[Tensor, " n"]
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    model: str = ""
+    seconds: float = 0.0
+    conserves: bool = False
+    baseline_logits: Float[Tensor, " n"] | None = None
+    converged: Bool[Tensor, " n"] | None = None
+
+    @property
+    def conservation(self) -> Float[Tensor, " n"] | None:
+        """Sum of the values over what they should add up to (1 is exact); None for methods without such a law."""
+        if self.baseline_logits is not None:
+            return self.values.sum(1) / (self.logits - self.baseline_logits)
+        return self.values.sum(1) / self.logits if self.conserves else None
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a token: input, position, token, id, score, target."""
+        rows = [
+            {
+                "input": n,
+                "position": position,
+                "token": token,
+                "id": int(self.ids[n, position]),
+                "score": float(self.values[n, position]),
+                "target": self.target_tokens[n],
+            }
+            for n, tokens in enumerate(self.tokens)
+            for position, token in enumerate(tokens)
+        ]
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        count = int(self.mask.sum())
+        parts = [f"{self.method}: {len(self.values)} inputs, {count} tokens", self.model]
+        if (ratio := self.conservation) is not None:
+            parts.append(f"sums to {', '.join(f'{float(r):.3f}' for r in ratio[:4])} of the explained")
+        if self.converged is not None and not self.converged.all():
+            parts.append(f"{int((~self.converged).sum())} did not converge")
+        return f"TokenAttributions({', '.join(part for part in parts if part)}, {self.seconds:.3g} s)"
+
+    def _repr_html_(self) -> str:
+        lines = [self._line(n) for n in range(len(self.values))]
+        return f'<div style="font-family:sans-serif;line-height:2">{"".join(lines)}{_LEGEND}</div>'
+
+    def _line(self, n: int) -> str:
+        """One input as coloured words; colours are scaled to its largest value."""
+        scale = float(self.values[n].abs().max()) or 1.0
+        spans = [
+            _span(token, float(value), float(value) / scale)
+            for token, value in zip(self.tokens[n], self.values[n], strict=False)
+        ]
+        target = html.escape(_visible(self.target_tokens[n]))
+        head = f"<b>{html.escape(self.method)}</b> for <code>{target}</code> ({float(self.logits[n]):.3f})"
+        return f"<div>{head}: {''.join(spans)}</div>"
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write the heat map as a page of its own; returns the path."""
+        title = html.escape(f"{self.method}: {self.model}")
+        page = f'<!doctype html><html><head><meta charset="utf-8"><title>{title}</title></head>'
+        write_text(path, f"{page}<body>{self._repr_html_()}</body></html>\n")
+        return Path(path)
+
+    def figure(self) -> Figure:
+        """A bar for each token, one panel an input."""
+        import plotly.graph_objects as go
+        from plotly.subplots import make_subplots
+
+        titles = [
+            f"{_visible(target)} ({float(logit):.3f})"
+            for target, logit in zip(self.target_tokens, self.logits, strict=True)
+        ]
+        figure = make_subplots(rows=len(self.values), subplot_titles=titles)
+        for n, tokens in enumerate(self.tokens):
+            values = self.values[n, : len(tokens)].tolist()
+            figure.add_trace(
+                go.Bar(
+                    x=list(range(len(tokens))),
+                    y=values,
+                    marker_color=["#D55E00" if value > 0 else "#0072B2" for value in values],
+                    hovertext=[html.escape(_visible(token)) for token in tokens],
+                    showlegend=False,
+                ),
+                row=n + 1,
+                col=1,
+            )
+            labels = [html.escape(_visible(token)) for token in tokens]
+            figure.update_xaxes(tickvals=list(range(len(tokens))), ticktext=labels, row=n + 1, col=1)
+        figure.update_layout(template="plotly_white", title=self.method, height=180 + 200 * len(self.values))
+        return figure
+
+
+_LEGEND = (
+    '<div style="font-size:smaller">red speaks for the explained token, blue against it; '
+    "scaled to the largest of each input</div>"
+)
+
+
+def _span(token: str, value: float, share: float) -> str:
+    """A token with a background: red for, blue against, the stronger the more."""
+    colour = "213,94,0" if share > 0 else "0,114,178"
+    style = f"background:rgba({colour},{0.85 * abs(share):.3f});padding:2px 1px;border-radius:3px;white-space:pre"
+    return f'<span style="{style}" title="{value:+.4g}">{html.escape(_visible(token))}</span>'
+
+
+def _visible(token: str) -> str:
+    return token.replace("\n", "⏎").replace("\t", "⇥") or "∅"
