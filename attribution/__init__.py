@@ -2,13 +2,14 @@
 
 from attribution.components import ComponentScores, component_scores
 from attribution.engines import attribute
-from attribution.inputs import TokenAttributions, token_methods, tokens
+from attribution.inputs import Relevance, TokenAttributions, relevance, token_methods, tokens
 from attribution.methods import methods
 from attribution.rules import RuleSet, applied, rule_set, rule_sets
 from attribution.scores import Scores
 
 __all__ = [
     "ComponentScores",
+    "Relevance",
     "RuleSet",
     "Scores",
     "TokenAttributions",
@@ -16,6 +17,7 @@ __all__ = [
     "attribute",
     "component_scores",
     "methods",
+    "relevance",
     "rule_set",
     "rule_sets",
     "token_methods",

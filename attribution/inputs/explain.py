@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from attribution.inputs import gradients, perturbation
-from attribution.inputs.encode import Inputs, Targets, encode_inputs, explained_logit, resolve_targets
-from attribution.inputs.explained import Explained, one_by_one
+from attribution.inputs.encode import Inputs, Targets, encode_inputs
+from attribution.inputs.explained import Explained, find_targets, one_by_one, readable_targets
 from attribution.inputs.methods import TOKEN_METHODS, TokenMethod
 from attribution.inputs.proposals import as_proposer
 from attribution.inputs.reagent import ReAGent
@@ -80,7 +80,7 @@ def tokens(
     started = time.perf_counter()
     planned = plan(explained.anatomy, len(given), given.ids.shape[1], batch_size=batch_size, memory=memory)
     seeds = [int(told.get("seed", 0)) + 7919 * i for i in range(len(given))]  # an input's own, whatever its batch
-    targets, logits = _targets(explained, model, given, target, planned.batch_size)
+    targets, logits = find_targets(explained, given, target, planned.batch_size)
     if targets.contrastive and not chosen.contrasts:
         raise InputError(f"method={method!r} explains one token's probability; give target as a single token")
     run = _runner(chosen, told, explained, rules, max(1, planned.batch_size))
@@ -94,14 +94,13 @@ def tokens(
             if converged is not None and done is not None:
                 converged[where] = done
             bar.advance(len(some))
-    lengths = given.lengths.tolist()
     return TokenAttributions(
         values=values,
         mask=given.mask,
         ids=given.ids,
-        tokens=[explained.readable(row[:length]) for row, length in zip(given.ids.tolist(), lengths, strict=True)],
+        tokens=explained.readable_rows(given),
         target=torch.stack((targets.positive, targets.negative), 1),
-        target_tokens=_readable(explained, targets),
+        target_tokens=readable_targets(explained, targets),
         logits=logits.to(wide),
         method=method,
         settings={k: v if isinstance(v, int | float | str) else repr(v) for k, v in told.items() if v is not None}
@@ -174,20 +173,6 @@ def _runner(
     return run
 
 
-def _targets(explained: Explained, model: Any, given: Inputs, target: Any, size: int) -> tuple[Targets, Tensor]:
-    """The targets, and the explained logits of the unchanged inputs."""
-    placeholder = Targets(torch.zeros(len(given), dtype=torch.long), torch.full((len(given),), -1))
-    with torch.no_grad():
-        logits = torch.cat(
-            [
-                explained.logits(explained.embed(some.ids), some.lengths)
-                for _, some, _ in one_by_one(given, placeholder, size)
-            ]
-        )
-    targets = resolve_targets(model, target, len(given), logits.argmax(1))
-    return targets, explained_logit(logits, targets.positive, targets.negative).cpu()
-
-
 def _baseline_logits(
     explained: Explained, given: Inputs, targets: Targets, told: dict[str, Any], size: int, dtype: torch.dtype
 ) -> Tensor:
@@ -197,12 +182,3 @@ def _baseline_logits(
             for _, some, of in one_by_one(given, targets, size)
         ]
     return torch.cat(parts).to("cpu", dtype)
-
-
-def _readable(explained: Explained, targets: Targets) -> list[str]:
-    """Targets as people read them: ` Mary`, or ` Mary - John` for a contrast."""
-    names = []
-    for positive, negative in zip(targets.positive.tolist(), targets.negative.tolist(), strict=True):
-        both = explained.readable([positive] if negative < 0 else [positive, negative])
-        names.append(" - ".join(both))
-    return names

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attribution.inputs.encode import Inputs, Targets, explained_logit
+from attribution.inputs.encode import Inputs, Targets, explained_logit, resolve_targets
 from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
 from interp.inspection import anatomy_of
@@ -97,8 +97,36 @@ class Explained:
         tokenizer = getattr(self.model, "tokenizer", None)
         return [str(i) if tokenizer is None else tokenizer.decode([i]) for i in ids]
 
+    def readable_rows(self, inputs: Inputs) -> list[list[str]]:
+        """The tokens of every input, without padding."""
+        lengths = inputs.lengths.tolist()
+        return [self.readable(row[:length]) for row, length in zip(inputs.ids.tolist(), lengths, strict=True)]
+
 
 def one_by_one(inputs: Inputs, targets: Targets, size: int) -> list[tuple[slice, Inputs, Targets]]:
     """The inputs in batches of `size`."""
     slices = [slice(first, min(len(inputs), first + size)) for first in range(0, len(inputs), size)]
     return [(chosen, inputs.select(chosen), targets.select(chosen)) for chosen in slices]
+
+
+def find_targets(explained: Explained, inputs: Inputs, target: Any, size: int) -> tuple[Targets, Float[Tensor, " n"]]:
+    """The targets that `target` names (see `resolve_targets`), and the explained logits of the unchanged inputs."""
+    placeholder = Targets(torch.zeros(len(inputs), dtype=torch.long), torch.full((len(inputs),), -1))
+    with torch.no_grad():
+        logits = torch.cat(
+            [
+                explained.logits(explained.embed(some.ids), some.lengths)
+                for _, some, _ in one_by_one(inputs, placeholder, size)
+            ]
+        )
+    targets = resolve_targets(explained.model, target, len(inputs), logits.argmax(1))
+    return targets, explained_logit(logits, targets.positive, targets.negative).cpu()
+
+
+def readable_targets(explained: Explained, targets: Targets) -> list[str]:
+    """Targets as people read them: ` Mary`, or ` Mary - John` for a contrast."""
+    names = []
+    for positive, negative in zip(targets.positive.tolist(), targets.negative.tolist(), strict=True):
+        both = explained.readable([positive] if negative < 0 else [positive, negative])
+        names.append(" - ".join(both))
+    return names

@@ -93,7 +93,7 @@ class TokenAttributions:
             _span(token, float(value), float(value) / scale)
             for token, value in zip(self.tokens[n], self.values[n], strict=False)
         ]
-        target = html.escape(_visible(self.target_tokens[n]))
+        target = html.escape(visible(self.target_tokens[n]))
         head = f"<b>{html.escape(self.method)}</b> for <code>{target}</code> ({float(self.logits[n]):.3f})"
         return f"<div>{head}: {''.join(spans)}</div>"
 
@@ -110,7 +110,7 @@ class TokenAttributions:
         from plotly.subplots import make_subplots
 
         titles = [
-            f"{_visible(target)} ({float(logit):.3f})"
+            f"{visible(target)} ({float(logit):.3f})"
             for target, logit in zip(self.target_tokens, self.logits, strict=True)
         ]
         figure = make_subplots(rows=len(self.values), subplot_titles=titles)
@@ -121,13 +121,13 @@ class TokenAttributions:
                     x=list(range(len(tokens))),
                     y=values,
                     marker_color=["#D55E00" if value > 0 else "#0072B2" for value in values],
-                    hovertext=[html.escape(_visible(token)) for token in tokens],
+                    hovertext=[html.escape(visible(token)) for token in tokens],
                     showlegend=False,
                 ),
                 row=n + 1,
                 col=1,
             )
-            labels = [html.escape(_visible(token)) for token in tokens]
+            labels = [html.escape(visible(token)) for token in tokens]
             figure.update_xaxes(tickvals=list(range(len(tokens))), ticktext=labels, row=n + 1, col=1)
         figure.update_layout(template="plotly_white", title=self.method, height=180 + 200 * len(self.values))
         return figure
@@ -143,8 +143,9 @@ def _span(token: str, value: float, share: float) -> str:
     """A token with a background: red for, blue against, the stronger the more."""
     colour = "213,94,0" if share > 0 else "0,114,178"
     style = f"background:rgba({colour},{0.85 * abs(share):.3f});padding:2px 1px;border-radius:3px;white-space:pre"
-    return f'<span style="{style}" title="{value:+.4g}">{html.escape(_visible(token))}</span>'
+    return f'<span style="{style}" title="{value:+.4g}">{html.escape(visible(token))}</span>'
 
 
-def _visible(token: str) -> str:
+def visible(token: str) -> str:
+    """A token with its white space made visible."""
     return token.replace("\n", "⏎").replace("\t", "⇥") or "∅"
