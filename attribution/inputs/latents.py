@@ -16,12 +16,16 @@ from attribution.inputs.explain import find_targets, readable_targets
 from attribution.inputs.explained import Explained, one_by_one
 from attribution.inputs.relevance_map import Relevance, axes_of
 from attribution.rules.applied import applied
+from attribution.rules.rules import AttentionFactors
 from attribution.rules.sets import RuleSet
 from interp.anatomy import working
 from interp.errors import InputError
 from interp.kernels.batching import plan
 from interp.progress import progress
 
+_INSIDE_ATTENTION = re.compile(
+    r"attn\.((?P<letter>[qkv])(\.hook_out|_norm\..*)|hook_rot_(?P<turned>[qk])|hook_attn_scores|hook_pattern)$"
+)
 _SPREAD = ("position", "query", "key")  # axes as long as the prompt
 
 
@@ -136,8 +140,20 @@ def _of_batch(
                 f"at={name!r}: no gradient gets there under rules={rules.name!r}; choose a hook point in front of or "
                 "behind it"
             )
-        found[name] = (working(seen[name].detach()) * working(gradient)).cpu()
+        factor = _attention_factor(rules, model.hook_dict[name].name)
+        found[name] = (working(seen[name].detach()) * working(gradient) * factor).cpu()
     return found
+
+
+def _attention_factor(rules: RuleSet, name: str) -> float:
+    """What rules for attention leave of the gradient at a hook point inside it: their factors act behind the hooks."""
+    rule = rules.by_operation.get("attention")
+    inside = _INSIDE_ATTENTION.search(name)
+    if not isinstance(rule, AttentionFactors) or inside is None:
+        return 1.0
+    factors = {"q": rule.query, "k": rule.key, "v": rule.value}
+    # scores and pattern pass on what queries and keys share
+    return factors.get(inside["letter"] or inside["turned"], rule.query + rule.key)
 
 
 def _put(values: dict[str, Tensor], name: str, found: Tensor, where: slice, inputs: Inputs) -> None:

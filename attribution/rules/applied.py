@@ -7,13 +7,11 @@ TransformerBridge. What a part of the model gives stays what it was; its gradien
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
 
-from attribution.rules.rules import AttentionFactors
 from attribution.rules.sets import RuleSet, rule_set
 from interp.anatomy import Affine, Block, Norm
 from interp.errors import InputError
@@ -31,8 +29,9 @@ def applied(model: Any, rules: str | RuleSet) -> Iterator[RuleSet]:
 
     The hooks are taken off at the end, also after an exception; hooks that the model carries stay. Inside, put your
     own hooks on and take gradients with autograd: activation times gradient at a hook point is relevance. A hook
-    that *changes* an activation belongs in front: put it on before entering. The soft cap of Gemma 2's logits lies
-    behind all hook points and keeps its own gradient.
+    that *changes* an activation belongs in front: put it on before entering. Two things lie behind your hooks, and
+    `attribution.relevance` adds them: attention's factors at queries, keys, values and patterns, and the soft cap of
+    Gemma 2's logits, which keeps its own gradient.
 
     Yields the rules as fitted to the model. Raises `InputError` for unknown rules, for a model that carries hooks,
     and for a softmax temperature where the model's attention gives no access to its softmax (GPT-J, OPT).
@@ -105,10 +104,13 @@ def _replaced(part: str, rule: Callable[[Any, Tensor], Tensor], of: Any) -> list
 def _attention(model: Any, rules: RuleSet, layer: int) -> list[Hook]:
     name = f"blocks.{layer}.attn"
     hooks: list[Hook] = []
-    rule = rules.by_operation.get("attention")
-    if isinstance(rule, AttentionFactors):
-        for letter, factor in zip("qkv", (rule.query, rule.key, rule.value), strict=True):
-            hooks.append((f"{name}.{letter}.hook_out", functools.partial(_scale_gradient_of, factor)))
+    if "attention" in rules.by_operation:
+        for i, letter in enumerate("qkv"):
+
+            def scale(x: Tensor, hook: Any, i: int = i) -> Tensor:
+                return rules.factors(x, x, x)[i]
+
+            hooks.append((f"{name}.{letter}.hook_out", scale))
     if rules.temperature is None:
         return hooks
     if type(model.blocks[layer].attn).__name__ == "AttentionBridge":  # runs the model's own attention as a whole
@@ -126,13 +128,6 @@ def _attention(model: Any, rules: RuleSet, layer: int) -> list[Hook]:
         return replace_gradient(pattern, softmax(seen.pop(), rules.temperature).to(pattern.dtype))
 
     return [*hooks, (f"{name}.hook_attn_scores", keep), (f"{name}.hook_pattern", soften)]
-
-
-def _scale_gradient_of(factor: float, x: Tensor, hook: Any) -> Tensor:
-    """Scales it on the tensor itself, so that hooks put on later see the scaled gradient: it is relevance."""
-    if x.requires_grad:
-        x.register_hook(lambda gradient: gradient * factor)
-    return x
 
 
 def _mlp(rules: RuleSet, block: Block, name: str) -> list[Hook]:
