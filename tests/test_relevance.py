@@ -49,10 +49,8 @@ def test_plain_rules_give_activation_times_gradient_at_any_hook_point(name):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("rules", ["attnlrp", "cp-lrp", "relp"])
-def test_relevance_of_embeddings_is_that_of_the_token_method(name, rules):
+def test_relevance_of_what_enters_the_first_block_is_that_of_the_token_method(name, rules):
     model = model_of(name)
-    if name in ("gpt2", "opt"):  # tokens counts position embeddings in, the hook point lies in front of them
-        pytest.skip("learned positions are no part of embed.hook_out")
     found = attribution.relevance(model, IDS, target=7, rules=rules, at="blocks.0.hook_in", quiet=True)
     tokens = attribution.tokens(model, IDS, target=7, method=rules, quiet=True)
     largest = float(tokens.values.abs().max())
