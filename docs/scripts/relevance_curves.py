@@ -81,7 +81,7 @@ def figure(curves: dict[str, dict[str, Curve]]) -> go.Figure:
                 row=1,
                 col=column,
             )
-    drawn.update_xaxes(type="log", title="share of edges", tickformat=".1%")
+    drawn.update_xaxes(type="log", title="share of edges", tickformat=".1~%", tickvals=[0.001, 0.01, 0.1, 1])
     drawn.update_yaxes(title="faithfulness", col=1)
     drawn.add_hline(y=1, line={"dash": "dot", "color": "#666666"})
     drawn.update_layout(template="plotly_white", width=1200, height=420, margin={"t": 40, "b": 50, "l": 60, "r": 10})
@@ -96,7 +96,7 @@ def draw(picture: go.Figure, path: Path) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "figure.html"
-        picture.write_html(source, include_plotlyjs=True)
+        picture.write_html(source, include_plotlyjs=True, config={"displayModeBar": False})
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=8000"]
         size = f"--window-size={picture.layout.width + 20},{picture.layout.height + 20}"
         subprocess.run(
