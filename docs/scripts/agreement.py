@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from metrics.agreement_table import AgreementTable, combine
 from relevance_curves import draw
 
 from circuits import agreement
 from interp import load_model, tasks
 from interp.files import write_text
+from metrics.agreement_table import AgreementTable, combine
 
 DOCS = Path(__file__).parent.parent
 TASKS = ("ioi", "greater_than", "agreement")
