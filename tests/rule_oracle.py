@@ -134,7 +134,7 @@ def gated(gate: Tensor, up: Tensor, activated: Tensor, rules: Rules) -> Tensor:
 
 
 class _Softmax:
-    """`torch.nn.functional.softmax` with the pattern's rule where it is given attention scores, which have four axes."""
+    """`torch.nn.functional.softmax`, with the pattern's rule where scores have the four axes of attention."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules, self.plain, self.seen, self.inside = rules, torch.nn.functional.softmax, 0, False

@@ -288,13 +288,17 @@ def test_padding_and_order_change_nothing(method):
         assert all(not values[row, :, length:].any() for values in whole.values())
 
 
-def test_grad_modes_change_nothing_and_the_model_is_left_alone():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(("method", "ablation"), [("exact", "mean"), ("relp", "patch"), ("eap", "mean")])
+def test_grad_modes_change_nothing(method, ablation, mode):
+    expected = scores("gpt2", method, ablation=ablation).values
+    with mode():
+        same(scores("gpt2", method, ablation=ablation).values, expected)
+
+
+def test_the_model_is_left_alone():
     model = oracle.model_of("gpt2")
     expected = scores("gpt2").values
-    with torch.inference_mode():
-        same(scores("gpt2").values, expected)
-    with torch.no_grad():
-        same(scores("gpt2").values, expected)
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
     assert not any(values.requires_grad for values in expected.values())
 
@@ -355,6 +359,14 @@ def test_a_representation_says_method_and_sizes():
     assert repr(found) == "ComponentScores(relp: attn_out (3, 3, 7), z (3, 3, 7, 4))"
     assert found.method == "relp"
     assert found.seconds > 0
+
+
+@pytest.mark.parametrize("method", ["exact", "eap"])
+def test_kinds_may_be_one_name_or_repeated_but_not_none_at_all(method):
+    one = scores("gpt2", method, kinds="attn_out")
+    same(one.values, scores("gpt2", method, kinds=("attn_out", "attn_out")).values)
+    with pytest.raises(InputError, match="kinds"):
+        scores("gpt2", method, kinds=())
 
 
 # ---- errors

@@ -39,10 +39,10 @@ SETS: dict[str, tuple[Any, dict[str, Any]]] = {
     "gim": ("gim", {"norm": True, "half": True, "qkv": (1 / 4, 1 / 4, 1 / 2), "temperature": 2.0}),
     "attnlrp": ("attnlrp", {"norm": True, "act": True, "half": True, "qkv": (1 / 4, 1 / 4, 1 / 2)}),
     "cp-lrp": ("cp-lrp", {"norm": True, "act": True, "half": True, "qkv": (0, 0, 1)}),
-    "epsilon": (RuleSet.of(Epsilon(0.3)), {"epsilon": 0.3}),
+    "epsilon": (RuleSet.of(Epsilon(0.25)), {"epsilon": 0.25}),
     "cp-lrp and gamma": (
-        rule_set("cp-lrp").plus(Gamma(0.5, 0.1)),
-        {"norm": True, "act": True, "half": True, "qkv": (0, 0, 1), "gamma": 0.5, "epsilon": 0.1},
+        rule_set("cp-lrp").plus(Gamma(0.5, 0.125)),
+        {"norm": True, "act": True, "half": True, "qkv": (0, 0, 1), "gamma": 0.5, "epsilon": 0.125},
     ),
     "norms": (RuleSet.of(HeldScale()), {"norm": True}),
     "activations": (RuleSet.of(Identity()), {"act": True}),
@@ -79,15 +79,14 @@ def norm(module, x, value):
 
 def linear(x, weight, bias, gamma, epsilon):
     """A linear layer with the gamma rule for inputs and outputs of any sign, stabilised (gamma = 0: epsilon rule)."""
-    y = F.linear(x, weight, bias)
+    y, zero = F.linear(x, weight, bias), torch.zeros_like(x)
+    above, below = torch.where(x >= 0, x, zero), torch.where(x < 0, x, zero)
     sides = []
-    for same, other in ((weight.relu(), -(-weight).relu()), (-(-weight).relu(), weight.relu())):
-        side = x.relu() @ (weight + gamma * same).T - (-x).relu() @ (weight + gamma * other).T
-        if bias is not None:  # the bias is an input of one
-            side = side + bias + gamma * (bias.relu() if same.min() >= 0 else -(-bias).relu())
-        sides.append(side)
+    for same, other in ((torch.relu, lambda w: -(-w).relu()), (lambda w: -(-w).relu(), torch.relu)):
+        side = above @ (weight + gamma * same(weight)).T + below @ (weight + gamma * other(weight)).T
+        sides.append(side if bias is None else side + bias + gamma * same(bias))  # the bias is an input of one
     side = torch.where(y > 0, *sides)
-    stabilised = side + epsilon * torch.where(side < 0, -1.0, 1.0)
+    stabilised = side + epsilon * torch.where(side < 0, -1.0, 1.0).to(side)
     return as_if(y, side * (y / stabilised).detach())
 
 
@@ -228,10 +227,10 @@ def check(found, expected):
     """Gradients at some hook points are those expected, whether the bridge shows heads apart or not."""
     for point, ours in found.items():
         theirs = expected[point]
-        assert ours is not None, point
         if float(theirs.abs().max()) == 0:
-            assert float(ours.abs().max()) == 0, point
+            assert ours is None or not ours.any(), point
         else:
+            assert ours is not None, point
             assert error(ours.reshape(theirs.shape), theirs) < TOLERANCE, point
 
 
@@ -265,7 +264,7 @@ def test_gradients_are_those_of_detach_algebra_and_logits_stay_bitwise(name, rul
     assert torch.equal(model(TOKENS), plain)
 
 
-@pytest.mark.parametrize("rules", ["relp", "gim", "epsilon"])
+@pytest.mark.parametrize("rules", ["gradient", "relp", "gim", "epsilon"])
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_at_what_rules_read_are_whole(name, rules):
     # the tensors from which rules take their own gradient: a user who looks at them sees all of it
@@ -273,12 +272,12 @@ def test_gradients_at_what_rules_read_are_whole(name, rules):
         pytest.skip("no access to the softmax")
     expected = reference(name, rules)[1]
     points = [p for p in expected if p.endswith(("ln_final.hook_in", "mlp.in.hook_out", "out.hook_in", "o.hook_in"))]
-    points += ["unembed.hook_in", *[p for p in expected if p.endswith("mlp.hook_out")]]
+    points += ["unembed.hook_in"]
     with applied(model_of(name), SETS[rules][0]):
         check(gradients(model_of(name), points), expected)
 
 
-@pytest.mark.parametrize("rules", ["attnlrp", "cp-lrp"])
+@pytest.mark.parametrize("rules", ["relp", "attnlrp", "cp-lrp"])
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ("gpt2", "gpt_neox", "gpt_neox_sequential")])
 def test_relevance_of_queries_keys_and_values_counts_their_factors(name, rules):
     expected = reference(name, rules)[1]
@@ -332,6 +331,15 @@ def test_logits_stay_bitwise_in_other_dtypes(name, dtype):
         with applied(model, rules):
             assert torch.equal(model(TOKENS), plain)
             assert gradients(model)["embed.hook_out"].isfinite().all()
+
+
+def test_epsilon_is_as_fine_as_the_model():
+    # 0.3 has no exact float32
+    model = model_of("llama")
+    found = Reference("llama", epsilon=0.3)
+    expected = grad(explained(found.logits), found.at["embed.hook_out"])[0]
+    with applied(model, RuleSet.of(Epsilon(0.3))):
+        check(gradients(model), {"embed.hook_out": expected})
 
 
 @pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.5, 0.1)])

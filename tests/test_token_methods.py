@@ -38,6 +38,14 @@ def scored(name: str, method: str, rows: Any = None, target: Any = None, **setti
     return tokens(model_of(name), rows, target, method, quiet=True, **{**QUICK.get(method, {}), **settings})
 
 
+HALF = (torch.float32, torch.bfloat16)
+
+
+@functools.cache
+def half_model(dtype: torch.dtype) -> Any:
+    return tiny("llama", dtype)
+
+
 # ---- the slow path: one prompt at a time, embeddings written in by a hook
 
 
@@ -221,7 +229,7 @@ def test_integrated_gradients_are_gauss_legendre_sums(name: str, baseline: Any) 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "mixtral"])  # its routing jumps
 def test_integrated_gradients_are_complete_with_many_steps(name: str) -> None:
-    found = scored(name, "integrated-gradients", steps=200, baseline=5)
+    found = scored(name, "integrated-gradients", ROWS[:2], steps=150, baseline=5)
     assert found.baseline_logits is not None
     assert (found.logits - found.baseline_logits).abs().min() > 1e-3
     tolerance = {"opt": 1e-2, "qwen3": 1e-3, "gemma2": 1e-3}.get(name, 1e-5)  # a ReLU has kinks
@@ -336,3 +344,13 @@ def test_every_method_says_what_it_costs_and_where_it_comes_from() -> None:
     assert len(frame) == len(set(METHODS)) == 12
     assert frame.map(lambda cell: isinstance(cell, str)).all(axis=None)
     assert (frame["paper"] != "").all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_models_in_half_precision_are_scored_in_float32(method: str) -> None:
+    more = QUICK.get(method, {})
+    found, rough = (tokens(half_model(dtype), ROWS, TARGETS, method, quiet=True, **more) for dtype in HALF)
+    assert rough.values.dtype == rough.logits.dtype == torch.float32
+    assert rough.values.isfinite().all()
+    if method not in ("reagent", "integrated-gradients"):  # whose coarse steps from zero differ by more
+        assert error(rough.values, found.values) < 0.2
