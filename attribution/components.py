@@ -75,7 +75,7 @@ def component_scores(
     task: Task,
     method: str = "attribution-patching",
     *,
-    kinds: Sequence[str] = KINDS,
+    kinds: str | Sequence[str] = KINDS,
     rules: str | RuleSet | None = None,
     steps: int = 5,
     quadrature: str = "left",
@@ -97,6 +97,9 @@ def component_scores(
     Raises:
         InputError: unknown names, a method without a meaning for components, an objective without a gradient.
     """
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    if not kinds:
+        raise InputError(f"kinds names no kind of component; give at least one of {', '.join(KINDS)}")
     for kind in kinds:
         choose("kinds", kind, KINDS if method in ("exact", "activation-patching") else (*KINDS, "z"))
     chosen = METHODS[choose("method", method, METHODS)]
@@ -116,7 +119,8 @@ def component_scores(
     size, stacked = patching_sizes(anatomy, graph, prompts, batch_size, memory)
     shape = len(prompts), anatomy.n_layers, prompts.clean.shape[1]
     wide = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
-    values = {k: torch.zeros(*shape, *([anatomy.n_heads] if k == "z" else []), dtype=wide) for k in kinds}
+    with torch.inference_mode(False):
+        values = {k: torch.zeros(*shape, *([anatomy.n_heads] if k == "z" else []), dtype=wide) for k in kinds}
     started = time.perf_counter()
 
     def work(batch: Any) -> None:

@@ -21,6 +21,10 @@ from interp.tasks.task import Task
 from metrics.agreement_table import AgreementTable, combine
 
 DEFAULT_METHODS = ("eap", "eap-ig", "relp")
+SETTINGS = {  # that methods may differ in; all else is shared
+    "edge": ("method", "rules", "steps", "quadrature", "credit", "checkpointed"),
+    "node": ("method", "rules", "steps", "quadrature"),
+}
 BANDS = (0.01, 0.1, 1.0)  # strata by magnitude: the top 1 %, the next 9 %, the rest
 
 
@@ -72,14 +76,16 @@ def agreement(
     choose("level", level, ("edge", "node"))
     if resume is not None and level == "node":
         raise InputError("resume is for level='edge'; components are patched in one go")
-    chosen = _checked_methods(methods)
+    chosen = _checked_methods(methods, level)
     shared: dict[str, Any] = {
         "ablation": ablation, "objective": objective, "batch_size": batch_size, "memory": memory, "quiet": quiet,
     }  # fmt: skip
     judged: dict[str, Any] = {"top": top, "drop": drop, "resamples": resamples, "confidence": confidence, "seed": seed}
     if level == "node":
         return _nodes(model, task, chosen, shared, judged)
-    values = {name: attribute(model, task, **settings, **shared).values for name, settings in chosen.items()}
+    values = {
+        name: attribute(model, task, **settings, level="edge", **shared).values for name, settings in chosen.items()
+    }
     graph = ComputationalGraph.of(model)
     mask = stratified_edges(graph, values, sample, seed)
     exact = attribute(model, task, "exact", edges=mask, resume=resume, **shared).values
@@ -87,7 +93,7 @@ def agreement(
     return metrics.agreement(exact[mask], {n: v[mask] for n, v in values.items()}, labels=labels, **judged)
 
 
-def _checked_methods(methods: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _checked_methods(methods: Sequence[str] | Mapping[str, Mapping[str, Any]], level: str) -> dict[str, dict[str, Any]]:
     if isinstance(methods, str):
         methods = [methods]
     if isinstance(methods, Mapping):
@@ -100,6 +106,8 @@ def _checked_methods(methods: Sequence[str] | Mapping[str, Mapping[str, Any]]) -
         if METHODS[choose(f"methods[{name!r}]", settings.get("method", name), METHODS)].path is None:
             raise InputError(f"methods names {name!r}, which patches: it is what the others are compared with")
         settings.setdefault("method", name)
+        for setting in settings:
+            choose(f"setting of methods[{name!r}]", setting, SETTINGS[level])
     return chosen
 
 
@@ -110,6 +118,8 @@ def _nodes(
     shared: dict[str, Any],
     judged: dict[str, Any],
 ) -> AgreementTable:
+    if len(task) < 2:
+        raise InputError("level='node' resamples whole prompts for its intervals; give a task of at least 2 prompts")
     exact = component_scores(model, task, "exact", **shared)
     found = {name: component_scores(model, task, **settings, **shared) for name, settings in methods.items()}
     where = exact.mask[:, None, :].expand_as(exact.values[KINDS[0]])

@@ -17,6 +17,7 @@ from interp.errors import InputError
 from metrics.agreement_table import AgreementTable, Row
 
 Array = NDArray[np.float64]
+RESERVED = ("label", "cluster", "reference", "component")  # other columns of the points
 _BLOCK = 2_000_000  # counts held at a time
 
 
@@ -62,6 +63,9 @@ def agreement(
     x = _array("reference", reference)
     if not candidates:
         raise InputError("candidates is empty; give at least one approximation by name")
+    for name in candidates:
+        if name in RESERVED:
+            raise InputError(f"candidates names {name!r}, a column of the table; call it something else")
     ys = {name: _array(f"candidates[{name!r}]", values) for name, values in candidates.items()}
     for name, y in ys.items():
         if y.shape != x.shape:

@@ -106,7 +106,7 @@ def held_norm(module: Any, x: Tensor) -> Tensor:
     return y if bias is None else y + bias
 
 
-def held_mixture(module: Any, x: Tensor, rules: Rules) -> Tensor:
+def held_mixture(module: Any, rules: Rules, x: Tensor) -> Tensor:
     """Mixtral's mixture, every expert on every token, weighed by what the router says as constants."""
     experts, rows = module.experts, x.flatten(0, -2)
     chances = (rows @ _own(module.gate).weight.T).softmax(-1).detach()
@@ -239,7 +239,7 @@ class Ruled:
             if f"{name}.mlp.in.hook_out" not in points:
                 if rules.routing:
                     module = _own(block.mlp)
-                    stand_in(f"{name}.mlp", lambda x, module=module: held_mixture(module, x, rules))
+                    stand_in(f"{name}.mlp", functools.partial(held_mixture, module, rules))
                 continue
             for part in ("in", "gate", "out"):
                 if f"{name}.mlp.{part}.hook_in" in points:
@@ -301,5 +301,6 @@ def edge_scores(name: str, points: list[tuple[float, Outputs]], ablation: str = 
     model, prompts, graph = parts_of(name)
     delta = differences(model, prompts, ablation)
     rows = torch.stack([delta[source].flatten() for source in graph.sources])
-    columns = torch.stack([sum(weight * by[target] for weight, by in points).flatten() for target in graph.targets])
+    mean = [torch.stack([weight * by[target] for weight, by in points]).sum(0) for target in graph.targets]
+    columns = torch.stack([gradient.flatten() for gradient in mean])
     return rows @ columns.T / len(prompts) * graph.edge_mask

@@ -24,7 +24,7 @@ from interp.kernels.batching import plan
 from interp.progress import progress
 
 _INSIDE_ATTENTION = re.compile(
-    r"attn\.((?P<letter>[qkv])(\.hook_out|_norm\..*)|hook_rot_(?P<turned>[qk])|hook_attn_scores|hook_pattern)$"
+    r"attn\.((?P<letter>[qk])_norm\..*|hook_rot_(?P<turned>[qk])|hook_attn_scores|hook_pattern)$"
 )
 _SPREAD = ("position", "query", "key")  # axes as long as the prompt
 
@@ -146,12 +146,12 @@ def _of_batch(
 
 
 def _attention_factor(rules: RuleSet, name: str) -> float:
-    """What rules for attention leave of the gradient at a hook point inside it: their factors act behind the hooks."""
+    """What rules for attention leave of the gradient between queries, keys and pattern: their factors act in front."""
     rule = rules.by_operation.get("attention")
     inside = _INSIDE_ATTENTION.search(name)
     if not isinstance(rule, AttentionFactors) or inside is None:
         return 1.0
-    factors = {"q": rule.query, "k": rule.key, "v": rule.value}
+    factors = {"q": rule.query, "k": rule.key}
     # scores and pattern pass on what queries and keys share
     return factors.get(inside["letter"] or inside["turned"], rule.query + rule.key)
 

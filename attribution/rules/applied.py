@@ -7,7 +7,9 @@ TransformerBridge. What a part of the model gives stays what it was; its gradien
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -20,48 +22,91 @@ from interp.kernels.backward import replace_gradient
 from interp.kernels.forward import softmax
 from interp.mlps import Gated, Mixture
 
-Hook = tuple[str, Callable[..., Tensor]]
+Hook = tuple[str, Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What rules put on a model: `hooks` at hook points, and `readers` and `writers` behind them, around its parts.
+
+    Hooks that the user puts on later see another tensor than an earlier hook at the same point. What lies behind the
+    hook points of a part (at its input a reader, at its output a writer) sees what they leave.
+    """
+
+    hooks: list[Hook] = field(default_factory=list)
+    readers: list[Hook] = field(default_factory=list)
+    writers: list[Hook] = field(default_factory=list)
 
 
 @contextlib.contextmanager
 def applied(model: Any, rules: str | RuleSet) -> Iterator[RuleSet]:
     """A context in which gradients through a TransformerBridge follow backward rules; values stay the same.
 
-    The hooks are taken off at the end, also after an exception; hooks that the model carries stay. Inside, put your
-    own hooks on and take gradients with autograd: activation times gradient at a hook point is relevance. A hook
-    that *changes* an activation belongs in front: put it on before entering. Two things lie behind your hooks, and
-    `attribution.relevance` adds them: attention's factors at queries, keys, values and patterns, and the soft cap of
-    Gemma 2's logits, which keeps its own gradient.
+    The hooks are taken off at the end, also after an exception. Inside, put your own hooks on, forward or backward, and
+    take gradients with autograd: activation times gradient at a hook point is relevance. Two things lie behind the hook
+    points, and `attribution.relevance` adds them: what attention's factors make of patterns, and the soft cap of
+    Gemma 2's logits, which keeps its own gradient. A hook that *changes* the input of a rule belongs in front of ours:
+    `hook_point.add_hook(..., prepend=True)`.
 
-    Yields the rules as fitted to the model. Raises `InputError` for unknown rules, for a model that carries hooks,
-    and for a softmax temperature where the model's attention gives no access to its softmax (GPT-J, OPT).
+    Yields the rules as fitted to the model. Raises `InputError` for unknown rules, for a model that carries hooks
+    (contexts cannot be nested), and for a softmax temperature where the model's attention gives no access to its
+    softmax (GPT-J, OPT).
     """
     fitted = rule_set(rules, model)
-    with model.hooks(fwd_hooks=_hooks(model, fitted)):
+    put_on = _around(model, fitted)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(model.hooks(fwd_hooks=put_on.hooks))
+        for name, reader in put_on.readers:
+            inner = _part(model, name).original_component
+            stack.callback(inner.register_forward_pre_hook(_reading(reader), with_kwargs=True).remove)
+        for name, writer in put_on.writers:
+            stack.callback(_part(model, name).register_forward_hook(_writing(writer)).remove)
         yield fitted
 
 
-def _hooks(model: Any, rules: RuleSet) -> list[Hook]:
-    anatomy, points = anatomy_of(model), model.hook_dict
-    hooks: list[Hook] = []
-    last: list[Hook] = []  # a linear layer's input is kept behind what other rules make of it
+def _reading(reader: Callable[[Tensor], None]) -> Callable[..., None]:
+    def hook(module: Any, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        reader(given[0] if given else named["hidden_states"])
+
+    return hook
+
+
+def _writing(writer: Callable[[Tensor], Tensor | None]) -> Callable[..., Tensor | None]:
+    return lambda module, given, made: writer(made)
+
+
+def _part(model: Any, name: str) -> Any:
+    for word in name.split("."):
+        model = model[int(word)] if word.isdigit() else getattr(model, word)
+    return model
+
+
+def _around(model: Any, rules: RuleSet) -> Surroundings:
+    anatomy, points, put_on = anatomy_of(model), model.hook_dict, Surroundings()
     for i, block in enumerate(anatomy.blocks):
         name = f"blocks.{i}"
         if rules.norms_held:
             for part, norm in _norms(block).items():
                 if f"{name}.{part}.hook_in" in points:
-                    hooks += _replaced(f"{name}.{part}", rules.norm, norm)
+                    _hold(put_on, model, f"{name}.{part}", rules, norm)
         for part, affine in _affines(block).items() if rules.pull else ():
-            keep, replace = _replaced(f"{name}.{part}", rules.affine, affine)
-            hooks.append(replace)
-            last.append(keep)
-        hooks += _attention(model, rules, i)
-        hooks += _mlp(rules, block, f"{name}.mlp")
+            _replace(put_on, f"{name}.{part}", rules.affine, affine)
+        _attention(put_on, model, rules, i)
+        _mlp(put_on, rules, block, f"{name}.mlp")
     if rules.norms_held:
-        hooks += _replaced("ln_final", rules.norm, anatomy.final_norm)
+        _hold(put_on, model, "ln_final", rules, anatomy.final_norm)
     if rules.pull:
-        hooks += _replaced("unembed", rules.affine, anatomy.unembed)
-    return [*hooks, *last]
+        _replace(put_on, "unembed", rules.affine, anatomy.unembed)
+    return put_on
+
+
+def _hold(put_on: Surroundings, model: Any, part: str, rules: RuleSet, norm: Norm) -> None:
+    """Hold a norm's scale constant."""
+    bridge = _part(model, part)
+    if bridge.use_native_layernorm_autograd or getattr(bridge.config, "layer_norm_folding", False):
+        _replace(put_on, part, rules.norm, norm)
+    else:  # TransformerLens computes the norm itself and shows its scale
+        put_on.hooks.append((f"{part}.hook_scale", lambda scale, hook: scale.detach()))
 
 
 def _norms(block: Block) -> dict[str, Norm]:
@@ -84,13 +129,12 @@ def _affines(block: Block) -> dict[str, Affine]:
     return {**found, "mlp.gate": block.mlp.gate} if isinstance(block.mlp, Gated) else found
 
 
-def _replaced(part: str, rule: Callable[[Any, Tensor], Tensor], of: Any) -> list[Hook]:
-    """Hooks around a part of the model: its output's gradient becomes that of `rule(of, input)`."""
+def _replace(put_on: Surroundings, part: str, rule: Callable[[Any, Tensor], Tensor], of: Any) -> None:
+    """The gradient of a part's output becomes that of `rule(of, input)`."""
     seen: list[Tensor] = []
 
-    def keep(x: Tensor, hook: Any) -> Tensor:
+    def keep(x: Tensor) -> None:
         seen[:] = [x]
-        return x
 
     def replace(y: Tensor, hook: Any) -> Tensor:
         x = seen.pop()
@@ -98,21 +142,21 @@ def _replaced(part: str, rule: Callable[[Any, Tensor], Tensor], of: Any) -> list
             x = x.flatten(2)
         return replace_gradient(y, rule(of, x).reshape(y.shape))
 
-    return [(f"{part}.hook_in", keep), (f"{part}.hook_out", replace)]
+    put_on.readers.append((part, keep))
+    put_on.hooks.append((f"{part}.hook_out", replace))
 
 
-def _attention(model: Any, rules: RuleSet, layer: int) -> list[Hook]:
+def _attention(put_on: Surroundings, model: Any, rules: RuleSet, layer: int) -> None:
     name = f"blocks.{layer}.attn"
-    hooks: list[Hook] = []
     if "attention" in rules.by_operation:
         for i, letter in enumerate("qkv"):
 
-            def scale(x: Tensor, hook: Any, i: int = i) -> Tensor:
+            def scale(x: Tensor, i: int = i) -> Tensor:
                 return rules.factors(x, x, x)[i]
 
-            hooks.append((f"{name}.{letter}.hook_out", scale))
+            put_on.writers.append((f"{name}.{letter}", scale))
     if rules.temperature is None:
-        return hooks
+        return
     if type(model.blocks[layer].attn).__name__ == "AttentionBridge":  # runs the model's own attention as a whole
         raise InputError(
             f"rules={rules.name!r} take a softmax temperature, and the attention of {anatomy_of(model).name!r} gives "
@@ -127,28 +171,29 @@ def _attention(model: Any, rules: RuleSet, layer: int) -> list[Hook]:
     def soften(pattern: Tensor, hook: Any) -> Tensor:
         return replace_gradient(pattern, softmax(seen.pop(), rules.temperature).to(pattern.dtype))
 
-    return [*hooks, (f"{name}.hook_attn_scores", keep), (f"{name}.hook_pattern", soften)]
+    put_on.hooks.extend([(f"{name}.hook_attn_scores", keep), (f"{name}.hook_pattern", soften)])
 
 
-def _mlp(rules: RuleSet, block: Block, name: str) -> list[Hook]:
+def _mlp(put_on: Surroundings, rules: RuleSet, block: Block, name: str) -> None:
     mlp = block.mlp
     if isinstance(mlp, Mixture):
-        return _replaced(name, lambda own, x: own(x, rules), mlp) if rules.rules else []
+        if rules.rules:
+            _replace(put_on, name, lambda own, x: own(x, rules), mlp)
+        return
     if not rules.by_operation.keys() & {"activation", "product"}:
-        return []
+        return
     seen: dict[str, Tensor] = {}
 
-    def keep(x: Tensor, hook: Any, part: str) -> Tensor:
+    def keep(x: Tensor, part: str) -> None:
         seen[part] = x
-        return x
 
     def replace(hidden: Tensor, hook: Any) -> Tensor:
         pre = {part: seen.pop(part) for part in list(seen)}
         surrogate = rules.activation(mlp.act, pre["gate" if "gate" in pre else "in"])
         if "gate" in pre:
             surrogate = rules.product(surrogate, pre["in"])
-        return replace_gradient(hidden, surrogate)
+        return replace_gradient(hidden, surrogate.reshape(hidden.shape))
 
-    parts = ("gate", "in") if isinstance(mlp, Gated) else ("in",)
-    keeps = [(f"{name}.{part}.hook_out", lambda x, hook, part=part: keep(x, hook, part)) for part in parts]
-    return [*keeps, (f"{name}.out.hook_in", replace)]
+    for part in ("gate", "in") if isinstance(mlp, Gated) else ("in",):
+        put_on.writers.append((f"{name}.{part}", functools.partial(keep, part=part)))
+    put_on.hooks.append((f"{name}.out.hook_in", replace))

@@ -240,7 +240,7 @@ class Gamma(LinearRule):
 
 def _share(gradient: Tensor, y: Tensor, total: Tensor, epsilon: float) -> Tensor:
     """gradient * y / (total + epsilon sign(total)); where all is zero, the gradient itself."""
-    sign = torch.where(total < 0, -1.0, 1.0)
+    sign = torch.where(total < 0, -1.0, 1.0).to(total.dtype)
     stabilised = total + epsilon * sign
     return gradient * torch.where(stabilised == 0, 1.0, y / torch.where(stabilised == 0, 1.0, stabilised))
 

@@ -170,7 +170,10 @@ def _story(circuit: Circuit) -> list[RenderableType]:
     """The report as a panel, what each size reached, and the strongest edges."""
     provenance, report = circuit.provenance, circuit.report
     rows = [row for row in report.rows() if row[0] not in ("Faithfulness by edges", "Note")]
-    rows.append(("Found by", f"{provenance['method']}, seed {provenance['seed']}"))
+    method = provenance["method"]
+    if rules := circuit.scores.settings.get("rules"):
+        method += f" with rules {rules['name']}" if rules["name"] != method else ""
+    rows.append(("Found by", f"{method}, seed {provenance['seed']}"))
     rows += [("Note", note) for note in report.notes]
     parts = [panel(f"Circuit of {provenance['task']['name']} in {provenance['model']}", rows)]
     if report.ladder:
