@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from interp.errors import InputError
+from interp.inspection import anatomy_of
 from interp.tasks.encoding import Encoder
 
 
@@ -69,37 +70,75 @@ def encode_inputs(model: Any, inputs: Any, attention_mask: Any = None, prepend_b
     Strings are tokenised as tasks do it, BOS included. `attention_mask` marks the real tokens of padded ids, which
     may be padded on either side. Raises `InputError` for what is neither, for empty inputs and for unknown ids.
     """
-    if isinstance(inputs, str):
-        inputs = [inputs]
-    if isinstance(inputs, Tensor):
-        if inputs.ndim not in (1, 2) or inputs.is_floating_point():
-            raise InputError(
-                f"inputs as a tensor must be whole numbers [n, pos]; got {inputs.dtype} {list(inputs.shape)}"
-            )
-        inputs = inputs.tolist()
-    rows = list(inputs) if isinstance(inputs, Sequence) else inputs
-    if not isinstance(rows, list) or not rows:
-        raise InputError(f"inputs must be strings or token ids [n, pos], at least one; got {inputs!r}")
-    if all(isinstance(row, int) for row in rows):
-        rows = [rows]
+    rows = _rows(inputs)
     if all(isinstance(row, str) for row in rows):
         if attention_mask is not None:
             raise InputError("attention_mask goes with token ids; strings are padded here")
         rows = Encoder(model, prepend_bos).texts(rows)
     elif attention_mask is not None:
-        masks = torch.as_tensor(attention_mask).bool().tolist()
-        if [len(row) for row in masks] != [len(row) for row in rows]:
-            raise InputError("attention_mask must have the shape of inputs")
-        rows = [[i for i, real in zip(row, mask, strict=True) if real] for row, mask in zip(rows, masks, strict=True)]
+        rows = _without_padding(rows, attention_mask)
     vocabulary = int(model.cfg.d_vocab)
     for index, row in enumerate(rows):
-        if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < vocabulary for i in row) or not row:
+        if not isinstance(row, list) or not row or not all(_is_id(i, vocabulary) for i in row):
             raise InputError(
                 f"input {index} must be a string or at least one token id from 0 to {vocabulary - 1}, all inputs of "
                 f"one kind; got {row!r}"
             )
+    longest = getattr(anatomy_of(model), "max_positions", None)
     lengths = torch.tensor([len(row) for row in rows])
+    if longest is not None and int(lengths.max()) > longest:
+        raise InputError(
+            f"input {int(lengths.argmax())}: {int(lengths.max())} tokens are too long: the model reads {longest}"
+        )
     return Inputs(pad_sequence([torch.tensor(row) for row in rows], batch_first=True), lengths)
+
+
+def _rows(inputs: Any) -> list[Any]:
+    """One entry an input: a string or a list of what should be ids."""
+    if isinstance(inputs, str):
+        return [inputs]
+    if hasattr(inputs, "ndim"):  # tensors and arrays
+        inputs = torch.as_tensor(inputs)
+        if inputs.ndim not in (1, 2) or inputs.is_floating_point():
+            raise InputError(
+                f"inputs as a tensor must be whole numbers [n, pos]; got {inputs.dtype} {list(inputs.shape)}"
+            )
+        inputs = inputs.tolist()
+    if not isinstance(inputs, Sequence) or not inputs:
+        raise InputError(f"inputs must be strings or token ids [n, pos], at least one; got {inputs!r}")
+    if all(isinstance(row, int) for row in inputs):
+        return [list(inputs)]
+    rows = [row.tolist() if hasattr(row, "tolist") else row for row in inputs]
+    return [list(row) if isinstance(row, tuple) else row for row in rows]
+
+
+def _without_padding(rows: list[Any], attention_mask: Any) -> list[Any]:
+    """The real tokens of padded ids."""
+    masks = attention_mask.tolist() if hasattr(attention_mask, "tolist") else attention_mask
+    if len(rows) == 1 and isinstance(masks, Sequence) and masks and all(isinstance(one, int | float) for one in masks):
+        masks = [masks]
+    shape = [len(row) if isinstance(row, list) else None for row in rows]
+    given = [len(m) if isinstance(m, list | tuple) else None for m in masks] if isinstance(masks, Sequence) else None
+    if shape != given:
+        raise InputError(f"attention_mask must have the shape of inputs, rows of {shape} tokens; got {given or masks}")
+    real = []
+    for index, (row, mask) in enumerate(zip(rows, masks, strict=True)):
+        kept = [place for place, one in enumerate(mask) if one]
+        if kept and kept[-1] - kept[0] + 1 != len(kept):
+            raise InputError(f"attention_mask of input {index} has a hole; padding stands at either end; got {mask}")
+        real.append([row[place] for place in kept])
+    return real
+
+
+def whole_number(name: str, value: Any, least: int | None = None) -> int:
+    """`value` if it is a whole number (of at least `least`), else an `InputError` that names the setting."""
+    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+        raise InputError(f"{name}={value!r} must be a whole number{'' if least is None else f' of at least {least}'}")
+    return value
+
+
+def _is_id(token: Any, vocabulary: int) -> bool:
+    return isinstance(token, int) and not isinstance(token, bool) and 0 <= token < vocabulary
 
 
 def resolve_targets(model: Any, target: Any, n: int, best: Int[Tensor, " n"]) -> Targets:
@@ -137,10 +176,9 @@ def resolve_targets(model: Any, target: Any, n: int, best: Int[Tensor, " n"]) ->
 
 
 def _token(encoder: Encoder, token: Any, index: int) -> int:
-    if isinstance(token, str):
-        return encoder.answers((token,), index, "target")[0]
-    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < encoder.d_vocab:
+    found = encoder.answers((token,), index, "target")[0] if isinstance(token, str) else token
+    if not _is_id(found, encoder.d_vocab):
         raise InputError(
             f"target of input {index} must be a token id from 0 to {encoder.d_vocab - 1} or a string; got {token!r}"
         )
-    return token
+    return int(found)

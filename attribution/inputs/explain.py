@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attribution.inputs import gradients, perturbation
-from attribution.inputs.encode import Inputs, Targets, encode_inputs
+from attribution.inputs.encode import Inputs, Targets, encode_inputs, whole_number
 from attribution.inputs.explained import Explained, find_targets, one_by_one, readable_targets
 from attribution.inputs.methods import TOKEN_METHODS, TokenMethod
 from attribution.inputs.proposals import as_proposer
@@ -79,7 +80,7 @@ def tokens(
     rules = _rules(chosen, told, model)
     started = time.perf_counter()
     planned = plan(explained.anatomy, len(given), given.ids.shape[1], batch_size=batch_size, memory=memory)
-    seeds = [int(told.get("seed", 0)) + 7919 * i for i in range(len(given))]  # an input's own, whatever its batch
+    seeds = [told.get("seed", 0) + 7919 * i for i in range(len(given))]  # an input's own, whatever its batch
     targets, logits = find_targets(explained, given, target, planned.batch_size)
     if targets.contrastive and not chosen.contrasts:
         raise InputError(f"method={method!r} explains one token's probability; give target as a single token")
@@ -123,11 +124,12 @@ def _checked_settings(method: TokenMethod, settings: dict[str, Any]) -> dict[str
             takes = ", ".join(method.settings) or "none"
             raise InputError(f"{name} is no setting of method={method.name!r}, which takes: {takes}")
     told = {name: settings.get(name, DEFAULTS[name]) for name in method.settings}
-    for name in ("steps", "samples", "window"):
-        if name in told and (not isinstance(told[name], int) or isinstance(told[name], bool) or told[name] < 1):
-            raise InputError(f"{name}={told[name]!r} must be a whole number of at least 1")
-    if "noise" in told and not told["noise"] >= 0:
-        raise InputError(f"noise={told['noise']!r} must be at least 0")
+    for name, least in (("steps", 1), ("samples", 1), ("window", 1), ("seed", None)):
+        if name in told:
+            whole_number(name, told[name], least)
+    noise = told.get("noise", 0.0)
+    if not isinstance(noise, int | float) or not 0 <= noise < math.inf:
+        raise InputError(f"noise={noise!r} must be a number of at least 0")
     return told
 
 

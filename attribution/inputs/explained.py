@@ -41,7 +41,8 @@ class Explained:
     def logits(
         self, embeddings: Embeddings, lengths: Int[Tensor, " n"], backward: Backward = PLAIN
     ) -> Float[Tensor, "n d_vocab"]:
-        """Logits at the last real position."""
+        """Logits at the last real position; embeddings may be wider than the model (captum's are float32)."""
+        embeddings = embeddings.to(self.anatomy.dtype)
         ids = torch.zeros(embeddings.shape[:2], dtype=torch.long)  # a frame without a prefix reads their shape alone
         frame = replace(prepare(self.anatomy, ids, 0), backward=backward)
         x = run_blocks(frame, embeddings)
@@ -67,15 +68,16 @@ class Explained:
         if baseline == "zero":
             return torch.zeros_like(like)
         if baseline == "mean":
-            vocabulary = torch.arange(self.anatomy.d_vocab)[:, None]
-            return self.embed(vocabulary).mean(0).expand_as(like)
+            vocabulary = self.embed(torch.arange(self.anatomy.d_vocab)[:, None])
+            first = torch.zeros_like(inputs.ids)
+            return self.embed(first) + (vocabulary.mean(0) - vocabulary[0])
         token: Any = baseline
         if not isinstance(baseline, int):
             tokenizer = getattr(self.model, "tokenizer", None)
             token = getattr(tokenizer, f"{choose('baseline', baseline, BASELINES)}_token_id", None)
             if token is None:
                 raise InputError(f"baseline={baseline!r}, but the model's tokenizer has no such token; try 'zero'")
-        if not 0 <= int(token) < self.anatomy.d_vocab:
+        if isinstance(token, bool) or not 0 <= int(token) < self.anatomy.d_vocab:
             raise InputError(f"baseline={token} is no token id; the vocabulary has {self.anatomy.d_vocab}")
         return self.embed(torch.full_like(inputs.ids, int(token)))
 

@@ -11,6 +11,7 @@ import torch
 from captum.attr import GradientShap, IntegratedGradients
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from attribution.inputs.encode import Inputs, Targets
 from attribution.inputs.explained import Explained
@@ -70,10 +71,8 @@ def gradient_shap(
                 n_samples=samples,
                 stdevs=noise * float(embeddings.std()),
             )
-        row = found.new_zeros(inputs.ids.shape[1])
-        row[: one.ids.shape[1]] = found.detach().sum(-1)[0]
-        rows.append(row)
-    return torch.stack(rows)
+        rows.append(found.detach().sum(-1)[0])
+    return pad_sequence(rows, batch_first=True)
 
 
 @contextlib.contextmanager

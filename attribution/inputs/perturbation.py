@@ -6,6 +6,7 @@ import torch
 from captum.attr import FeatureAblation, Occlusion
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from attribution.inputs.encode import Inputs, Targets
 from attribution.inputs.explained import Explained
@@ -33,17 +34,24 @@ def feature_ablation(
 def occlusion(
     explained: Explained, inputs: Inputs, targets: Targets, baseline: str | int, window: int, stacked: int
 ) -> Values:
-    """The same for windows of adjoining tokens (Zeiler & Fergus 2014), averaged where they overlap; by captum."""
-    with torch.no_grad():
-        embeddings = explained.embed(inputs.ids)
-        found = Occlusion(explained.value).attribute(
-            embeddings,
-            sliding_window_shapes=(min(window, embeddings.shape[1]), embeddings.shape[2]),
-            baselines=explained.baseline(inputs, baseline),
-            additional_forward_args=(inputs.lengths, targets.positive, targets.negative),
-            perturbations_per_eval=max(1, stacked // len(inputs)),
-        )
-    return found[..., 0]
+    """The same for windows of adjoining tokens (Zeiler & Fergus 2014), averaged where they overlap; by captum.
+
+    Input by input: windows must not reach into padding.
+    """
+    rows = []
+    for i in range(len(inputs)):
+        one, target = inputs.select(slice(i, i + 1)), targets.select(slice(i, i + 1))
+        with torch.no_grad():
+            embeddings = explained.embed(one.ids)
+            found = Occlusion(explained.value).attribute(
+                embeddings,
+                sliding_window_shapes=(min(window, embeddings.shape[1]), embeddings.shape[2]),
+                baselines=explained.baseline(one, baseline),
+                additional_forward_args=(one.lengths, target.positive, target.negative),
+                perturbations_per_eval=stacked,
+            )
+        rows.append(found[0, :, 0])
+    return pad_sequence(rows, batch_first=True)
 
 
 def attention_rollout(explained: Explained, inputs: Inputs) -> Values:
@@ -58,5 +66,8 @@ def attention_rollout(explained: Explained, inputs: Inputs) -> Values:
 
 def random_values(inputs: Inputs, seeds: list[int]) -> Values:
     """Normal random numbers: what a method must beat."""
-    rows = [torch.randn(inputs.ids.shape[1], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(rows)
+    rows = [
+        torch.randn(length, generator=torch.Generator().manual_seed(seed))
+        for length, seed in zip(inputs.lengths.tolist(), seeds, strict=True)
+    ]
+    return pad_sequence(rows, batch_first=True)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from interp.errors import InputError
 from interp.kernels.forward import prepare, run_blocks, unembed
@@ -25,8 +26,8 @@ def as_proposer(proposer: Any, explained: Any) -> Proposer:
     """
     if proposer is None:
         return _Causal(lambda ids: _all_logits(explained.anatomy, ids))
-    config = getattr(proposer, "config", None)
-    if isinstance(proposer, torch.nn.Module) and config is not None:
+    if isinstance(proposer, PreTrainedModel):
+        config: Any = proposer.config
         vocabulary = explained.anatomy.d_vocab
         if config.vocab_size != vocabulary:
             raise InputError(
@@ -34,12 +35,12 @@ def as_proposer(proposer: Any, explained: Any) -> Proposer:
                 f"of {vocabulary}; both must share a tokenizer"
             )
         if not type(proposer).__name__.endswith("ForMaskedLM"):
-            return _Causal(lambda ids: proposer(input_ids=ids).logits)
+            return _Causal(lambda ids: _logits_of(proposer, ids))
         mask = getattr(config, "mask_token_id", None)
         if mask is None:
             raise InputError(f"proposer={type(proposer).__name__} has no mask_token_id in its config; set it there")
-        return _Masked(lambda ids: proposer(input_ids=ids).logits, int(mask))
-    if callable(proposer):
+        return _Masked(lambda ids: _logits_of(proposer, ids), int(mask))
+    if callable(proposer) and not isinstance(proposer, torch.nn.Module):
         return proposer
     raise InputError(
         "proposer must be None (the model itself), a transformers masked or causal language model, or a function "
@@ -49,15 +50,14 @@ def as_proposer(proposer: Any, explained: Any) -> Proposer:
 
 class _Causal:
     def __init__(self, logits: Callable[[Ids], Tensor]) -> None:
-        self.logits, self.remembered = logits, (torch.empty(0), torch.empty(0))
+        self.logits = logits
+        self.remembered: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, ids: Ids, places: Bool[Tensor, "n pos"], generator: torch.Generator) -> Ids:
         different, which = ids.unique(dim=0, return_inverse=True)  # side by side runs read the same prompt
-        seen, known = self.remembered
-        if not seen.equal(different):  # and ask about it again and again
-            known = _shifted(self.logits(different))
-            self.remembered = different, known
-        return _sample(known[which], ids, places, generator)
+        if self.remembered is None or not self.remembered[0].equal(different):  # and ask about it again and again
+            self.remembered = different, _shifted(self.logits(different))
+        return _sample(self.remembered[1][which], ids, places, generator)
 
 
 class _Masked:
@@ -66,6 +66,15 @@ class _Masked:
 
     def __call__(self, ids: Ids, places: Bool[Tensor, "n pos"], generator: torch.Generator) -> Ids:
         return _sample(self.logits(ids.masked_fill(places, self.mask)), ids, places, generator)
+
+
+def _logits_of(module: Any, ids: Ids) -> Float[Tensor, "n pos d_vocab"]:
+    """Logits without dropout, which modules made from a configuration start with."""
+    training = module.training
+    try:
+        return module.eval()(input_ids=ids).logits
+    finally:
+        module.train(training)
 
 
 def _shifted(logits: Float[Tensor, "n pos d_vocab"]) -> Float[Tensor, "n pos d_vocab"]:

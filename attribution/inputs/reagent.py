@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attribution.inputs.encode import Inputs, Targets
+from attribution.inputs.encode import Inputs, Targets, whole_number
 from attribution.inputs.explained import Explained
 from attribution.inputs.proposals import Proposer
 from interp.errors import InputError, choose
@@ -41,11 +41,11 @@ class ReAGent:
     def __post_init__(self) -> None:
         choose("change", self.change, CHANGES)
         for name in ("runs", "max_steps"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)!r} must be a whole number of at least 1")
+            whole_number(name, getattr(self, name), 1)
         for name in ("share", "kept"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)!r} must lie between 0 and 1; 0.3 is usual")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < 1:
+                raise InputError(f"{name}={value!r} must lie between 0 and 1; 0.3 is usual")
 
     @torch.no_grad()
     def __call__(
@@ -115,8 +115,20 @@ class _Run:
 
     def _after(self, places: Bool[Tensor, "run pos"]) -> Float[Tensor, "run d_vocab"]:
         """Probabilities of the next token when some places are replaced."""
-        ids = self.ids[: len(places)]
-        return self._probabilities(self.proposer(ids, places.to(ids.device), self.generator))
+        ids, places = self.ids[: len(places)], places.to(self.ids.device)
+        proposed = self.proposer(ids.clone(), places, self.generator)
+        vocabulary = self.explained.anatomy.d_vocab
+        if (
+            not isinstance(proposed, Tensor)
+            or proposed.shape != ids.shape
+            or proposed.dtype not in (torch.int64, torch.int32)
+            or not ((proposed >= 0) & (proposed < vocabulary)).all()
+        ):
+            raise InputError(
+                f"proposer must return token ids from 0 to {vocabulary - 1}, {list(ids.shape)} like those it is given; "
+                f"got {proposed!r}"
+            )
+        return self._probabilities(torch.where(places, proposed.to(ids.device), ids))
 
     def _probabilities(self, ids: Tensor) -> Float[Tensor, "run d_vocab"]:
         logits = self.explained.logits(self.explained.embed(ids), self.lengths[: len(ids)])

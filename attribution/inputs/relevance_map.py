@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attribution.inputs.result import visible
+from attribution.inputs.result import for_plotly
 from attribution.rules.sets import RuleSet
 from interp.errors import InputError, choose
 
@@ -98,7 +98,7 @@ class Relevance:
         by_position = self._by_position()
         if not by_position:
             raise InputError("none of the hook points has positions to draw; see per()")
-        tokens = [html.escape(visible(token)) for token in self.tokens[input]]
+        tokens = [for_plotly(token) for token in self.tokens[input]]
         table = torch.stack([values[input, : len(tokens)] for values in by_position.values()])
         largest = float(table.abs().max()) or 1.0
         picture = go.Figure(
@@ -111,7 +111,7 @@ class Relevance:
                 hovertemplate="%{y}<br>position %{x}<br>relevance %{z:.4g}<extra></extra>",
             )
         )
-        target = html.escape(visible(self.target_tokens[input]))
+        target = for_plotly(self.target_tokens[input])
         picture.update_xaxes(tickvals=list(range(len(tokens))), ticktext=tokens)
         picture.update_layout(
             template="plotly_white",

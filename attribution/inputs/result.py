@@ -110,7 +110,7 @@ class TokenAttributions:
         from plotly.subplots import make_subplots
 
         titles = [
-            f"{visible(target)} ({float(logit):.3f})"
+            f"{for_plotly(target)} ({float(logit):.3f})"
             for target, logit in zip(self.target_tokens, self.logits, strict=True)
         ]
         figure = make_subplots(rows=len(self.values), subplot_titles=titles)
@@ -121,31 +121,38 @@ class TokenAttributions:
                     x=list(range(len(tokens))),
                     y=values,
                     marker_color=["#D55E00" if value > 0 else "#0072B2" for value in values],
-                    hovertext=[html.escape(visible(token)) for token in tokens],
+                    hovertext=[for_plotly(token) for token in tokens],
                     showlegend=False,
                 ),
                 row=n + 1,
                 col=1,
             )
-            labels = [html.escape(visible(token)) for token in tokens]
+            labels = [for_plotly(token) for token in tokens]
             figure.update_xaxes(tickvals=list(range(len(tokens))), ticktext=labels, row=n + 1, col=1)
-        figure.update_layout(template="plotly_white", title=self.method, height=180 + 200 * len(self.values))
+        figure.update_layout(
+            template="plotly_white", title=for_plotly(self.method), height=180 + 200 * len(self.values)
+        )
         return figure
 
 
 _LEGEND = (
-    '<div style="font-size:smaller">red speaks for the explained token, blue against it; '
+    '<div style="font-size:smaller">orange speaks for the explained token, blue against it; '
     "scaled to the largest of each input</div>"
 )
 
 
 def _span(token: str, value: float, share: float) -> str:
-    """A token with a background: red for, blue against, the stronger the more."""
+    """A token with a background: orange for, blue against, the stronger the more."""
     colour = "213,94,0" if share > 0 else "0,114,178"
-    style = f"background:rgba({colour},{0.85 * abs(share):.3f});padding:2px 1px;border-radius:3px;white-space:pre"
+    style = f"background:rgba({colour},{0.85 * abs(share):.3f});padding:2px 1px;border-radius:3px;white-space:pre-wrap"
     return f'<span style="{style}" title="{value:+.4g}">{html.escape(visible(token))}</span>'
 
 
 def visible(token: str) -> str:
     """A token with its white space made visible."""
-    return token.replace("\n", "⏎").replace("\t", "⇥") or "∅"
+    return token.replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥") or "∅"
+
+
+def for_plotly(token: str) -> str:
+    """The same as text in a plotly figure, which reads mark-up but knows no `&quot;`."""
+    return html.escape(visible(token), quote=False)

@@ -102,10 +102,16 @@ def attend(
 
 def _attention(block: Block, q: Tensor, k: Tensor, v: Tensor, frame: Frame) -> Tensor:
     mask, temperature = frame.masks[block.window], frame.backward.temperature
-    if block.softcap is None and temperature is None:
-        return F.scaled_dot_product_attention(
+    if block.softcap is None:
+        value = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and q.shape[2] > 1, scale=block.scale
         )
+        # with a temperature, too, the value is this one: the explicit softmax rounds differently
+        return value if temperature is None else replace_gradient(value, _explicit(block, q, k, v, mask, temperature))
+    return _explicit(block, q, k, v, mask, temperature)
+
+
+def _explicit(block: Block, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, temperature: float | None) -> Tensor:
     scores = q @ k.transpose(-1, -2) * block.scale
     if block.softcap is not None:
         scores = torch.tanh(scores / block.softcap) * block.softcap
