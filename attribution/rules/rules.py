@@ -73,20 +73,23 @@ class _Slope(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         y = function(x)
-        wide = working(x)
-        # in half precision y itself is too coarse for a ratio
-        ratio = (y if wide is x else function(wide)) / wide
-        info = torch.finfo(wide.dtype)
-        small = wide.abs() < info.tiny / info.eps
-        if small.any():
-            ratio = torch.where(small, slope_at_zero(function, wide), ratio)
-        ctx.save_for_backward(ratio)
+        ctx.save_for_backward(origin_slope(function, x, y))
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         (ratio,) = ctx.saved_tensors
         return (gradient * ratio).to(gradient.dtype), None
+
+
+def origin_slope(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """act(x) / x where y = act(x), and its limit act'(0) near zero; at least float32."""
+    wide = working(x)
+    # in half precision y itself is too coarse for a ratio
+    ratio = (y if wide is x else function(wide)) / wide
+    info = torch.finfo(wide.dtype)
+    small = wide.abs() < info.tiny / info.eps
+    return torch.where(small, slope_at_zero(function, wide), ratio) if small.any() else ratio
 
 
 def slope_at_zero(function: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:

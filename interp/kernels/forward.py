@@ -80,6 +80,28 @@ def attend(
     `heads` names the query heads that `q` holds where it does not hold all of them. `k` and `v` hold one entry
     per query head of `q`, or one per key-value head of the model.
     """
+    return _attention(frame.anatomy.blocks[layer], *_ready(frame, layer, q, k, v, heads, recorder), frame).transpose(
+        1, 2
+    )
+
+
+def attention_pattern(frame: Frame, layer: int, q: PerHead, k: PerHead, v: PerHead) -> Float[Tensor, "batch head q k"]:
+    """What `attend` weighs values by: the softmax of the scores of every head."""
+    q, k, _ = _ready(frame, layer, q, k, v, None, SILENT)
+    block = frame.anatomy.blocks[layer]
+    return _scores(block, q, k, frame.masks[block.window]).softmax(-1)
+
+
+def _ready(
+    frame: Frame,
+    layer: int,
+    q: PerHead,
+    k: PerHead,
+    v: PerHead,
+    heads: Int[Tensor, " head"] | None,
+    recorder: Recorder,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values as attention multiplies them, `[batch, head, pos, d_head]`: normed, turned, repeated."""
     anatomy, backward = frame.anatomy, frame.backward
     block = anatomy.blocks[layer]
     q, k, v = backward.factors(q, k, v)
@@ -97,7 +119,7 @@ def attend(
     before = frame.keys_values(layer, groups, q.shape[0])
     if before is not None:
         k, v = torch.cat((before[0], k), 1), torch.cat((before[1], v), 1)
-    return _attention(block, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), frame).transpose(1, 2)
+    return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
 
 def _attention(block: Block, q: Tensor, k: Tensor, v: Tensor, frame: Frame) -> Tensor:
@@ -112,12 +134,16 @@ def _attention(block: Block, q: Tensor, k: Tensor, v: Tensor, frame: Frame) -> T
 
 
 def _explicit(block: Block, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, temperature: float | None) -> Tensor:
+    return softmax(_scores(block, q, k, mask), temperature) @ v
+
+
+def _scores(block: Block, q: Tensor, k: Tensor, mask: Tensor | None) -> Float[Tensor, "batch head q k"]:
     scores = q @ k.transpose(-1, -2) * block.scale
     if block.softcap is not None:
         scores = torch.tanh(scores / block.softcap) * block.softcap
     if mask is None:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    return softmax(scores.masked_fill(~mask, float("-inf")), temperature) @ v
+    return scores.masked_fill(~mask, float("-inf"))
 
 
 def softmax(scores: Tensor, temperature: float | None) -> Tensor:
