@@ -1,14 +1,21 @@
 """Scores of edges, nodes and tokens: how much each helps a behaviour."""
 
 from attribution.components import ComponentScores, component_scores
+from attribution.decompx.decompose import decompose
+from attribution.decompx.result import Decomposition
 from attribution.engines import attribute
-from attribution.inputs import Relevance, TokenAttributions, relevance, token_methods, tokens
+from attribution.inputs.explain import tokens
+from attribution.inputs.latents import relevance
+from attribution.inputs.methods import token_methods
+from attribution.inputs.relevance_map import Relevance
+from attribution.inputs.result import TokenAttributions
 from attribution.methods import methods
 from attribution.rules import RuleSet, applied, rule_set, rule_sets
 from attribution.scores import Scores
 
 __all__ = [
     "ComponentScores",
+    "Decomposition",
     "Relevance",
     "RuleSet",
     "Scores",
@@ -16,6 +23,7 @@ __all__ = [
     "applied",
     "attribute",
     "component_scores",
+    "decompose",
     "methods",
     "relevance",
     "rule_set",

@@ -61,7 +61,7 @@ METHODS = {
         ),
         *(
             Method(name, "edge", "2", "1", RULE_SETS[name][2], path="clean", rules=name)
-            for name in ("relp", "gim", "attnlrp", "cp-lrp")
+            for name in ("relp", "gim", "attnlrp", "cp-lrp", "decompx")
         ),
         Method("exact", "edge", "E/2", "0", "Conmy et al. 2023, arXiv:2304.14997"),
         Method(

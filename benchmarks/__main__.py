@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("scoring", "circuits", "memory", "growth")
+NAMES = ("scoring", "circuits", "memory", "growth", "decompx")
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,26 +65,41 @@ def explained_logit(
 
 
 def encode_inputs(model: Any, inputs: Any, attention_mask: Any = None, prepend_bos: bool | None = None) -> Inputs:
+    """What a language model is given; see `as_inputs`. Strings are tokenised as tasks do it, BOS included."""
+
+    def texts(strings: list[str]) -> list[list[int]]:
+        return Encoder(model, prepend_bos).texts(strings)
+
+    longest = getattr(anatomy_of(model), "max_positions", None)
+    return as_inputs(inputs, attention_mask, texts, int(model.cfg.d_vocab), longest)
+
+
+def as_inputs(
+    inputs: Any,
+    attention_mask: Any,
+    texts: Callable[[list[str]], list[list[int]]],
+    vocabulary: int,
+    longest: int | None,
+) -> Inputs:
     """Strings, one or several, or token ids `[n, pos]` (or `[pos]`, or lists of different length).
 
-    Strings are tokenised as tasks do it, BOS included. `attention_mask` marks the real tokens of padded ids, which
-    may be padded on either side. Raises `InputError` for what is neither, for empty inputs and for unknown ids.
+    `texts` tokenises strings. `attention_mask` marks the real tokens of padded ids, which may be padded on either
+    side. Raises `InputError` for what is neither, for empty inputs, for unknown ids, and for more than `longest`
+    tokens.
     """
     rows = _rows(inputs)
     if all(isinstance(row, str) for row in rows):
         if attention_mask is not None:
             raise InputError("attention_mask goes with token ids; strings are padded here")
-        rows = Encoder(model, prepend_bos).texts(rows)
+        rows = texts(rows)
     elif attention_mask is not None:
         rows = _without_padding(rows, attention_mask)
-    vocabulary = int(model.cfg.d_vocab)
     for index, row in enumerate(rows):
-        if not isinstance(row, list) or not row or not all(_is_id(i, vocabulary) for i in row):
+        if not isinstance(row, list) or not row or not all(is_id(i, vocabulary) for i in row):
             raise InputError(
                 f"input {index} must be a string or at least one token id from 0 to {vocabulary - 1}, all inputs of "
                 f"one kind; got {row!r}"
             )
-    longest = getattr(anatomy_of(model), "max_positions", None)
     lengths = torch.tensor([len(row) for row in rows])
     if longest is not None and int(lengths.max()) > longest:
         raise InputError(
@@ -137,16 +152,19 @@ def whole_number(name: str, value: Any, least: int | None = None) -> int:
     return value
 
 
-def _is_id(token: Any, vocabulary: int) -> bool:
+def is_id(token: Any, vocabulary: int) -> bool:
+    """Whether `token` is a whole number below `vocabulary`."""
     return isinstance(token, int) and not isinstance(token, bool) and 0 <= token < vocabulary
 
 
-def resolve_targets(model: Any, target: Any, n: int, best: Int[Tensor, " n"]) -> Targets:
+def resolve_targets(
+    target: Any, n: int, best: Int[Tensor, " n"], read: Callable[[Any, int], int], kind: str = "token"
+) -> Targets:
     """The targets of n inputs.
 
-    `target` is None (`best`, the most likely next tokens), one token for all inputs (an id, or a string of one
-    token), a list of one token for each input, a pair as a tuple `(this, that)`, or a list of n pairs. Raises
-    `InputError` for anything else, and for strings that are not one token.
+    `target` is None (`best`, the most likely ones), one target for all inputs (an id or a string), a list of one
+    for each input, a pair as a tuple `(this, that)`, or a list of n pairs. `read` makes an id of what is given for an
+    input, `kind` is what targets are called. Raises `InputError` for anything else.
     """
     if target is None:
         return Targets(best.cpu(), torch.full((n,), -1))
@@ -157,28 +175,33 @@ def resolve_targets(model: Any, target: Any, n: int, best: Int[Tensor, " n"]) ->
     if not isinstance(target, list) or len(target) != n:
         count = f"{len(target)} entries" if isinstance(target, list) else type(target).__name__
         raise InputError(
-            "target must be one token, a pair (this, that) as a tuple, or a list with one of these for each of the "
+            f"target must be one {kind}, a pair (this, that) as a tuple, or a list with one of these for each of the "
             f"{n} inputs; got {count}"
         )
     pairs = [
         entry if isinstance(entry, tuple) else tuple(entry) if isinstance(entry, list) else (entry,) for entry in target
     ]
-    encoder = Encoder(model)
     ids = []
     for index, pair in enumerate(pairs):
         if len(pair) not in (1, 2):
-            raise InputError(f"target of input {index} must be a token or a pair of tokens; got {target[index]!r}")
-        ids.append([_token(encoder, token, index) for token in pair] + [-1] * (2 - len(pair)))
+            raise InputError(f"target of input {index} must be a {kind} or a pair (this, that); got {target[index]!r}")
+        ids.append([read(one, index) for one in pair] + [-1] * (2 - len(pair)))
     positive, negative = torch.tensor(ids).T
     if (positive == negative).any():
-        raise InputError("target contrasts a token with itself; give two different ones")
+        raise InputError(f"target contrasts a {kind} with itself; give two different ones")
     return Targets(positive, negative)
 
 
-def _token(encoder: Encoder, token: Any, index: int) -> int:
-    found = encoder.answers((token,), index, "target")[0] if isinstance(token, str) else token
-    if not _is_id(found, encoder.d_vocab):
-        raise InputError(
-            f"target of input {index} must be a token id from 0 to {encoder.d_vocab - 1} or a string; got {token!r}"
-        )
-    return int(found)
+def token_reader(model: Any) -> Callable[[Any, int], int]:
+    """What reads the targets of a language model: ids, and strings that are one token."""
+    encoder = Encoder(model)
+
+    def read(token: Any, index: int) -> int:
+        found = encoder.answers((token,), index, "target")[0] if isinstance(token, str) else token
+        if not is_id(found, encoder.d_vocab):
+            raise InputError(
+                f"target of input {index} must be a token id from 0 to {encoder.d_vocab - 1} or a string; got {token!r}"
+            )
+        return int(found)
+
+    return read

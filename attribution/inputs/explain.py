@@ -10,21 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attribution.decompx.carry import decomposed, refuse_others
+from attribution.decompx.propagate import Options
 from attribution.inputs import gradients, perturbation
-from attribution.inputs.encode import Inputs, Targets, encode_inputs, whole_number
-from attribution.inputs.explained import Explained, find_targets, one_by_one, readable_targets
+from attribution.inputs.classifier import ClassifierExplained, is_classifier
+from attribution.inputs.encode import Inputs, Targets, whole_number
+from attribution.inputs.explained import Explainable, Explained, find_targets, one_by_one, readable_targets
 from attribution.inputs.methods import TOKEN_METHODS, TokenMethod
-from attribution.inputs.proposals import as_proposer
 from attribution.inputs.reagent import ReAGent
 from attribution.inputs.result import TokenAttributions
-from attribution.rules.sets import RuleSet, rule_set
 from interp.errors import InputError, choose
-from interp.kernels.batching import plan
 from interp.progress import progress
 
 DEFAULTS: dict[str, Any] = {
     "baseline": "zero", "steps": 32, "samples": 32, "noise": 0.1, "window": 2, "rules": None, "proposer": None,
     "runs": 5, "share": 0.3, "kept": 0.3, "max_steps": 300, "change": "target", "seed": 0,
+    "bias": "absdot", "activation": "zero-origin", "gate": "held",
 }  # fmt: skip
 
 
@@ -34,6 +35,7 @@ def tokens(
     target: Any = None,
     method: str = "attnlrp",
     *,
+    tokenizer: Any = None,
     attention_mask: Any = None,
     prepend_bos: bool | None = None,
     batch_size: int | None = None,
@@ -41,55 +43,65 @@ def tokens(
     quiet: bool = False,
     **settings: Any,
 ) -> TokenAttributions:
-    """Score the tokens of inputs for what the model says next.
+    """Score the tokens of inputs for what a language model says next, or for the class that a classifier gives.
 
-    Methods, their costs and papers: `attribution.token_methods()`. A positive value speaks for the explained token.
+    Methods, their costs and papers: `attribution.token_methods()`. A positive value speaks for the explained token
+    or class.
     The values of `attnlrp`, `cp-lrp`, `relp`, `gim` and `gradient-x-input` are embedding times (modified) gradient,
     summed over coordinates; `cp-lrp` adds up to the explained logit exactly but for biases, and `.conservation` says
     how far any of them is from it. LRP is claimed by a patent, as the LXT project states; it is free for personal
     and scientific use.
 
     Args:
-        model: what `interp.load_model` returns.
+        model: what `interp.load_model` returns; or a transformers sequence classifier with a bidirectional encoder
+            (BERT, RoBERTa and their like: see `interp.encoders.load_encoder`) and one label an input.
         inputs: a string, several, or token ids [n, pos]; ids of different length may be given as lists.
         target: None for the most likely next token; a token (id, or a string of one token) for all inputs; a pair
-            `(this, that)` for the difference of their logits; or a list with one of these for each input.
+            `(this, that)` for the difference of their logits; or a list with one of these for each input. Of a
+            classifier likewise: None for the predicted class, or a class by index or name.
         method: `attnlrp`, `cp-lrp`, `relp`, `gim`, `gradient-x-input`, `integrated-gradients`, `gradient-shap`,
-            `occlusion`, `feature-ablation`, `attention-rollout` (explains no target in particular), `reagent`,
-            `random`.
+            `occlusion`, `feature-ablation`, `decompx` (see `decompose`),
+            `attention-rollout` (explains no target in particular), `reagent`, `random`. The first four, and
+            `rules`, are for language models alone.
+        tokenizer: of a classifier, which needs one for strings; it adds its special tokens, which are scored as well.
         attention_mask: of padded ids.
         prepend_bos: put BOS before strings; None for the model's habit.
         batch_size, memory, quiet: as in `attribution.attribute`.
-        **settings: of the method alone. `baseline` (`zero`, `mean`, `pad`, `eos`, `bos`, `unk` or a token id): what
-            tokens are replaced by; `steps` of integrated gradients (32); `samples` (32) and `noise` (0.1 of the
-            embeddings' spread) of gradient SHAP; `window` of occlusion, in tokens (2); `rules` for
-            `gradient-x-input`, by name or as a `RuleSet`; for ReAGent `proposer` (None: the model itself; or a
-            transformers masked or causal language model, or a function), `runs` (5), `share` (0.3), `kept` (0.3),
-            `max_steps` (300), `change` (`target` or `distribution`); `seed` (0).
+        **settings: of the method alone. `baseline` (`zero`, `mean`, `pad`, `eos`, `bos`, `unk` or a token id; of a
+            classifier `zero`, `mean`, `pad`, `mask`, `unk` or an id): what tokens are replaced by; `steps` of
+            integrated gradients (32); `samples` (32) and `noise` (0.1 of the embeddings' spread) of gradient SHAP;
+            `window` of occlusion, in tokens (2); `rules` for `gradient-x-input`, by name or as a `RuleSet`; for
+            ReAGent `proposer` (None: the model itself, if it is a language model; or a transformers masked or causal
+            language model, or a function), `runs` (5), `share` (0.3), `kept` (0.3), `max_steps` (300), `change`
+            (`target` or `distribution`); for DecompX `bias`, `activation` and `gate` as in `decompose`; `seed` (0).
 
     Returns:
         `TokenAttributions`: `.values` [n, pos], a heat map in notebooks, `.to_frame()`, `.to_html(path)`.
 
     Raises:
-        InputError: unknown names, settings that another method takes, targets that are not one token.
+        InputError: unknown names, settings that another method takes, targets that are not one token or class, methods
+            that the model's kind does not take.
     """
     chosen = TOKEN_METHODS[choose("method", method, TOKEN_METHODS)]
     told = _checked_settings(chosen, settings)
-    explained = Explained.of(model)
-    given = encode_inputs(model, inputs, attention_mask, prepend_bos)
-    rules = _rules(chosen, told, model)
+    explained = explained_of(model, tokenizer)
+    rules = None
+    if chosen.rules is not None:
+        explained, rules = explained.under(told.get("rules") or chosen.rules)
+    given = explained.encode(inputs, attention_mask, prepend_bos)
     started = time.perf_counter()
-    planned = plan(explained.anatomy, len(given), given.ids.shape[1], batch_size=batch_size, memory=memory)
+    size = max(1, explained.batch_size(given, batch_size, memory))
     seeds = [told.get("seed", 0) + 7919 * i for i in range(len(given))]  # an input's own, whatever its batch
-    targets, logits = find_targets(explained, given, target, planned.batch_size)
+    targets, logits = find_targets(explained, given, target, size)
     if targets.contrastive and not chosen.contrasts:
-        raise InputError(f"method={method!r} explains one token's probability; give target as a single token")
-    run = _runner(chosen, told, explained, rules, max(1, planned.batch_size))
+        kind = explained.kind
+        raise InputError(f"method={method!r} explains one {kind}'s probability; give target as a single {kind}")
+    run = _runner(chosen, told, explained, size, memory)
     wide = torch.float64 if explained.anatomy.dtype == torch.float64 else torch.float32
     values = torch.zeros(given.ids.shape, dtype=wide)
     converged = torch.zeros(len(given), dtype=torch.bool) if method == "reagent" else None
     with progress(f"scoring tokens ({method})", len(given), quiet) as bar:
-        for where, some, of in one_by_one(given, targets, planned.batch_size):
+        for where, some, of in one_by_one(given, targets, size):
             found, done = run(some, of, seeds[where])
             values[where, : some.ids.shape[1]] = found.detach().to("cpu", wide) * some.mask
             if converged is not None and done is not None:
@@ -109,11 +121,25 @@ def tokens(
         model=explained.anatomy.name,
         seconds=time.perf_counter() - started,
         conserves=chosen.conserves,
-        baseline_logits=_baseline_logits(explained, given, targets, told, planned.batch_size, wide)
+        baseline_logits=_baseline_logits(explained, given, targets, told, size, wide)
         if method == "integrated-gradients"
         else None,
         converged=converged,
     )
+
+
+def explained_of(model: Any, tokenizer: Any = None) -> Explainable:
+    """The model as token methods see it; here alone it is decided which kind it is.
+
+    Raises `InputError` for a model of neither kind, and for a tokenizer beside a model that brings its own.
+    """
+    if is_classifier(model):
+        return ClassifierExplained.of(model, tokenizer)
+    if tokenizer is not None:
+        raise InputError(
+            "tokenizer goes with a sequence classifier; a language model gets its own in interp.load_model"
+        )
+    return Explained.of(model)
 
 
 def _checked_settings(method: TokenMethod, settings: dict[str, Any]) -> dict[str, Any]:
@@ -133,27 +159,25 @@ def _checked_settings(method: TokenMethod, settings: dict[str, Any]) -> dict[str
     return told
 
 
-def _rules(method: TokenMethod, told: dict[str, Any], model: Any) -> RuleSet | None:
-    if method.rules is None:
-        return None
-    return rule_set(told.get("rules") or method.rules, model)
-
-
 Runner = Callable[[Inputs, Targets, list[int]], tuple[Tensor, Tensor | None]]
 
 
-def _runner(
-    method: TokenMethod, told: dict[str, Any], explained: Explained, rules: RuleSet | None, size: int
-) -> Runner:
+def _runner(method: TokenMethod, told: dict[str, Any], explained: Explainable, size: int, memory: int | None) -> Runner:
     """What runs the method on a batch."""
     if method.name == "reagent":
         names = ("runs", "share", "kept", "max_steps", "change")
-        agent, proposer = ReAGent(**{k: told[k] for k in names}), as_proposer(told["proposer"], explained)
+        agent: Any = ReAGent(**{k: told[k] for k in names})
+        proposer = explained.proposer(told["proposer"])
         return lambda inputs, targets, seeds: agent(explained, inputs, targets, proposer, seeds)
 
+    if method.name == "decompx":
+        refuse_others(explained)
+        options = Options(**{name: told[name] for name in method.settings})
+        return lambda inputs, targets, seeds: (decomposed(explained, inputs, targets, options, memory), None)
+
     def run(inputs: Inputs, targets: Targets, seeds: list[int]) -> tuple[Tensor, None]:
-        if rules is not None:
-            return gradients.relevance_of_tokens(explained, inputs, targets, rules), None
+        if method.rules is not None:
+            return gradients.relevance_of_tokens(explained, inputs, targets), None
         match method.name:
             case "integrated-gradients":
                 return gradients.integrated_gradients(
@@ -176,7 +200,7 @@ def _runner(
 
 
 def _baseline_logits(
-    explained: Explained, given: Inputs, targets: Targets, told: dict[str, Any], size: int, dtype: torch.dtype
+    explained: Explainable, given: Inputs, targets: Targets, told: dict[str, Any], size: int, dtype: torch.dtype
 ) -> Tensor:
     with torch.no_grad():
         parts = [

@@ -1,52 +1,91 @@
-"""A causal language model as input attribution sees it: from embeddings to the logit that is explained."""
+"""A model as input attribution sees it: from embeddings to the logit that is explained."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attribution.inputs.encode import Inputs, Targets, explained_logit, resolve_targets
+from attribution.inputs.encode import (
+    Inputs,
+    Targets,
+    encode_inputs,
+    explained_logit,
+    resolve_targets,
+    token_reader,
+)
+from attribution.inputs.proposals import Proposer, as_proposer
+from attribution.rules.sets import RuleSet, rule_set
 from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
 from interp.inspection import anatomy_of
 from interp.kernels.backward import PLAIN, Backward
+from interp.kernels.batching import plan
 from interp.kernels.forward import last_rows, prepare, run_blocks, unembed
 
 Embeddings = Float[Tensor, "n pos d_model"]
-BASELINES = ("zero", "mean", "pad", "eos", "bos", "unk")
 
 
-@dataclass(frozen=True)
-class Explained:
-    """A model, read part by part; nothing of it is changed."""
+class Explainable(ABC):
+    """What the token methods ask of a model, of whichever kind; nothing of it is changed.
+
+    `anatomy` has at least `name`, `d_vocab`, `device` and `dtype`.
+    """
 
     model: Any
-    anatomy: Anatomy
+    anatomy: Any
+    kind: ClassVar[str]  # what is explained: a token or a class
+    baselines: ClassVar[tuple[str, ...]]  # the names that `baseline` takes
 
-    @classmethod
-    def of(cls, model: Any) -> Explained:
-        """Raises `InputError` for a model that has no such parts."""
-        return cls(model, anatomy_of(model))
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Any:
+        """The tokenizer, or None."""
 
+    @abstractmethod
+    def encode(self, inputs: Any, attention_mask: Any, prepend_bos: bool | None) -> Inputs:
+        """Strings or ids as inputs of this model."""
+
+    @abstractmethod
+    def target_reader(self) -> Callable[[Any, int], int]:
+        """What makes an id of a target given for an input (by its index); it raises `InputError`."""
+
+    @abstractmethod
+    def readable_target(self, target: int) -> str:
+        """An output as people read it."""
+
+    @abstractmethod
+    def batch_size(self, inputs: Inputs, asked: int | None, memory: int | None) -> int:
+        """How many inputs a gradient pass takes within the budget, or the number asked for."""
+
+    @abstractmethod
     def embed(self, ids: Int[Tensor, "n pos"]) -> Embeddings:
-        """Token embeddings, with those of positions where the model learned some."""
-        ids = ids.to(self.anatomy.device)
-        with torch.no_grad():
-            return self.anatomy.embed(ids, torch.arange(ids.shape[1], device=ids.device))
+        """What tokens are embedded as."""
 
-    def logits(
-        self, embeddings: Embeddings, lengths: Int[Tensor, " n"], backward: Backward = PLAIN
-    ) -> Float[Tensor, "n d_vocab"]:
-        """Logits at the last real position; embeddings may be wider than the model (captum's are float32)."""
-        embeddings = embeddings.to(self.anatomy.dtype)
-        ids = torch.zeros(embeddings.shape[:2], dtype=torch.long)  # a frame without a prefix reads their shape alone
-        frame = replace(prepare(self.anatomy, ids, 0), backward=backward)
-        x = run_blocks(frame, embeddings)
-        return unembed(self.anatomy, last_rows(x, frame, lengths.to(x.device)), backward)
+    @abstractmethod
+    def logits(self, embeddings: Embeddings, lengths: Int[Tensor, " n"]) -> Float[Tensor, "n output"]:
+        """The outputs; embeddings may be wider than the model (captum's are float32)."""
+
+    @abstractmethod
+    def patterns(self, inputs: Inputs) -> list[Float[Tensor, "n query key"]]:
+        """Attention patterns of every layer, means over heads; from the model's own run."""
+
+    @abstractmethod
+    def read_positions(self, lengths: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """The position at which each input's output is read."""
+
+    @abstractmethod
+    def under(self, rules: str | RuleSet) -> tuple[Explainable, RuleSet]:
+        """The model with gradients taken by rules, and the rules as fitted; `InputError` where they cannot act."""
+
+    @abstractmethod
+    def proposer(self, given: Any) -> Proposer:
+        """What proposes replacement tokens; raises `InputError` where there is none."""
 
     def value(
         self,
@@ -54,10 +93,9 @@ class Explained:
         lengths: Int[Tensor, " n"],
         positive: Int[Tensor, " n"],
         negative: Int[Tensor, " n"],
-        backward: Backward = PLAIN,
     ) -> Float[Tensor, " n"]:
         """The explained logit, or difference of two."""
-        return explained_logit(self.logits(embeddings, lengths, backward), positive, negative)
+        return explained_logit(self.logits(embeddings, lengths), positive, negative)
 
     def baseline(self, inputs: Inputs, baseline: str | int) -> Embeddings:
         """What an input is replaced by: zeros, the mean embedding, or a token's embedding at the same position.
@@ -73,16 +111,72 @@ class Explained:
             return self.embed(first) + (vocabulary.mean(0) - vocabulary[0])
         token: Any = baseline
         if not isinstance(baseline, int):
-            tokenizer = getattr(self.model, "tokenizer", None)
-            token = getattr(tokenizer, f"{choose('baseline', baseline, BASELINES)}_token_id", None)
+            token = getattr(self.tokenizer, f"{choose('baseline', baseline, self.baselines)}_token_id", None)
             if token is None:
                 raise InputError(f"baseline={baseline!r}, but the model's tokenizer has no such token; try 'zero'")
         if isinstance(token, bool) or not 0 <= int(token) < self.anatomy.d_vocab:
             raise InputError(f"baseline={token} is no token id; the vocabulary has {self.anatomy.d_vocab}")
         return self.embed(torch.full_like(inputs.ids, int(token)))
 
-    def patterns(self, ids: Int[Tensor, "n pos"]) -> list[Float[Tensor, "n query key"]]:
-        """Attention patterns of every layer, means over heads; from the model's own run."""
+    def readable(self, ids: list[int]) -> list[str]:
+        """Tokens as people read them; ids where there is no tokenizer."""
+        return [str(i) if self.tokenizer is None else self.tokenizer.decode([i]) for i in ids]
+
+    def readable_rows(self, inputs: Inputs) -> list[list[str]]:
+        """The tokens of every input, without padding."""
+        lengths = inputs.lengths.tolist()
+        return [self.readable(row[:length]) for row, length in zip(inputs.ids.tolist(), lengths, strict=True)]
+
+
+@dataclass(frozen=True)
+class Explained(Explainable):
+    """A causal language model, read part by part: the next token's logit is explained, at the last position.
+
+    `backward` are the rules by which gradients are taken.
+    """
+
+    model: Any
+    anatomy: Anatomy
+    backward: Backward = PLAIN
+    kind = "token"
+    baselines = ("zero", "mean", "pad", "eos", "bos", "unk")
+
+    @classmethod
+    def of(cls, model: Any) -> Explained:
+        """Raises `InputError` for a model that has no such parts."""
+        return cls(model, anatomy_of(model))
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer, or None."""
+        return getattr(self.model, "tokenizer", None)
+
+    def encode(self, inputs: Any, attention_mask: Any, prepend_bos: bool | None) -> Inputs:
+        return encode_inputs(self.model, inputs, attention_mask, prepend_bos)
+
+    def target_reader(self) -> Callable[[Any, int], int]:
+        return token_reader(self.model)
+
+    def readable_target(self, target: int) -> str:
+        return self.readable([target])[0]
+
+    def batch_size(self, inputs: Inputs, asked: int | None, memory: int | None) -> int:
+        return plan(self.anatomy, len(inputs), inputs.ids.shape[1], batch_size=asked, memory=memory).batch_size
+
+    def embed(self, ids: Int[Tensor, "n pos"]) -> Embeddings:
+        """Token embeddings, with those of positions where the model learned some."""
+        ids = ids.to(self.anatomy.device)
+        with torch.no_grad():
+            return self.anatomy.embed(ids, torch.arange(ids.shape[1], device=ids.device))
+
+    def logits(self, embeddings: Embeddings, lengths: Int[Tensor, " n"]) -> Float[Tensor, "n d_vocab"]:
+        embeddings = embeddings.to(self.anatomy.dtype)
+        ids = torch.zeros(embeddings.shape[:2], dtype=torch.long)  # a frame without a prefix reads their shape alone
+        frame = replace(prepare(self.anatomy, ids, 0), backward=self.backward)
+        x = run_blocks(frame, embeddings)
+        return unembed(self.anatomy, last_rows(x, frame, lengths.to(x.device)), self.backward)
+
+    def patterns(self, inputs: Inputs) -> list[Float[Tensor, "n query key"]]:
         found: list[Tensor] = []
 
         def keep(pattern: Tensor, hook: Any) -> Tensor:
@@ -91,18 +185,18 @@ class Explained:
 
         hooks = [(f"blocks.{layer}.attn.hook_pattern", keep) for layer in range(self.anatomy.n_layers)]
         with torch.no_grad():
-            self.model.run_with_hooks(ids.to(self.anatomy.device), fwd_hooks=hooks)
+            self.model.run_with_hooks(inputs.ids.to(self.anatomy.device), fwd_hooks=hooks)
         return found
 
-    def readable(self, ids: list[int]) -> list[str]:
-        """Tokens as people read them; ids where there is no tokenizer."""
-        tokenizer = getattr(self.model, "tokenizer", None)
-        return [str(i) if tokenizer is None else tokenizer.decode([i]) for i in ids]
+    def read_positions(self, lengths: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        return lengths - 1
 
-    def readable_rows(self, inputs: Inputs) -> list[list[str]]:
-        """The tokens of every input, without padding."""
-        lengths = inputs.lengths.tolist()
-        return [self.readable(row[:length]) for row, length in zip(inputs.ids.tolist(), lengths, strict=True)]
+    def under(self, rules: str | RuleSet) -> tuple[Explained, RuleSet]:
+        fitted = rule_set(rules, self.model)
+        return replace(self, backward=fitted), fitted
+
+    def proposer(self, given: Any) -> Proposer:
+        return as_proposer(given, self)
 
 
 def one_by_one(inputs: Inputs, targets: Targets, size: int) -> list[tuple[slice, Inputs, Targets]]:
@@ -111,7 +205,7 @@ def one_by_one(inputs: Inputs, targets: Targets, size: int) -> list[tuple[slice,
     return [(chosen, inputs.select(chosen), targets.select(chosen)) for chosen in slices]
 
 
-def find_targets(explained: Explained, inputs: Inputs, target: Any, size: int) -> tuple[Targets, Float[Tensor, " n"]]:
+def find_targets(explained: Explainable, inputs: Inputs, target: Any, size: int) -> tuple[Targets, Float[Tensor, " n"]]:
     """The targets that `target` names (see `resolve_targets`), and the explained logits of the unchanged inputs."""
     placeholder = Targets(torch.zeros(len(inputs), dtype=torch.long), torch.full((len(inputs),), -1))
     with torch.no_grad():
@@ -121,14 +215,14 @@ def find_targets(explained: Explained, inputs: Inputs, target: Any, size: int) -
                 for _, some, _ in one_by_one(inputs, placeholder, size)
             ]
         )
-    targets = resolve_targets(explained.model, target, len(inputs), logits.argmax(1))
+    targets = resolve_targets(target, len(inputs), logits.argmax(1), explained.target_reader(), explained.kind)
     return targets, explained_logit(logits, targets.positive, targets.negative).cpu()
 
 
-def readable_targets(explained: Explained, targets: Targets) -> list[str]:
+def readable_targets(explained: Explainable, targets: Targets) -> list[str]:
     """Targets as people read them: ` Mary`, or ` Mary - John` for a contrast."""
     names = []
     for positive, negative in zip(targets.positive.tolist(), targets.negative.tolist(), strict=True):
-        both = explained.readable([positive] if negative < 0 else [positive, negative])
-        names.append(" - ".join(both))
+        both = [positive] if negative < 0 else [positive, negative]
+        names.append(" - ".join(map(explained.readable_target, both)))
     return names

@@ -14,23 +14,22 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from attribution.inputs.encode import Inputs, Targets
-from attribution.inputs.explained import Explained
-from interp.kernels.backward import Backward
+from attribution.inputs.explained import Explainable
 
 Values = Float[Tensor, "n pos"]
 
 
-def relevance_of_tokens(explained: Explained, inputs: Inputs, targets: Targets, backward: Backward) -> Values:
-    """Embedding times the gradient that backward rules make of it."""
+def relevance_of_tokens(explained: Explainable, inputs: Inputs, targets: Targets) -> Values:
+    """Embedding times gradient, which is what the backward rules of `explained` make of it."""
     embeddings = explained.embed(inputs.ids).requires_grad_()
     with torch.enable_grad():
-        value = explained.value(embeddings, inputs.lengths, targets.positive, targets.negative, backward)
+        value = explained.value(embeddings, inputs.lengths, targets.positive, targets.negative)
         (gradient,) = torch.autograd.grad(value.sum(), embeddings)
     return (embeddings.detach() * gradient).sum(-1)
 
 
 def integrated_gradients(
-    explained: Explained, inputs: Inputs, targets: Targets, baseline: str | int, steps: int, stacked: int
+    explained: Explainable, inputs: Inputs, targets: Targets, baseline: str | int, steps: int, stacked: int
 ) -> Values:
     """Sundararajan et al. 2017, by captum, with Gauss-Legendre steps from the baseline to the input."""
     method = IntegratedGradients(explained.value, multiply_by_inputs=True)
@@ -45,7 +44,7 @@ def integrated_gradients(
 
 
 def gradient_shap(
-    explained: Explained,
+    explained: Explainable,
     inputs: Inputs,
     targets: Targets,
     baseline: str | int,

@@ -41,6 +41,7 @@ TOKEN_METHODS = {
         ),
         TokenMethod("occlusion", "T+1", "0", "Zeiler & Fergus 2014, arXiv:1311.2901", ("baseline", "window")),
         TokenMethod("feature-ablation", "T+1", "0", "Li et al. 2016, arXiv:1612.08220", ("baseline",)),
+        TokenMethod("decompx", "T/2", "0", RULE_SETS["decompx"][2], ("bias", "activation", "gate"), conserves=True),
         TokenMethod("attention-rollout", "1", "0", "Abnar & Zuidema 2020, arXiv:2005.00928"),
         TokenMethod(
             "reagent", "R(2K+1)", "0", "Zhao & Shan 2024, arXiv:2402.00794",
@@ -55,7 +56,7 @@ def token_methods() -> pd.DataFrame:
     """The methods of `tokens`: name, passes per input, settings, paper.
 
     >>> token_methods().query("`backward passes` == '0'")["method"].tolist()
-    ['occlusion', 'feature-ablation', 'attention-rollout', 'reagent', 'random']
+    ['occlusion', 'feature-ablation', 'decompx', 'attention-rollout', 'reagent', 'random']
     """
     rows = [
         {

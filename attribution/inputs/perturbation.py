@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from attribution.inputs.encode import Inputs, Targets
-from attribution.inputs.explained import Explained
+from attribution.inputs.explained import Explainable
 
 Values = Float[Tensor, "n pos"]
 
 
 def feature_ablation(
-    explained: Explained, inputs: Inputs, targets: Targets, baseline: str | int, stacked: int
+    explained: Explainable, inputs: Inputs, targets: Targets, baseline: str | int, stacked: int
 ) -> Values:
     """What the explained logit loses when one token's embedding becomes the baseline's; by captum."""
     positions = torch.arange(inputs.ids.shape[1], device=explained.anatomy.device)[None, :, None]
@@ -32,7 +32,7 @@ def feature_ablation(
 
 
 def occlusion(
-    explained: Explained, inputs: Inputs, targets: Targets, baseline: str | int, window: int, stacked: int
+    explained: Explainable, inputs: Inputs, targets: Targets, baseline: str | int, window: int, stacked: int
 ) -> Values:
     """The same for windows of adjoining tokens (Zeiler & Fergus 2014), averaged where they overlap; by captum.
 
@@ -54,14 +54,14 @@ def occlusion(
     return pad_sequence(rows, batch_first=True)
 
 
-def attention_rollout(explained: Explained, inputs: Inputs) -> Values:
-    """Row of the last position in the product over layers of (pattern + identity) / 2 (Abnar & Zuidema 2020)."""
+def attention_rollout(explained: Explainable, inputs: Inputs) -> Values:
+    """Row of the position read out in the product over layers of (pattern + identity) / 2 (Abnar & Zuidema 2020)."""
     mixed: Tensor | None = None
-    for pattern in explained.patterns(inputs.ids):
+    for pattern in explained.patterns(inputs):
         step = (pattern + torch.eye(pattern.shape[-1], dtype=pattern.dtype, device=pattern.device)) / 2
         mixed = step if mixed is None else step @ mixed
     assert mixed is not None
-    return mixed[torch.arange(len(inputs)), inputs.lengths.to(mixed.device) - 1]
+    return mixed[torch.arange(len(inputs)), explained.read_positions(inputs.lengths).to(mixed.device)]
 
 
 def random_values(inputs: Inputs, seeds: list[int]) -> Values:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,19 +84,12 @@ class TokenAttributions:
         return f"TokenAttributions({', '.join(part for part in parts if part)}, {self.seconds:.3g} s)"
 
     def _repr_html_(self) -> str:
-        lines = [self._line(n) for n in range(len(self.values))]
-        return f'<div style="font-family:sans-serif;line-height:2">{"".join(lines)}{_LEGEND}</div>'
-
-    def _line(self, n: int) -> str:
-        """One input as coloured words; colours are scaled to its largest value."""
-        scale = float(self.values[n].abs().max()) or 1.0
-        spans = [
-            _span(token, float(value), float(value) / scale)
-            for token, value in zip(self.tokens[n], self.values[n], strict=False)
-        ]
-        target = html.escape(visible(self.target_tokens[n]))
-        head = f"<b>{html.escape(self.method)}</b> for <code>{target}</code> ({float(self.logits[n]):.3f})"
-        return f"<div>{head}: {''.join(spans)}</div>"
+        lines = []
+        for n, tokens in enumerate(self.tokens):
+            target = html.escape(visible(self.target_tokens[n]))
+            head = f"<b>{html.escape(self.method)}</b> for <code>{target}</code> ({float(self.logits[n]):.3f})"
+            lines.append((head, tokens, self.values[n]))
+        return heat_map(lines)
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Write the heat map as a page of its own; returns the path."""
@@ -139,6 +133,16 @@ _LEGEND = (
     '<div style="font-size:smaller">orange speaks for the explained token, blue against it; '
     "scaled to the largest of each input</div>"
 )
+
+
+def heat_map(lines: Iterable[tuple[str, list[str], Float[Tensor, " pos"]]]) -> str:
+    """Inputs as coloured words: of each its heading (HTML), its tokens and their values; scaled to its largest."""
+    rows = []
+    for head, tokens, values in lines:
+        scale = float(values.abs().max()) or 1.0
+        spans = [_span(token, v, v / scale) for token, v in zip(tokens, values.tolist(), strict=False)]
+        rows.append(f"<div>{head}: {''.join(spans)}</div>")
+    return f'<div style="font-family:sans-serif;line-height:2">{"".join(rows)}{_LEGEND}</div>'
 
 
 def _span(token: str, value: float, share: float) -> str:

@@ -113,6 +113,19 @@ class Half(Rule):
 
 
 @dataclass(frozen=True)
+class HeldGate(Rule):
+    """Products of gate and value in a gated MLP: the gate is a constant, all relevance goes to the value.
+
+    What DecompX's constant slopes come to in a gated MLP (`attribution.decompose` with `gate="held"`).
+    """
+
+    operation: ClassVar[str] = "product"
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        return a.detach() * b
+
+
+@dataclass(frozen=True)
 class AttentionFactors(Rule):
     """Attention: gradients of queries, keys and values times constants; the softmax's Jacobian at a temperature.
 

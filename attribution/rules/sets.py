@@ -12,6 +12,7 @@ from torch import Tensor
 from attribution.rules.rules import (
     AttentionFactors,
     Half,
+    HeldGate,
     HeldRouting,
     HeldScale,
     Identity,
@@ -175,6 +176,11 @@ RULE_SETS: dict[str, tuple[RuleSet, str, str]] = {
             "LRP with queries and keys held constant; conserves exactly up to biases",
             "Ali et al. 2022, arXiv:2202.07304",
         ),
+        (
+            RuleSet.of(HeldScale(), Identity(), HeldGate(), HeldRouting(), pattern_held(), name="decompx"),
+            "the linear maps of DecompX: patterns, scales, slopes and gates held constant",
+            "Modarressi et al. 2023, arXiv:2306.02873",
+        ),
     )
 }
 
@@ -199,7 +205,7 @@ def rule_sets() -> pd.DataFrame:
     """The rule sets by name: what each does and where it comes from.
 
     >>> rule_sets()["name"].tolist()
-    ['gradient', 'relp', 'relp-ah', 'gim', 'attnlrp', 'cp-lrp']
+    ['gradient', 'relp', 'relp-ah', 'gim', 'attnlrp', 'cp-lrp', 'decompx']
     """
     rows = [
         {"name": name, "what": what, "rules": ", ".join(map(repr, rules.rules)), "paper": paper}

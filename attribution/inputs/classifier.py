@@ -1,0 +1,265 @@
+"""A sequence classifier with a bidirectional encoder as input attribution sees it: from word embeddings to a class."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from attribution.inputs.encode import Inputs, as_inputs, is_id
+from attribution.inputs.explained import Embeddings, Explainable
+from attribution.inputs.methods import TOKEN_METHODS
+from attribution.inputs.proposals import Proposer, as_proposer
+from attribution.rules.sets import RuleSet, rule_set
+from interp.encoders import is_encoder
+from interp.errors import InputError
+from interp.kernels.batching import budget_of, check_batch_size
+
+_HEAD = "ForSequenceClassification"
+
+
+def is_classifier(model: Any) -> bool:
+    """Whether a model is one of transformers' sequence classifiers, of whatever architecture."""
+    return isinstance(model, PreTrainedModel) and any(kind.__name__.endswith(_HEAD) for kind in type(model).__mro__)
+
+
+@dataclass(frozen=True)
+class EncoderAnatomy:
+    """Of a classifier what token methods look up in the `Anatomy` of a language model."""
+
+    name: str
+    d_vocab: int
+    max_positions: int | None
+    classes: tuple[str, ...]
+    parameter: Callable[[], Tensor]  # the word embeddings: tells device and dtype as they are now
+
+    @property
+    def device(self) -> torch.device:
+        """Where the word embeddings are."""
+        return self.parameter().device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The word embeddings' dtype."""
+        return self.parameter().dtype
+
+    @classmethod
+    def of(cls, model: Any) -> EncoderAnatomy:
+        """Read off a model's configuration and its embeddings."""
+        config, words = model.config, model.get_input_embeddings()
+        return cls(
+            name=str(config.name_or_path or type(model).__name__),
+            d_vocab=words.num_embeddings,
+            max_positions=_max_positions(model),
+            classes=tuple(str(config.id2label.get(i, i)) for i in range(config.num_labels)),
+            parameter=lambda: words.weight,
+        )
+
+
+@dataclass(frozen=True)
+class ClassifierExplained(Explainable):
+    """A classifier, run through its own `forward` from word embeddings on: the logit of a class is explained.
+
+    Positions and token types are the model's own business, special tokens are tokens like all others. The model's mode,
+    its hooks and its kind of attention are put back after every run.
+    """
+
+    model: Any
+    anatomy: EncoderAnatomy
+    own_tokenizer: Any = None
+    kind = "class"
+    baselines = ("zero", "mean", "pad", "mask", "unk")
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any = None) -> ClassifierExplained:
+        """Raises `InputError` unless the model is an encoder with one label an input that reads word embeddings."""
+        name, config = type(model).__name__, model.config
+        if not is_encoder(config):
+            raise InputError(
+                f"model={name} is no bidirectional encoder; give a classifier of BERT or RoBERTa type, or a causal "
+                "language model from interp.load_model"
+            )
+        if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
+            raise InputError(
+                f"model={name} has {config.num_labels} labels and problem_type={config.problem_type!r}; give a "
+                "classifier of at least two classes, of which each input has one"
+            )
+        if "inputs_embeds" not in inspect.signature(model.forward).parameters:
+            raise InputError(f"model={name} takes no inputs_embeds, so that its word embeddings cannot be explained")
+        if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise InputError(
+                f"tokenizer is a {type(tokenizer).__name__}, not a transformers tokenizer; load one with "
+                "transformers.AutoTokenizer.from_pretrained"
+            )
+        explained = cls(model, EncoderAnatomy.of(model), tokenizer)
+        explained._check()
+        return explained
+
+    @property
+    def tokenizer(self) -> Any:
+        """What `of` was given."""
+        return self.own_tokenizer
+
+    def encode(self, inputs: Any, attention_mask: Any, prepend_bos: bool | None) -> Inputs:
+        """See `as_inputs`. Strings get the tokenizer's special tokens; nothing is truncated."""
+        if prepend_bos is not None:
+            raise InputError(
+                "prepend_bos is for language models; a classifier's tokenizer adds its special tokens itself"
+            )
+        anatomy = self.anatomy
+        return as_inputs(inputs, attention_mask, self._tokenised, anatomy.d_vocab, anatomy.max_positions)
+
+    def _tokenised(self, texts: list[str]) -> list[list[int]]:
+        if self.tokenizer is None:
+            raise InputError("inputs are strings, and a classifier has no tokenizer; give tokenizer=, or token ids")
+        found = self.tokenizer(texts, truncation=False, padding=False, verbose=False)
+        return [list(ids) for ids in found["input_ids"]]
+
+    def target_reader(self) -> Callable[[Any, int], int]:
+        """Classes by index or by name (`config.id2label`)."""
+        classes = self.anatomy.classes
+
+        def read(given: Any, index: int) -> int:
+            found = classes.index(given) if given in classes else given
+            if not is_id(found, len(classes)):
+                raise InputError(
+                    f"target of input {index} must be a class from 0 to {len(classes) - 1} or its name "
+                    f"({', '.join(classes[:8])}{', ...' if len(classes) > 8 else ''}); got {given!r}"
+                )
+            return int(found)
+
+        return read
+
+    def readable_target(self, target: int) -> str:
+        return self.anatomy.classes[target]
+
+    def batch_size(self, inputs: Inputs, asked: int | None, memory: int | None) -> int:
+        """By what autograd keeps of the activations of all layers."""
+        check_batch_size(asked)
+        budget = budget_of(self.anatomy.device, memory)
+        config, length = self.model.config, inputs.ids.shape[1]
+        mlp = getattr(config, "intermediate_size", 4 * config.hidden_size)
+        row = 12 * config.hidden_size + 2 * mlp + 3 * config.num_attention_heads * length
+        taken = length * config.num_hidden_layers * row * self.anatomy.parameter().element_size()
+        return asked or min(len(inputs), max(1, budget // taken))
+
+    def embed(self, ids: Int[Tensor, "n pos"]) -> Embeddings:
+        """Word embeddings alone: positions and token types are added by the model."""
+        with torch.no_grad():
+            return self.model.get_input_embeddings()(ids.to(self.anatomy.device))
+
+    def logits(self, embeddings: Embeddings, lengths: Int[Tensor, " n"]) -> Float[Tensor, "n class"]:
+        embeddings = embeddings.to(self.anatomy.dtype)
+        with evaluated(self.model):
+            return self.model(
+                inputs_embeds=embeddings, attention_mask=_mask(embeddings, lengths), return_dict=True
+            ).logits
+
+    def patterns(self, inputs: Inputs) -> list[Float[Tensor, "n query key"]]:
+        """Raises `InputError` for a model that does not give its attention, one square a head."""
+        embeddings = self.embed(inputs.ids)
+        with torch.no_grad(), evaluated(self.model), _attention_told(self.model):
+            found = self.model(
+                inputs_embeds=embeddings,
+                attention_mask=_mask(embeddings, inputs.lengths),
+                output_attentions=True,
+                return_dict=True,
+            ).attentions
+        n, length = inputs.ids.shape
+        if not found or any(pattern is None or pattern.shape[::2] != (n, length) for pattern in found):
+            raise InputError(f"model={type(self.model).__name__} does not give its attention patterns token by token")
+        return [pattern.mean(1) for pattern in found]
+
+    def read_positions(self, lengths: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """The first token's: what classification heads pool."""
+        return torch.zeros_like(lengths)
+
+    def under(self, rules: str | RuleSet) -> tuple[ClassifierExplained, RuleSet]:
+        fitted = rule_set(rules)
+        if fitted.rules:
+            able = ", ".join(method.name for method in TOKEN_METHODS.values() if method.rules in (None, "gradient"))
+            raise InputError(
+                f"backward rules ({fitted.name!r}) act on language models alone; methods for a classifier are: {able}"
+            )
+        return self, fitted
+
+    def proposer(self, given: Any) -> Proposer:
+        """A classifier writes no text: the proposer has to be given."""
+        if given is None:
+            raise InputError(
+                "method='reagent' on a classifier needs proposer=, a masked language model of the same vocabulary or a "
+                "function (ids, places, generator) -> ids"
+            )
+        return as_proposer(given, self)
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """Raise `InputError` unless word embeddings lead to the logits that their ids do."""
+        ids = [i for i in range(self.anatomy.d_vocab) if i != self.model.config.pad_token_id]
+        row = torch.tensor([ids[:: max(1, len(ids) // 7)][: min(7, self.anatomy.max_positions or 7)]])
+        lengths, device = torch.tensor([row.shape[1]]), self.anatomy.device
+        ours = self.logits(self.embed(row), lengths)
+        with evaluated(self.model):
+            theirs = self.model(
+                input_ids=row.to(device), attention_mask=torch.ones_like(row, device=device), return_dict=True
+            ).logits
+        half = self.anatomy.dtype in (torch.float16, torch.bfloat16)
+        if not torch.allclose(ours, theirs, rtol=1e-4, atol=5e-2 if half else 1e-4):
+            raise InputError(
+                f"model={type(self.model).__name__} is not understood: from word embeddings it gives other logits than "
+                "from the ids themselves, so that attributions would be wrong"
+            )
+
+
+@contextlib.contextmanager
+def evaluated(module: nn.Module) -> Iterator[None]:
+    """Without dropout while the block runs; every part is then in the mode it was in."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+@contextlib.contextmanager
+def _attention_told(model: Any) -> Iterator[None]:
+    """With the attention that returns its patterns; then with what it had.
+
+    At the first such run transformers puts hooks, and a mark that it has done so, on a model for good. Both are taken
+    off.
+    """
+    before = model.config._attn_implementation
+    parts = [(part, set(part.__dict__), dict(part._forward_hooks)) for part in model.modules()]
+    try:
+        model.set_attn_implementation("eager")
+        yield
+    finally:
+        model.set_attn_implementation(before)
+        for part, attributes, hooks in parts:
+            for name in set(part.__dict__) - attributes:
+                delattr(part, name)
+            for key in set(part._forward_hooks) - set(hooks):
+                del part._forward_hooks[key]
+
+
+def _mask(embeddings: Embeddings, lengths: Int[Tensor, " n"]) -> Int[Tensor, "n pos"]:
+    places = torch.arange(embeddings.shape[1], device=embeddings.device)
+    return (places < lengths.to(embeddings.device)[:, None]).long()
+
+
+def _max_positions(model: Any) -> int | None:
+    """How many tokens the learned positions are enough for; RoBERTa's begin behind that of padding."""
+    for name, part in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(part, nn.Embedding):
+            return part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1)
+    return getattr(model.config, "max_position_embeddings", None)

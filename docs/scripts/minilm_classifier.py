@@ -1,0 +1,144 @@
+"""Trains a classifier of sentiment on the real MiniLM encoder, in seconds, on sentences of our own making.
+
+    python docs/scripts/minilm_classifier.py
+
+Sentences about films, meals and places, of two classes. The words that decide are mixed with others that do not:
+neutral remarks, opinions on something else, and negations. Templates and the words of judgement are split between
+training and test, so that what is measured is no memory of either.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from interp.encoders import load_encoder
+from interp.progress import progress
+
+LABELS = ("negative", "positive")
+TRAIN, TEST, EPOCHS, BATCH, FROZEN = 960, 300, 3, 32, 3
+
+THINGS = {
+    "film": ("film", "movie", "comedy", "thriller", "documentary", "sequel", "drama"),
+    "meal": ("soup", "dinner", "curry", "breakfast", "dessert", "pasta", "lunch"),
+    "place": ("hotel", "museum", "park", "beach", "village", "cafe", "campsite"),
+}
+# judgements by class; the words of the two splits differ
+GOOD = {
+    "train": ("wonderful", "great", "lovely", "excellent", "superb", "charming", "brilliant", "pleasant", "perfect",
+              "fantastic", "good", "beautiful", "enjoyable", "impressive"),
+    "test": ("delightful", "amazing", "splendid", "terrific", "nice", "magnificent", "marvellous"),
+}  # fmt: skip
+BAD = {
+    "train": ("awful", "terrible", "boring", "dreadful", "poor", "dull", "horrible", "disgusting", "bad", "mediocre",
+              "disappointing", "ugly", "unpleasant", "miserable"),
+    "test": ("lousy", "horrid", "nasty", "tedious", "appalling", "bland", "atrocious"),
+}  # fmt: skip
+REMARKS = {
+    "train": ("we went there on a tuesday", "it took about two hours", "my cousin had booked it", "it was raining",
+              "there were nine of us", "I had read about it in the paper", "the car was parked outside"),
+    "test": ("we came by train", "it was late in the evening", "a friend of mine had paid", "the street was empty"),
+}  # fmt: skip
+OTHERS = ("poster", "ticket office", "car park", "website", "waiting room", "brochure", "bus ride")
+# {x} judges the thing; {y} is a word of the other class about something else; "not" turns {x} round
+TEMPLATES = {
+    "train": (
+        ("the {thing} was {x}", False),
+        ("what a {x} {thing}", False),
+        ("{remark}, and the {thing} was really {x}", False),
+        ("I thought the {thing} was {x}, and {remark}", False),
+        ("the {other} was {y}, but the {thing} was {x}", False),
+        ("my friends called it {y}, but I found the {thing} {x}", False),
+        ("{remark}; a {x} {thing} all the same", False),
+        ("the {thing} was {x}, even though the {other} was {y}", False),
+        ("the {thing} was not {x}", True),
+        ("I would never call this {thing} {x}", True),
+        ("{remark}, and the {thing} was not {x} at all", True),
+        ("the {thing} wasn't {x}, although the {other} was", True),
+        ("nobody found the {thing} {x}", True),
+        ("this is not a {x} {thing}, and {remark}", True),
+    ),
+    "test": (
+        ("to my mind it is a {x} {thing}", False),
+        ("the {thing} we chose turned out to be {x}; {remark}", False),
+        ("despite the {y} {other}, this {thing} is {x}", False),
+        ("{remark}. All in all the {thing} seemed {x} to me", False),
+        ("the {thing} is hardly {x}", True),
+        ("{remark}, but the {thing} was by no means {x}", True),
+        ("I don't think the {thing} is {x}", True),
+    ),
+}
+
+
+def sentences(split: str, n: int, seed: int) -> tuple[list[str], list[int]]:
+    """`n` sentences of a split ("train" or "test"), half of each class, with their labels (1 is positive)."""
+    draw = random.Random(f"{split} {seed}")
+    texts, labels = [], []
+    for index in range(n):
+        template, turned = draw.choice(TEMPLATES[split])
+        label = index % 2
+        same, opposite = (GOOD, BAD) if bool(label) != turned else (BAD, GOOD)
+        text = template.format(
+            thing=draw.choice(THINGS[draw.choice(tuple(THINGS))]),
+            x=draw.choice(same[split]),
+            y=draw.choice(opposite[split]),
+            remark=draw.choice(REMARKS[split]),
+            other=draw.choice(OTHERS),
+        )
+        texts.append(text)
+        labels.append(label)
+    return texts, labels
+
+
+def train(seed: int = 0) -> tuple[Any, Any, list[str], list[int]]:
+    """A `BertForSequenceClassification` in eval mode, its tokenizer, and sentences it has not seen, with labels.
+
+    Embeddings and the first layers stay as they are; the others, the pooler and the head are fine-tuned.
+    """
+    model, tokenizer = load_encoder("minilm-l6", labels=2, seed=seed)
+    model.config.id2label, model.config.label2id = dict(enumerate(LABELS)), {name: i for i, name in enumerate(LABELS)}
+    texts, labels = sentences("train", TRAIN, seed)
+    frozen = [model.bert.embeddings, *model.bert.encoder.layer[:FROZEN]]
+    for part in frozen:
+        part.requires_grad_(False)
+    optimiser = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=2e-4)
+    steps = EPOCHS * TRAIN // BATCH
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-4, total_steps=steps)
+    order = torch.Generator().manual_seed(seed)
+    with progress("fine-tuning MiniLM", steps) as bar, torch.enable_grad():
+        for _ in range(EPOCHS):
+            for chosen in torch.randperm(TRAIN, generator=order).split(BATCH):
+                batch = tokenizer([texts[i] for i in chosen], padding=True, return_tensors="pt")
+                loss = cross_entropy(model(**batch).logits, torch.tensor([labels[i] for i in chosen]))
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+                bar.advance(1)
+    model.zero_grad()
+    return model.requires_grad_(True), tokenizer, *sentences("test", TEST, seed)
+
+
+@torch.no_grad()
+def predictions(model: Any, tokenizer: Any, texts: list[str]) -> list[int]:
+    """The predicted class of each text."""
+    batches = [texts[first : first + 64] for first in range(0, len(texts), 64)]
+    logits = [model(**tokenizer(batch, padding=True, return_tensors="pt")).logits for batch in batches]
+    return torch.cat(logits).argmax(1).tolist()
+
+
+def main() -> None:
+    """Train, and print accuracy on the held-out sentences, with and without negation, and the time it took."""
+    started = time.perf_counter()
+    model, tokenizer, texts, labels = train()
+    seconds = time.perf_counter() - started
+    right = [found == label for found, label in zip(predictions(model, tokenizer, texts), labels, strict=True)]
+    print(f"accuracy {sum(right) / len(right):.3f} on {len(right)} held-out sentences; trained in {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
