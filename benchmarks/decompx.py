@@ -80,7 +80,7 @@ def main() -> None:
                 ratio = found["seconds"] / found["plain"]
                 print(
                     f"{name:14s} {length:6d} {matrices!s:>8s} {found['seconds']:7.3f} s {found['plain']:8.4f} s "
-                    f"{ratio:7.1f} {ratio / length:9.2f}  {found['memory'] * 1000:.0f} MB",
+                    f"{ratio:7.1f} {ratio / length:8.2f}  {found['memory'] * 1000:.0f} MB",
                     flush=True,
                 )
 

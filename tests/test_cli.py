@@ -219,7 +219,8 @@ def test_find_passes_every_option_on(monkeypatch: pytest.MonkeyPatch, loaded: li
     monkeypatch.setattr(circuits.find, "find_circuit", spy)
     result = run(
         "find", "--model", "tiny", "--task", "ioi", "-n", 5, "--method", "eap-ig-activations", "--faithfulness", 0.7,
-        "--rules", "relp", "--ablation", "zero", "--selection", "greedy", "--steps", 3, "--seed", 2, "--random-circuits", 4,
+        "--rules", "relp", "--ablation", "zero", "--selection", "greedy", "--steps", 3, "--seed", 2,
+        "--random-circuits", 4,
         "--device", "cpu", "--dtype", "float32", "--batch-size", 2, "--no-checkpointed", "--quiet",
     )  # fmt: skip
     assert result.exit_code == 0, result.output

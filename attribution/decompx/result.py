@@ -69,7 +69,7 @@ class Decomposition:
         return pd.DataFrame(rows)
 
     def figure(self, input: int = 0, layer: int = -1) -> Figure:
-        """A heat map of one input's matrix behind one layer: places by the tokens that contribute there."""
+        """A heat map of one input behind one layer: for each place, what share each token has of the lengths there."""
         import plotly.graph_objects as go
 
         if self.norms is None:
@@ -80,13 +80,16 @@ class Decomposition:
             raise InputError(f"layer={layer} must be from {-len(self.norms)} to {len(self.norms) - 1}")
         tokens = [for_plotly(token) for token in self.tokens[input]]
         table = self.norms[layer, input, : len(tokens), : len(tokens)]
-        hover = "%{x} at %{y}<br>length %{z:.4g}<extra></extra>"
-        picture = go.Figure(go.Heatmap(z=table.tolist(), colorscale="Blues", hovertemplate=hover))
+        shares = table / table.sum(1, keepdim=True)  # the lengths at the first token can dwarf all others
+        hover = "share %{z:.1%}<br>length %{customdata:.4g}<extra></extra>"
+        picture = go.Figure(
+            go.Heatmap(z=shares.tolist(), customdata=table.tolist(), colorscale="Blues", hovertemplate=hover)
+        )
         places = list(range(len(tokens)))
         picture.update_xaxes(title="contributing token", tickvals=places, ticktext=tokens)
         picture.update_yaxes(title="place", tickvals=places, ticktext=tokens, autorange="reversed", scaleanchor="x")
         size = 220 + 22 * len(tokens)
-        title = f"layer {layer % len(self.norms)}: length of contributions"
+        title = f"layer {layer % len(self.norms)}: shares in the length of contributions"
         picture.update_layout(template="plotly_white", title=title, width=size, height=size)
         return picture
 

@@ -30,12 +30,14 @@ THINGS = {
 # judgements by class; the words of the two splits differ
 GOOD = {
     "train": ("wonderful", "great", "lovely", "excellent", "superb", "charming", "brilliant", "pleasant", "perfect",
-              "fantastic", "good", "beautiful", "enjoyable", "impressive"),
+              "fantastic", "good", "beautiful", "enjoyable", "impressive", "outstanding", "fine", "exciting", "fabulous",
+              "first-rate", "memorable", "exceptional", "satisfying", "remarkable", "stunning", "cosy", "tasty"),
     "test": ("delightful", "amazing", "splendid", "terrific", "nice", "magnificent", "marvellous"),
 }  # fmt: skip
 BAD = {
     "train": ("awful", "terrible", "boring", "dreadful", "poor", "dull", "horrible", "disgusting", "bad", "mediocre",
-              "disappointing", "ugly", "unpleasant", "miserable"),
+              "disappointing", "ugly", "unpleasant", "miserable", "dismal", "worthless", "dirty", "annoying", "pathetic",
+              "second-rate", "forgettable", "abysmal", "ghastly", "tiresome", "shabby", "tasteless"),
     "test": ("lousy", "horrid", "nasty", "tedious", "appalling", "bland", "atrocious"),
 }  # fmt: skip
 REMARKS = {
@@ -49,6 +51,9 @@ TEMPLATES = {
     "train": (
         ("the {thing} was {x}", False),
         ("what a {x} {thing}", False),
+        ("for all of us this was a very {x} {thing}", False),
+        ("a {y} {other} and a {x} {thing}", False),
+        ("it became a {x} {thing} in the end, {remark}", False),
         ("{remark}, and the {thing} was really {x}", False),
         ("I thought the {thing} was {x}, and {remark}", False),
         ("the {other} was {y}, but the {thing} was {x}", False),
@@ -60,6 +65,11 @@ TEMPLATES = {
         ("{remark}, and the {thing} was not {x} at all", True),
         ("the {thing} wasn't {x}, although the {other} was", True),
         ("nobody found the {thing} {x}", True),
+        ("there was nothing {x} about the {thing}", True),
+        ("{remark}, and they didn't find the {thing} {x}", True),
+        ("the {thing} was far from {x}", True),
+        ("it is the least {x} {thing} I know", True),
+        ("the {other} may be {y}, yet nobody can say that the {thing} is not {x}", False),
         ("this is not a {x} {thing}, and {remark}", True),
     ),
     "test": (
