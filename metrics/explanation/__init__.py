@@ -1,0 +1,1 @@
+"""How faithful is an explanation: scores over pixels, patches, features or tokens, judged against a model."""

@@ -1,0 +1,180 @@
+"""What stands in the place of an element that is removed from an input: one small rule for each way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from interp.errors import InputError, choose
+
+# (samples [b], mask of what to remove [b, h, w] or [b, d] or [b, pos]) -> inputs [b, ...]
+Fill = Callable[[Int[Tensor, " b"], Bool[Tensor, "b ..."]], Tensor]
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """A way to remove elements: prepared once for all inputs, so that no random number depends on the batches."""
+
+    def prepare(self, inputs: Tensor, seed: int) -> Fill:
+        """The function that makes perturbed inputs from sample numbers and masks."""
+
+
+@dataclass(frozen=True)
+class Zero:
+    """Zero."""
+
+    def prepare(self, inputs: Tensor, seed: int) -> Fill:
+        _refuse_tokens("zero", inputs)
+        return swap(inputs, torch.zeros_like(inputs))
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Images: the image's own channel means. Feature vectors: each feature's mean over the samples handed in."""
+
+    def prepare(self, inputs: Tensor, seed: int) -> Fill:
+        _refuse_tokens("mean", inputs)
+        return swap(inputs, centre("mean", inputs).expand_as(inputs))
+
+
+@dataclass(frozen=True)
+class Blur:
+    """The image blurred by a Gaussian of `sigma` pixels; None: an eighth of the shorter side."""
+
+    sigma: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.sigma is not None and not self.sigma > 0:
+            raise InputError(f"sigma={self.sigma!r} must be a positive number of pixels, or None")
+
+    def prepare(self, inputs: Tensor, seed: int) -> Fill:
+        if inputs.ndim != 4:
+            raise InputError("replacement='blur' is for images [n, c, h, w]; features have 'mean', 'zero' and 'noise'")
+        sigma = self.sigma or min(inputs.shape[2:]) / 8
+        blurred = gaussian_filter(inputs.detach().cpu().double().numpy(), sigma, axes=(2, 3))
+        return swap(inputs, torch.from_numpy(blurred).to(inputs))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Normal noise with the mean and `scale` times the standard deviation of the channel, or of the feature."""
+
+    scale: float = 1.0
+
+    def prepare(self, inputs: Tensor, seed: int) -> Fill:
+        _refuse_tokens("noise", inputs)
+        axes = (2, 3) if inputs.ndim == 4 else (0,)
+        spread = inputs.std(axes, keepdim=True, correction=0)
+        drawn = np.random.default_rng(seed).standard_normal(tuple(inputs.shape))
+        return swap(inputs, centre("noise", inputs) + self.scale * spread * torch.from_numpy(drawn).to(inputs))
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token id, such as that of the mask token."""
+
+    id: int
+
+    def prepare(self, inputs: Tensor, seed: int) -> Fill:
+        _only_tokens(f"Token({self.id})", inputs)
+        return swap(inputs, torch.full_like(inputs, self.id))
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Removed tokens leave no gap: the others move up, and `pad`, which the model must ignore, fills the end."""
+
+    pad: int
+
+    def prepare(self, inputs: Tensor, seed: int) -> Fill:
+        _only_tokens(f"Delete({self.pad})", inputs)
+
+        def fill(samples: Tensor, mask: Tensor) -> Tensor:
+            order = mask.to(torch.uint8).argsort(dim=1, stable=True)
+            return inputs[samples].masked_fill(mask, self.pad).gather(1, order)
+
+        return fill
+
+
+NAMED: dict[str, Rule] = {"mean": Mean(), "zero": Zero(), "blur": Blur(), "noise": Noise()}
+Replacement = str | int | Rule | Callable[[Any, Any], Any]
+
+
+def filler(replacement: Replacement | None, inputs: Tensor, seed: int, numpy: bool) -> Fill:
+    """The function that removes elements from `inputs`.
+
+    `replacement` is a name (`mean`, `zero`, `blur`, `noise`), a token id, a rule, or any function
+    (inputs, mask) -> inputs, which is handed arrays if `numpy`. None: `mean` where inputs are not tokens.
+    """
+    tokens = not inputs.is_floating_point()
+    if replacement is None and tokens:
+        raise InputError(
+            "replacement is needed for token inputs: a token id such as tokenizer.mask_token_id, Delete(pad), or a "
+            "function (inputs, mask) -> inputs"
+        )
+    if isinstance(replacement, int) and not isinstance(replacement, bool):
+        return Token(replacement).prepare(inputs, seed)
+    if replacement is None or isinstance(replacement, str):
+        return NAMED[choose("replacement", replacement or "mean", NAMED)].prepare(inputs, seed)
+    if isinstance(replacement, type) or not (isinstance(replacement, Rule) or callable(replacement)):
+        raise InputError(
+            f"replacement={replacement!r} must be one of {', '.join(NAMED)}, a token id, a rule, or a function "
+            "(inputs, mask) -> inputs"
+        )
+    if isinstance(replacement, Rule):
+        return replacement.prepare(inputs, seed)
+    return _function(replacement, inputs, numpy)
+
+
+def swap(inputs: Tensor, reference: Tensor) -> Fill:
+    """Removed elements are taken from `reference`, which is shaped like the inputs."""
+
+    def fill(samples: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(mask[:, None] if inputs.ndim == 4 else mask, reference[samples], inputs[samples])
+
+    return fill
+
+
+def centre(name: str, inputs: Tensor) -> Tensor:
+    """Means of channels `[n, c, 1, 1]`, or of features over samples `[1, d]`."""
+    if inputs.ndim == 4:
+        return inputs.mean((2, 3), keepdim=True)
+    if len(inputs) < 2:
+        raise InputError(
+            f"replacement={name!r} takes a feature's mean over the samples, and there is one sample; give more, or "
+            "replacement='zero', or a function (inputs, mask) -> inputs"
+        )
+    return inputs.mean(0, keepdim=True)
+
+
+def _function(replacement: Callable[[Any, Any], Any], inputs: Tensor, numpy: bool) -> Fill:
+    def fill(samples: Tensor, mask: Tensor) -> Tensor:
+        chosen = inputs[samples]
+        given = (chosen.cpu().numpy(), mask.cpu().numpy()) if numpy else (chosen, mask)
+        result = replacement(*given)
+        shape = getattr(result, "shape", None)
+        if shape is None or tuple(shape) != tuple(chosen.shape):
+            raise InputError(
+                f"replacement must return inputs of shape {list(chosen.shape)}, as it is given; got "
+                f"{type(result).__name__ if shape is None else list(shape)}"
+            )
+        return torch.as_tensor(result).to(inputs)
+
+    return fill
+
+
+def _refuse_tokens(name: str, inputs: Tensor) -> None:
+    if not inputs.is_floating_point():
+        raise InputError(f"replacement={name!r} has no meaning for token ids; give a token id, or Delete(pad)")
+
+
+def _only_tokens(name: str, inputs: Tensor) -> None:
+    if inputs.is_floating_point():
+        raise InputError(f"replacement={name} is for token ids; these inputs are floats: use 'mean', 'zero' or 'noise'")
