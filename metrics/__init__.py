@@ -2,26 +2,37 @@
 
 from metrics.circuit.curve import Curve, cmd, cpr, faithfulness_curve, mib
 from metrics.circuit.evaluate import evaluate, faithfulness
+from metrics.circuit.recursive import RecursiveCurve, recursive_curve, removal_scores
+from metrics.circuit.saco import CircuitSaCo, circuit_saco
 from metrics.correlation import agreement
 from metrics.explanation.curves import Curves, removal_curves
 from metrics.explanation.erasure import Erasure, NormalisedAOPC, decision_flips, erasure, normalised_aopc
+from metrics.explanation.racu import racu
 from metrics.explanation.road import Road, road
+from metrics.explanation.roar import recursive_roar
+from metrics.explanation.roar_plan import RoarPlan, roar_plan
+from metrics.explanation.roar_result import RoarResult
 from metrics.explanation.saco import PerSample, SaCo, saco
 from metrics.explanation.sensitivity import sensitivity
 from metrics.explanation.soft import soft_erasure
 from metrics.statistics import Estimate, bootstrap
 
 __all__ = [
+    "CircuitSaCo",
     "Curve",
     "Curves",
     "Erasure",
     "Estimate",
     "NormalisedAOPC",
     "PerSample",
+    "RecursiveCurve",
     "Road",
+    "RoarPlan",
+    "RoarResult",
     "SaCo",
     "agreement",
     "bootstrap",
+    "circuit_saco",
     "cmd",
     "cpr",
     "decision_flips",
@@ -31,8 +42,13 @@ __all__ = [
     "faithfulness_curve",
     "mib",
     "normalised_aopc",
+    "racu",
+    "recursive_curve",
+    "recursive_roar",
     "removal_curves",
+    "removal_scores",
     "road",
+    "roar_plan",
     "saco",
     "sensitivity",
     "soft_erasure",

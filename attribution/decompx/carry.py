@@ -22,6 +22,8 @@ from interp.kernels.batching import budget_of
 
 def refuse_others(explained: Explainable) -> None:
     """Raise `InputError` for a model that DecompX cannot go through."""
+    if explained.anatomy.dtype in (torch.bfloat16, torch.float16):
+        raise InputError(f"decompx needs a model in float32 or float64; this one is in {explained.anatomy.dtype}")
     if isinstance(explained, ClassifierExplained):
         refuse_other_encoders(explained.model)
     else:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
 
@@ -79,8 +80,10 @@ def held_encoder(model: Any, ids: Int[Tensor, " pos"]) -> HeldRun:
         layers.append((Sublayer(attention, closing=first), Sublayer(mlp, closing=second)))
     maps = tuple((part.weight, part.bias) for part in (dense, readout))
     head = HeldHead(0, maps, act=torch.tanh, pre=seen["pooled"])
-    _check(head, logits)
-    return HeldRun(seen["start"], tuple(layers), head, logits, causal=False)
+    run = HeldRun(seen["start"], tuple(layers), head, logits, causal=False)
+    _check_head(head, logits)
+    _check_layers(run, seen)
+    return run
 
 
 def _pattern(q: Tensor, k: Tensor, heads: int) -> Tensor:
@@ -88,13 +91,28 @@ def _pattern(q: Tensor, k: Tensor, heads: int) -> Tensor:
     return (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1)
 
 
-def _check(head: HeldHead, logits: Tensor) -> None:
+def _check_head(head: HeldHead, logits: Tensor) -> None:
     """The head must be a tanh between two linear layers."""
     (_, _), (weight, bias) = head.maps
     assert head.pre is not None
     ours = torch.tanh(head.pre) @ weight.T + (0 if bias is None else bias)
     if not torch.allclose(ours, logits, rtol=1e-3, atol=1e-4):
         raise InputError("decompx needs a classification head of dense, tanh, dense; this model's does something else")
+
+
+def _check_layers(run: HeldRun, seen: dict[str, Tensor]) -> None:
+    """What the parts make of the embeddings must be what every norm saw: other encoders have the same names."""
+    x = run.start
+    known = x.shape[-1] == run.layers[0][0].inner_width
+    for i, layer in enumerate(run.layers if known else ()):
+        for name, sublayer in zip((f"n{i}", f"m{i}"), layer, strict=True):
+            known &= torch.allclose(x + sublayer.made_of(x), seen[name], rtol=1e-3, atol=1e-4)
+            assert sublayer.closing is not None
+            x = sublayer.closing.norm(seen[name])
+    if known and run.head.pre is not None:
+        known = torch.allclose(F.linear(x[0], *run.head.maps[0]), run.head.pre, rtol=1e-3, atol=1e-4)
+    if not known:
+        raise InputError("decompx explains classifiers whose layers are BERT's; this model's do something else")
 
 
 @contextlib.contextmanager

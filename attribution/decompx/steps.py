@@ -91,6 +91,19 @@ class Sublayer:
     after: HeldNorm | None = None
     closing: HeldNorm | None = None
 
+    @property
+    def inner_width(self) -> int:
+        """How wide the vectors are that attention or MLP reads."""
+        part = self.inner.value if isinstance(self.inner, HeldAttention) else self.inner.up
+        return part.weight.shape[1]
+
+    def made_of(self, x: Float[Tensor, "position d"]) -> Float[Tensor, "position d"]:
+        """What an encoder's attention (one value head a head) or dense MLP makes of hidden states."""
+        if isinstance(self.inner, HeldMLP):
+            return self.inner.down(self.inner.act(self.inner.up(x)))
+        values = self.inner.value(x).unflatten(-1, (len(self.inner.pattern), -1)).transpose(0, 1)
+        return self.inner.output((self.inner.pattern @ values).transpose(0, 1).flatten(1))
+
 
 @dataclass(frozen=True)
 class HeldHead:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attribution.decompx.carry import decomposed, refuse_others
+from attribution.decompx.carry import decomposed, groups_of_sources, refuse_others
 from attribution.decompx.propagate import Options
 from attribution.inputs import gradients, perturbation
 from attribution.inputs.classifier import ClassifierExplained, is_classifier
@@ -89,6 +89,8 @@ def tokens(
     if chosen.rules is not None:
         explained, rules = explained.under(told.get("rules") or chosen.rules)
     given = explained.encode(inputs, attention_mask, prepend_bos)
+    if method == "decompx":
+        _check_decompx(explained, given, told, memory)
     started = time.perf_counter()
     size = max(1, explained.batch_size(given, batch_size, memory))
     seeds = [told.get("seed", 0) + 7919 * i for i in range(len(given))]  # an input's own, whatever its batch
@@ -162,17 +164,23 @@ def _checked_settings(method: TokenMethod, settings: dict[str, Any]) -> dict[str
 Runner = Callable[[Inputs, Targets, list[int]], tuple[Tensor, Tensor | None]]
 
 
+def _check_decompx(explained: Explainable, given: Inputs, told: dict[str, Any], memory: int | None) -> None:
+    """Refuse what DecompX cannot go through, and what would not fit, before anything runs."""
+    refuse_others(explained)
+    for length in given.lengths.tolist():
+        groups_of_sources(explained, length, Options(**told), memory)
+
+
 def _runner(method: TokenMethod, told: dict[str, Any], explained: Explainable, size: int, memory: int | None) -> Runner:
     """What runs the method on a batch."""
     if method.name == "reagent":
         names = ("runs", "share", "kept", "max_steps", "change")
-        agent: Any = ReAGent(**{k: told[k] for k in names})
+        agent = ReAGent(**{k: told[k] for k in names})
         proposer = explained.proposer(told["proposer"])
         return lambda inputs, targets, seeds: agent(explained, inputs, targets, proposer, seeds)
 
     if method.name == "decompx":
-        refuse_others(explained)
-        options = Options(**{name: told[name] for name in method.settings})
+        options = Options(**told)
         return lambda inputs, targets, seeds: (decomposed(explained, inputs, targets, options, memory), None)
 
     def run(inputs: Inputs, targets: Targets, seeds: list[int]) -> tuple[Tensor, None]:

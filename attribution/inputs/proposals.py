@@ -38,7 +38,11 @@ def as_proposer(proposer: Any, explained: Any) -> Proposer:
             return _Causal(lambda ids: _logits_of(proposer, ids))
         mask = getattr(config, "mask_token_id", None)
         if mask is None:
-            raise InputError(f"proposer={type(proposer).__name__} has no mask_token_id in its config; set it there")
+            mask = getattr(getattr(explained, "tokenizer", None), "mask_token_id", None)
+        if mask is None:
+            raise InputError(
+                f"proposer={type(proposer).__name__} has no mask_token_id in its config, nor has the tokenizer; set one"
+            )
         return _Masked(lambda ids: _logits_of(proposer, ids), int(mask))
     if callable(proposer) and not isinstance(proposer, torch.nn.Module):
         return proposer

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attribution.inputs.encode import Inputs, Targets, whole_number
-from attribution.inputs.explained import Explained
+from attribution.inputs.explained import Explainable
 from attribution.inputs.proposals import Proposer
 from interp.errors import InputError, choose
 
@@ -49,7 +49,7 @@ class ReAGent:
 
     @torch.no_grad()
     def __call__(
-        self, explained: Explained, inputs: Inputs, targets: Targets, proposer: Proposer, seeds: list[int]
+        self, explained: Explainable, inputs: Inputs, targets: Targets, proposer: Proposer, seeds: list[int]
     ) -> tuple[Float[Tensor, "n pos"], Bool[Tensor, " n"]]:
         """Importance of every token, mean over the runs that converged (over all, if none did), and which did."""
         values = torch.zeros(inputs.ids.shape, dtype=torch.float64)
@@ -67,16 +67,18 @@ class _Run:
     """All runs over one input, side by side."""
 
     def __init__(
-        self, settings: ReAGent, explained: Explained, inputs: Inputs, targets: Targets, proposer: Proposer, seed: int
+        self, settings: ReAGent, explained: Explainable, inputs: Inputs, targets: Targets, proposer: Proposer, seed: int
     ) -> None:
         self.settings, self.explained, self.proposer = settings, explained, proposer
         self.generator = torch.Generator().manual_seed(seed)
         self.target = int(targets.positive[0])
         self.ids = inputs.ids.repeat(settings.runs, 1).to(explained.anatomy.device)
         self.lengths = inputs.lengths.repeat(settings.runs)
-        bos = getattr(getattr(explained.model, "tokenizer", None), "bos_token_id", None)
+        bos = getattr(explained.tokenizer, "bos_token_id", None)
         self.free = torch.ones(self.ids.shape, dtype=torch.bool)
         self.free[:, 0] = int(inputs.ids[0, 0]) != bos  # a BOS token is no part of the text
+        ends = [getattr(explained.tokenizer, f"{name}_token_id", None) for name in ("cls", "sep")]
+        self.free &= torch.tensor([i not in ends for i in inputs.ids[0].tolist()])  # nor are an encoder's marks
         self.n_free = int(self.free[0].sum())
         self.clean = self._probabilities(self.ids[:1])
 
@@ -111,7 +113,7 @@ class _Run:
         ranked = importance.masked_fill(~free, -torch.inf)
         kept = ranked >= ranked.topk(count, 1).values[:, -1:]
         after = self._after(free & ~kept)
-        return (after > after[:, self.target, None]).sum(1) < _TOP
+        return (after > after[:, self.target, None]).sum(1) < min(_TOP, after.shape[1] - 1)
 
     def _after(self, places: Bool[Tensor, "run pos"]) -> Float[Tensor, "run d_vocab"]:
         """Probabilities of the next token when some places are replaced."""

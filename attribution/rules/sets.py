@@ -128,7 +128,7 @@ class RuleSet(Backward):
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
         rule = self.by_operation.get("product")
-        return rule(a, b) if isinstance(rule, Half) else a * b
+        return rule(a, b) if isinstance(rule, Half | HeldGate) else a * b
 
     def factors(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rule = self.by_operation.get("attention")

@@ -30,14 +30,15 @@ THINGS = {
 # judgements by class; the words of the two splits differ
 GOOD = {
     "train": ("wonderful", "great", "lovely", "excellent", "superb", "charming", "brilliant", "pleasant", "perfect",
-              "fantastic", "good", "beautiful", "enjoyable", "impressive", "outstanding", "fine", "exciting", "fabulous",
-              "first-rate", "memorable", "exceptional", "satisfying", "remarkable", "stunning", "cosy", "tasty"),
+              "fantastic", "good", "beautiful", "enjoyable", "impressive", "outstanding", "fine", "exciting",
+              "fabulous", "first-rate", "memorable", "exceptional", "satisfying", "remarkable", "stunning",
+              "cosy", "tasty"),
     "test": ("delightful", "amazing", "splendid", "terrific", "nice", "magnificent", "marvellous"),
 }  # fmt: skip
 BAD = {
     "train": ("awful", "terrible", "boring", "dreadful", "poor", "dull", "horrible", "disgusting", "bad", "mediocre",
-              "disappointing", "ugly", "unpleasant", "miserable", "dismal", "worthless", "dirty", "annoying", "pathetic",
-              "second-rate", "forgettable", "abysmal", "ghastly", "tiresome", "shabby", "tasteless"),
+              "disappointing", "ugly", "unpleasant", "miserable", "dismal", "worthless", "dirty", "annoying",
+              "pathetic", "second-rate", "forgettable", "abysmal", "ghastly", "tiresome", "shabby", "tasteless"),
     "test": ("lousy", "horrid", "nasty", "tedious", "appalling", "bland", "atrocious"),
 }  # fmt: skip
 REMARKS = {
@@ -107,7 +108,8 @@ def sentences(split: str, n: int, seed: int) -> tuple[list[str], list[int]]:
 def train(seed: int = 0) -> tuple[Any, Any, list[str], list[int]]:
     """A `BertForSequenceClassification` in eval mode, its tokenizer, and sentences it has not seen, with labels.
 
-    Embeddings and the first layers stay as they are; the others, the pooler and the head are fine-tuned.
+    Embeddings and the first layers stay as they are; the others, the pooler and the head are fine-tuned, without
+    dropout, so that `seed` decides everything.
     """
     model, tokenizer = load_encoder("minilm-l6", labels=2, seed=seed)
     model.config.id2label, model.config.label2id = dict(enumerate(LABELS)), {name: i for i, name in enumerate(LABELS)}
@@ -115,7 +117,7 @@ def train(seed: int = 0) -> tuple[Any, Any, list[str], list[int]]:
     frozen = [model.bert.embeddings, *model.bert.encoder.layer[:FROZEN]]
     for part in frozen:
         part.requires_grad_(False)
-    optimiser = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=2e-4)
+    optimiser = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
     steps = EPOCHS * TRAIN // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-4, total_steps=steps)
     order = torch.Generator().manual_seed(seed)
@@ -142,7 +144,7 @@ def predictions(model: Any, tokenizer: Any, texts: list[str]) -> list[int]:
 
 
 def main() -> None:
-    """Train, and print accuracy on the held-out sentences, with and without negation, and the time it took."""
+    """Train, and print accuracy on the held-out sentences and the time it took."""
     started = time.perf_counter()
     model, tokenizer, texts, labels = train()
     seconds = time.perf_counter() - started

@@ -1,0 +1,227 @@
+"""SaCo of circuits: do groups of edges or nodes with higher scores matter more when they are ablated?"""
+
+from __future__ import annotations
+
+import html
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from interp.errors import InputError, choose
+from interp.graph import ComputationalGraph
+from interp.inspection import anatomy_of
+from interp.objectives import Objective
+from interp.tasks.task import Task
+from metrics.circuit.evaluate import graph_of_mask, measure
+from metrics.explanation.saco import TIES, group_bounds, salience_coefficient
+from metrics.statistics import Estimate, bootstrap
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, repr=False)
+class CircuitSaCo:
+    """Salience-guided faithfulness of scores over a graph.
+
+    Attributes:
+        values: coefficient of each prompt, [n].
+        mean: their mean, with its bootstrap interval over prompts.
+        pooled: the coefficient of the mean objective's falls, whose noise the prompts average out; with interval.
+        salience: summed score of each group, [group], from the highest to the lowest.
+        drops: fall of the objective when a group is ablated, [group, n].
+        sizes: how many edges (nodes) each group holds.
+        level: `edge` or `node`.
+        random: mean coefficient of the same scores dealt out at random over the edges (nodes), with an interval over
+            the draws; None if it was not asked for. Few groups scatter widely: this is what to stand above.
+        draws: mean coefficient over prompts of each of those draws.
+    """
+
+    values: Array
+    mean: Estimate
+    pooled: Estimate
+    salience: Array
+    drops: Array
+    sizes: tuple[int, ...]
+    level: str
+    random: Estimate | None = None
+    draws: tuple[float, ...] = ()
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per group: how many edges or nodes, salience, and the mean fall of the objective with interval."""
+        falls = bootstrap(self.drops, lambda means: means, confidence=self.mean.confidence)
+        return pd.DataFrame(
+            {
+                "group": np.arange(1, len(self.sizes) + 1),
+                f"{self.level}s": self.sizes,
+                "salience": self.salience,
+                "drop": [one.value for one in falls],
+                "low": [one.low for one in falls],
+                "high": [one.high for one in falls],
+            }
+        )
+
+    @property
+    def _summary(self) -> str:
+        against = "" if self.random is None else f"; dealt out at random {self.random}"
+        return f"mean over prompts {self.mean}, pooled {self.pooled}{against}"
+
+    def __repr__(self) -> str:
+        table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3g}")
+        return f"CircuitSaCo: {self._summary}\n{table}"
+
+    def _repr_html_(self) -> str:
+        head = f"<p>SaCo: {html.escape(self._summary)}</p>"
+        return f"{head}{self.to_frame().to_html(index=False, border=0, float_format='{:.3g}'.format)}"
+
+    def figure(self) -> Figure:
+        """Fall of the objective by group, from the highest scores to the lowest: faithful scores go downhill."""
+        import plotly.graph_objects as go
+
+        frame = self.to_frame()
+        figure = go.Figure()
+        figure.add_bar(
+            x=frame["group"],
+            y=frame["drop"],
+            customdata=frame["salience"],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": frame["high"] - frame["drop"],
+                "arrayminus": frame["drop"] - frame["low"],
+            },
+            hovertemplate="group %{x}: %{y:.3f}, salience %{customdata:.3g}<extra></extra>",
+        )
+        figure.update_xaxes(title=f"groups of {self.level}s, highest scores first", dtick=1)
+        figure.update_yaxes(title="fall of the objective when ablated")
+        figure.update_layout(template="plotly_white", title=f"SaCo {self.mean}, pooled {self.pooled}")
+        return figure
+
+
+def circuit_saco(
+    model: Any,
+    task: Task,
+    scores: Any,
+    groups: int = 10,
+    level: str = "edge",
+    ablation: str = "patch",
+    *,
+    absolute: bool = False,
+    ties: str = "agree",
+    tolerance: float = 0.0,
+    random: int = 0,
+    objective: str | Objective | None = None,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    batch_size: int | None = None,
+    memory: int | None = None,
+    quiet: bool = False,
+) -> CircuitSaCo:
+    """Salience-guided faithfulness coefficient (Wu et al., CVPR 2024) over groups of edges or nodes.
+
+    Edges (nodes) are sorted by falling score and cut into K groups; s_i is the summed score of group i and d_i the
+    fall of the objective when that group alone is ablated in the whole model.
+    F = sum over i < j of sigma_ij (s_i - s_j) / sum over i < j of |s_i - s_j|, sigma = +1 if d_i >= d_j, else -1.
+    Costs K circuits, and K more for each of `random`.
+
+    Args:
+        model: what `interp.load_model` returns.
+        task: the prompts to measure on; use others than the scores were made on.
+        scores: a float tensor, [source, target] for edges, [source] for nodes, or anything with such `.values`.
+        groups: K; where it does not divide the number of edges, the first groups are larger by one.
+        level: `edge`, or `node`: all edges out of the group's heads and MLPs are ablated; `input` is none of them.
+        ablation: as in `evaluate`.
+        absolute: sort and sum |score|. By default scores are signed, as the fall of the objective is.
+        ties: what two groups with equal falls count: `agree` as in the paper (sigma = 1), or `zero`.
+        tolerance: falls that differ by no more are equal.
+        random: deal the same scores out at random so many times, as a baseline.
+        objective, batch_size, memory, quiet: as in `evaluate`.
+        confidence, resamples, seed: of the bootstrap intervals over prompts; `seed` also deals.
+
+    Returns:
+        `CircuitSaCo`: `values`, `mean`, `pooled`, `random`, `to_frame()`, `figure()`.
+
+    Raises:
+        InputError: scores of another shape, NaN or constant, more groups than edges (nodes), unknown names.
+    """
+    choose("level", level, ("edge", "node"))
+    choose("ties", ties, TIES)
+    values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
+    if not isinstance(values, Tensor) or values.ndim != (2 if level == "edge" else 1):
+        shape = "[source, target]" if level == "edge" else "[source]"
+        given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(scores).__name__
+        raise InputError(f"scores must be a tensor {shape} for level={level!r}, or have such .values; got {given}")
+    graph = _graph(model, values, level)
+    elements = graph.edge_mask.nonzero() if level == "edge" else torch.arange(1, len(graph.sources))[:, None]
+    salience = values.detach().cpu().double()[tuple(elements.T)]
+    salience = salience.abs() if absolute else salience
+    _check(salience, groups, level, random)
+    ranked, order = salience.sort(descending=True, stable=True)
+    bounds = list(itertools.pairwise(group_bounds(np.array([len(order)]), groups)[0].tolist()))
+    generator = torch.Generator().manual_seed(seed)
+    orders = [order, *(torch.randperm(len(order), generator=generator) for _ in range(random))]
+    masks = torch.stack([_without(graph, elements[one[first:last]]) for one in orders for first, last in bounds])
+    measured = measure(
+        model, task, masks, ablation, objective=objective, batch_size=batch_size, memory=memory, quiet=quiet
+    )
+    falls = (measured.clean - measured.circuits).double().numpy().reshape(1 + random, groups, -1)
+    sums = np.array([float(ranked[first:last].sum()) for first, last in bounds])
+
+    def coefficients(drops: Array) -> Array:
+        """[resample, group] -> [resample, 1]."""
+        return np.array([[salience_coefficient(sums, one, ties, tolerance)[0]] for one in drops])
+
+    settings: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    per_prompt = coefficients(falls[0].T)[:, 0]
+    draws = [float(coefficients(drops.T).mean()) for drops in falls[1:]]
+    return CircuitSaCo(
+        values=per_prompt,
+        mean=bootstrap(per_prompt, lambda means: means[:, None], **settings)[0],
+        pooled=bootstrap(falls[0], coefficients, **settings)[0],
+        salience=sums,
+        drops=falls[0],
+        sizes=tuple(last - first for first, last in bounds),
+        level=level,
+        random=bootstrap(draws, lambda means: means[:, None], **settings)[0] if draws else None,
+        draws=tuple(draws),
+    )
+
+
+def _graph(model: Any, scores: Float[Tensor, "..."], level: str) -> ComputationalGraph:
+    if level == "edge":
+        return graph_of_mask(anatomy_of(model), scores)
+    graph = ComputationalGraph.of(model)
+    if len(scores) != len(graph.sources):
+        raise InputError(f"scores has {len(scores)} values; the graph has {len(graph.sources)} sources, one for each")
+    return graph
+
+
+def _check(salience: Float[Tensor, " element"], groups: int, level: str, random: int) -> None:
+    if not isinstance(random, int) or random < 0:
+        raise InputError(f"random={random!r} must be 0 or how many times the scores are dealt out at random")
+    if not isinstance(groups, int) or groups < 2:
+        raise InputError(f"groups={groups!r} must be a whole number of at least 2")
+    if groups > len(salience):
+        raise InputError(f"groups={groups} is more than the {len(salience):,} {level}s of the graph")
+    bad = int((~torch.isfinite(salience)).sum())
+    if bad:
+        raise InputError(f"{bad:,} of {len(salience):,} scores are NaN or infinite and cannot be ranked")
+    if salience.min() == salience.max():
+        raise InputError("scores are constant: there is no order to judge")
+
+
+def _without(graph: ComputationalGraph, elements: Tensor) -> Bool[Tensor, "source target"]:
+    """The whole graph without some edges (indices [k, 2]), or without the edges out of some sources ([k, 1])."""
+    mask = graph.edge_mask.clone()
+    mask[tuple(elements.T)] = False
+    return mask

@@ -1,0 +1,248 @@
+"""ROAR and Recursive ROAR: does a model retrained without what an explanation calls important do worse?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp.errors import InputError, choose
+from interp.files import write_text
+from interp.progress import Bar, progress
+from metrics.explanation.roar_data import digest, remover, splits_of
+from metrics.explanation.roar_plan import RATIOS, RoarPlan, explainers, roar_plan
+from metrics.explanation.roar_result import RoarResult, result_of
+from metrics.explanation.roar_run import Job, accuracy, call_model, macro_f1, run_seed
+
+PERFORMANCES = {"accuracy": accuracy, "macro-f1": macro_f1}
+_log = logging.getLogger(__name__)
+
+
+def recursive_roar(
+    train: Callable[..., Any],
+    data: Mapping[str, Sequence[Any]],
+    explain: Callable[..., Any] | Mapping[str, Callable[..., Any]],
+    *,
+    ratios: Sequence[float] = RATIOS,
+    seeds: int | Sequence[int] = 5,
+    recursive: bool = True,
+    mask: Any = "mean",
+    predict: Callable[[Any, Any], Any] = call_model,
+    performance: str | Callable[[Any, Any], float] = "accuracy",
+    batch_size: int = 512,
+    folder: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    workers: int = 1,
+    clip: bool = False,
+    least: float = 0.01,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    quiet: bool = False,
+) -> RoarResult:
+    """Recursive ROAR with RACU (Madsen et al., Findings of EMNLP 2022); plain ROAR (Hooker et al. 2019) as well.
+
+    At each ratio the elements that a measure calls most important are masked in all three splits, a new model is
+    trained, and its performance is measured on the masked test split. Importance is taken from the model that was
+    retrained at the ratio before; what is masked stays masked. Random masking, which is not recursive, is the
+    baseline. RACU is the area between the two curves, see `metrics.explanation.racu`. `roar_plan` tells how many
+    trainings that is; how long they take is told by the progress bar and by the logger `metrics.explanation.roar`
+    (level INFO) from the first training on.
+
+    Args:
+        train: `train(train_set, validation_set, seed) -> model`, each set a tuple (inputs, labels). The seed alone
+            must decide the model, or a resumed run is not the run it was.
+        data: `{"train": (inputs, labels), "validation": ..., "test": ...}`; inputs [n, ...], labels [n]. A third
+            entry `maskable`, bool with one entry for each element, keeps padding and special positions unmasked.
+            Elements: positions of [n, pos], features of [n, d], pixels of [n, h, w] and [n, channel, h, w]; other
+            elements by the shape of `maskable`. Tensors are handed on where they lie; a model on another device
+            moves them itself.
+        explain: `explain(model, inputs, labels, seed) -> scores`, one for each element, larger is more important;
+            or several by name. Called with whole splits. Explain what the model predicts rather than the labels:
+            where the labels decide what is masked, a model can read the label off the mask. To a lesser degree it
+            can wherever masks follow the shape of an input (Rong et al. 2022), which lowers RACU.
+        ratios: shares of the elements of each input, or (whole numbers) how many of them.
+        seeds: how many (0, 1, ...), or which ones.
+        recursive: False is ROAR: importance is taken once, from the model trained on everything.
+        mask: how elements are removed: `"mean"` of the training inputs, a number, the id of the mask token, an
+            array that broadcasts over an input, or `mask(inputs, removed) -> inputs`.
+        predict: `predict(model, inputs) -> class scores [n, class]`, called without gradients.
+        performance: `accuracy`, `macro-f1`, or a callable (class scores, labels) -> number; higher is better.
+        batch_size: of `predict`.
+        folder: where every finished step is kept; the same call goes on where it was killed, and further seeds and
+            explainers join what is there.
+        settings: whatever else decides the result (JSON), for instance of the training: a folder that was made with
+            other data or settings is refused. Callables are known by their name alone.
+        workers: seeds in so many processes, which share torch's threads. What is handed in must be found by a new
+            process: functions at the top of a module, and scripts guarded by `if __name__ == "__main__"`. (Threads
+            would share one global random state and end the promise that a seed decides its model.)
+        clip, least: of RACU.
+        confidence, resamples: of the bootstrap over seeds. Few seeds give intervals that are too narrow.
+        quiet: no progress bar.
+
+    Returns:
+        `RoarResult`: `curves`, `racu` (measure -> `Estimate`), `summary()`, `figure()`.
+
+    Raises:
+        InputError: what does not fit, scores that are NaN, constant or of another shape, another run's folder.
+    """
+    plan = roar_plan(explain, ratios, seeds)
+    splits = splits_of(data)
+    if isinstance(performance, str):
+        performance = PERFORMANCES[choose("performance", performance, PERFORMANCES)]
+    for name, value in (("workers", workers), ("batch_size", batch_size)):
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name}={value!r} must be a whole number of at least 1")
+    with _opened(folder) as opened:
+        job = Job(
+            train, explainers(explain), splits, remover(mask, splits["train"]), predict, performance,
+            plan.steps, recursive, batch_size, opened,
+        )  # fmt: skip
+        _claim(job, plan, settings)
+        teller = _Teller(job, plan, workers)
+        with progress(f"Recursive ROAR, {len(plan.seeds)} seeds", plan.trainings, quiet) as bar:
+            teller.start(bar)
+            if workers == 1:
+                for seed in plan.seeds:
+                    run_seed(job, seed, teller.look, lambda: False)
+            else:
+                _run_in_processes(job, plan, workers, teller)
+        return result_of(job, plan.seeds, plan.ratios, clip, least, confidence, resamples)
+
+
+class _Teller:
+    """Says how much is done, and from the first training on how long the rest will take."""
+
+    def __init__(self, job: Job, plan: RoarPlan, workers: int) -> None:
+        self.records = [path for seed in plan.seeds for path in job.records(seed)]
+        self.plan, self.workers = plan, workers
+        self.told = 0
+
+    def start(self, bar: Bar) -> None:
+        """Tell the plan."""
+        self.bar, self.began, self.started = bar, self._count(), time.monotonic()
+        self.told = self.began
+        bar.advance(self.began)
+        _log.info("%s; %d are done already", self.plan, self.began)
+
+    def look(self) -> None:
+        """Tell what has been finished since the last look."""
+        done = self._count()
+        if done > self.told:
+            left = (time.monotonic() - self.started) / (done - self.began) * (len(self.records) - done)
+            _log.info("%d of %d trainings done, about %.0f s to go", done, len(self.records), left)
+            self.bar.advance(done - self.told)
+            self.told = done
+
+    def _count(self) -> int:
+        return sum(path.exists() for path in self.records)
+
+
+_stop: Any = None  # in a worker: set when the run is to end
+
+
+def _begin_worker(stop: Any, threads: int) -> None:
+    global _stop
+    _stop = stop
+    torch.set_num_threads(threads)
+
+
+def _work(job: Job, seed: int) -> None:
+    parent = multiprocessing.parent_process()
+    # a parent that was killed cannot say so
+    run_seed(job, seed, lambda: None, lambda: _stop.is_set() or parent is None or not parent.is_alive())
+
+
+def _run_in_processes(job: Job, plan: RoarPlan, workers: int, teller: _Teller) -> None:
+    try:
+        ForkingPickler.dumps(replace(job, splits={}))
+    except Exception as error:
+        raise InputError(
+            f"workers={workers} needs functions that another process can import (at the top of a module, no lambdas); "
+            f"or use workers=1. {type(error).__name__}: {error}"
+        ) from None
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    threads = max(1, torch.get_num_threads() // workers)
+    with ProcessPoolExecutor(workers, context, _begin_worker, (stop, threads)) as pool:
+        pending = {pool.submit(_work, job, seed) for seed in plan.seeds}
+        try:
+            while pending:
+                finished, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
+                teller.look()
+                for future in finished:
+                    future.result()
+        except BrokenProcessPool:
+            raise InputError(
+                f"workers={workers}: a process ended without a word; it ran out of memory, or cannot import what was "
+                "handed in (functions of a notebook or of a script without `if __name__ == '__main__'`)"
+            ) from None
+        finally:
+            stop.set()  # the others end after the training they are at
+            pool.shutdown(cancel_futures=True)
+
+
+def _claim(job: Job, plan: RoarPlan, settings: Mapping[str, Any] | None) -> None:
+    """Write down whose folder this is, or refuse that of another run."""
+    ours = {
+        "format": "faithful-circuits/roar",
+        "version": 1,
+        "data": digest(job.splits),
+        "ratios": list(plan.ratios),
+        "recursive": job.recursive,
+        "mask": _described(job.remove),
+        **{name: _name_of(getattr(job, name)) for name in ("train", "predict", "performance")},
+        "settings": dict(settings or {}),
+    }
+    explained = {"explain": {name: _name_of(one) for name, one in job.explain.items()}}
+    path = job.folder / "run.json"
+    try:
+        ours = json.loads(json.dumps(ours))
+        theirs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {**ours, "explain": {}}
+        known = theirs.pop("explain")
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"settings must be what JSON can hold, and {str(path)!r} undamaged: {error}") from None
+    differ = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+    differ += [f"explain[{name!r}]" for name, one in explained["explain"].items() if known.get(name, one) != one]
+    if differ:
+        raise InputError(
+            f"folder={str(job.folder)!r} belongs to another run (other {', '.join(differ)}); name another folder, or "
+            "remove this one to start anew"
+        )
+    write_text(path, json.dumps({**ours, "explain": {**known, **explained["explain"]}}, indent=1))
+
+
+def _described(remove: Any) -> Any:
+    value = getattr(remove, "value", None)
+    return _name_of(remove) if value is None else value.tolist()
+
+
+def _name_of(function: Any) -> str:
+    function = getattr(function, "func", function)  # of a partial
+    kind = function if hasattr(function, "__qualname__") else type(function)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+@contextlib.contextmanager
+def _opened(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="roar-") as name:
+            yield Path(name)
+        return
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / "run.json").is_file())):
+        raise InputError(f"folder={str(path)!r} holds something else; name a new folder, or one of an earlier run")
+    path.mkdir(parents=True, exist_ok=True)
+    yield path

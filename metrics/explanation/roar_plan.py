@@ -1,0 +1,89 @@
+"""How much there is to train for Recursive ROAR, known before it starts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from interp.errors import InputError
+
+RANDOM = "random"  # the baseline
+RATIOS = tuple(i / 10 for i in range(1, 11))
+
+
+@dataclass(frozen=True)
+class RoarPlan:
+    """How much there is to train: for each seed once unmasked, once with everything masked, and once for each
+    ratio in between, of each measure and of random masking.
+    """
+
+    measures: tuple[str, ...]
+    ratios: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The ratios short of everything, at which each measure has a model of its own."""
+        return tuple(ratio for ratio in self.ratios if isinstance(ratio, int) or ratio < 1)
+
+    @property
+    def trainings(self) -> int:
+        """How many models are trained."""
+        return len(self.seeds) * (2 + (1 + len(self.measures)) * len(self.steps))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.trainings} trainings: {len(self.seeds)} seeds x (unmasked + everything masked + "
+            f"{len(self.steps)} ratios x ({', '.join(self.measures)}, {RANDOM}))"
+        )
+
+
+def roar_plan(
+    explain: Callable[..., Any] | Mapping[str, Callable[..., Any]],
+    ratios: Sequence[float] = RATIOS,
+    seeds: int | Sequence[int] = 5,
+) -> RoarPlan:
+    """What `recursive_roar` would train with these arguments, without doing it.
+
+    >>> print(roar_plan({"gradient": len}, seeds=3))
+    60 trainings: 3 seeds x (unmasked + everything masked + 9 ratios x (gradient, random))
+    """
+    return RoarPlan(tuple(explainers(explain)), _ratios(ratios), _seeds(seeds))
+
+
+def explainers(explain: Any) -> dict[str, Callable[..., Any]]:
+    """By name; one alone is called as its function is."""
+    named = explain if isinstance(explain, Mapping) else {getattr(explain, "__name__", "explanation"): explain}
+    if not named:
+        raise InputError("explain is empty; give at least one explainer by name")
+    for name, one in named.items():
+        if not isinstance(name, str) or not callable(one):
+            raise InputError(f"explain[{name!r}] must be a callable (model, inputs, labels, seed) -> scores, by name")
+        if name == RANDOM:
+            raise InputError(f"explain names {RANDOM!r}, which is the baseline; call it something else")
+    return dict(named)
+
+
+def _ratios(ratios: Sequence[float]) -> tuple[float, ...]:
+    values = np.asarray(ratios).tolist()  # plain numbers, all of one kind
+    if not isinstance(values, list) or not values or not all(type(v) in (int, float) for v in values):
+        raise InputError(f"ratios={ratios!r} must be shares such as 0.1, or whole numbers of elements")
+    if isinstance(values[0], float):
+        if not all(0 < v <= 1 for v in values) or values[0] == 1:
+            raise InputError(f"ratios={ratios!r} must lie above 0 and up to 1, one of them below")
+    elif min(values) < 1:
+        raise InputError(f"ratios={ratios!r} must be at least 1 as numbers of elements")
+    if any(a >= b for a, b in itertools.pairwise(values)):
+        raise InputError(f"ratios={ratios!r} must ascend")
+    return tuple(values)
+
+
+def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    values = tuple(range(seeds)) if isinstance(seeds, int) else tuple(np.asarray(seeds).tolist())
+    if not values or len(set(values)) < len(values) or not all(type(v) is int and v >= 0 for v in values):
+        raise InputError(f"seeds={seeds!r} must be how many (at least 1), or different whole numbers from 0")
+    return values
