@@ -140,7 +140,7 @@ class Propagation:
         if bias is None:
             return x
         if shares is not None:
-            return x + shares[low:, a:b, None] * bias
+            return torch.addcmul(x, shares[low:, a:b, None], bias)
         if a == 0 and self.takes_bias:
             x[:, 0] += bias
         return x

@@ -43,4 +43,4 @@ def add_bias(vectors: Vectors, bias: Float[Tensor, "... d"] | None, how: str) ->
     if how in ("first", "separate"):
         vectors[..., 0, :] += bias
         return vectors
-    return vectors.add_(weights(vectors, bias, how)[..., None] * bias[..., None, :])
+    return vectors.addcmul_(weights(vectors, bias, how)[..., None], bias[..., None, :])
