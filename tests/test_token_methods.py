@@ -227,6 +227,23 @@ def test_integrated_gradients_are_gauss_legendre_sums(name: str, baseline: Any) 
     assert (found.baseline_logits - torch.stack(ends)).abs().max() < TOLERANCE
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mixtral"])
+def test_rules_act_along_the_path_of_integrated_gradients_and_on_gradient_shap(name: str) -> None:
+    nodes, masses = np.polynomial.legendre.leggauss(6)
+    model, expected = model_of(name), []
+    for row, target in zip(ROWS, TARGETS, strict=True):
+        x = entry(name, tuple(row))
+        with applied(model, "attnlrp"):
+            gradients = [slopes(name, (node + 1) / 2 * x[None], target)[0] for node in nodes]
+        mean = sum(mass / 2 * gradient for mass, gradient in zip(masses, gradients, strict=True))
+        expected.append((x * mean).sum(-1))
+    found = scored(name, "integrated-gradients", steps=6, rules="attnlrp")
+    agree(found, expected, CAPTUMS)
+    assert found.conservation is None  # no law says what they add up to
+    plain, ruled = (scored(name, "gradient-shap", rules=rules).values for rules in (None, "relp"))
+    assert error(ruled, plain) > 1e-3
+
+
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "mixtral"])  # its routing jumps
 def test_integrated_gradients_are_complete_with_many_steps(name: str) -> None:
     found = scored(name, "integrated-gradients", ROWS[:2], steps=150, baseline=5)

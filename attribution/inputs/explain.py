@@ -70,10 +70,11 @@ def tokens(
         **settings: of the method alone. `baseline` (`zero`, `mean`, `pad`, `eos`, `bos`, `unk` or a token id; of a
             classifier `zero`, `mean`, `pad`, `mask`, `unk` or an id): what tokens are replaced by; `steps` of
             integrated gradients (32); `samples` (32) and `noise` (0.1 of the embeddings' spread) of gradient SHAP;
-            `window` of occlusion, in tokens (2); `rules` for `gradient-x-input`, by name or as a `RuleSet`; for
-            ReAGent `proposer` (None: the model itself, if it is a language model; or a transformers masked or causal
-            language model, or a function), `runs` (5), `share` (0.3), `kept` (0.3), `max_steps` (300), `change`
-            (`target` or `distribution`); for DecompX `bias`, `activation` and `gate` as in `decompose`; `seed` (0).
+            `window` of occlusion, in tokens (2); `rules`, by name or as a `RuleSet`, for `gradient-x-input`, integrated
+            gradients and gradient SHAP; for ReAGent `proposer` (None: the model itself, if it is a language model; or
+            a transformers masked or causal language model, or a function), `runs` (5), `share` (0.3), `kept` (0.3),
+            `max_steps` (300), `change` (`target` or `distribution`); for DecompX `bias`, `activation` and `gate` as in
+            `decompose`; `seed` (0).
 
     Returns:
         `TokenAttributions`: `.values` [n, pos], a heat map in notebooks, `.to_frame()`, `.to_html(path)`.
@@ -86,8 +87,8 @@ def tokens(
     told = _checked_settings(chosen, settings)
     explained = explained_of(model, tokenizer)
     rules = None
-    if chosen.rules is not None:
-        explained, rules = explained.under(told.get("rules") or chosen.rules)
+    if asked := told.get("rules") or chosen.rules:
+        explained, rules = explained.under(asked)
     given = explained.encode(inputs, attention_mask, prepend_bos)
     if method == "decompx":
         _check_decompx(explained, given, told, memory)
@@ -124,7 +125,7 @@ def tokens(
         seconds=time.perf_counter() - started,
         conserves=chosen.conserves,
         baseline_logits=_baseline_logits(explained, given, targets, told, size, wide)
-        if method == "integrated-gradients"
+        if method == "integrated-gradients" and rules is None
         else None,
         converged=converged,
     )

@@ -34,10 +34,12 @@ TOKEN_METHODS = {
             "gradient-x-input", "1", "1", "Shrikumar et al. 2016, arXiv:1605.01713", ("rules",), "gradient", True
         ),
         TokenMethod(
-            "integrated-gradients", "S+2", "S", "Sundararajan et al. 2017, arXiv:1703.01365", ("baseline", "steps")
+            "integrated-gradients", "S+2", "S", "Sundararajan et al. 2017, arXiv:1703.01365",
+            ("baseline", "steps", "rules"),
         ),
         TokenMethod(
-            "gradient-shap", "S", "S", "Lundberg & Lee 2017, arXiv:1705.07874", ("baseline", "samples", "noise", "seed")
+            "gradient-shap", "S", "S", "Lundberg & Lee 2017, arXiv:1705.07874",
+            ("baseline", "samples", "noise", "seed", "rules"),
         ),
         TokenMethod("occlusion", "T+1", "0", "Zeiler & Fergus 2014, arXiv:1311.2901", ("baseline", "window")),
         TokenMethod("feature-ablation", "T+1", "0", "Li et al. 2016, arXiv:1612.08220", ("baseline",)),
