@@ -7,6 +7,9 @@ from metrics.circuit.saco import CircuitSaCo, circuit_saco
 from metrics.correlation import agreement
 from metrics.explanation.curves import Curves, removal_curves
 from metrics.explanation.erasure import Erasure, NormalisedAOPC, decision_flips, erasure, normalised_aopc
+from metrics.explanation.masf import MaSF
+from metrics.explanation.masked import MaskedFineTuning, masked_finetune
+from metrics.explanation.measurable import ErasureCurve, erasure_curve
 from metrics.explanation.racu import racu
 from metrics.explanation.road import Road, road
 from metrics.explanation.roar import recursive_roar
@@ -22,7 +25,10 @@ __all__ = [
     "Curve",
     "Curves",
     "Erasure",
+    "ErasureCurve",
     "Estimate",
+    "MaSF",
+    "MaskedFineTuning",
     "NormalisedAOPC",
     "PerSample",
     "RecursiveCurve",
@@ -37,9 +43,11 @@ __all__ = [
     "cpr",
     "decision_flips",
     "erasure",
+    "erasure_curve",
     "evaluate",
     "faithfulness",
     "faithfulness_curve",
+    "masked_finetune",
     "mib",
     "normalised_aopc",
     "racu",

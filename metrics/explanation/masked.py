@@ -1,0 +1,267 @@
+"""Masked fine-tuning: a classifier that knows masked inputs, so that masking needs no retraining to be fair."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from interp.errors import InputError
+from interp.progress import progress
+from metrics.explanation.prediction import whole_number
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+Forward = Callable[[Tensor, Tensor], Tensor]  # ids [b, pos] and attention mask [b, pos] -> logits [b, class]
+
+
+class Tokens(NamedTuple):
+    """Token ids [n, pos], labels [n], attention mask [n, pos], and which tokens may be masked [n, pos]."""
+
+    ids: Int[Tensor, "n pos"]
+    labels: Int[Tensor, " n"]
+    attention: Bool[Tensor, "n pos"]
+    maskable: Bool[Tensor, "n pos"]
+
+    def rows(self, which: Any) -> Tokens:
+        """Some of the samples."""
+        return Tokens(*(part[which] for part in self))
+
+
+class MaskedBatch(NamedTuple):
+    """A batch, and which of its samples belong to the masked half [b]."""
+
+    tokens: Tokens
+    masked: Bool[Tensor, " b"]
+
+
+def tokens_of(name: str, data: Sequence[Any], special: Sequence[int]) -> Tokens:
+    """Check (ids, labels) or (ids, labels, attention mask); tokens in `special` and without attention are kept."""
+    if not isinstance(data, Sequence) or isinstance(data, str) or len(data) not in (2, 3):
+        raise InputError(f"{name} must be (ids, labels) or (ids, labels, attention mask); got {type(data).__name__}")
+    ids, labels = torch.as_tensor(data[0]).detach(), torch.as_tensor(data[1]).detach()
+    if ids.ndim != 2 or 0 in ids.shape or not _whole(ids):
+        raise InputError(f"{name}: ids must be whole numbers [n, pos]; got {ids.dtype} {list(ids.shape)}")
+    if labels.shape != ids.shape[:1] or not _whole(labels):
+        raise InputError(f"{name}: labels must be {len(ids)} whole numbers; got {labels.dtype} {list(labels.shape)}")
+    attention = torch.ones_like(ids) if len(data) == 2 else torch.as_tensor(data[2]).detach()
+    if attention.shape != ids.shape or not torch.isin(attention.cpu().long(), torch.tensor([0, 1])).all():
+        raise InputError(f"{name}: the attention mask must be 0 or 1 for each of ids' {list(ids.shape)} tokens")
+    attention = attention.to(ids.device).bool()
+    kept = torch.isin(ids, torch.tensor(list(special), dtype=ids.dtype, device=ids.device))
+    return Tokens(ids, labels, attention, attention & ~kept)
+
+
+def mask_random(
+    ids: Int[Tensor, "n pos"], maskable: Bool[Tensor, "n pos"], ratios: Any, mask_id: int, generator: torch.Generator
+) -> Int[Tensor, "n pos"]:
+    """Ids with a share of each sample's maskable tokens replaced by `mask_id`, drawn at random; halves round up.
+
+    `ratios` is one share or [n] of them.
+    """
+    where = maskable.cpu()
+    noise = torch.rand(where.shape, generator=generator).masked_fill(~where, torch.inf)
+    counts = torch.floor(torch.as_tensor(ratios).double() * where.sum(1) + 0.5)
+    chosen = (noise.argsort(1).argsort(1) < counts.reshape(-1, 1)).to(ids.device)
+    return ids.masked_fill(chosen & maskable, mask_id)
+
+
+def mask_half(tokens: Tokens, mask_id: int, generator: torch.Generator) -> MaskedBatch:
+    """Half of the samples as they are, half masked at a ratio drawn uniformly from [0, 1) for each sample.
+
+    Which samples are masked is random; of an odd number the one left over is masked half of the time.
+    """
+    n = len(tokens.ids)
+    extra = int(torch.randint(2, (1,), generator=generator)) if n % 2 else 0
+    masked = torch.zeros(n, dtype=torch.bool)
+    masked[torch.randperm(n, generator=generator)[: n // 2 + extra]] = True
+    ratios = torch.rand(n, generator=generator, dtype=torch.float64) * masked
+    ids = mask_random(tokens.ids, tokens.maskable, ratios, mask_id, generator)
+    return MaskedBatch(tokens._replace(ids=ids), masked)
+
+
+def masked_batches(tokens: Tokens, mask_id: int, batch_size: int, generator: torch.Generator) -> Iterator[MaskedBatch]:
+    """All samples once, in random order, in batches of which half is masked."""
+    for rows in torch.randperm(len(tokens.ids), generator=generator).split(batch_size):
+        yield mask_half(tokens.rows(rows.to(tokens.ids.device)), mask_id, generator)
+
+
+@dataclass(frozen=True, repr=False)
+class MaskedFineTuning:
+    """How masked fine-tuning went.
+
+    Attributes:
+        history: a data frame, one row an epoch (0: before the first): `train loss`, and on the validation data as it
+            is and masked `loss`, `masked loss`, `accuracy`, `masked accuracy`.
+        best_epoch: whose weights the model has now: the least sum of the two validation losses.
+    """
+
+    history: pd.DataFrame
+    best_epoch: int
+
+    def to_frame(self) -> pd.DataFrame:
+        """The history."""
+        return self.history
+
+    def __repr__(self) -> str:
+        table = self.history.to_string(index=False, float_format=lambda v: f"{v:.3f}")
+        return f"MaskedFineTuning: weights of epoch {self.best_epoch}\n{table}"
+
+    def _repr_html_(self) -> str:
+        table = self.history.to_html(index=False, border=0, float_format="{:.3f}".format)
+        return f"<p>{html.escape(f'weights of epoch {self.best_epoch}')}</p>{table}"
+
+    def figure(self) -> Figure:
+        """Losses over epochs, the chosen one marked."""
+        import plotly.graph_objects as go
+
+        figure = go.Figure()
+        lines = (("train loss", "#999999"), ("loss", "#0072B2"), ("masked loss", "#D55E00"))
+        for name, colour in lines:
+            figure.add_scatter(
+                x=self.history["epoch"], y=self.history[name], name=name, mode="lines+markers", line={"color": colour}
+            )
+        figure.add_vline(x=self.best_epoch, line={"dash": "dot", "color": "#666666"}, annotation_text="chosen")
+        figure.update_xaxes(title="epoch")
+        figure.update_yaxes(title="cross-entropy")
+        figure.update_layout(template="plotly_white", title="Masked fine-tuning")
+        return figure
+
+
+def masked_finetune(
+    model: nn.Module,
+    train: Sequence[Any],
+    validation: Sequence[Any],
+    *,
+    mask_id: int,
+    special: Sequence[int] = (),
+    forward: Forward | None = None,
+    optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+    batch_size: int = 16,
+    epochs: int = 20,
+    patience: int = 3,
+    seed: int = 0,
+    quiet: bool = False,
+) -> MaskedFineTuning:
+    """Masked fine-tuning (Madsen et al., ICML 2024, "Faithfulness Measurable Masked Language Models").
+
+    Half of each batch is left as it is, half is masked at a ratio drawn uniformly from [0, 1) for each sample, so
+    that masking of any share is in distribution afterwards (`MaSF` tests whether it is). Stops when the sum of the
+    losses on the validation data, as it is and masked, has not fallen for `patience` epochs.
+
+    Args:
+        model: trained in place; afterwards it has the best epoch's weights and is in evaluation mode. Data lies on
+            the model's device.
+        train, validation: (ids [n, pos], labels [n]) or (ids, labels, attention mask [n, pos]).
+        mask_id: the id of the mask token.
+        special: ids of tokens that are never masked (such as [CLS], [SEP]); nor is what has no attention.
+        forward: `forward(ids, attention) -> logits [b, class]`; None: `model` itself is called so.
+        optimizer: parameters -> optimiser; None: AdamW with learning rate 1e-5, for a pretrained encoder.
+        batch_size, epochs, patience: samples a step; the most epochs; epochs without progress before the end.
+        seed: of order, masks and dropout. The global random state is left as it was.
+        quiet: no progress bar.
+
+    Returns:
+        `MaskedFineTuning`: `history`, `best_epoch`, `figure()`.
+
+    Raises:
+        InputError: shapes that do not fit, nothing that may be masked, logits of another shape, a loss that is NaN.
+    """
+    data = {name: tokens_of(name, part, special) for name, part in (("train", train), ("validation", validation))}
+    for name, tokens in data.items():
+        if not tokens.maskable.any():
+            raise InputError(f"{name} holds no token that may be masked; special={list(special)} keeps all of them")
+    for name, value in (("batch_size", batch_size), ("epochs", epochs), ("patience", patience)):
+        whole_number(name, value, 1)
+    whole_number("mask_id", mask_id, 0)
+    whole_number("seed", seed, 0)
+    call = forward or model
+    generator = torch.Generator().manual_seed(seed)
+    clean = data["validation"]
+    ratios = torch.rand(len(clean.ids), generator=generator, dtype=torch.float64)
+    hidden = clean._replace(ids=mask_random(clean.ids, clean.maskable, ratios, mask_id, generator))
+
+    def state(epoch: int, loss: float) -> dict[str, float]:
+        model.eval()
+        (own, right), (masked, masked_right) = (_evaluate(call, part, batch_size) for part in (clean, hidden))
+        names = ("epoch", "train loss", "loss", "masked loss", "accuracy", "masked accuracy")
+        return dict(zip(names, (epoch, loss, own, masked, right, masked_right), strict=True))
+
+    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices), progress("masked fine-tuning", epochs, quiet) as bar:
+        torch.manual_seed(seed)
+        steps = (optimizer or _adamw)([p for p in model.parameters() if p.requires_grad])
+        rows = [state(0, np.nan)]
+        best, weights = 0, _copy(model)
+        try:
+            for epoch in range(1, epochs + 1):
+                model.train()
+                loss = _epoch(call, steps, masked_batches(data["train"], mask_id, batch_size, generator))
+                rows.append(state(epoch, loss))
+                bar.advance()
+                if _total(rows[epoch]) < _total(rows[best]):
+                    best, weights = epoch, _copy(model)
+                elif epoch - best >= patience:
+                    break
+        finally:
+            model.load_state_dict(weights)
+            model.eval()
+    return MaskedFineTuning(pd.DataFrame(rows).astype({"epoch": int}), best)
+
+
+def checked_logits(logits: Any, n: int) -> Float[Tensor, "n classes"]:
+    """Logits if they are one row for each of `n` inputs."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
+        given = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise InputError(f"forward must return logits [{n}, class] for {n} inputs; got {given}")
+    return logits
+
+
+def _epoch(call: Forward, steps: torch.optim.Optimizer, batches: Iterator[MaskedBatch]) -> float:
+    """One pass over the training data; its mean loss."""
+    total, n = 0.0, 0
+    for (ids, labels, attention, _), _ in batches:
+        loss = cross_entropy(checked_logits(call(ids, attention), len(ids)), labels.to(torch.int64))
+        if not loss.isfinite():
+            raise InputError("the training loss is NaN or infinite; hand in an optimizer with a lower learning rate")
+        steps.zero_grad()
+        loss.backward()
+        steps.step()
+        total, n = total + float(loss.detach()) * len(ids), n + len(ids)
+    return total / n
+
+
+@torch.no_grad()
+def _evaluate(call: Forward, tokens: Tokens, batch_size: int) -> tuple[float, float]:
+    """Mean loss and accuracy."""
+    parts = zip(tokens.ids.split(batch_size), tokens.attention.split(batch_size), strict=True)
+    logits = torch.cat([checked_logits(call(ids, attention), len(ids)) for ids, attention in parts])
+    labels = tokens.labels.to(logits.device, torch.int64)
+    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+        raise InputError(f"labels must be classes 0 to {logits.shape[1] - 1}, as forward's logits have them")
+    return float(cross_entropy(logits, labels)), float((logits.argmax(1) == labels).double().mean())
+
+
+def _adamw(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-5)
+
+
+def _total(row: dict[str, float]) -> float:
+    return row["loss"] + row["masked loss"]
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _whole(values: Tensor) -> bool:
+    return not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)

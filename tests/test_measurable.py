@@ -1,0 +1,113 @@
+"""Erasure without retraining: by hand, and on a classifier that reads one token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from interp.errors import InputError
+from metrics.explanation.masked import masked_finetune
+from metrics.explanation.measurable import erasure_curve
+
+
+def stories(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Eight tokens; one of them is 3 (label 0) or 4 (label 1), the rest says nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, 12, (n, 8), generator=generator)
+    labels = torch.randint(2, (n,), generator=generator)
+    ids[torch.arange(n), torch.randint(8, (n,), generator=generator)] = 3 + labels
+    return ids, labels
+
+
+class Sum(nn.Module):
+    """Adds up a score of each token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(12, 2))
+
+    def forward(self, ids: Tensor, attention: Tensor | None = None) -> Tensor:
+        return self.table[ids].sum(1)
+
+
+def true(model: Any, ids: Tensor, labels: Tensor, seed: int) -> Tensor:
+    return ((ids == 3) | (ids == 4)).double()
+
+
+def inverted(model: Any, ids: Tensor, labels: Tensor, seed: int) -> Tensor:
+    return -true(model, ids, labels, seed)
+
+
+def chance(model: Any, ids: Tensor, labels: Tensor, seed: int) -> Tensor:
+    return torch.rand(ids.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_true_beats_random_beats_inverted() -> None:
+    model = Sum()
+    masked_finetune(
+        model, stories(300, 0), stories(100, 1), mask_id=0, epochs=6,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.05),
+    )  # fmt: skip
+    settings = {"mask": 0, "performance": "probability", "resamples": 300}
+    explain = {"true": true, "chance": chance, "inverted": inverted}
+    found = erasure_curve(model, stories(200, 2), explain, **settings)
+    assert found.racu["true"].low > 0.5
+    assert abs(found.racu["chance"].value) < 0.15
+    assert found.racu["inverted"].high < -0.5
+    assert found.to_frame()["faithful"].tolist()[::2] == [True, False]
+    again = erasure_curve(model, stories(200, 2), explain, **settings)
+    for name, values in found.values.items():
+        np.testing.assert_array_equal(values, again.values[name])
+    assert "RACU" in repr(found)
+    assert len(found.figure().data) == 4
+
+
+def first(model: Any, ids: Tensor) -> Tensor:
+    """Class 1 while the first two tokens are not both masked."""
+    seen = (ids[:, :2] != 0).any(1).double()
+    return torch.stack((1 - seen, seen), 1)
+
+
+def front(model: Any, ids: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """What stands first among the tokens not masked."""
+    return (ids != 0) * torch.arange(ids.shape[1], 0, -1).double()
+
+
+def test_curve_by_hand() -> None:
+    ids, labels = torch.ones(6, 4, dtype=torch.long), torch.ones(6, dtype=torch.long)
+    found = erasure_curve(None, (ids, labels), front, mask=0, ratios=[1, 2, 3, 4], predict=first)
+    assert [point.value for point in found.points["front"]] == [1, 1, 0, 0, 0]
+    assert found.ratios == (0, 1, 2, 3, 4)
+    chance = found.values["random"].mean(1)
+    assert found.racu["front"].value == pytest.approx((np.trapezoid(chance) - 1.5) / np.trapezoid(chance))
+
+
+def test_recursive_explains_what_is_masked_already() -> None:
+    ids, labels = stories(5, 0)
+    seen: list[int] = []
+
+    def watch(model: Any, inputs: Tensor, labels: Tensor, seed: int) -> Tensor:
+        seen.append(int((inputs == 0).sum(1)[0]))
+        return chance(model, inputs, labels, seed)
+
+    erasure_curve(Sum().eval(), (ids, labels), watch, mask=0, ratios=[2, 4, 6])
+    assert seen == [0, 2, 4]
+    seen.clear()
+    erasure_curve(Sum().eval(), (ids, labels), watch, mask=0, ratios=[2, 4, 6], recursive=False)
+    assert seen == [0]
+
+
+def test_refused() -> None:
+    data = stories(5, 0)
+    with pytest.raises(InputError, match="training mode"):
+        erasure_curve(Sum(), data, true, mask=0)
+    with pytest.raises(InputError, match="finite scores"):
+        erasure_curve(Sum().eval(), data, lambda *a: torch.full((5, 8), torch.nan), mask=0)
+    with pytest.raises(InputError, match="finite logits"):
+        erasure_curve(Sum().eval(), data, true, mask=0, predict=lambda model, ids: torch.zeros(3))
+    with pytest.raises(InputError, match="performance='f1'"):
+        erasure_curve(Sum().eval(), data, true, mask=0, performance="f1")
