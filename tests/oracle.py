@@ -368,12 +368,15 @@ def site_edits(model: Any, prompts: Prompts, corrupted: Outputs, site: str, alph
 
 
 @torch.no_grad()
-def circuit_values(model: Any, prompts: Prompts, circuits: Sequence[tuple[set[str], Outputs]]) -> Tensor:
+def circuit_values(
+    model: Any, prompts: Prompts, circuits: Sequence[tuple[set[str] | Mapping[str, float], Outputs]]
+) -> Tensor:
     """[circuit, n]: the objective when every target reads current sources through the edges that a circuit holds.
 
     A circuit is its edges by name, with what corrupted sources give (`ablated_outputs`). Targets are worked off in
     order; each reads the sum over sources of (current if the edge is in the circuit, else corrupted), and the
-    output biases of attention, which belong to no head.
+    output biases of attention, which belong to no head. Edges may have weights: so much of the current source is
+    read, and the rest corrupted.
     """
     n, count = len(prompts), len(circuits)
     tokens = prompts.clean.repeat(count, 1)
@@ -386,8 +389,12 @@ def circuit_values(model: Any, prompts: Prompts, circuits: Sequence[tuple[set[st
         result = torch.zeros_like(current["input"])
         for source in sources:
             for i, (edges, corrupted) in enumerate(circuits):
-                kept = source.startswith("bias") or f"{source}->{target}" in edges
-                result[i] += current[source][i] if kept else corrupted[source]
+                name = f"{source}->{target}"
+                weight = edges.get(name, 0.0) if isinstance(edges, Mapping) else float(name in edges)
+                if source.startswith("bias") or weight == 1:
+                    result[i] += current[source][i]
+                else:
+                    result[i] += weight * current[source][i] + (1 - weight) * corrupted[source]
         return result.flatten(0, 1)
 
     for layer, block in enumerate(model.blocks):

@@ -13,51 +13,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.anatomy import Anatomy, Block, working
-from interp.graph import ComputationalGraph
-from interp.kernels.ablation import Ablator
-from interp.kernels.batching import Batch
-from interp.kernels.capture import SourceRecorder
+from interp.anatomy import working
 from interp.kernels.contract import expand_heads
-from interp.kernels.forward import attend, last_rows, run_blocks, run_mlp, unembed, write_heads
+from interp.kernels.forward import run_mlp, unembed
+from interp.kernels.mixture import MixtureRunner
 from interp.kernels.reach import live_edges
 
 
-class CircuitRunner:
+class CircuitRunner(MixtureRunner):
     """Runs circuits over one batch of prompts; built once per batch, called for any number of circuits."""
-
-    @torch.no_grad()
-    def __init__(self, anatomy: Anatomy, graph: ComputationalGraph, ablator: Ablator, batch: Batch) -> None:
-        self.anatomy, self.graph, self.batch = anatomy, graph, batch
-        self.from_input = ablator.ablation == "patch"
-        self.frame = batch.frame(anatomy)
-        embedding = anatomy.embed(batch.prompts.clean[:, batch.start :], self.frame.positions)
-        rows = torch.arange(embedding.shape[:2].numel(), device=embedding.device)
-        recorder = SourceRecorder(embedding, rows)
-        clean = run_blocks(self.frame, embedding, recorder)
-        self.clean_logits = unembed(anatomy, last_rows(clean, self.frame, batch.prompts.lengths))
-        self.corrupted = ablator.sources(batch, self.frame, rows)
-        self.embedding = working(recorder.sources.embedding)
-        self.last = (
-            torch.arange(len(batch), device=rows.device) * self.frame.n_positions
-            + batch.prompts.lengths
-            - 1
-            - batch.start
-        )
-        self._sum_corrupted()
-
-    def _sum_corrupted(self) -> None:
-        """The corrupted residual stream at each depth: what a target reads whose edges are all outside."""
-        anatomy, corrupted = self.anatomy, self.corrupted
-        total = working(corrupted.embedding)
-        self.at_attention, self.at_mlp = [], []
-        for layer, block in enumerate(anatomy.blocks):
-            self.at_attention.append(total)
-            heads = torch.einsum("rhk,hkd->rd", working(corrupted.heads[layer]), anatomy.head_weights(layer))
-            middle = total + heads if block.o.bias is None else total + heads + working(block.o.bias)
-            self.at_mlp.append(total if block.parallel else middle)
-            total = middle + working(corrupted.mlps[layer])
-        self.at_logits = total[self.last]
 
     @torch.no_grad()
     def logits(self, masks: Bool[Tensor, "circuit source target"]) -> Float[Tensor, "circuit batch d_vocab"]:
@@ -103,43 +67,17 @@ class _Run:
             return
         # a norm behind attention divides by the norm of all heads' sum: run all of them
         heads = (torch.ones_like(used) if block.attention_post_norm is not None else used).nonzero()[:, 0]
-        ports, per_head = self._kv_ports(heads)
+        ports, per_head = runner.ports_of(heads)
         first = self.graph.attention_targets(layer).start
         kv = first + self.graph.n_heads + ports
         targets = torch.cat((first + heads, kv, kv + self.graph.n_ports))
-        mixed = block.attention_norm(self._mix(runner.at_attention[layer], targets))
-        inputs = mixed.to(anatomy.dtype).split([len(heads), len(ports), len(ports)], 1)
-        q, k, v = (
-            self._project(block, part, x, which)
-            for part, x, which in zip("qkv", inputs, (heads, ports, ports), strict=True)
-        )
-        z = attend(runner.frame, layer, q, k[:, :, per_head], v[:, :, per_head], heads)
-        if block.attention_post_norm is not None:
-            z, _ = write_heads(block, z)
+        z = runner.run_heads(layer, self._mix(runner.at_attention[layer], targets), heads, ports, per_head)
         chosen = used[heads]
         z, heads = z[:, :, chosen], heads[chosen]
         current = working(z).flatten(0, 1).unflatten(0, (self.n_circuits, -1))
         change = current - working(runner.corrupted.heads[layer][:, heads])
         written = expand_heads(change.flatten(0, 1), anatomy.head_weights(layer)[heads])
         self._add(written.unflatten(1, (self.n_circuits, -1)).transpose(0, 1))
-
-    def _kv_ports(self, heads: Int[Tensor, " head"]) -> tuple[Int[Tensor, " port"], Int[Tensor, " head"]]:
-        """The key (value) targets that some heads read, and for each head which of those."""
-        if self.graph.n_ports == self.graph.n_heads:
-            return heads, torch.arange(len(heads), device=heads.device)
-        ports, per_head = self.runner.frame.kv_of_head[heads].unique(return_inverse=True)
-        return ports, per_head
-
-    def _project(self, block: Block, part: str, x: Tensor, which: Int[Tensor, " port"]) -> Tensor:
-        """Each port's own input through its own projection: [circuit * batch, pos, port, d_head]."""
-        affine, d_head = getattr(block, part), self.anatomy.d_head
-        weight = affine.weight.unflatten(0, (-1, d_head))
-        if part != "q" and len(weight) != self.graph.n_ports:
-            which = self.runner.frame.kv_of_head[which]
-        out = x @ weight[which].transpose(1, 2)  # [circuit port row d_head]
-        if affine.bias is not None:
-            out = out + affine.bias.unflatten(0, (-1, d_head))[which][:, None]
-        return out.unflatten(2, (len(self.runner.batch), -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)
 
     def mlp(self, layer: int) -> None:
         """Run a layer's MLP if it matters."""

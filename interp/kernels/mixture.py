@@ -1,0 +1,101 @@
+"""Runs in which every target reads a mixture of its own: what circuits, boolean and weighted, have in common.
+
+    input_t = sum over sources of corrupted_u  +  sum over sources of w[u, t] (current_u - corrupted_u)
+
+The first sum, the corrupted residual stream, is the same for all targets at one depth.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.anatomy import Anatomy, Block, working
+from interp.graph import ComputationalGraph
+from interp.kernels.ablation import Ablator
+from interp.kernels.batching import Batch
+from interp.kernels.forward import PerHead, attend, last_rows, run_blocks, unembed, write_heads
+
+
+class MixtureRunner:
+    """The corrupted residual stream of one batch of prompts, and heads that read separate inputs."""
+
+    @torch.no_grad()
+    def __init__(self, anatomy: Anatomy, graph: ComputationalGraph, ablator: Ablator, batch: Batch) -> None:
+        self.anatomy, self.graph, self.batch = anatomy, graph, batch
+        self.from_input = ablator.ablation == "patch"
+        self.frame = batch.frame(anatomy)
+        self.embedded = anatomy.embed(batch.prompts.clean[:, batch.start :], self.frame.positions)
+        self.embedding = working(self.embedded.flatten(0, 1))
+        rows = torch.arange(len(self.embedding), device=self.embedding.device)
+        self.corrupted = ablator.sources(batch, self.frame, rows)
+        self.last = (
+            torch.arange(len(batch), device=rows.device) * self.frame.n_positions
+            + batch.prompts.lengths
+            - 1
+            - batch.start
+        )
+        self._sum_corrupted()
+
+    @functools.cached_property
+    def clean_logits(self) -> Float[Tensor, "batch d_vocab"]:
+        """Logits of the clean run, at the first use."""
+        with torch.no_grad():
+            clean = run_blocks(self.frame, self.embedded)
+            return unembed(self.anatomy, last_rows(clean, self.frame, self.batch.prompts.lengths))
+
+    def _sum_corrupted(self) -> None:
+        """The corrupted residual stream at each depth: what a target reads whose edges are all outside."""
+        anatomy, corrupted = self.anatomy, self.corrupted
+        total = working(corrupted.embedding)
+        self.at_attention, self.at_mlp = [], []
+        for layer, block in enumerate(anatomy.blocks):
+            self.at_attention.append(total)
+            heads = torch.einsum("rhk,hkd->rd", working(corrupted.heads[layer]), anatomy.head_weights(layer))
+            middle = total + heads if block.o.bias is None else total + heads + working(block.o.bias)
+            self.at_mlp.append(total if block.parallel else middle)
+            total = middle + working(corrupted.mlps[layer])
+        self.at_logits = total[self.last]
+
+    def ports_of(self, heads: Int[Tensor, " head"]) -> tuple[Int[Tensor, " port"], Int[Tensor, " head"]]:
+        """The key (value) targets that some heads read, and for each head which of those."""
+        if self.graph.n_ports == self.graph.n_heads:
+            return heads, torch.arange(len(heads), device=heads.device)
+        ports, per_head = self.frame.kv_of_head[heads].unique(return_inverse=True)
+        return ports, per_head
+
+    def run_heads(
+        self,
+        layer: int,
+        x: Float[Tensor, "circuit target row d_model"],
+        heads: Int[Tensor, " head"],
+        ports: Int[Tensor, " port"],
+        per_head: Int[Tensor, " head"],
+    ) -> PerHead:
+        """Outputs before W_O of some heads of a layer, circuits stacked along the batch.
+
+        `x` is what their targets read: the queries of `heads`, then the keys of `ports`, then their values. Where a
+        norm follows attention, its divisor is that of the sum of the heads given.
+        """
+        block = self.anatomy.blocks[layer]
+        inputs = block.attention_norm(x).to(self.anatomy.dtype).split([len(heads), len(ports), len(ports)], 1)
+        q, k, v = (
+            self._project(block, part, each, which)
+            for part, each, which in zip("qkv", inputs, (heads, ports, ports), strict=True)
+        )
+        z = attend(self.frame, layer, q, k[:, :, per_head], v[:, :, per_head], heads)
+        return z if block.attention_post_norm is None else write_heads(block, z)[0]
+
+    def _project(self, block: Block, part: str, x: Tensor, which: Int[Tensor, " port"]) -> Tensor:
+        """Each port's own input through its own projection: [circuit * batch, pos, port, d_head]."""
+        affine, d_head = getattr(block, part), self.anatomy.d_head
+        weight = affine.weight.unflatten(0, (-1, d_head))
+        if part != "q" and len(weight) != self.graph.n_ports:
+            which = self.frame.kv_of_head[which]
+        out = x @ weight[which].transpose(1, 2)  # [circuit port row d_head]
+        if affine.bias is not None:
+            out = out + affine.bias.unflatten(0, (-1, d_head))[which][:, None]
+        return out.unflatten(2, (len(self.batch), -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)
