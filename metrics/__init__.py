@@ -2,6 +2,7 @@
 
 from metrics.circuit.curve import Curve, cmd, cpr, faithfulness_curve, mib
 from metrics.circuit.evaluate import evaluate, faithfulness
+from metrics.circuit.ground_truth import auroc, average_precision
 from metrics.circuit.recursive import RecursiveCurve, recursive_curve, removal_scores
 from metrics.circuit.saco import CircuitSaCo, circuit_saco
 from metrics.correlation import agreement
@@ -37,6 +38,8 @@ __all__ = [
     "RoarResult",
     "SaCo",
     "agreement",
+    "auroc",
+    "average_precision",
     "bootstrap",
     "circuit_saco",
     "cmd",
