@@ -1,0 +1,1 @@
+"""Makes the planted models of `circuits.planted`: `python -m benchmarks.planted`."""
