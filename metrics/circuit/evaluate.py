@@ -93,7 +93,7 @@ def graph_of_mask(anatomy: Anatomy, mask: Tensor) -> ComputationalGraph:
             return graph
     shapes = " or ".join(dict.fromkeys(str(graph.shape) for graph in graphs))
     raise InputError(
-        f"mask of shape {tuple(mask.shape)} does not fit model={anatomy.name!r}, whose graph has {shapes} "
+        f"mask of shape {tuple(mask.shape[-2:])} does not fit model={anatomy.name!r}, whose graph has {shapes} "
         "(sources, targets)"
     )
 
