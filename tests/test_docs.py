@@ -36,8 +36,12 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return torch.stack((1 - p, p), 1)
 
     return {
-        "__name__": "example", "model": model, "task": tiny_task(model, n=4), "module": tiny_module("gpt2"), "predict": predict,
-    }  # fmt: skip
+        "__name__": "example",
+        "model": model,
+        "task": tiny_task(model, n=4),
+        "module": tiny_module("gpt2"),
+        "predict": predict,
+    }
 
 
 @pytest.mark.parametrize("page", ERRORS, ids=lambda page: page.stem)
