@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from circuits.approximation import agreement
-    from circuits.circuit import Circuit, Report
+    from circuits.circuit import Circuit
     from circuits.find import find_circuit
+    from circuits.report import Report
 
 __all__ = ["Circuit", "Report", "agreement", "find_circuit"]
 
 _HOMES = {
     "Circuit": "circuits.circuit",
-    "Report": "circuits.circuit",
+    "Report": "circuits.report",
     "agreement": "circuits.approximation",
     "find_circuit": "circuits.find",
 }

@@ -13,7 +13,8 @@ from torch import Tensor
 from attribution.engines import attribute
 from attribution.methods import METHODS
 from attribution.scores import Scores
-from circuits.circuit import Circuit, Report
+from circuits.circuit import Circuit
+from circuits.report import Report
 from interp.errors import InputError, choose
 from interp.graph import KV, ComputationalGraph
 from interp.objectives import Objective

@@ -22,7 +22,8 @@ import safetensors
 import safetensors.torch
 
 from attribution.scores import Scores, check_header, validated
-from circuits.circuit import Circuit, Report
+from circuits.circuit import Circuit
+from circuits.report import Report
 from interp.errors import InputError
 from interp.files import atomic_path, write_text
 

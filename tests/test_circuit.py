@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from attribution.scores import Scores
-from circuits.circuit import Circuit, Report
+from circuits.circuit import Circuit
+from circuits.report import Report
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.selection import prune

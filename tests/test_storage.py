@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from attribution.scores import Scores
-from circuits.circuit import Circuit, Report
+from circuits.circuit import Circuit
+from circuits.report import Report
 from circuits.storage import FORMAT
 from interp.errors import InputError
 from interp.graph import ComputationalGraph

@@ -15,7 +15,8 @@ import torch
 
 from attribution.scores import Scores
 from circuits import viewer
-from circuits.circuit import Circuit, Report
+from circuits.circuit import Circuit
+from circuits.report import Report
 from circuits.viewer import traces
 from circuits.viewer.layout import curves, drawn_edges, node_position
 from circuits.viewer.traces import NEGATIVE, POSITIVE, draw

@@ -1,0 +1,121 @@
+"""Report: how faithful a circuit is, as its file keeps it and its reader sees it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import pydantic
+
+from attribution.scores import validated
+from circuits.plain import plain
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """How faithful a circuit is, measured on prompts that neither its scores nor its size have seen.
+
+    Attributes:
+        faithfulness: (circuit - corrupted) / (clean - corrupted) on the held-out prompts; `interval` is its
+            95 % bootstrap interval over prompts.
+        n_scoring, n_held_out: how many prompts chose the circuit, and how many judged it.
+        clean, corrupted, circuit: mean objective of the model, of the empty circuit under the same ablation
+            (with `patch`: the corrupted run), and of this circuit.
+        edges, nodes, fraction: size of the circuit, and its share of the graph's edges.
+        ladder: a dictionary per size tried, with keys size, edges (left after pruning) and faithfulness, all
+            on the scoring prompts.
+        random_faithfulness, random_interval: the same measure for random circuits of this size.
+        per_prompt: objective of each held-out prompt, under the keys clean, empty and circuit.
+        notes: what a reader must know to trust the figures.
+
+    What is not known is None; a NaN or infinite figure becomes None.
+
+    >>> print(Report(faithfulness=0.9, interval=(0.8, 1.0), n_held_out=32))
+    Faithfulness: 0.900, 95 % interval 0.800 to 1.000 (32 held-out prompts)
+    """
+
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
+    faithfulness: float | None = None
+    interval: Interval | None = None
+    n_scoring: int | None = None
+    n_held_out: int | None = None
+    clean: float | None = None
+    corrupted: float | None = None
+    circuit: float | None = None
+    ablation: str | None = None
+    objective: str | None = None
+    edges: int | None = None
+    nodes: int | None = None
+    fraction: float | None = None
+    ladder: list[dict[str, Any]] = field(default_factory=list)
+    random_faithfulness: float | None = None
+    random_interval: Interval | None = None
+    per_prompt: dict[str, list[float | None]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            object.__setattr__(self, item.name, plain(getattr(self, item.name)))
+        for name in ("interval", "random_interval"):
+            ends = getattr(self, name)
+            object.__setattr__(self, name, tuple(ends) if ends is not None and None not in ends else None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], where: str = "report") -> Report:
+        """The report that `to_dict` wrote; raises `InputError` naming `where` and the unfit field."""
+        return validated(cls, data, where)
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """The report as (heading, text) lines; what is not known is left out."""
+        if self.faithfulness is not None:
+            text = with_interval(self.faithfulness, self.interval)
+            if self.n_held_out is not None:
+                chosen = "" if self.n_scoring is None else f"; chosen on {self.n_scoring:,} others"
+                text += f" ({self.n_held_out:,} held-out prompts{chosen})"
+            yield "Faithfulness", text
+        if self.random_faithfulness is not None:
+            yield "Random circuits", with_interval(self.random_faithfulness, self.random_interval)
+        if self.edges is not None:
+            share = "" if self.fraction is None else f" ({self.fraction:.2%} of the graph)"
+            nodes = "" if self.nodes is None else f", {self.nodes:,} nodes"
+            yield "Size", f"{self.edges:,} edges{share}{nodes}"
+        named = {"model": self.clean, "circuit": self.circuit, "empty circuit": self.corrupted}
+        means = [f"{name} {value:.3f}" for name, value in named.items() if value is not None]
+        if means:
+            ablation = "" if self.ablation is None else f" (ablation: {self.ablation})"
+            yield f"Mean {self.objective or 'objective'}", ", ".join(means) + ablation
+        steps = [
+            f"{row.get('edges', row.get('size')):,}: {row['faithfulness']:.2f}"
+            for row in self.ladder
+            if row.get("faithfulness") is not None
+        ]
+        if steps:
+            yield "Faithfulness by edges", ", ".join(steps)
+        for note in self.notes:
+            yield "Note", note
+
+    def __str__(self) -> str:
+        return "\n".join(f"{heading}: {text}" for heading, text in self.rows()) or "Nothing was measured."
+
+    def _repr_html_(self) -> str:
+        lines = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(heading)}</th>"
+            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for heading, text in self.rows()
+        )
+        return f"<table>{lines}</table>"
+
+
+def with_interval(value: float, interval: Interval | None) -> str:
+    """A figure and, where it is known, its interval."""
+    text = f"{value:z.3f}"
+    return text if interval is None else f"{text}, 95 % interval {interval[0]:z.3f} to {interval[1]:z.3f}"
