@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,13 +57,32 @@ def circuit_values(
     product of its mask with the sources' differences. `advance` is called with prompts x circuits done. Raises
     `InputError` where the objective is NaN.
     """
+    (values,) = circuit_values_of_all(
+        anatomy, graph, prompts, masks, ablator, (objective,), batch_size=batch_size, memory=memory, advance=advance
+    )
+    return values
+
+
+def circuit_values_of_all(
+    anatomy: Anatomy,
+    graph: ComputationalGraph,
+    prompts: Prompts,
+    masks: Bool[Tensor, "circuit source target"],
+    ablator: Ablator,
+    objectives: Sequence[Objective],
+    *,
+    batch_size: int | None = None,
+    memory: int | None = None,
+    advance: Callable[[int], None] = lambda n: None,
+) -> list[CircuitValues]:
+    """The same for several objectives, all of the same logits: every circuit is run once."""
     check_batch_size(batch_size)
     masks = masks.to(anatomy.device)
     live = live_edges(masks, graph, from_input=ablator.ablation == "patch", coupled=anatomy.coupled_heads)
     used = live.any(2).sum(1)
     order = sorted(range(len(masks)), key=lambda i: int(used[i]))
     dtype = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
-    values = torch.zeros(len(masks) + 2, len(prompts), dtype=dtype)
+    values = torch.zeros(len(objectives), len(masks) + 2, len(prompts), dtype=dtype)
     budget = budget_of(anatomy.device, memory)
     widest = int(used.max()) if len(masks) else 0
 
@@ -71,23 +90,24 @@ def circuit_values(
         runner = CircuitRunner(anatomy, graph, ablator, batch)
         here = list(batch.indices)
 
-        def measure(logits: Tensor) -> Tensor:
-            one = objective(logits, batch.prompts, runner.clean_logits)
-            refuse_nan(one, objective.name, batch)
-            return one.to(dtype).cpu()
+        def measure(row: int, logits: Tensor) -> None:
+            for number, objective in enumerate(objectives):
+                one = objective(logits, batch.prompts, runner.clean_logits)
+                refuse_nan(one, objective.name, batch)
+                values[number, row, here] = one.to(dtype).cpu()
 
-        values[0, here] = measure(runner.clean_logits)
-        values[1, here] = measure(runner.logits(torch.zeros_like(graph.edge_mask)[None])[0])
+        measure(0, runner.clean_logits)
+        measure(1, runner.logits(torch.zeros_like(graph.edge_mask)[None])[0])
         rows = len(batch) * batch.n_positions
         for group in _stacks(order, used.tolist(), rows, budget, anatomy):
             for index, logits in zip(group, runner.logits(masks[group]), strict=True):
-                values[index + 2, here] = measure(logits)
+                measure(index + 2, logits)
             advance(len(batch) * len(group))
 
     size = batch_size or _prompts_that_fit(anatomy, prompts, widest, budget)
     with torch.no_grad():
         run_batches(make_batches(prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix), work)
-    return CircuitValues(values[0], values[1], values[2:])
+    return [CircuitValues(one[0], one[1], one[2:]) for one in values]
 
 
 def _row_bytes(anatomy: Anatomy, sources: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from interp.errors import InputError
 from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
 from interp.kernels.ablation import Ablator
-from interp.kernels.evaluate import CircuitValues, circuit_values
+from interp.kernels.evaluate import CircuitValues, circuit_values_of_all
 from interp.objectives import Objective, get_objective
 from interp.progress import progress
 from interp.tasks.task import Task
@@ -72,15 +73,33 @@ def measure(
     quiet: bool = False,
 ) -> CircuitValues:
     """Objectives of the clean model, of the empty circuit, and of each circuit in a stack of masks."""
+    (values,) = measure_all(
+        model, task, masks, ablation, objectives=(objective,), batch_size=batch_size, memory=memory, quiet=quiet
+    )
+    return values
+
+
+def measure_all(
+    model: Any,
+    task: Task,
+    masks: Bool[Tensor, "circuit source target"],
+    ablation: str = "patch",
+    *,
+    objectives: Sequence[str | Objective | None],
+    batch_size: int | None = None,
+    memory: int | None = None,
+    quiet: bool = False,
+) -> list[CircuitValues]:
+    """The same for several objectives (None: the task's own), at the cost of one: every circuit is run once."""
     anatomy = anatomy_of(model)
     graph = graph_of_mask(anatomy, masks)
     masks = torch.stack([graph.check_mask(one) for one in masks])
     prompts = task.prompts(model)
     ablator = Ablator.of(anatomy, ablation, prompts, batch_size, memory)
-    goal = get_objective(objective if objective is not None else task.objective)
+    goals = [get_objective(task.objective if objective is None else objective) for objective in objectives]
     with progress("running circuits", len(masks) * len(prompts), quiet) as bar:
-        return circuit_values(
-            anatomy, graph, prompts, masks, ablator, goal, batch_size=batch_size, memory=memory, advance=bar.advance
+        return circuit_values_of_all(
+            anatomy, graph, prompts, masks, ablator, goals, batch_size=batch_size, memory=memory, advance=bar.advance
         )
 
 
