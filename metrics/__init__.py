@@ -12,6 +12,10 @@ from metrics.explanation.masf import MaSF
 from metrics.explanation.masked import MaskedFineTuning, masked_finetune
 from metrics.explanation.measurable import ErasureCurve, erasure_curve
 from metrics.explanation.racu import racu
+from metrics.explanation.randomisation import randomisation
+from metrics.explanation.randomisation_result import Randomisation
+from metrics.explanation.report import compare_explanations
+from metrics.explanation.report_result import ExplanationReport
 from metrics.explanation.road import Road, road
 from metrics.explanation.roar import recursive_roar
 from metrics.explanation.roar_plan import RoarPlan, roar_plan
@@ -28,10 +32,12 @@ __all__ = [
     "Erasure",
     "ErasureCurve",
     "Estimate",
+    "ExplanationReport",
     "MaSF",
     "MaskedFineTuning",
     "NormalisedAOPC",
     "PerSample",
+    "Randomisation",
     "RecursiveCurve",
     "Road",
     "RoarPlan",
@@ -43,6 +49,7 @@ __all__ = [
     "bootstrap",
     "circuit_saco",
     "cmd",
+    "compare_explanations",
     "cpr",
     "decision_flips",
     "erasure",
@@ -54,6 +61,7 @@ __all__ = [
     "mib",
     "normalised_aopc",
     "racu",
+    "randomisation",
     "recursive_curve",
     "recursive_roar",
     "removal_curves",
