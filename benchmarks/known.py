@@ -142,6 +142,11 @@ def true_weights(model: Any, inputs: Tensor, labels: Tensor, seed: int) -> Tenso
     return weights.expand(len(inputs), -1)
 
 
+def class_contributions(model: Any, inputs: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """What each feature adds to class 1, whatever is predicted: true of each sample, and its mask tells the label."""
+    return inputs * true_weights(model, inputs, labels, seed)
+
+
 def stories(n: int, seed: int) -> tuple[Tensor, Tensor]:
     """Eight tokens; one of them is 3 (label 0) or 4 (label 1), the rest says nothing."""
     generator = torch.Generator().manual_seed(seed)

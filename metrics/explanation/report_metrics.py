@@ -42,6 +42,7 @@ _FUNCTIONS: dict[str, Callable[..., PerSample]] = {
     "road": road,
     "sensitivity": sensitivity,
 }
+_TAKEN = {*COLUMNS, *(name for names in COLUMNS.values() for name in names)}
 DEFAULT = ("saco", "morf", "lerf", "comprehensiveness", "sufficiency", "flip-fraction")
 _FAILURES = (TypeError, ValueError, RuntimeError)
 
@@ -139,9 +140,7 @@ class Metric:
         if self.name == "road" and case.tensor.ndim != 4:
             return f"imputes pixels of images [n, c, h, w]; inputs are {shape}"
         if self.name == "saco" and (groups := self.own.get("groups", 10)) > few:
-            return (
-                f"has groups={groups}, more than the {few} elements of a sample; settings={{'saco': {{'groups': 2}}}}"
-            )
+            return f"has groups={groups}, and a sample has {few} elements; settings={{'saco': {{'groups': 2}}}}"
         if self.name == "normalised-aopc" and case.sizes.max() > BEAM_LIMIT:
             return f"is for up to {BEAM_LIMIT} elements, and a sample has {case.sizes.max()}: give salience by patches"
         if self.name == "soft-erasure" and not {"predict", "embeddings"} <= self.own.keys():
@@ -171,7 +170,7 @@ def chosen_metrics(metrics: Any, settings: Mapping[str, Mapping[str, Any]] | Non
             columns = COLUMNS[family] if one in COLUMNS else {one: COLUMNS[family][one]}
             wanted[family] = {**(wanted.get(family) or {}), **columns}
             functions[family] = _FUNCTIONS[family]
-        elif callable(one) and name not in functions and name not in COLUMNS:
+        elif callable(one) and name not in functions and name not in _TAKEN:
             wanted[name], functions[name] = None, one
         else:
             raise InputError(f"metrics: {name!r} must be a name, or a function under a name of its own; got {one!r}")
@@ -200,7 +199,7 @@ def family_of(argument: str, name: str) -> str:
     for family, columns in COLUMNS.items():
         if name == family or name in columns:
             return family
-    raise unknown(argument, name, dict.fromkeys([*COLUMNS, *(name for names in COLUMNS.values() for name in names)]))
+    raise unknown(argument, name, sorted(_TAKEN))
 
 
 def accepted(function: Callable[..., Any]) -> set[str]:
