@@ -1,6 +1,6 @@
 """Do the metrics themselves work? True, random and inverted explanations of models whose true importances are known.
 
-    python -m benchmarks.metric_sanity [--samples 100] [--markdown]
+    python -m benchmarks.metric_sanity [--samples 100] [--parts text images] [--markdown]
 
 `true` is what the model reads, `random` scores that know nothing, `inverted` the true ones with the sign turned. An
 order holds where true is better than random and random better than inverted, by paired sign-flip tests with Holm's
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ NOT_FOR = {
     "text": {"road", "sensitivity"},
     "images": {"soft-erasure", "sensitivity"},
 }
+PARTS = [*known.MODELS, "sensitivity", "retrained", "masked", "circuits"]
 NAMES = ("true", "random", "inverted")
 
 
@@ -158,12 +160,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="of retrained models")
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--markdown", action="store_true")
     chosen = parser.parse_args()
     started = time.perf_counter()
-    rows = [one for name in known.MODELS for one in per_sample(name, chosen.samples, chosen.seed)]
-    rows += sensitivities(chosen.samples, chosen.seed)
-    rows += [*retrained(chosen.seeds), *masked(chosen.samples), *circuits(chosen.prompts)]
+    run: dict[str, Callable[[], list[dict[str, str]]]] = {
+        **{name: functools.partial(per_sample, name, chosen.samples, chosen.seed) for name in known.MODELS},
+        "sensitivity": lambda: sensitivities(chosen.samples, chosen.seed),
+        "retrained": lambda: retrained(chosen.seeds),
+        "masked": lambda: masked(chosen.samples),
+        "circuits": lambda: circuits(chosen.prompts),
+    }
+    rows = [one for name in chosen.parts for one in run[name]()]
     print(markdown(rows) if chosen.markdown else pd.DataFrame(rows).to_string(index=False))
     print(f"{chosen.samples} samples, seed {chosen.seed}, {time.perf_counter() - started:.0f} s")
 

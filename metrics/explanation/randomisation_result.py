@@ -96,7 +96,7 @@ class Randomisation:
             return f"fails: {when} it is the same (rank correlation {one})"
         if like >= LIKE:
             return f"in part: {when} this much of its order is left, which was not learnt ({both})"
-        return f"passes: {when} nothing is left of its order ({both})"
+        return f"passes: {when} hardly anything is left of its order ({both})"
 
     def __repr__(self) -> str:
         lines = [f"  {name}: {sentence}" for name, sentence in self.reading.items()]
