@@ -87,8 +87,8 @@ def compare_explanations(
         })
 
         found = {m: attribution.tokens(classifier, texts, target=labels, method=m, tokenizer=tokenizer)
-                 for m in ("attnlrp", "integrated-gradients")}
-        ids = found["attnlrp"].ids
+                 for m in ("occlusion", "integrated-gradients")}
+        ids = found["occlusion"].ids
         special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
         report = compare_explanations(predict, ids, found, target=labels, real=~special,
                                       replacement=tokenizer.mask_token_id, settings={"saco": {"groups": 5}})
