@@ -104,7 +104,7 @@ def component_scores(
         choose("kinds", kind, KINDS if method in ("exact", "activation-patching") else (*KINDS, "z"))
     chosen = METHODS[choose("method", method, METHODS)]
     chosen.check_ablation(ablation)
-    if chosen.path == "activations":
+    if chosen.path in ("activations", "mask"):
         raise InputError(f"method={method!r} scores edges alone; for components use 'eap-ig' or 'attribution-patching'")
     chosen.check_rules(rules)
     anatomy, goal = anatomy_of(model), get_objective(objective if objective is not None else task.objective)

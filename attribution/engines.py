@@ -14,8 +14,18 @@ from torch import Tensor
 
 from attribution.exact import exact_scores
 from attribution.gradients import GradientScorer
+from attribution.inside import AT_THE_CIRCUIT, Points, checked_inside, inside_scores, node_scores
 from attribution.methods import METHODS, Method
-from attribution.paths import CREDITS, Path, activation_path, check_rule, clean_corrupted_path, clean_path, input_path
+from attribution.paths import (
+    CREDITS,
+    Path,
+    activation_path,
+    check_rule,
+    clean_corrupted_path,
+    clean_path,
+    input_path,
+    quadrature_rule,
+)
 from attribution.rules.sets import RuleSet, rule_set
 from attribution.scores import Level, Scores
 from interp.anatomy import Anatomy
@@ -49,6 +59,10 @@ class Settings:
             return activation_path(n_layers, self.steps, self.quadrature or "right", self.credit)
         return clean_corrupted_path() if method.path == "clean-corrupted" else clean_path()
 
+    def weights(self, method: Method) -> Points:
+        """How much of the circuit's edges there is where the method takes its gradients inside a circuit."""
+        return quadrature_rule(self.steps, self.quadrature or "midpoint") if method.path == "mask" else AT_THE_CIRCUIT
+
 
 def attribute(
     model: Any,
@@ -56,6 +70,7 @@ def attribute(
     method: str = "eap-ig",
     *,
     level: Level | None = None,
+    inside: Any = None,
     rules: str | RuleSet | None = None,
     steps: int = 5,
     quadrature: str | None = None,
@@ -80,15 +95,20 @@ def attribute(
     Args:
         model: what `interp.load_model` returns.
         task: the behaviour, with clean and corrupted prompts.
-        method: `eap`, `eap-ig`, `eap-ig-activations`, `clean-corrupted`, `relp`, `gim`, `attnlrp`, `cp-lrp`,
-            `exact`; for nodes `attribution-patching`, `activation-patching`.
+        method: `eap`, `eap-ig`, `eap-ig-activations`, `clean-corrupted`, `mask-ig`, `relp`, `gim`, `attnlrp`,
+            `cp-lrp`, `exact`; for nodes `attribution-patching`, `activation-patching`.
         level: `edge` or `node`; None: the method's own. Every gradient method has both; a node's score is the sum
             over its edges.
+        inside: for `eap`, `mask-ig` and `attribution-patching`: a circuit (bool mask `[source, target]` or anything
+            with such a `.mask`) outside of which every edge is ablated; None: the whole model. An edge inside is
+            scored by how much the circuit's objective falls when that edge is ablated too, to first order; an edge
+            outside by how much it rises when that edge is added. Positive means in both cases that the edge helps.
         rules: backward rules for a gradient method that has none of its own, by name or as a `RuleSet`
             (`attribution.rules`): `eap-ig` with `rules="relp"` takes RelP's coefficients along the path.
         steps: points on the path of integrated gradients.
         quadrature: `left`, `right`, `midpoint` or `gauss-legendre`; None is what the authors' code does: `left`
-            for `eap-ig` (it visits the corrupted end), `right` for `eap-ig-activations` (the clean end).
+            for `eap-ig` (it visits the corrupted end), `right` for `eap-ig-activations` (the clean end); and
+            `midpoint` for `mask-ig`.
         credit: for `eap-ig-activations`: `all` credits an edge in the passes of every sub-layer, as the authors'
             code does; `own` in those of its own source alone.
         ablation: what a corrupted source gives: `patch` (its value in the corrupted prompt), `zero`, `mean` or
@@ -124,10 +144,23 @@ def attribute(
     backward = rule_set(chosen.rules if rules is None else rules).for_anatomy(anatomy)
     graph, prompts = ComputationalGraph.of_anatomy(anatomy, kv), task.prompts(model)
     goal = get_objective(objective if objective is not None else task.objective)
+    mask = checked_inside(chosen, inside, rules, graph)
     started = time.perf_counter()
     ablator = Ablator.of(anatomy, ablation, prompts, batch_size, memory)
     recorded: dict[str, Any] = {"kv": kv, "objective": goal.name}
-    if chosen.path is not None:
+    if mask is not None:
+        points = settings.weights(chosen)
+        flat = mask.equal(graph.edge_mask) and all(alpha == 1 for alpha, _ in points)
+        _check_objective(goal, method, flat)
+        with progress(f"scoring edges ({method})", len(prompts), quiet) as bar:
+            values = inside_scores(
+                anatomy, graph, prompts, mask, points, ablator, goal,
+                batch_size=batch_size, memory=memory, advance=bar.advance,
+            )  # fmt: skip
+        values = node_scores(values, mask) if chosen_level == "node" else values
+        recorded |= {} if inside is None else {"edges_inside": int(mask.sum())}
+        recorded |= {"steps": steps, "quadrature": quadrature} if chosen.path == "mask" else {}
+    elif chosen.path is not None:
         path = _checked_path(chosen, settings, anatomy, goal)
         planned = plan(
             anatomy,
@@ -147,20 +180,20 @@ def attribute(
         recorded |= asdict(settings) if chosen.path in ("inputs", "activations") else {}
         recorded |= {"rules": backward.to_dict()} if backward.rules else {}
     else:
-        mask = None if chosen.level == "node" else _chosen_edges(graph, edges, sample, seed)
-        recorded |= {} if mask is None else {"n_edges_patched": int(mask.sum())}
+        patched = None if chosen.level == "node" else _chosen_edges(graph, edges, sample, seed)
+        recorded |= {} if patched is None else {"n_edges_patched": int(patched.sum())}
         fingerprint = {
             "model": anatomy.name,
             "task": task.to_dict(),
             "method": method,
             "ablation": ablation,
-            "edges": None if mask is None else mask.nonzero().tolist(),
+            "edges": None if patched is None else patched.nonzero().tolist(),
             **recorded,
         }
-        count = len(graph.sources) if mask is None else int(mask.sum())
+        count = len(graph.sources) if patched is None else int(patched.sum())
         with progress(f"patching ({method})", count * len(prompts), quiet) as bar:
             values = exact_scores(
-                anatomy, graph, prompts, ablator, goal, mask, batch_size=batch_size, memory=memory,
+                anatomy, graph, prompts, ablator, goal, patched, batch_size=batch_size, memory=memory,
                 resume=resume, fingerprint=fingerprint, advance=bar.advance,
             )  # fmt: skip
     return Scores(
@@ -190,14 +223,18 @@ def _checked_level(method: Method, level: Level | None) -> Level:
 
 def _checked_path(method: Method, settings: Settings, anatomy: Anatomy, objective: Objective) -> Path:
     path = settings.path(method, anatomy.n_layers)
+    _check_objective(objective, method.name, path.only_clean)
+    return path
+
+
+def _check_objective(objective: Objective, method: str, only_clean: bool) -> None:
     if not objective.differentiable:
         raise InputError(f"objective={objective.name!r} has no gradient; use it to evaluate, or method='exact'")
-    if objective.flat_at_clean and path.only_clean:
+    if objective.flat_at_clean and only_clean:
         raise InputError(
             f"objective={objective.name!r} has a gradient of zero at the clean run, which is all that "
-            f"method={method.name!r} looks at; use method='eap-ig' or 'clean-corrupted'"
+            f"method={method!r} looks at; use method='eap-ig' or 'clean-corrupted'"
         )
-    return path
 
 
 def _chosen_edges(

@@ -22,7 +22,7 @@ class Method:
     backwards: str
     paper: str
     ablations: tuple[str, ...] = ABLATIONS
-    path: Literal["clean", "clean-corrupted", "inputs", "activations"] | None = None  # None: really patched
+    path: Literal["clean", "clean-corrupted", "inputs", "activations", "mask"] | None = None  # None: really patched
     rules: str = "gradient"  # the rule set, by name (`attribution.rules`)
 
     def check_ablation(self, ablation: str) -> None:
@@ -42,6 +42,8 @@ class Method:
         rule_set(rules)
         if self.path is None:
             raise InputError(f"rules change gradients, of which method={self.name!r} takes none; drop them")
+        if self.path == "mask":
+            raise InputError(f"method={self.name!r} takes plain gradients; drop rules, or use method='eap' with rules=")
         if self.rules != "gradient":
             raise InputError(f"method={self.name!r} is a rule set of its own; for others use method='eap' with rules=")
 
@@ -59,6 +61,7 @@ METHODS = {
             "clean-corrupted", "edge", "2", "2", "Hanna et al. 2024, arXiv:2403.17806", ("patch",),
             path="clean-corrupted",
         ),
+        Method("mask-ig", "edge", "2S+1", "S", "Sundararajan et al. 2017, arXiv:1703.01365", path="mask"),
         *(
             Method(name, "edge", "2", "1", RULE_SETS[name][2], path="clean", rules=name)
             for name in ("relp", "gim", "attnlrp", "cp-lrp", "decompx")

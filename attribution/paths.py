@@ -65,7 +65,7 @@ def clean_corrupted_path() -> Path:
 
 def input_path(steps: int, quadrature: str) -> Path:
     """Integrated gradients over the input embedding, from corrupted to clean."""
-    return Path((tuple(Point(w, a) for a, w in _rule(steps, quadrature)),))
+    return Path((tuple(Point(w, a) for a, w in quadrature_rule(steps, quadrature)),))
 
 
 def activation_path(n_layers: int, steps: int, quadrature: str, credit: str) -> Path:
@@ -79,7 +79,7 @@ def activation_path(n_layers: int, steps: int, quadrature: str, credit: str) -> 
     for layer in range(n_layers):
         sites += [Site("heads", layer), Site("mlp", layer)]
     share = 1.0 if credit == "own" else 1 / len(sites)
-    rule = _rule(steps, quadrature)
+    rule = quadrature_rule(steps, quadrature)
     groups = tuple(tuple(Point(w * share, a, site) for a, w in rule) for site in sites)
     return Path(groups, "own" if credit == "own" else "all")
 
@@ -91,7 +91,7 @@ def check_rule(steps: int, quadrature: str) -> None:
         raise InputError(f"steps={steps!r} must be a whole number of at least 1 (5 is usual)")
 
 
-def _rule(steps: int, quadrature: str) -> list[tuple[float, float]]:
+def quadrature_rule(steps: int, quadrature: str) -> list[tuple[float, float]]:
     """`(alpha, weight)` of a quadrature on [0, 1]."""
     check_rule(steps, quadrature)
     if quadrature == "gauss-legendre":

@@ -407,7 +407,7 @@ def test_float32_scores_are_float64_scores_to_float32_precision():
         ({"method": "eap-ig", "ablation": "mean"}, "method='eap-ig' follows a path between two prompts.*'mean'"),
         (
             {"method": "eap-ig", "ablation": "zero"},
-            "use ablation='patch', or one of: eap, eap-ig-activations, relp, gim",
+            "use ablation='patch', or one of: eap, eap-ig-activations, mask-ig, relp, gim",
         ),
         ({"method": "clean-corrupted", "ablation": "mean-positional"}, "method='clean-corrupted'"),
         ({"method": "eap", "objective": "kl"}, "'kl' has a gradient of zero at the clean run.*'eap-ig'"),
