@@ -1,73 +1,77 @@
-"""SaCo and the recursive curve on SmolLM2-135M: `eap` and `eap-ig` against inverted and random scores, on two tasks.
+"""SaCo and the recursive curve on SmolLM2-135M, against inverted and random scores.
 
-    python -m benchmarks.circuit_controls [--prompts 16] [--random 5]
+    python -m benchmarks.circuit_controls [--tasks ioi agreement] [--prompts 16] [--random 5]
 
-Scores are made on one half of the prompts and judged on the other. They are not made again inside what is left:
-`removal_scores`, which would be, runs a circuit for every edge. The recursive curve of a tiny random model, where
-that is affordable, is in the tests.
+Scores are made on one half of the prompts and judged on the other. Rows "again" are scored again inside what is left
+at each share, by gradients at what is left (`circuits.rescorer`); the others once, on the whole model.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
 import torch
+from torch import Tensor
 
 from attribution import attribute
+from circuits import rescorer
 from interp import ComputationalGraph, load_model, tasks
 from metrics.circuit.recursive import recursive_curve
 from metrics.circuit.saco import circuit_saco
 
-TASKS = {"ioi": tasks.ioi, "agreement": tasks.agreement}
+COLUMNS = ("task", "scores", "SaCo", "pooled", "dealt at random", "area", "log area", "left after 1 %", "s")
 
 
-def scores_of(model: Any, task: Any) -> dict[str, torch.Tensor]:
-    """Scores by name, with their controls."""
+def static_scores(model: Any, task: Any) -> dict[str, Tensor]:
+    """Scores of the whole model by name, with their controls."""
     graph = ComputationalGraph.of(model)
-    values = {name: attribute(model, task, name, quiet=True).values for name in ("eap", "eap-ig")}
-    values["eap-ig inverted"] = -values["eap-ig"]
+    values = {name: attribute(model, task, name, quiet=True).values for name in ("eap", "eap-ig", "mask-ig")}
+    values["eap-ig, inverted"] = -values["eap-ig"]
     noise = torch.randn(graph.shape, generator=torch.Generator().manual_seed(0))
     values["random"] = noise * graph.edge_mask
     return values
 
 
-def rows_of(model: Any, name: str, n: int, random: int) -> list[dict[str, Any]]:
-    """A row for each method."""
-    task = TASKS[name](n=2 * n, seed=0, model=model)
+def recursive_scores(model: Any, task: Any) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Callables that score inside what is left, by name, with their control."""
+    scorers = {f"{name}, again": rescorer(model, task, name) for name in ("eap", "mask-ig")}
+    again = scorers["eap, again"]
+    return {**scorers, "eap, again, inverted": lambda left: -again(left)}
+
+
+def print_rows(model: Any, name: str, n: int, random: int) -> None:
+    """A row for each way of scoring."""
+    task = getattr(tasks, name)(n=2 * n, seed=0, model=model)
     scored, judged = task.select(range(n)), task.select(range(n, 2 * n))
-    rows = []
-    for method, values in scores_of(model, scored).items():
+    ways: dict[str, Any] = {**static_scores(model, scored), **recursive_scores(model, scored)}
+    for way, score in ways.items():
         started = time.perf_counter()
-        saco = circuit_saco(model, judged, values, random=random, quiet=True)
-        curve = recursive_curve(model, judged, values, random=random, quiet=True)
-        rows.append(
-            {
-                "task": name,
-                "scores": method,
-                "saco": str(saco.mean),
-                "saco dealt at random": str(saco.random),
-                "saco pooled": str(saco.pooled),
-                "recursive area": str(curve.area),
-                "recursive log area": str(curve.log_area),
-                "seconds": round(time.perf_counter() - started, 1),
-            }
-        )
-        print(*rows[-1].values(), sep="  ", flush=True)
-    return rows
+        curve = recursive_curve(model, judged, score, random=random, quiet=True)
+        cells = ["", "", ""]
+        if isinstance(score, Tensor):
+            saco = circuit_saco(model, judged, score, random=random, quiet=True)
+            cells = [str(saco.mean), str(saco.pooled), str(saco.random)]
+        left = curve.points[curve.shares.index(0.01)]
+        row = [name, way, *cells, str(curve.area), str(curve.log_area), str(left)]
+        print(f"| {' | '.join([*row, f'{time.perf_counter() - started:.0f}'])} |", flush=True)
+    shown = ", ".join(f"{share:.1%} {one}" for share, one in zip(curve.shares, curve.random, strict=True))
+    print(f"\nFaithfulness of what random edges leave, {name}: {shown}\n", flush=True)
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table, in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", nargs="+", default=["ioi", "agreement"], choices=tasks.names())
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--random", type=int, default=5, help="random orders and deals")
     chosen = parser.parse_args()
     model = load_model("smollm2-135m")
-    rows = [row for name in TASKS for row in rows_of(model, name, chosen.prompts, chosen.random)]
-    print(pd.DataFrame(rows).to_string(index=False))
+    print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
+    for name in chosen.tasks:
+        print_rows(model, name, chosen.prompts, chosen.random)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,16 @@ if TYPE_CHECKING:
     from circuits.circuit import Circuit
     from circuits.find import find_circuit
     from circuits.report import Report
+    from circuits.rescoring import rescorer
 
-__all__ = ["Circuit", "Report", "agreement", "find_circuit"]
+__all__ = ["Circuit", "Report", "agreement", "find_circuit", "rescorer"]
 
 _HOMES = {
     "Circuit": "circuits.circuit",
     "Report": "circuits.report",
     "agreement": "circuits.approximation",
     "find_circuit": "circuits.find",
+    "rescorer": "circuits.rescoring",
 }
 
 

@@ -130,9 +130,9 @@ def recursive_curve(
         task: the prompts to measure on; use others than the scores were made on.
         score: a callable (bool mask [source, target] of the edges that are left) -> scores [source, target], called
             once for each share, first with the whole graph (a key and a value target per query head).
-            `removal_scores` makes one, exact and slow. Scores themselves (a tensor [source, target], or anything
-            with such `.values`) are not made again: they are restricted to what is left, and the curve is not
-            recursive. `attribution.attribute` scores edges of the whole model only.
+            `removal_scores` makes one, exact and slow; `circuits.rescorer` one of gradients at what is left. Scores
+            themselves (a tensor [source, target], or anything with such `.values`) are not made again: they are
+            restricted to what is left, and the curve is not recursive.
         shares: of the graph's edges, ascending, above 0 and up to 1; the number of edges is rounded down.
         random: so many random orders of edges. One alone is no baseline: orders differ much.
         absolute: choose by |score|. By default by signed score, since the fall of the objective is measured.
