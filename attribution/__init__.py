@@ -3,6 +3,7 @@
 from attribution.components import ComponentScores, component_scores
 from attribution.decompx.decompose import decompose
 from attribution.decompx.result import Decomposition
+from attribution.edge_pruning import Schedule, edge_pruning
 from attribution.engines import attribute
 from attribution.inputs.explain import tokens
 from attribution.inputs.latents import relevance
@@ -18,12 +19,14 @@ __all__ = [
     "Decomposition",
     "Relevance",
     "RuleSet",
+    "Schedule",
     "Scores",
     "TokenAttributions",
     "applied",
     "attribute",
     "component_scores",
     "decompose",
+    "edge_pruning",
     "methods",
     "relevance",
     "rule_set",

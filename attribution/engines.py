@@ -61,7 +61,11 @@ class Settings:
 
     def weights(self, method: Method) -> Points:
         """How much of the circuit's edges there is where the method takes its gradients inside a circuit."""
-        return quadrature_rule(self.steps, self.quadrature or "midpoint") if method.path == "mask" else AT_THE_CIRCUIT
+        return (
+            quadrature_rule(self.steps, self.quadrature or "gauss-legendre")
+            if method.path == "mask"
+            else AT_THE_CIRCUIT
+        )
 
 
 def attribute(
@@ -108,7 +112,7 @@ def attribute(
         steps: points on the path of integrated gradients.
         quadrature: `left`, `right`, `midpoint` or `gauss-legendre`; None is what the authors' code does: `left`
             for `eap-ig` (it visits the corrupted end), `right` for `eap-ig-activations` (the clean end); and
-            `midpoint` for `mask-ig`.
+            `gauss-legendre` for `mask-ig`.
         credit: for `eap-ig-activations`: `all` credits an edge in the passes of every sub-layer, as the authors'
             code does; `own` in those of its own source alone.
         ablation: what a corrupted source gives: `patch` (its value in the corrupted prompt), `zero`, `mean` or
@@ -151,7 +155,7 @@ def attribute(
     if mask is not None:
         points = settings.weights(chosen)
         flat = mask.equal(graph.edge_mask) and all(alpha == 1 for alpha, _ in points)
-        _check_objective(goal, method, flat)
+        check_objective(goal, method, flat)
         with progress(f"scoring edges ({method})", len(prompts), quiet) as bar:
             values = inside_scores(
                 anatomy, graph, prompts, mask, points, ablator, goal,
@@ -223,11 +227,12 @@ def _checked_level(method: Method, level: Level | None) -> Level:
 
 def _checked_path(method: Method, settings: Settings, anatomy: Anatomy, objective: Objective) -> Path:
     path = settings.path(method, anatomy.n_layers)
-    _check_objective(objective, method.name, path.only_clean)
+    check_objective(objective, method.name, path.only_clean)
     return path
 
 
-def _check_objective(objective: Objective, method: str, only_clean: bool) -> None:
+def check_objective(objective: Objective, method: str, only_clean: bool) -> None:
+    """Raise `InputError` for an objective without a gradient where the method takes one."""
     if not objective.differentiable:
         raise InputError(f"objective={objective.name!r} has no gradient; use it to evaluate, or method='exact'")
     if objective.flat_at_clean and only_clean:

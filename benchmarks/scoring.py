@@ -1,13 +1,17 @@
 """Time of edge scores over their floors: `eap` over two forwards and one backward, `eap-ig` with S steps over
-one forward and S forwards and backwards, all of the unmodified model on whole prompts; rule sets over `eap`.
+one forward and S forwards and backwards, all of the unmodified model on whole prompts; rule sets over `eap`; scores
+inside a circuit of half of the edges over the same floors.
 """
 
 from __future__ import annotations
 
 import functools
 
+import torch
+
 from attribution import attribute
 from benchmarks.common import HEADER, golden_task, interleave, line, load
+from interp import ComputationalGraph
 
 STEPS = 5
 
@@ -30,10 +34,19 @@ def main() -> None:
     def score(method: str) -> None:
         attribute(model, task, method, quiet=True)
 
+    graph = ComputationalGraph.of(model)
+    half = graph.edge_mask & (torch.rand(graph.shape, generator=torch.Generator().manual_seed(0)) < 0.5)
+
+    def inside(method: str, ablation: str = "patch") -> None:
+        attribute(model, task, method, inside=half, steps=STEPS, ablation=ablation, quiet=True)
+
     print("Scoring 123,211 edges of SmolLM2-135M on 16 IOI prompts of 15 tokens")
     print(HEADER)
     line("eap", interleave(lambda: attribute(model, task, "eap", quiet=True), floor_eap), "<= 1.5")
     line("eap-ig, 5 steps", interleave(lambda: attribute(model, task, "eap-ig", quiet=True), floor_ig), "<= 1.3")
+    line("eap inside a circuit", interleave(functools.partial(inside, "eap"), floor_eap), "<= 3")
+    line("the same, zero ablation", interleave(functools.partial(inside, "eap", "zero"), floor_eap), "")
+    line("mask-ig inside, 5 steps", interleave(functools.partial(inside, "mask-ig"), floor_ig), "<= 3")
     for method in ("relp", "attnlrp", "cp-lrp", "gim"):
         line(f"{method} over its floor", interleave(functools.partial(score, method), floor_eap), "<= 1.5")
         line(
