@@ -1,8 +1,14 @@
 """How faithful is a circuit, or an explanation."""
 
+from metrics.circuit.battery import circuit_tests
+from metrics.circuit.battery_result import CircuitTests
+from metrics.circuit.completeness import Completeness, completeness
 from metrics.circuit.curve import Curve, cmd, cpr, faithfulness_curve, mib
 from metrics.circuit.evaluate import evaluate, faithfulness
 from metrics.circuit.ground_truth import auroc, average_precision
+from metrics.circuit.minimality import Minimality, minimality
+from metrics.circuit.output import OutputAgreement, output_agreement
+from metrics.circuit.prompts import PromptFaithfulness, prompt_faithfulness
 from metrics.circuit.recursive import RecursiveCurve, recursive_curve, removal_scores
 from metrics.circuit.saco import CircuitSaCo, circuit_saco
 from metrics.correlation import agreement
@@ -27,6 +33,8 @@ from metrics.statistics import Estimate, bootstrap
 
 __all__ = [
     "CircuitSaCo",
+    "CircuitTests",
+    "Completeness",
     "Curve",
     "Curves",
     "Erasure",
@@ -35,8 +43,11 @@ __all__ = [
     "ExplanationReport",
     "MaSF",
     "MaskedFineTuning",
+    "Minimality",
     "NormalisedAOPC",
+    "OutputAgreement",
     "PerSample",
+    "PromptFaithfulness",
     "Randomisation",
     "RecursiveCurve",
     "Road",
@@ -48,8 +59,10 @@ __all__ = [
     "average_precision",
     "bootstrap",
     "circuit_saco",
+    "circuit_tests",
     "cmd",
     "compare_explanations",
+    "completeness",
     "cpr",
     "decision_flips",
     "erasure",
@@ -59,7 +72,10 @@ __all__ = [
     "faithfulness_curve",
     "masked_finetune",
     "mib",
+    "minimality",
     "normalised_aopc",
+    "output_agreement",
+    "prompt_faithfulness",
     "racu",
     "randomisation",
     "recursive_curve",

@@ -117,6 +117,15 @@ def graph_of_mask(anatomy: Anatomy, mask: Tensor) -> ComputationalGraph:
     )
 
 
+def checked_circuit(model: Any, mask: Any) -> tuple[ComputationalGraph, Bool[Tensor, "source target"]]:
+    """The graph that a single circuit (a mask, or anything with `.mask`) belongs to, and its mask."""
+    masks, single = _masks(mask)
+    if not single:
+        raise InputError(f"mask holds {len(masks)} circuits; this looks at one: give a mask [source, target]")
+    graph = graph_of_mask(anatomy_of(model), masks)
+    return graph, graph.check_mask(masks[0])
+
+
 def _masks(mask: Any) -> tuple[Bool[Tensor, "circuit source target"], bool]:
     tensor = getattr(mask, "mask", mask)
     if not isinstance(tensor, Tensor) or tensor.ndim not in (2, 3):
@@ -139,9 +148,18 @@ def faithfulness(
     return bootstrap(stacked, faithfulness_of_means, confidence=confidence, resamples=resamples, seed=seed)
 
 
+def resolution_of(values: CircuitValues) -> float:
+    """Differences of objectives that count as none: a ten-thousandth of what separates model and empty circuit."""
+    return 1e-4 * float((values.clean - values.empty).double().abs().mean())
+
+
 def faithfulness_of_means(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """`[resamples, clean | empty | circuits...]` mean objectives -> `[resamples, circuits]` faithfulness."""
-    clean, empty, circuits = means[:, 0], means[:, 1], means[:, 2:]
+    return (means[:, 2:] - means[:, 1:2]) / model_gap(means)[:, None]
+
+
+def model_gap(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`[resamples, clean | empty | ...]` -> how far the model is above the empty circuit; NaN where it is rounding."""
+    clean, empty = means[:, 0], means[:, 1]
     gap = clean - empty
-    gap = np.where(np.abs(gap) > 1e-9 * np.maximum(np.abs(clean), np.abs(empty)), gap, np.nan)
-    return (circuits - empty[:, None]) / gap[:, None]
+    return np.where(np.abs(gap) > 1e-9 * np.maximum(np.abs(clean), np.abs(empty)), gap, np.nan)

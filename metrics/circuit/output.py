@@ -1,0 +1,154 @@
+"""Agreement of the whole output distribution, which the objective sees only a part of."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from interp.errors import InputError
+from interp.kernels.evaluate import CircuitValues
+from interp.objectives import Objective
+from interp.tasks.prompts import Prompts
+from interp.tasks.task import Task
+from metrics.circuit.evaluate import checked_circuit, measure_all
+from metrics.circuit.samples import random_paths
+from metrics.statistics import Estimate, bootstrap
+
+Array = NDArray[np.float64]
+
+
+def _same_argmax(
+    logits: Float[Tensor, "n vocab"], prompts: Prompts, clean_logits: Float[Tensor, "n vocab"] | None
+) -> Float[Tensor, " n"]:
+    assert clean_logits is not None
+    return (logits.argmax(1) == clean_logits.argmax(1)).to(logits.dtype)
+
+
+SAME_ARGMAX = Objective("same-argmax", _same_argmax, differentiable=False, needs_clean=True)
+OUTPUT_OBJECTIVES = ("kl", SAME_ARGMAX)
+
+
+@dataclass(frozen=True, repr=False)
+class OutputAgreement:
+    """How near a circuit's next-token distribution is to the model's, prompt by prompt.
+
+    Attributes:
+        kl: mean KL(model || circuit) over prompts in nats, at the answer position; `kl_empty` that of the empty
+            circuit, `kl_random` that of random circuits of as many edges.
+        same: share of prompts whose most likely token is the model's; `same_empty`, `same_random` as above.
+        kl_values, same_values: the circuit's, prompt by prompt: [n].
+    """
+
+    kl: Estimate
+    same: Estimate
+    kl_empty: Estimate
+    same_empty: Estimate
+    kl_random: Estimate | None
+    same_random: Estimate | None
+    kl_values: Array
+    same_values: Array
+
+    @classmethod
+    def of(
+        cls,
+        minus_kl: CircuitValues,
+        same: CircuitValues,
+        *,
+        confidence: float = 0.95,
+        resamples: int = 2000,
+        seed: int = 0,
+    ) -> OutputAgreement:
+        """From what `measure_all` gives for `OUTPUT_OBJECTIVES`: the circuit first, random ones behind it."""
+
+        def of_three(values: CircuitValues, sign: float) -> tuple[Array, list[Estimate | None]]:
+            rows = [values.circuits[0], values.empty]
+            if len(values.circuits) > 1:
+                rows.append(values.circuits[1:].mean(0))
+            # a divergence of zero may come out as minus a rounding
+            array = np.maximum(sign * torch.stack(rows).double().numpy(), 0.0)
+            found = bootstrap(array, lambda means: means, confidence=confidence, resamples=resamples, seed=seed)
+            return array[0], [*found, None][:3]
+
+        kl_values, (kl, kl_empty, kl_random) = of_three(minus_kl, -1.0)
+        same_values, (share, same_empty, same_random) = of_three(same, 1.0)
+        assert kl is not None
+        assert kl_empty is not None
+        assert share is not None
+        assert same_empty is not None
+        return cls(kl, share, kl_empty, same_empty, kl_random, same_random, kl_values, same_values)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for the circuit, the empty circuit and random ones: kl and same_argmax, each with low and high."""
+        rows = []
+        for name, kl, same in (
+            ("circuit", self.kl, self.same),
+            ("empty", self.kl_empty, self.same_empty),
+            ("random", self.kl_random, self.same_random),
+        ):
+            if kl is not None and same is not None:
+                rows.append(
+                    {
+                        "of": name, "kl": kl.value, "kl_low": kl.low, "kl_high": kl.high,
+                        "same_argmax": same.value, "same_low": same.low, "same_high": same.high,
+                    }
+                )  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3f}")
+        return (
+            f"OutputAgreement on {len(self.kl_values)} prompts: KL(model || ...) and share of equal top tokens\n{table}"
+        )
+
+    def _repr_html_(self) -> str:
+        head = html.escape(f"KL(model || ...) and share of equal top tokens, {len(self.kl_values)} prompts")
+        return f"<p>{head}</p>{self.to_frame().to_html(index=False, border=0, float_format='{:.3f}'.format)}"
+
+
+def output_agreement(
+    model: Any,
+    task: Task,
+    mask: Any,
+    *,
+    random: int = 3,
+    ablation: str = "patch",
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    batch_size: int | None = None,
+    memory: int | None = None,
+    quiet: bool = False,
+) -> OutputAgreement:
+    """KL(model || circuit) at the answer position, and how often both have the same most likely token.
+
+    KL = sum over tokens of p_model log(p_model / p_circuit), in nats, mean over prompts. A circuit may be faithful in
+    the objective, a contrast of two answers, and predict something else altogether. Costs 1 + `random` circuits.
+
+    Args:
+        model: what `interp.load_model` returns.
+        task: the prompts; use others than the circuit was chosen on.
+        mask: bool `[source, target]`, or anything with such a `.mask` (a `Circuit`).
+        random: so many random circuits of as many edges (paths from input to logits) beside it.
+        ablation, batch_size, memory, quiet: as in `evaluate`.
+        confidence, resamples, seed: of the intervals over prompts; `seed` also draws the random circuits.
+
+    Raises:
+        InputError: a mask of another shape, a negative `random`, unknown names.
+    """
+    if random < 0:
+        raise InputError(f"random={random} must not be negative; it is how many random circuits are run beside")
+    graph, circuit = checked_circuit(model, mask)
+    others = [random_paths(graph, int(circuit.sum()), seed + i) for i in range(random)]
+    minus_kl, same = measure_all(
+        model, task, torch.stack([circuit, *others]), ablation, objectives=OUTPUT_OBJECTIVES,
+        batch_size=batch_size, memory=memory, quiet=quiet,
+    )  # fmt: skip
+    return OutputAgreement.of(minus_kl, same, confidence=confidence, resamples=resamples, seed=seed)
