@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from circuits.find import find_circuit
     from circuits.report import Report
     from circuits.rescoring import rescorer
+    from circuits.stable import stability
+    from circuits.transfer import robustness
 
-__all__ = ["Circuit", "Report", "agreement", "find_circuit", "rescorer"]
+__all__ = ["Circuit", "Report", "agreement", "find_circuit", "rescorer", "robustness", "stability"]
 
 _HOMES = {
     "Circuit": "circuits.circuit",
@@ -21,6 +23,8 @@ _HOMES = {
     "agreement": "circuits.approximation",
     "find_circuit": "circuits.find",
     "rescorer": "circuits.rescoring",
+    "robustness": "circuits.transfer",
+    "stability": "circuits.stable",
 }
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,18 +18,21 @@ from attribution.methods import METHODS
 from attribution.scores import Scores
 from circuits.circuit import Circuit
 from circuits.report import Report
+from circuits.resampling import ResampledScores, Select, resampled_scores, selection_frequency, stable_mask
 from interp.errors import InputError, choose
 from interp.graph import KV, ComputationalGraph
 from interp.objectives import Objective
-from interp.selection import ladder
+from interp.selection import greedy, ladder, top_n
 from interp.tasks.task import Task
-from metrics.circuit.curve import ladder_masks, random_circuit
+from metrics.circuit.curve import random_circuit
 from metrics.circuit.evaluate import faithfulness as estimate_faithfulness
-from metrics.circuit.evaluate import measure
+from metrics.circuit.evaluate import measure, measure_all
+from metrics.circuit.output import OUTPUT_OBJECTIVES, OutputAgreement
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_FAITHFULNESS = 0.85
+CHUNKS = 16  # of the scoring prompts, that resamples draw from
 SETTINGS = ("rules", "steps", "quadrature", "credit", "checkpointed", "sample", "resume")  # of `attribute`, passed on
 
 
@@ -42,6 +48,9 @@ def find_circuit(
     selection: str = "top-n",
     absolute: bool = True,
     kv: KV = "head",
+    stable: bool = False,
+    stable_share: float = 0.75,
+    resamples: int = 20,
     scoring_share: float = 0.5,
     random_circuits: int = 3,
     confidence: float = 0.95,
@@ -68,6 +77,11 @@ def find_circuit(
         selection: `top-n` or `greedy`.
         absolute: rank edges by |score| (default) or by signed score.
         kv: key and value targets per query `head` or per key-value `group`.
+        stable: keep the edges of a size that survive resampling: those that at least a share `stable_share` of
+            `resamples` bootstrap resamples of the scoring prompts select. No more passes, but for `mean` ablations (see
+            `circuits.stability`). The circuit is smaller than the size asked for; `report.stability` says by how much,
+            and how often each of its edges was selected.
+        stable_share, resamples: of `stable`.
         scoring_share: share of the prompts that choose the circuit.
         random_circuits: how many random circuits of the same size to report beside it.
         confidence: of the interval.
@@ -84,6 +98,8 @@ def find_circuit(
             `attribute` refuses.
     """
     _check(method, edges, faithfulness, selection, random_circuits, confidence)
+    if not 0 < stable_share <= 1:
+        raise InputError(f"stable_share={stable_share} must lie between 0 and 1, e.g. 0.75")
     for name in settings:
         choose("setting", name, SETTINGS)
     if len(task) < 4:
@@ -94,20 +110,38 @@ def find_circuit(
     shared: dict[str, Any] = {
         "ablation": ablation, "objective": objective, "batch_size": batch_size, "memory": memory, "quiet": quiet,
     }  # fmt: skip
-    scores = attribute(model, scoring, method, kv=kv, **shared, **settings)
+    drawn = None
+    if stable:
+        drawn = resampled_scores(
+            model, scoring, method, resamples=resamples, chunks=CHUNKS, seed=seed, kv=kv, **shared, **settings
+        )
+        scores = drawn.scores
+    else:
+        scores = attribute(model, scoring, method, kv=kv, **shared, **settings)
+
+    def select(size: int) -> Select:
+        return partial(greedy if selection == "greedy" else top_n, graph=scores.graph, n=size, absolute=absolute)
+
+    def of_size(size: int) -> Bool[Tensor, "source target"]:
+        return select(size)(scores.values) if drawn is None else stable_mask(drawn, select(size), stable_share)
+
     rungs: list[dict[str, Any]] = []
     if edges is not None:
-        mask = _of_size(scores, edges, selection, absolute)
+        size = max(1, int(edges * scores.graph.n_edges)) if isinstance(edges, float) else edges
+        mask = of_size(size)
     else:
         goal = DEFAULT_FAITHFULNESS if faithfulness is None else faithfulness
-        mask, rungs = _of_faithfulness(model, scoring, scores, goal, selection, absolute, shared, seed, confidence)
+        mask, rungs, size = _of_faithfulness(model, scoring, scores.graph, goal, of_size, shared, seed, confidence)
     report = _report(model, scoring, held_out, scores, mask, rungs, shared, random_circuits, confidence, seed)
+    if drawn is not None:
+        report = replace(report, stability=_stability(drawn, select(size), mask, size, stable_share))
     provenance = {
         "task": task.to_dict(),
         "seed": seed,
         "scoring_share": scoring_share,
         "selection": selection,
         "absolute": absolute,
+        "stable_share": stable_share if stable else None,
         "edges_asked": edges,
         "faithfulness_asked": DEFAULT_FAITHFULNESS if edges is None and faithfulness is None else faithfulness,
         "settings": scores.settings,
@@ -142,25 +176,18 @@ def _check(
         raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
 
 
-def _of_size(scores: Scores, edges: int | float, selection: str, absolute: bool) -> Bool[Tensor, "source target"]:
-    n = max(1, int(edges * scores.graph.n_edges)) if isinstance(edges, float) else edges
-    return scores.mask(n, selection=selection, absolute=absolute)  # type: ignore[arg-type]
-
-
 def _of_faithfulness(
     model: Any,
     task: Task,
-    scores: Scores,
+    graph: ComputationalGraph,
     goal: float,
-    selection: str,
-    absolute: bool,
+    of_size: Callable[[int], Bool[Tensor, "source target"]],
     shared: dict[str, Any],
     seed: int,
     confidence: float,
-) -> tuple[Bool[Tensor, "source target"], list[dict[str, Any]]]:
-    """The smallest circuit on the ladder that reaches the goal on the scoring prompts, and what each size reached."""
-    graph = scores.graph
-    masks = ladder_masks(scores.values, graph, selection, absolute)
+) -> tuple[Bool[Tensor, "source target"], list[dict[str, Any]], int]:
+    """The smallest circuit on the ladder that reaches the goal on the scoring prompts; all sizes tried; its size."""
+    masks = [of_size(size) for size in ladder(graph)]
     values = measure(model, task, torch.stack(masks), **shared)
     reached = estimate_faithfulness(values, confidence=confidence, seed=seed)
     rungs = [
@@ -169,7 +196,7 @@ def _of_faithfulness(
     ]
     # the full circuit is the model itself: the last rung always reaches the goal, unless there is no behaviour
     best = next((i for i, estimate in enumerate(reached) if estimate.value >= goal), len(masks) - 1)
-    return masks[best], rungs
+    return masks[best], rungs, ladder(graph)[best]
 
 
 def _report(
@@ -187,7 +214,9 @@ def _report(
     """Measure the circuit, and random ones of its size, on prompts that nothing was chosen on."""
     graph, n_edges = scores.graph, int(mask.sum())
     others = [random_circuit(graph, n_edges, seed + i) for i in range(random_circuits)]
-    values = measure(model, held_out, torch.stack([mask, *others]), **shared)
+    objectives = (shared["objective"], *OUTPUT_OBJECTIVES)
+    rest = {name: value for name, value in shared.items() if name != "objective"}
+    values, *output = measure_all(model, held_out, torch.stack([mask, *others]), objectives=objectives, **rest)
     estimate, *random = estimate_faithfulness(values, confidence=confidence, seed=seed)
     # the mean circuit's faithfulness is the mean of theirs: the ratio is linear in M(circuit)
     mean_random = None
@@ -215,10 +244,26 @@ def _report(
             "empty": values.empty.tolist(),
             "circuit": values.circuits[0].tolist(),
         },
+        output=OutputAgreement.of(*output, confidence=confidence, seed=seed).records(),
         notes=_notes(
             estimate.value, float((values.clean - values.empty).mean()), len(held_out), n_edges, graph.n_edges
         ),
     )
+
+
+def _stability(
+    drawn: ResampledScores, select: Select, mask: Bool[Tensor, "source target"], size: int, share: float
+) -> dict[str, Any]:
+    """How often each edge of a stable circuit was selected, and how many edges were not often enough."""
+    graph, frequency = drawn.scores.graph, selection_frequency(drawn, select)
+    edges = mask.nonzero().tolist()
+    return {
+        "share": share,
+        "resamples": len(drawn),
+        "edges_of_size": size,
+        "edges_kept": len(edges),
+        "frequency": {graph.edge_name(*edge): round(float(frequency[*edge]), 6) for edge in edges},
+    }
 
 
 def _notes(value: float, gap: float, n_held_out: int, n_edges: int, n_all: int) -> list[str]:

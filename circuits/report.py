@@ -5,12 +5,15 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
 from attribution.scores import validated
 from circuits.plain import plain
+
+if TYPE_CHECKING:
+    from metrics.circuit.prompts import PromptFaithfulness
 
 Interval = tuple[float, float]
 
@@ -29,7 +32,11 @@ class Report:
         ladder: a dictionary per size tried, with keys size, edges (left after pruning) and faithfulness, all
             on the scoring prompts.
         random_faithfulness, random_interval: the same measure for random circuits of this size.
-        per_prompt: objective of each held-out prompt, under the keys clean, empty and circuit.
+        per_prompt: objective of each held-out prompt, under the keys clean, empty and circuit; `by_prompt` says what
+            it shows.
+        output: agreement of the whole output distribution with the model's, a dictionary for each of circuit, empty
+            circuit and random circuits, with the columns of `metrics.OutputAgreement.to_frame()`.
+        stability: how the edges fared over resamples of the scoring prompts, where that chose them (`stable=True`).
         notes: what a reader must know to trust the figures.
 
     What is not known is None; a NaN or infinite figure becomes None.
@@ -57,6 +64,8 @@ class Report:
     random_interval: Interval | None = None
     per_prompt: dict[str, list[float | None]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    output: list[dict[str, Any]] = field(default_factory=list)
+    stability: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -74,6 +83,16 @@ class Report:
         """The report that `to_dict` wrote; raises `InputError` naming `where` and the unfit field."""
         return validated(cls, data, where)
 
+    @property
+    def by_prompt(self) -> PromptFaithfulness | None:
+        """Faithfulness prompt by prompt, with quantiles and `figure()`; None where prompts are not known."""
+        arrays = [self.per_prompt.get(name) for name in ("clean", "empty", "circuit")]
+        if any(one is None or not one or None in one for one in arrays):
+            return None
+        from metrics.circuit.prompts import PromptFaithfulness
+
+        return PromptFaithfulness.of(*arrays)  # type: ignore[arg-type]
+
     def rows(self) -> Iterator[tuple[str, str]]:
         """The report as (heading, text) lines; what is not known is left out."""
         if self.faithfulness is not None:
@@ -84,6 +103,10 @@ class Report:
             yield "Faithfulness", text
         if self.random_faithfulness is not None:
             yield "Random circuits", with_interval(self.random_faithfulness, self.random_interval)
+        if self.by_prompt is not None:
+            yield "By prompt", str(self.by_prompt)
+        if self.output:
+            yield "Output", output_text(self.output)
         if self.edges is not None:
             share = "" if self.fraction is None else f" ({self.fraction:.2%} of the graph)"
             nodes = "" if self.nodes is None else f", {self.nodes:,} nodes"
@@ -100,6 +123,8 @@ class Report:
         ]
         if steps:
             yield "Faithfulness by edges", ", ".join(steps)
+        if self.stability:
+            yield "Stability", _stability_text(self.stability)
         for note in self.notes:
             yield "Note", note
 
@@ -113,6 +138,22 @@ class Report:
             for heading, text in self.rows()
         )
         return f"<table>{lines}</table>"
+
+
+def _stability_text(found: dict[str, Any]) -> str:
+    return (
+        f"{found['edges_kept']:,} edges that at least {found['share']:.0%} of {found['resamples']} resamples put among "
+        f"their {found['edges_of_size']:,}"
+    )
+
+
+def output_text(rows: list[dict[str, Any]]) -> str:
+    """Rows of `OutputAgreement.to_frame()` in a line: the circuit with intervals, the others behind it."""
+    own, *others = rows
+    kl = f"KL from the model {own['kl']:.3f} [{own['kl_low']:.3f}, {own['kl_high']:.3f}]"
+    same = f"same top token on {own['same_argmax']:.0%} [{own['same_low']:.0%}, {own['same_high']:.0%}] of prompts"
+    named = [f"{row['of']} {row['kl']:.3f}, {row['same_argmax']:.0%}" for row in others]
+    return f"{kl}, {same}" + (f" ({'; '.join(named)})" if named else "")
 
 
 def with_interval(value: float, interval: Interval | None) -> str:

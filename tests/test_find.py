@@ -71,7 +71,7 @@ def test_global_random_numbers_are_neither_used_nor_moved(model: Any, task: Task
 
 def test_held_out_prompts_are_used_once_and_last(model: Any, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, set[Any]]] = []
-    attribute, measure = module.attribute, module.measure
+    attribute, measure, measure_all = module.attribute, module.measure, module.measure_all
 
     def spy_attribute(model: Any, task: Task, *args: Any, **settings: Any) -> Any:
         seen.append(("attribute", clean_prompts(task)))
@@ -81,10 +81,15 @@ def test_held_out_prompts_are_used_once_and_last(model: Any, task: Task, monkeyp
         seen.append(("measure", clean_prompts(task)))
         return measure(model, task, *args, **settings)
 
+    def spy_measure_all(model: Any, task: Task, *args: Any, **settings: Any) -> Any:
+        seen.append(("measure_all", clean_prompts(task)))
+        return measure_all(model, task, *args, **settings)
+
     monkeypatch.setattr(module, "attribute", spy_attribute)
     monkeypatch.setattr(module, "measure", spy_measure)
+    monkeypatch.setattr(module, "measure_all", spy_measure_all)
     found = find_circuit(model, task, quiet=True)
-    assert [name for name, _ in seen] == ["attribute", "measure", "measure"]
+    assert [name for name, _ in seen] == ["attribute", "measure", "measure_all"]
     (_, scored), (_, sized), (_, judged) = seen
     assert scored == sized
     assert not scored & judged

@@ -85,8 +85,8 @@ class OutputAgreement:
         assert same_empty is not None
         return cls(kl, share, kl_empty, same_empty, kl_random, same_random, kl_values, same_values)
 
-    def to_frame(self) -> pd.DataFrame:
-        """A row for the circuit, the empty circuit and random ones: kl and same_argmax, each with low and high."""
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `to_frame()` as dictionaries."""
         rows = []
         for name, kl, same in (
             ("circuit", self.kl, self.same),
@@ -100,7 +100,11 @@ class OutputAgreement:
                         "same_argmax": same.value, "same_low": same.low, "same_high": same.high,
                     }
                 )  # fmt: skip
-        return pd.DataFrame(rows)
+        return rows
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for the circuit, the empty circuit and random ones: kl and same_argmax, each with low and high."""
+        return pd.DataFrame(self.records())
 
     def __repr__(self) -> str:
         table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3f}")

@@ -1,0 +1,151 @@
+"""Stability under resampled prompts: weighted chunks against real resamples, and what find_circuit keeps."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_find import behaving
+from tiny import tiny
+
+from attribution import attribute
+from circuits import Circuit, find_circuit, stability
+from circuits.resampling import ResampledScores, resampled_scores, selection_frequency, stable_mask
+from circuits.stable import jaccard
+from interp.errors import InputError
+from interp.selection import prune, top_n
+from interp.tasks.task import Task
+from metrics.statistics import resample
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny("llama")
+
+
+@pytest.fixture(scope="module")
+def task(model: Any) -> Task:
+    return behaving(model, N)
+
+
+@pytest.fixture(scope="module")
+def drawn(model: Any, task: Task) -> ResampledScores:
+    return resampled_scores(model, task, "eap-ig", resamples=6, chunks=N, seed=2, quiet=True)
+
+
+def test_chunks_are_mixed_into_what_scoring_the_resample_gives(model: Any, task: Task, drawn: ResampledScores) -> None:
+    torch.testing.assert_close(drawn.scores.values, attribute(model, task, "eap-ig", quiet=True).values)
+    assert drawn.scores.task == task.to_dict()
+    order = np.random.default_rng(2).permutation(N)
+    for number, chosen in enumerate(resample(N, 6, 2)):
+        again = attribute(model, task.select(order[chosen]), "eap-ig", quiet=True)
+        torch.testing.assert_close(drawn.values(number), again.values)
+
+
+def test_chunks_of_unequal_size_weigh_by_their_prompts(model: Any, task: Task) -> None:
+    found = resampled_scores(model, task, "eap", resamples=4, chunks=5, seed=0, quiet=True)
+    assert sorted(found.sizes or ()) == [2, 2, 2, 3, 3]
+    torch.testing.assert_close(found.scores.values, attribute(model, task, "eap", quiet=True).values)
+    first, second = found.halves(0)  # type: ignore[misc]
+    sizes = torch.tensor(found.sizes, dtype=torch.float64)
+    order = np.random.default_rng(0).permutation(5).tolist()
+    left = sum(sizes[order[:2]]) / N
+    torch.testing.assert_close(left * first + (1 - left) * second, found.scores.values)
+
+
+def test_mean_ablation_is_scored_anew(model: Any, task: Task) -> None:
+    found = resampled_scores(model, task, "eap", resamples=3, chunks=4, seed=1, ablation="mean", quiet=True)
+    again = task.select(resample(N, 3, 1)[2])
+    torch.testing.assert_close(found.values(2), attribute(model, again, "eap", ablation="mean", quiet=True).values)
+    assert found.halves(0) is None
+
+
+def test_frequencies_count_the_resamples_that_select(drawn: ResampledScores) -> None:
+    graph = drawn.scores.graph
+    select = partial(top_n, graph=graph, n=60)
+    masks = torch.stack([select(drawn.values(i)) for i in range(6)])
+    frequency = selection_frequency(drawn, select)
+    torch.testing.assert_close(frequency, masks.float().mean(0))
+    assert torch.equal(stable_mask(drawn, select, 1.0), prune(masks.all(0), graph))
+    assert torch.equal(stable_mask(drawn, select, 0.5), prune(masks.sum(0) >= 3, graph))
+
+
+def test_stability_of_a_circuit(model: Any, task: Task) -> None:
+    found = stability(model, task, method="eap", edges=60, resamples=8, quiet=True)
+    scores = attribute(model, task, "eap", quiet=True)
+    assert torch.equal(found.mask, scores.mask(60))
+    assert 0 < found.jaccard.low <= found.jaccard.value <= found.jaccard.high <= 1
+    assert found.jaccard.value > found.chance
+    assert found.rank_correlation.value > 0.5
+    assert found.halves.value <= found.jaccard.value  # half of the prompts, and no prompt in common
+    frame = found.to_frame()
+    assert frame["frequency"].is_monotonic_decreasing
+    assert (frame["low"] <= frame["frequency"]).all()
+    assert (frame["frequency"] <= frame["high"]).all()
+    assert frame["selected"].sum() == found.mask.sum()
+    assert torch.equal(found.stable(0.5), prune(found.frequency >= 0.5, scores.graph))
+    assert "Jaccard with all prompts" in repr(found)
+    assert "<table" in found._repr_html_()
+    assert len(found.figure().data[0].x) == len(frame)
+
+
+def test_equal_prompts_give_the_same_circuit_every_time(model: Any, task: Task) -> None:
+    found = stability(model, task.select([3] * 6), method="eap", edges=40, resamples=4, chunks=6, quiet=True)
+    assert (found.jaccard.low, found.pairs.low, found.halves.low) == (1, 1, 1)
+    assert found.rank_correlation.low == pytest.approx(1)
+
+
+def test_overlap_by_hand() -> None:
+    assert jaccard(np.array([True, True, False]), np.array([True, False, True])) == pytest.approx(1 / 3)
+    assert jaccard(np.zeros(2, bool), np.zeros(2, bool)) == 1
+
+
+@pytest.mark.parametrize("selection", ["top-n", "greedy"])
+def test_find_circuit_keeps_what_survives(model: Any, task: Task, tmp_path: Path, selection: str) -> None:
+    task = behaving(model, 16)
+    settings: dict[str, Any] = {"method": "eap", "selection": selection, "edges": 80, "quiet": True}
+    plain, stable = find_circuit(model, task, **settings), find_circuit(model, task, stable=True, **settings)
+    torch.testing.assert_close(plain.scores.values, stable.scores.values)
+    about = stable.report.stability
+    assert 0 < stable.n_edges <= 80
+    assert (about["edges_kept"], about["edges_of_size"], about["resamples"]) == (stable.n_edges, 80, 20)
+    assert about["frequency"].keys() == set(stable.edges)
+    assert min(about["frequency"].values()) >= 0.75
+    assert stable.provenance["stable_share"] == 0.75
+    assert plain.provenance["stable_share"] is None
+    assert "resamples put among their 80" in str(stable.report)
+    again = Circuit.load(stable.save(tmp_path / "stable.json"))
+    assert again.report == stable.report
+    every = find_circuit(model, task, stable=True, stable_share=0.05, **settings)
+    assert every.n_edges >= stable.n_edges
+
+
+def test_stable_circuits_climb_the_ladder(model: Any) -> None:
+    found = find_circuit(model, behaving(model, 16), method="eap", faithfulness=0.8, stable=True, quiet=True)
+    reached = next(row for row in found.report.ladder if row["faithfulness"] >= 0.8)
+    assert found.n_edges == reached["edges"]
+    assert found.report.stability["edges_of_size"] == reached["size"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stable_share": 0.0}, "stable_share=0.0 must lie"),
+        ({"resamples": 1}, "resamples=1 must be at least 2"),
+        ({"method": "exact", "resume": "file"}, "resume keeps the scores of one run"),
+    ],
+)
+def test_bad_input_is_refused(model: Any, task: Task, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_circuit(model, task, edges=20, stable=True, quiet=True, **settings)
+
+
+def test_four_prompts_are_needed(model: Any, task: Task) -> None:
+    with pytest.raises(InputError, match="at least 4 of both"):
+        stability(model, task.select([0, 1, 2]), method="eap", quiet=True)
