@@ -22,6 +22,9 @@ from interp.graph import ComputationalGraph
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from interp.tasks.task import Task
+    from metrics.circuit.battery_result import CircuitTests
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
@@ -137,6 +140,15 @@ class Circuit:
             raise InputError(f"circuits over different graphs have no overlap: {self.graph}, {other.graph}")
         either = int((self.mask | other.mask).sum())
         return int((self.mask & other.mask).sum()) / either if either else 1.0
+
+    def test(self, model: Any, task: Task, **settings: Any) -> CircuitTests:
+        """Hypothesis tests of the circuit: `metrics.circuit_tests` under the ablation that it was found with.
+
+        Give prompts that the circuit was not chosen on. `settings` are those of `circuit_tests`.
+        """
+        from metrics.circuit.battery import circuit_tests
+
+        return circuit_tests(model, task, self, **{"ablation": self.scores.ablation, **settings})
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the circuit as JSON (`.json` is added to a bare name) and a safetensors file beside it.

@@ -220,7 +220,7 @@ def test_find_passes_every_option_on(monkeypatch: pytest.MonkeyPatch, loaded: li
     result = run(
         "find", "--model", "tiny", "--task", "ioi", "-n", 5, "--method", "eap-ig-activations", "--faithfulness", 0.7,
         "--rules", "relp", "--ablation", "zero", "--selection", "greedy", "--steps", 3, "--seed", 2,
-        "--random-circuits", 4,
+        "--random-circuits", 4, "--stable",
         "--device", "cpu", "--dtype", "float32", "--batch-size", 2, "--no-checkpointed", "--quiet",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -229,7 +229,7 @@ def test_find_passes_every_option_on(monkeypatch: pytest.MonkeyPatch, loaded: li
     assert given == {
         "method": "eap-ig-activations", "edges": None, "faithfulness": 0.7, "ablation": "zero", "selection": "greedy",
         "steps": 3, "seed": 2, "random_circuits": 4, "batch_size": 2, "checkpointed": False, "quiet": True,
-        "rules": "relp",
+        "rules": "relp", "stable": True,
     }  # fmt: skip
     assert loaded == [("tiny", "cpu", "float32")]
 
@@ -319,6 +319,26 @@ def test_evaluate_tells(saved: Path) -> None:
     assert "Random" not in text
     assert "Warning" not in text
     assert result.stderr == ""
+
+
+def test_evaluate_makes_the_tests(saved: Path, bridge: Any) -> None:
+    data = json.loads(run("evaluate", saved, "--tests", "--json", "-q").stdout)
+    battery = Circuit.load(saved).test(bridge, tasks.ioi(n=8, seed=1, model=bridge), seed=1, quiet=True)
+    assert [row["p"] for row in data["tests"]["tests"]] == pytest.approx([one.p for one in battery.tests], rel=1e-3)
+    assert len(data["tests"]["edges"]) == 40
+    assert data["by_prompt"]["mean"] == pytest.approx(data["faithfulness"]["value"])
+    assert [row["of"] for row in data["output"]] == ["circuit", "empty", "random"]
+    text = " ".join(run("evaluate", saved, "--tests", "-q").stdout.split())
+    for part in ("By prompt", "KL from the model", "Hypothesis tests", "sufficiency", "Only 8 prompts"):
+        assert part in text
+    assert "tests" not in json.loads(run("evaluate", saved, "--json", "-q").stdout)
+
+
+def test_find_stable(tmp_path: Path) -> None:
+    found = run("find", *QUICK, "--task", "ioi", "--edges", 60, "--stable", "-o", tmp_path / "s.json", "-q")
+    assert found.exit_code == 0, found.output
+    assert "of 20 resamples put" in " ".join(found.stdout.split())
+    assert Circuit.load(tmp_path / "s.json").n_edges <= 60
 
 
 def test_evaluate_with_other_settings(saved: Path, bridge: Any) -> None:

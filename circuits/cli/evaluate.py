@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circuits.cli import options
-from circuits.cli.output import check_target, interval, panel, print_json, show, working, write_frame
+from circuits.cli.output import check_target, interval, panel, print_json, show, table, working, write_frame
 from circuits.cli.saved import Case, reopen
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from interp.kernels.evaluate import CircuitValues
-    from metrics import Estimate
+    from metrics import CircuitTests, Estimate, OutputAgreement, PromptFaithfulness
 
 
 def evaluate(
@@ -26,6 +28,14 @@ def evaluate(
     ablation: options.SavedAblation = None,
     objective: options.SavedObjective = None,
     random_circuits: options.RandomCircuits = 3,
+    tests: Annotated[
+        bool,
+        typer.Option(
+            "--tests",
+            help="Make hypothesis tests too: is it equivalent, independent of the rest, minimal, sufficient, needed? "
+            "Runs some 280 circuits more.",
+        ),
+    ] = False,
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
@@ -49,6 +59,7 @@ def evaluate(
     Example:
       circuits evaluate ioi.json -n 128 -o prompts.csv
       circuits evaluate ioi.json --ablation mean --json
+      circuits evaluate ioi.json --tests
     """
     output = check_target("-o", output)
     with working(quiet) as notes:
@@ -56,43 +67,83 @@ def evaluate(
             circuit, model=model, task=task, task_file=task_file, n=n, seed=seed, ablation=ablation,
             objective=objective, device=device, dtype=dtype, notes=notes,
         )  # fmt: skip
-        values, own, random = _measure(case, random_circuits, batch_size, quiet)
+        values, own, random, agreed = _measure(case, random_circuits, batch_size, quiet)
+        battery = None
+        if tests:
+            notes("making the tests")
+            battery = case.circuit.test(
+                case.model, case.task, ablation=case.ablation, seed=case.seed, batch_size=batch_size, quiet=quiet
+            )
         if output is not None:
             frame = case.task.to_frame()
             frame["model"], frame["empty"] = values.clean.tolist(), values.empty.tolist()
             frame["circuit"] = values.circuits[0].tolist()
             write_frame(frame, output)
     data = _data(circuit, case, values, own, random, output)
+    data |= _beyond(values, agreed, case.seed)
+    if battery is not None:
+        data["tests"] = battery.to_dict()
     if json:
         print_json(data)
         return
-    show(panel(f"{circuit} on {len(case.task)} prompts of {case.task.name}", _rows(data, own, random)))
+    show(panel(f"{circuit} on {len(case.task)} prompts of {case.task.name}", _rows(data, own, random, values)))
+    if battery is not None:
+        show(*_story(battery))
     if output is not None:
         typer.echo(f"Wrote the prompts to {output}")
 
 
 def _measure(
     case: Case, random_circuits: int, batch_size: int | None, quiet: bool
-) -> tuple[CircuitValues, Estimate, Estimate | None]:
-    """Objectives of the model, the circuit and random ones; faithfulness of the circuit, and of random ones."""
+) -> tuple[CircuitValues, Estimate, Estimate | None, OutputAgreement]:
+    """Objectives of model, circuit and random circuits; faithfulness of it and of them; agreement of the output."""
     import torch
 
     from interp.kernels.evaluate import CircuitValues
-    from metrics import faithfulness
+    from metrics import OutputAgreement, faithfulness
     from metrics.circuit.curve import random_circuit
-    from metrics.circuit.evaluate import measure
+    from metrics.circuit.evaluate import measure_all
+    from metrics.circuit.output import OUTPUT_OBJECTIVES
 
     mask, graph = case.circuit.mask, case.circuit.graph
     others = [random_circuit(graph, int(mask.sum()), case.seed + i) for i in range(random_circuits)]
-    values = measure(
-        case.model, case.task, torch.stack([mask, *others]), case.ablation, batch_size=batch_size, quiet=quiet
-    )
+    values, *output = measure_all(
+        case.model, case.task, torch.stack([mask, *others]), case.ablation, objectives=(None, *OUTPUT_OBJECTIVES),
+        batch_size=batch_size, quiet=quiet,
+    )  # fmt: skip
     # the mean of the random circuits' objectives stands for them all: faithfulness is linear in it
     circuits = values.circuits[:1]
     if others:
         circuits = torch.cat((circuits, values.circuits[1:].mean(0, keepdim=True)))
     own, *random = faithfulness(CircuitValues(values.clean, values.empty, circuits), seed=case.seed)
-    return values, own, random[0] if random else None
+    return values, own, random[0] if random else None, OutputAgreement.of(*output, seed=case.seed)
+
+
+def _by_prompt(values: CircuitValues, seed: int) -> PromptFaithfulness:
+    from metrics import PromptFaithfulness
+
+    return PromptFaithfulness.of(values.clean.numpy(), values.empty.numpy(), values.circuits[0].numpy(), seed=seed)
+
+
+def _beyond(values: CircuitValues, agreed: OutputAgreement, seed: int) -> dict[str, Any]:
+    """What one mean does not show: the prompts one by one, and the whole output."""
+    return {"by_prompt": _by_prompt(values, seed).summary(), "output": agreed.records()}
+
+
+def _story(battery: CircuitTests) -> list[RenderableType]:
+    """The tests as a table, and the edges that do no more than random ones."""
+    from rich.text import Text
+
+    parts = [table("Hypothesis tests (p-values corrected)", ("test", "p", "", "wanted", " "), battery.rows(), ("p",))]
+    idle = battery.edges[battery.edges["superfluous"].astype(bool)].head(10)
+    if len(idle):
+        cells = [
+            (str(edge), f"{change:.4f}", f"{beaten:.0%}")
+            for edge, change, beaten in zip(idle["edge"], idle["change"], idle["beaten"], strict=True)
+        ]
+        title = "Edges that do no more than random ones"
+        parts.append(table(title, ("edge", "change", "random edges beaten"), cells, ("change", "random edges beaten")))
+    return parts + [Text(f"Note: {note}") for note in battery.notes]
 
 
 def _data(
@@ -122,7 +173,9 @@ def _data(
     }
 
 
-def _rows(data: dict[str, Any], own: Estimate, random: Estimate | None) -> list[tuple[str, str]]:
+def _rows(data: dict[str, Any], own: Estimate, random: Estimate | None, values: CircuitValues) -> list[tuple[str, str]]:
+    from circuits.report import output_text
+
     means = data["mean_objective"]
     rows = [
         ("Model", data["model"]),
@@ -131,6 +184,8 @@ def _rows(data: dict[str, Any], own: Estimate, random: Estimate | None) -> list[
     if random is not None:
         rows.append(("Random circuits", interval(random.value, (random.low, random.high))))
     rows += [
+        ("By prompt", str(_by_prompt(values, data["seed"]))),
+        ("Output", output_text(data["output"])),
         ("Size", f"{data['edges']:,} edges ({data['fraction']:.2%} of the graph), {data['nodes']:,} nodes"),
         (
             f"Mean {data['objective']}",

@@ -60,6 +60,9 @@ def find(
         typer.Option(help="logit-difference, probability-difference, log-probability, kl.", show_default="the task's"),
     ] = None,
     selection: Annotated[str, typer.Option(help="top-n, or greedy from the logits upwards.")] = "top-n",
+    stable: Annotated[
+        bool, typer.Option("--stable", help="Keep the edges that three quarters of 20 resamples of the prompts select.")
+    ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Points on the path of integrated gradients.")] = 5,
     seed: Annotated[int, typer.Option(help="Of prompts, split, bootstrap and random circuits.")] = 0,
     random_circuits: options.RandomCircuits = 3,
@@ -116,6 +119,7 @@ def find(
             faithfulness=faithfulness,
             ablation=ablation,
             selection=selection,
+            stable=stable,
             rules=rules,
             steps=steps,
             seed=seed,
