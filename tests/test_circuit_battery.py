@@ -59,6 +59,18 @@ def test_a_good_circuit_passes_what_a_random_one_fails(
     assert not other["sufficiency"].rejected
 
 
+def test_random_circuits_are_seldom_sufficient(model: Any, task: Task, graph: ComputationalGraph) -> None:
+    # a null circuit is the best of its 31 kin, and so found sufficient, once in 31 times
+    found = [
+        circuit_tests(
+            model, task, random_paths(graph, 80, 1000 + i), tests=["sufficiency"], random_circuits=30, seed=50 * i,
+            quiet=True,
+        )["sufficiency"].rejected
+        for i in range(40)
+    ]  # fmt: skip
+    assert sum(found) <= 5
+
+
 def test_the_whole_model_is_equivalent_to_itself(model: Any, task: Task, graph: ComputationalGraph) -> None:
     found = circuit_tests(model, task, graph.edge_mask, random_circuits=5, quiet=True)
     assert found["equivalence"].p == 1.0
