@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,20 @@ class Method:
     ablations: tuple[str, ...] = ABLATIONS
     path: Literal["clean", "clean-corrupted", "inputs", "activations", "mask"] | None = None  # None: really patched
     rules: str = "gradient"  # the rule set, by name (`attribution.rules`)
+
+    def passes(self, *, steps: int, layers: int, edges: int, nodes: int) -> tuple[float, float]:
+        """Forward and backward passes per prompt as numbers: the formulas with S, L, E and N filled in.
+
+        >>> METHODS["eap-ig-activations"].passes(steps=5, layers=2, edges=100, nodes=9)
+        (27.0, 25.0)
+        """
+        sizes = {"S": steps, "L": layers, "E": edges, "N": nodes}
+        forwards, backwards = (
+            # a product is written without a sign: S(2L+1)
+            float(pd.eval(re.sub(r"(?<=[\dA-Z)])(?=[A-Z(])", "*", formula), engine="python", local_dict=sizes))
+            for formula in (self.forwards, self.backwards)
+        )
+        return forwards, backwards
 
     def check_ablation(self, ablation: str) -> None:
         """Raise `InputError` if the ablation is unknown or has no meaning for this method."""

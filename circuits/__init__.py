@@ -9,18 +9,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from circuits.approximation import agreement
     from circuits.circuit import Circuit
+    from circuits.compare import compare_methods
+    from circuits.comparison import MethodComparison
     from circuits.find import find_circuit
     from circuits.report import Report
     from circuits.rescoring import rescorer
     from circuits.stable import stability
     from circuits.transfer import robustness
 
-__all__ = ["Circuit", "Report", "agreement", "find_circuit", "rescorer", "robustness", "stability"]
+__all__ = [
+    "Circuit",
+    "MethodComparison",
+    "Report",
+    "agreement",
+    "compare_methods",
+    "find_circuit",
+    "rescorer",
+    "robustness",
+    "stability",
+]
 
 _HOMES = {
     "Circuit": "circuits.circuit",
+    "MethodComparison": "circuits.comparison",
     "Report": "circuits.report",
     "agreement": "circuits.approximation",
+    "compare_methods": "circuits.compare",
     "find_circuit": "circuits.find",
     "rescorer": "circuits.rescoring",
     "robustness": "circuits.transfer",

@@ -53,20 +53,38 @@ def bootstrap(
     >>> bootstrap([1.0, 1.0, 1.0], lambda means: means[:, None])
     [Estimate(value=1.0, low=1.0, high=1.0, confidence=0.95)]
     """
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
+    point, spread = resampled(values, statistic, resamples=resamples, seed=seed)
+    return estimates(point, spread, confidence)
+
+
+def resampled(
+    values: ArrayLike,
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What `bootstrap` makes its intervals of: the statistics `[k]`, and what they are in each resample `[resamples, k]`.
+
+    Statistics of one call are resampled jointly, so that their differences are paired.
+    """
     array = np.asarray(values, dtype=np.float64)
     n = array.shape[-1]
     # how often each prompt is drawn: means of all resamples are one matrix product
     drawn = resample(n, resamples, seed)
     counts = np.zeros((resamples, n))
     np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1 / n)
-    point = statistic(array.mean(-1)[None])[0]
-    spread = statistic(np.moveaxis(array @ counts.T, -1, 0))
+    return statistic(array.mean(-1)[None])[0], statistic(np.moveaxis(array @ counts.T, -1, 0))
+
+
+def estimates(point: NDArray[np.float64], spread: NDArray[np.float64], confidence: float = 0.95) -> list[Estimate]:
+    """Statistics `[k]` with percentile intervals of their resamples `[resamples, k]`, those that are finite."""
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
     tail = (1 - confidence) / 2
-    estimates = []
+    result = []
     for column, value in enumerate(point):
         finite = spread[:, column][np.isfinite(spread[:, column])]
         low, high = np.quantile(finite, [tail, 1 - tail]) if len(finite) else (np.nan, np.nan)
-        estimates.append(Estimate(float(value), float(low), float(high), confidence))
-    return estimates
+        result.append(Estimate(float(value), float(low), float(high), confidence))
+    return result

@@ -66,3 +66,18 @@ def paired_test(
         batch=max(1, _HELD // len(difference)),
     )  # fmt: skip
     return float(found.pvalue)
+
+
+def bootstrap_p(spread: ArrayLike) -> NDArray[np.float64]:
+    """Two-sided p-values of differences from their resamples `[resamples, k]`: how often their sign turns, twice.
+
+    The same resamples as a percentile interval's: the interval leaves out zero where p is below 1 - confidence. The
+    smallest value is 2 / (resamples + 1). Resamples that are not finite are left out; NaN if none is.
+
+    >>> bootstrap_p([[1.0], [2.0], [1.0]]).tolist()
+    [0.5]
+    """
+    array = np.asarray(spread, dtype=np.float64)
+    known = np.isfinite(array).sum(0)
+    turned = 1 + np.minimum((array <= 0).sum(0), (array >= 0).sum(0))
+    return np.where(known > 0, np.minimum(2 * turned / (known + 1), 1.0), np.nan)

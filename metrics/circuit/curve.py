@@ -47,6 +47,14 @@ def cmd(fractions: ArrayLike, faithfulness: ArrayLike) -> NDArray[np.float64]:
     return cpr(fractions, np.abs(1 - np.asarray(faithfulness)))
 
 
+def areas(faithfulness: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Faithfulness on the ladder `[..., size]` -> CPR, CMD and their means over log p `[..., 4]`."""
+    p = np.array(LADDER_FRACTIONS)
+    width = np.log(p[-1]) - np.log(p[0])
+    f, log_p = faithfulness, np.log(p)
+    return np.stack([cpr(p, f), cmd(p, f), cpr(log_p, f) / width, cmd(log_p, f) / width], -1)
+
+
 @dataclass(frozen=True, repr=False)
 class Curve:
     """Faithfulness on a ladder of circuit sizes.
@@ -269,12 +277,9 @@ def _estimates(values: CircuitValues, settings: dict[str, Any]) -> list[Estimate
 
 def _areas(values: CircuitValues, settings: dict[str, Any]) -> list[Estimate]:
     """Faithfulness at each size, then CPR, CMD and their means over log p, from the same resamples."""
-    p = np.array(LADDER_FRACTIONS)
-    width = np.log(p[-1]) - np.log(p[0])
 
     def statistic(means: NDArray[np.float64]) -> NDArray[np.float64]:
         f = faithfulness_of_means(means)
-        areas = [cpr(p, f), cmd(p, f), cpr(np.log(p), f) / width, cmd(np.log(p), f) / width]
-        return np.concatenate((f, np.stack(areas, 1)), 1)
+        return np.concatenate((f, areas(f)), 1)
 
     return bootstrap(_stacked(values), statistic, **settings)

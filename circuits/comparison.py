@@ -1,0 +1,264 @@
+"""The table that `compare_methods` returns: a data frame that keeps pairs, points, figures and a page."""
+
+from __future__ import annotations
+
+import html
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from plotly.offline import get_plotlyjs
+
+from interp.errors import InputError, choose
+from interp.files import write_text
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+# Okabe and Ito's colours, which colour-blind people can tell apart; controls are grey
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#7F7F00", "#9467BD")
+GREY = "#999999"
+COST_TITLES = {
+    "seconds": "seconds to score",
+    "passes": "forward and backward passes per prompt",
+    "peak_memory_mb": "peak memory of scoring (MB)",
+}
+
+
+class MethodComparison(pd.DataFrame):
+    """Methods ranked by CMD: one row a method. Slices are ordinary data frames.
+
+    Columns, those with an interval followed by `_low` and `_high`:
+
+    - `method`, `rank` (1 has the smallest CMD); `random` and `inverted NAME` are controls;
+    - `cpr`, `cmd`: areas under faithfulness (no upper bound) and under its distance from 1 (0 is perfect) over the
+      share of edges; `log_cpr`, `log_cmd`: their means over the logarithm of it, which the two largest sizes do not
+      rule. Circuits hold the edges of largest |score|; with `_signed` those of largest signed score. MIB reports
+      `cpr_signed` and `cmd`;
+    - `edges_85`, `edges_95`: edges of the smallest circuit on the ladder that reaches this faithfulness;
+      `edges_85_kept`: of the smallest from which on no larger one falls below it;
+    - `auroc`, `average_precision`: against a known circuit, by |score|; NaN without one;
+    - `pearson`, `spearman`: with exact patching on a sample of edges, if it was asked for; intervals are over edges;
+    - `forwards`, `backwards`: passes per prompt by the method's formula; `seconds` by the clock, of scoring alone;
+    - `peak_memory_mb`: what scoring held beyond what was held before; `memory_kind`: `process` (resident memory, by
+      the kernel) or `gpu` (torch's allocator).
+
+    `pairs` is a frame of paired differences between methods in the four areas (by |score|), with intervals and
+    p-values from the same resamples, corrected over the pairs of an area. `points` is a frame of faithfulness at every
+    size. `about` says what was compared, on what.
+    """
+
+    _metadata: ClassVar = ["pairs", "points", "about"]  # kept by pandas when a table is copied
+    pairs: pd.DataFrame
+    points: pd.DataFrame
+    about: dict[str, Any]
+
+    @property
+    def _constructor(self) -> Any:
+        return pd.DataFrame
+
+    @classmethod
+    def of(
+        cls, frame: pd.DataFrame, *, pairs: pd.DataFrame, points: pd.DataFrame, about: dict[str, Any]
+    ) -> MethodComparison:
+        """Put a table together."""
+        table = cls(frame)
+        for name, value in (("pairs", pairs), ("points", points), ("about", about)):
+            object.__setattr__(table, name, value)
+        return table
+
+    def to_frame(self) -> pd.DataFrame:
+        """The same as an ordinary data frame, called `frame` too."""
+        return pd.DataFrame(self)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """`to_frame()`."""
+        return self.to_frame()
+
+    def difference(self, first: str, second: str, area: str = "cmd") -> pd.Series:
+        """By how much `first` is above `second` in an area: the row of `pairs`, turned if need be."""
+        choose("area", area, self.pairs["area"].unique())
+        for name in (first, second):
+            choose("method", name, self["method"])
+        if first == second:
+            raise InputError(f"first and second are both {first!r}; name two methods")
+        rows = self.pairs[self.pairs["area"] == area].set_index(["first", "second"])
+        if (first, second) in rows.index:
+            return pd.Series(rows.loc[(first, second)])
+        row = rows.loc[(second, first)].copy()
+        row["difference"], row["low"], row["high"] = -row["difference"], -row["high"], -row["low"]
+        return pd.Series(row).rename((first, second))
+
+    def summary(self) -> pd.DataFrame:
+        """The columns that most readers want, with cells such as `0.041 [0.030, 0.052]`."""
+        plain = self.to_frame()
+        result = plain[["rank", "method"]].copy()
+        for name in ("cmd", "cpr", "cpr_signed", "log_cmd"):
+            result[name] = _cells(plain, name, "{:z.3f}")
+        for name in ("edges_85", "edges_95"):
+            result[name] = _cells(plain, name, "{:,.0f}")
+        for name in ("auroc", "average_precision"):
+            if plain[name].notna().any():
+                result[name] = [_number(value, "{:.3f}") for value in plain[name]]
+        for name in ("pearson", "spearman"):
+            if name in plain:
+                result[name] = _cells(plain, name, "{:z.3f}")
+        result["passes"] = [
+            f"{_number(f, '{:g}')} + {_number(b, '{:g}')}" if np.isfinite(f) else "n/a"
+            for f, b in zip(plain["forwards"], plain["backwards"], strict=True)
+        ]
+        result["seconds"] = [_number(value, "{:.1f}") for value in plain["seconds"]]
+        result["peak MB"] = [_number(value, "{:,.0f}") for value in plain["peak_memory_mb"]]
+        return result
+
+    def markdown(self) -> str:
+        """The summary as a table in GitHub's Markdown."""
+        summary = self.summary().astype(str)
+        lines = [summary.columns.tolist(), ["---"] * summary.shape[1], *summary.values.tolist()]
+        return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "about"):
+            return repr(pd.DataFrame(self))
+        return f"MethodComparison: {self._head()}\n{self.summary().to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        if not hasattr(self, "about"):
+            return str(pd.DataFrame(self)._repr_html_())  # type: ignore[operator]
+        return f"<p>{html.escape(self._head())}</p>{self.summary().to_html(index=False, border=0)}"
+
+    def _head(self) -> str:
+        about = self.about
+        return (
+            f"{about['task'].get('name', 'task')} in {about['model'] or 'a model'}: scored on {about['n_scoring']} "
+            f"prompts, judged on {about['n_judging']} others; {about['edges']:,} edges, ablation {about['ablation']}, "
+            f"selection {about['selection']}, {about['confidence']:.0%} bootstrap intervals, seed {about['seed']}"
+        )
+
+    def curves(self, ranking: str = "absolute") -> Figure:
+        """Faithfulness over the share of edges, on a logarithmic axis, with the intervals as bands."""
+        import plotly.graph_objects as go
+
+        points = self.points[self.points["ranking"] == choose("ranking", ranking, self.points["ranking"].unique())]
+        figure = go.Figure()
+        for name, colour in self._colours().items():
+            part = points[points["method"] == name]
+            label = html.escape(name)  # plotly reads tags in text
+            band = pd.concat([part["high"], part["low"][::-1]])
+            figure.add_scatter(
+                x=[*part["fraction"], *part["fraction"][::-1]], y=band, fill="toself", fillcolor=_faint(colour),
+                line={"width": 0}, hoverinfo="skip", showlegend=False, legendgroup=label,
+            )  # fmt: skip
+            figure.add_scatter(
+                x=part["fraction"],
+                y=part["faithfulness"],
+                name=label,
+                legendgroup=label,
+                mode="lines+markers",
+                line={"color": colour, "dash": "dash" if colour == GREY else "solid"},
+                customdata=part["edges"],
+                hovertemplate="%{y:.3f} with %{customdata:,} edges<extra>" + label + "</extra>",
+            )
+        figure.add_hline(y=1, line={"dash": "dot", "color": "#666666"})
+        figure.update_xaxes(type="log", title="share of edges")
+        figure.update_yaxes(title="faithfulness")
+        figure.update_layout(template="plotly_white", title=f"Faithfulness by size, {ranking} scores")
+        return figure
+
+    def pareto(self, cost: str = "seconds", quality: str = "cmd") -> Figure:
+        """What methods cost against how good they are, with intervals; a line joins those that none beats in both.
+
+        `cost` is `seconds`, `passes` (forward and backward together) or `peak_memory_mb`; `quality` an area of the
+        table. Rows without that cost, and controls, are left out.
+        """
+        import plotly.graph_objects as go
+
+        choose("cost", cost, COST_TITLES)
+        choose("quality", quality, [f"{a}{s}" for s in ("", "_signed") for a in ("cmd", "log_cmd", "cpr", "log_cpr")])
+        plain = self.to_frame().assign(passes=self["forwards"] + self["backwards"])
+        colours = self._colours()
+        plain = plain[np.isfinite(plain[cost]) & (plain["method"].map(colours) != GREY)].sort_values(cost)
+        better = plain[quality] if "cmd" in quality else -plain[quality]
+        front = plain[better < better.cummin().shift(fill_value=np.inf)]
+        figure = go.Figure()
+        figure.add_scatter(
+            x=front[cost], y=front[quality], mode="lines", line={"color": "#BBBBBB", "shape": "hv"}, hoverinfo="skip",
+            showlegend=False,
+        )  # fmt: skip
+        for row in plain.to_dict("records"):
+            value, label = row[quality], html.escape(str(row["method"]))
+            error = {"array": [row[f"{quality}_high"] - value], "arrayminus": [value - row[f"{quality}_low"]]}
+            figure.add_scatter(
+                x=[row[cost]], y=[value], mode="markers+text", text=[label], textposition="top right", name=label,
+                marker={"size": 10, "color": colours[row["method"]]}, error_y={**error, "symmetric": False},
+                showlegend=False, hovertemplate="%{y:.3f} at %{x:.3g}<extra>" + label + "</extra>",
+            )  # fmt: skip
+        figure.update_xaxes(type="log", title=COST_TITLES[cost])
+        figure.update_yaxes(title=quality.replace("_", " ").upper().replace("LOG", "log").replace("SIGNED", "(signed)"))
+        figure.update_layout(template="plotly_white", title="Cost against quality")
+        return figure
+
+    def to_html(self, path: Any = None, **settings: Any) -> str:  # type: ignore[override]
+        """The whole comparison as one page that needs no network; written to `path` if there is one.
+
+        With further settings it is pandas' own `DataFrame.to_html`.
+        """
+        if settings or not hasattr(self, "about"):
+            return str(pd.DataFrame(self).to_html(path, **settings))
+        page = _page(self)
+        if path is not None:
+            write_text(os.fspath(path), page)
+        return page
+
+    def _colours(self) -> dict[str, str]:
+        names = self["method"].tolist()
+        own = [name for name in names if name.split(" ")[0] not in ("random", "inverted")]
+        return {name: COLOURS[own.index(name) % len(COLOURS)] if name in own else GREY for name in names}
+
+
+def _number(value: float, shape: str) -> str:
+    return shape.format(value) if np.isfinite(value) else "n/a"
+
+
+def _cells(frame: pd.DataFrame, name: str, shape: str) -> list[str]:
+    triples = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
+    return [
+        f"{shape.format(value)} [{shape.format(low)}, {shape.format(high)}]" if np.isfinite(value) else "n/a"
+        for value, low, high in triples
+    ]
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.12)"
+
+
+def _page(table: MethodComparison) -> str:
+    title = html.escape(f"Methods compared on {table.about['task'].get('name', 'a task')}")
+    notes = "".join(f"<p class='note'>{html.escape(note)}</p>" for note in table.about["notes"])
+    figures = [table.curves(), table.curves("signed"), table.pareto(), table.pareto("passes")]
+    drawn = "".join(figure.to_html(full_html=False, include_plotlyjs=False) for figure in figures)
+    pairs = table.pairs[table.pairs["area"].isin(["cmd", "cpr"])]
+    shown = pairs.to_html(index=False, border=0, float_format="{:.4f}".format)
+    correction = html.escape(str(table.about["correction"]))
+    return (
+        f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{title}</title>{_HEAD}"
+        f"<script>{get_plotlyjs()}</script></head><body><h1>{title}</h1><p>{html.escape(table._head())}</p>{notes}"
+        f"<div class='wide'>{table.summary().to_html(index=False, border=0)}</div>{drawn}"
+        f"<h2>Differences between methods</h2><p>Paired over prompts; p-values corrected by {correction}.</p>"
+        f"<div class='wide'>{shown}</div></body></html>\n"
+    )
+
+
+_HEAD = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline';
+ script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:">
+<style>
+body { margin: 24px auto; max-width: 1200px; padding: 0 16px; color: #2b303b; background: #fff;
+  font: 15px/1.4 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { font-size: 20px; } h2 { font-size: 17px; }
+.wide { overflow-x: auto; } .note { color: #a33; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: 4px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid #e2e4e8; }
+</style>"""
