@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from attribution.rules.sets import RULE_SETS, RuleSet, rule_set
@@ -33,12 +34,12 @@ class Method:
         (27.0, 25.0)
         """
         sizes = {"S": steps, "L": layers, "E": edges, "N": nodes}
-        forwards, backwards = (
-            # a product is written without a sign: S(2L+1)
-            float(pd.eval(re.sub(r"(?<=[\dA-Z)])(?=[A-Z(])", "*", formula), engine="python", local_dict=sizes))
-            for formula in (self.forwards, self.backwards)
-        )
-        return forwards, backwards
+
+        def filled(formula: str) -> float:
+            product = re.sub(r"(?<=[\dA-Z)])(?=[A-Z(])", "*", formula)  # written without a sign: S(2L+1)
+            return float(np.asarray(pd.eval(product, engine="python", local_dict=sizes)))
+
+        return filled(self.forwards), filled(self.backwards)
 
     def check_ablation(self, ablation: str) -> None:
         """Raise `InputError` if the ablation is unknown or has no meaning for this method."""

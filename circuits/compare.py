@@ -279,9 +279,11 @@ def _notes(values: CircuitValues, chosen: list[Candidate], judging: Task, task: 
     if len(judging) < FEW:
         notes.append(f"Only {len(judging)} judging prompts: the intervals are rough.")
     seen = {judging.to_dict().get("sha256"), task.to_dict().get("sha256")} - {None}
-    for one in chosen:
-        if one.ready is not None and getattr(one.ready, "task", {}).get("sha256") in seen:
-            notes.append(f"The scores of {one.label!r} were made on prompts that judge them: their figures are too rosy.")
+    notes += [
+        f"The scores of {one.label!r} were made on prompts that judge them: their figures are too rosy."
+        for one in chosen
+        if one.ready is not None and getattr(one.ready, "task", {}).get("sha256") in seen
+    ]
     for note in notes:
         logger.warning(note)
     return notes

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from interp.errors import InputError, choose
+from interp.errors import choose
 from interp.files import write_text
 
 if TYPE_CHECKING:
@@ -76,20 +76,6 @@ class MethodComparison(pd.DataFrame):
     def frame(self) -> pd.DataFrame:
         """`to_frame()`."""
         return self.to_frame()
-
-    def difference(self, first: str, second: str, area: str = "cmd") -> pd.Series:
-        """By how much `first` is above `second` in an area: the row of `pairs`, turned if need be."""
-        choose("area", area, self.pairs["area"].unique())
-        for name in (first, second):
-            choose("method", name, self["method"])
-        if first == second:
-            raise InputError(f"first and second are both {first!r}; name two methods")
-        rows = self.pairs[self.pairs["area"] == area].set_index(["first", "second"])
-        if (first, second) in rows.index:
-            return pd.Series(rows.loc[(first, second)])
-        row = rows.loc[(second, first)].copy()
-        row["difference"], row["low"], row["high"] = -row["difference"], -row["high"], -row["low"]
-        return pd.Series(row).rename((first, second))
 
     def summary(self) -> pd.DataFrame:
         """The columns that most readers want, with cells such as `0.041 [0.030, 0.052]`."""
@@ -213,7 +199,7 @@ class MethodComparison(pd.DataFrame):
         return page
 
     def _colours(self) -> dict[str, str]:
-        names = self["method"].tolist()
+        names = self.points["method"].unique().tolist()  # in the order given, whoever won
         own = [name for name in names if name.split(" ")[0] not in ("random", "inverted")]
         return {name: COLOURS[own.index(name) % len(COLOURS)] if name in own else GREY for name in names}
 

@@ -64,7 +64,7 @@ def resampled(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What `bootstrap` makes its intervals of: the statistics `[k]`, and what they are in each resample `[resamples, k]`.
+    """What `bootstrap` makes intervals of: statistics `[k]`, and what they are in each resample `[resamples, k]`.
 
     Statistics of one call are resampled jointly, so that their differences are paired.
     """

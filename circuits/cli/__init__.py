@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from circuits.cli import mib
+from circuits.cli.compare import compare
 from circuits.cli.curve import curve
 from circuits.cli.evaluate import evaluate
 from circuits.cli.find import find
@@ -80,8 +82,9 @@ def _options(
     """
 
 
-for _function in (find, evaluate, curve, tasks, models, methods):
+for _function in (find, evaluate, curve, compare, tasks, models, methods):
     app.command()(_function)
+app.add_typer(mib.app, name="mib")
 
 
 def main() -> None:

@@ -146,7 +146,10 @@ def _pairs(
     rows: list[dict[str, Any]] = []
     first, second = [at[a] for a, _ in pairs], [at[b] for _, b in pairs]
     for j, area in enumerate(AREAS):
-        difference, resampled_difference = point[first, j] - point[second, j], spread[:, first, j] - spread[:, second, j]
+        difference, resampled_difference = (
+            point[first, j] - point[second, j],
+            spread[:, first, j] - spread[:, second, j],
+        )
         p = bootstrap_p(resampled_difference)
         for pair, one, raw, corrected in zip(
             pairs, estimates(difference, resampled_difference, confidence), p, adjust(p, correction), strict=True
