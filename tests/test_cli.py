@@ -28,7 +28,7 @@ from metrics import evaluate, faithfulness
 from metrics.circuit.evaluate import measure
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("find", "evaluate", "curve", "tasks", "models", "methods")
+COMMANDS = ("find", "evaluate", "curve", "compare", "tasks", "models", "methods")
 # what every `find` here has in common: few prompts, a fixed size, a cheap method
 QUICK = ["--model", "tiny", "-n", "8", "--method", "eap", "--random-circuits", "1"]
 
