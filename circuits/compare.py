@@ -15,6 +15,7 @@ from torch import Tensor
 
 import metrics
 from attribution.engines import attribute
+from attribution.methods import METHODS
 from circuits.approximation import stratified_edges
 from circuits.candidates import Candidate, Given, Scored, candidates, noise, score
 from circuits.comparison import MethodComparison
@@ -113,6 +114,7 @@ def compare_methods(
     shared: dict[str, Any] = {
         "ablation": ablation, "objective": objective, "batch_size": batch_size, "memory": memory, "quiet": quiet,
     }  # fmt: skip
+    _warm_up(model, scoring, chosen, kv, shared)
     scored = [score(model, scoring, one, kv, shared) for one in track(chosen, "scoring methods", quiet=quiet)]
     rows = [*scored, *_controls(scored, graph, random, inverted, selection, seed)]
     values, ladders = _judge(model, judging, rows, random, seed, shared)
@@ -160,6 +162,14 @@ def _check(task: Task, random: int, exact: int | None, confidence: float, resamp
         raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
     if resamples < 1:
         raise InputError(f"resamples={resamples} must be at least 1; 10000 is usual")
+
+
+def _warm_up(model: Any, scoring: Task, chosen: list[Candidate], kv: KV, shared: dict[str, Any]) -> None:
+    """Score one prompt by the first gradient method: what is loaded and tokenised once is nobody's cost."""
+    scoring.prompts(model)
+    first = next((one for one in chosen if one.settings and METHODS[one.settings["method"]].path is not None), None)
+    if first is not None:
+        score(model, scoring.select([0]), first, kv, {**shared, "quiet": True})
 
 
 def _controls(

@@ -36,8 +36,8 @@ def table() -> MethodComparison:
     }  # fmt: skip
     points = pd.DataFrame(
         {
-            "method": name, "ranking": ranking, "fraction": p, "edges": int(1000 * p), "faithfulness": p, "low": p - 0.1,
-            "high": p + 0.1,
+            "method": name, "ranking": ranking, "fraction": p, "edges": int(1000 * p), "faithfulness": p,
+            "low": p - 0.1, "high": p + 0.1,
         }
         for name in names for ranking in ("absolute", "signed") for p in LADDER_FRACTIONS
     )  # fmt: skip
@@ -56,10 +56,17 @@ def table() -> MethodComparison:
 def test_curves_with_bands(table: MethodComparison) -> None:
     figure = table.curves()
     bands, lines = figure.data[::2], figure.data[1::2]
-    assert [line.name for line in lines] == ["&lt;script&gt;alert(1)&lt;/script&gt;", "slow|best", "slow, worse", "random"]
+    assert [line.name for line in lines] == [
+        "&lt;script&gt;alert(1)&lt;/script&gt;",
+        "slow|best",
+        "slow, worse",
+        "random",
+    ]
     assert figure.layout.xaxis.type == "log"
     assert list(lines[0].x) == list(lines[0].y) == list(LADDER_FRACTIONS)
-    assert list(bands[0].y) == pytest.approx([p + 0.1 for p in LADDER_FRACTIONS] + [p - 0.1 for p in LADDER_FRACTIONS][::-1])
+    assert list(bands[0].y) == pytest.approx(
+        [p + 0.1 for p in LADDER_FRACTIONS] + [p - 0.1 for p in LADDER_FRACTIONS][::-1]
+    )
     assert len({line.line.color for line in lines}) == 4
     assert lines[3].line.color == GREY
     assert "signed" in table.curves("signed").layout.title.text

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+import metrics
 from attribution import attribute
 from interp import ComputationalGraph, Task
 from interp.inspection import anatomy_of
 from interp.kernels.ablation import Ablator
 from interp.kernels.evaluate import circuit_values
 from interp.objectives import get_objective
+from interp.selection import LADDER_FRACTIONS, ladder, top_n
 
 pytestmark = pytest.mark.real
 
@@ -65,6 +67,18 @@ def test_objectives_of_all_ten_circuits_are_the_references_to_a_thousandth(smoll
     assert (values.circuits - expected).abs().max() < 1e-3
     assert (values.clean - tensors["clean_objective"]).abs().max() < 1e-3
     assert (values.empty - tensors["corrupted_objective"]).abs().max() < 1e-3
+
+
+def test_areas_are_the_references_by_our_own_selection_and_evaluation(smollm2, reference, task):
+    tensors, metadata = reference
+    graph = ComputationalGraph.of(smollm2)
+    masks = torch.stack([top_n(tensors["eap_ig_inputs_5"], graph, size) for size in ladder(graph)])
+    values = metrics.evaluate(smollm2, task, masks, quiet=True).mean(1)
+    clean, corrupted = tensors["clean_objective"].mean(), tensors["corrupted_objective"].mean()
+    faithfulness = ((values - corrupted) / (clean - corrupted)).tolist()
+    assert faithfulness == pytest.approx(metadata["faithfulness"], abs=1e-3)
+    assert float(metrics.cpr(LADDER_FRACTIONS, faithfulness)) == pytest.approx(metadata["cpr"], abs=5e-4)
+    assert float(metrics.cmd(LADDER_FRACTIONS, faithfulness)) == pytest.approx(metadata["cmd"], abs=5e-4)
 
 
 def test_the_graph_is_the_references(smollm2, reference):

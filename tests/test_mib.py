@@ -152,9 +152,9 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
     (entry,) = mib.read(tmp_path)
     assert entry.kind == "unreadable"
     assert "are not opened: write .json instead" in entry.problems[0]
-    with pytest.raises(InputError, match="cannot be evaluated: .pt files are pickles"):
+    with pytest.raises(InputError, match=r"cannot be evaluated: \.pt files are pickles"):
         mib.evaluate(None, [], entry)
-    with pytest.raises(InputError, match="holds 'importances.pt' already"):
+    with pytest.raises(InputError, match=r"holds 'importances\.pt' already"):
         mib.write_importances(made_up(GPT2), tmp_path, "ioi", "gpt2")
 
 

@@ -2,8 +2,8 @@
 
     python docs/scripts/compare.py
 
-Takes about eight minutes a task on one CPU core. What was measured is kept in a file a task until the page is written,
-so that an interrupted run goes on; with names of tasks only those are measured.
+Takes about eight minutes a task on one CPU core. What was measured is kept in a file a task until all tasks are, so that
+an interrupted run goes on; with names of tasks only those are measured.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
+from pictures import draw
 from plotly.subplots import make_subplots
-from relevance_curves import draw
 
 from circuits import MethodComparison, compare_methods
 from circuits.plain import plain
@@ -30,20 +30,19 @@ FRAMES = ("rows", "pairs", "points")
 
 
 def main() -> None:
-    """Measure what is not measured yet; with all of it, write the page and the picture."""
+    """Measure what is not measured yet, and write page and picture of all that is."""
     model = None
     for name in sys.argv[1:] or TASKS:
         if not kept(name).exists():
             model = model or load_model("smollm2-135m")
             task = getattr(tasks, name)(n=PROMPTS, seed=0, model=model)
             keep(name, compare_methods(model, task, METHODS, exact=EXACT, inverted=True))
-    if not all(kept(name).exists() for name in TASKS):
-        return
-    tables = {name: read(name) for name in TASKS}
+    tables = {name: read(name) for name in TASKS if kept(name).exists()}
     write_text(DOCS / "compare-smollm2.md", page(tables))
     draw(figure(tables), DOCS / "compare-smollm2.png")
-    for name in TASKS:
-        kept(name).unlink()
+    if len(tables) == len(TASKS):
+        for name in TASKS:
+            kept(name).unlink()
 
 
 def kept(name: str) -> Path:
