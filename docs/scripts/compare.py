@@ -2,8 +2,8 @@
 
     python docs/scripts/compare.py
 
-Takes about eight minutes a task on one CPU core. What was measured is kept in a file a task until all tasks are, so that
-an interrupted run goes on; with names of tasks only those are measured.
+Takes about eight minutes a task on one CPU core. What was measured is kept in a file a task until all tasks are: an
+interrupted run goes on. With names of tasks only those are measured.
 """
 
 from __future__ import annotations
