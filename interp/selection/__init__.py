@@ -1,0 +1,30 @@
+"""From scores over a graph to a circuit: selections as pure functions of tensors.
+
+`top_n` and `threshold` rank edges; `greedy` grows from the logits upwards; `connected` ranks and counts only edges
+on paths from the input to the logits; `program` solves an integer program over the scores. `weighed` shifts the
+balance of helping and harming edges before any of them; `average` and `consistent` make one score of many.
+"""
+
+from interp.selection.combine import average, consistent, weighed
+from interp.selection.connected import connected
+from interp.selection.greedy import greedy
+from interp.selection.paths import live_sources, prune
+from interp.selection.program import program
+from interp.selection.sizes import LADDER_FRACTIONS, ladder
+from interp.selection.top import threshold, top_n, top_n_nodes
+
+__all__ = [
+    "LADDER_FRACTIONS",
+    "average",
+    "connected",
+    "consistent",
+    "greedy",
+    "ladder",
+    "live_sources",
+    "program",
+    "prune",
+    "threshold",
+    "top_n",
+    "top_n_nodes",
+    "weighed",
+]
