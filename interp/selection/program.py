@@ -89,14 +89,15 @@ def _constraints(
     into = scipy.sparse.csr_matrix((one, (at, target)), (n_edges, n_targets))
     fed_target, fed_source = feeds(graph)
     feeding = scipy.sparse.csr_matrix((np.ones(len(fed_target)), (fed_target, fed_source)), (n_targets, n_sources))
+    fed = into @ feeding  # the sources behind each edge's target
     inner = target < n_targets - 1  # edges into the logits need no live node behind them
     nodes = scipy.sparse.identity(n_sources, format="csr")
     total = scipy.sparse.csr_matrix(np.concatenate((one, np.zeros(n_sources)))[None])
     at_most = [
         scipy.sparse.hstack((eye, -out)),
-        scipy.sparse.hstack((eye, -(into @ feeding)))[inner],
+        scipy.sparse.hstack((eye, -fed), format="csr")[inner],
         scipy.sparse.hstack((-out.T, nodes)),
-        scipy.sparse.hstack((-(into @ feeding).T, nodes))[1:],
+        scipy.sparse.hstack((-fed.T, nodes), format="csr")[1:],
     ]
     return [
         scipy.optimize.LinearConstraint(total, -np.inf, n),
