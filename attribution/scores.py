@@ -97,17 +97,18 @@ class Scores:
         n: int | None = None,
         *,
         threshold: float | None = None,
-        selection: Literal["top-n", "greedy"] = "top-n",
+        selection: Literal["top-n", "greedy", "connected", "program"] = "top-n",
         absolute: bool = True,
         pruned: bool = True,
     ) -> Tensor:
         """A circuit of these scores: a bool `[source, target]` mask, by size `n` or by `threshold`.
 
-        `selection` says how the `n` edges are taken (see `interp.selection`). At level "node", `n` counts
+        `selection` says how the `n` edges are taken (see `interp.selection`); `connected` and `program` give circuits
+        in which nothing is left to prune. At level "node", `n` counts
         heads and MLPs, and all edges among them are in. Raises `InputError` unless exactly one of `n` and
         `threshold` is given, and for what a level does not offer.
         """
-        choose("selection", selection, ("top-n", "greedy"))
+        choose("selection", selection, rules.RULES)
         if (n is None) == (threshold is None):
             raise InputError(f"give either n or threshold; got n={n!r} and threshold={threshold!r}")
         if self.level == "node":
@@ -117,8 +118,10 @@ class Scores:
         if threshold is not None:
             return rules.threshold(self.values, self.graph, threshold, absolute, pruned)
         assert n is not None
-        choice = rules.greedy if selection == "greedy" else rules.top_n
-        return choice(self.values, self.graph, n, absolute, pruned)
+        if selection in ("top-n", "greedy"):
+            choice = rules.greedy if selection == "greedy" else rules.top_n
+            return choice(self.values, self.graph, n, absolute, pruned)
+        return rules.select(self.values, self.graph, n, selection, absolute)
 
     def to_frame(self) -> pd.DataFrame:
         """All edges (columns edge, source, target, score) or nodes (node, score), by |score| descending."""

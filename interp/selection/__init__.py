@@ -10,11 +10,13 @@ from interp.selection.connected import connected
 from interp.selection.greedy import greedy
 from interp.selection.paths import live_sources, prune
 from interp.selection.program import program
+from interp.selection.rules import RULES, select
 from interp.selection.sizes import LADDER_FRACTIONS, ladder
 from interp.selection.top import threshold, top_n, top_n_nodes
 
 __all__ = [
     "LADDER_FRACTIONS",
+    "RULES",
     "average",
     "connected",
     "consistent",
@@ -23,6 +25,7 @@ __all__ = [
     "live_sources",
     "program",
     "prune",
+    "select",
     "threshold",
     "top_n",
     "top_n_nodes",

@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from interp.errors import InputError, choose
+from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
-from interp.selection import LADDER_FRACTIONS, greedy, ladder, top_n
+from interp.selection import LADDER_FRACTIONS, greedy, ladder, select
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import faithfulness_of_means, graph_of_mask, measure
 from metrics.statistics import Estimate, bootstrap
@@ -240,9 +240,7 @@ def ladder_masks(
     scores: Float[Tensor, "source target"], graph: ComputationalGraph, selection: str = "top-n", absolute: bool = True
 ) -> list[Bool[Tensor, "source target"]]:
     """The circuits that scores choose at each size of the ladder."""
-    choose("selection", selection, ("top-n", "greedy"))
-    rule = greedy if selection == "greedy" else top_n
-    return [rule(scores, graph, size, absolute) for size in ladder(graph)]
+    return [select(scores, graph, size, selection, absolute) for size in ladder(graph)]
 
 
 def random_circuit(graph: ComputationalGraph, n: int, seed: int) -> Bool[Tensor, "source target"]:
