@@ -1,8 +1,8 @@
 """Writes docs/decompx-erasure.md: DecompX against other token methods by erasure, on a real encoder classifier.
 
-    python docs/scripts/decompx_erasure.py
+    python -m docs.scripts.decompx_erasure
 
-Trains a sentiment classifier on MiniLM (`minilm_classifier.py`) and explains its predictions on held-out sentences.
+Trains a sentiment classifier on MiniLM (`benchmarks/models/minilm.py`) and explains its predictions on held-out sentences.
 Takes a few minutes on two CPU cores.
 """
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from minilm_classifier import train
 from torch import Tensor
 
 import attribution
+from benchmarks.models.minilm import train
 from interp.files import write_text
 from metrics.explanation.erasure import Erasure, erasure
 from metrics.explanation.replacement import Delete, Token

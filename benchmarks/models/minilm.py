@@ -1,6 +1,6 @@
 """Trains a classifier of sentiment on the real MiniLM encoder, in seconds, on sentences of our own making.
 
-    python docs/scripts/minilm_classifier.py
+    python -m benchmarks.models.minilm
 
 Sentences about films, meals and places, of two classes. The words that decide are mixed with others that do not:
 neutral remarks, opinions on something else, and negations. Templates and the words of judgement are split between
@@ -14,13 +14,14 @@ import time
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from interp.encoders import load_encoder
-from interp.progress import progress
 
 LABELS = ("negative", "positive")
 TRAIN, TEST, EPOCHS, BATCH, FROZEN = 960, 300, 3, 32, 3
+PAD, MASK = 0, 103  # ids of MiniLM's padding and mask token
 
 THINGS = {
     "film": ("film", "movie", "comedy", "thriller", "documentary", "sequel", "drama"),
@@ -111,36 +112,87 @@ def train(seed: int = 0) -> tuple[Any, Any, list[str], list[int]]:
     Embeddings and the first layers stay as they are; the others, the pooler and the head are fine-tuned, without
     dropout, so that `seed` decides everything.
     """
+    model, tokenizer = load(seed)
+    texts, labels = sentences("train", TRAIN, seed)
+    fine_tune(model, encode(tokenizer, texts), torch.tensor(labels), seed)
+    return model, tokenizer, *sentences("test", TEST, seed)
+
+
+def load(seed: int) -> tuple[Any, Any]:
+    """MiniLM as a classifier whose pooler and head are drawn with `seed`, and its tokenizer."""
     model, tokenizer = load_encoder("minilm-l6", labels=2, seed=seed)
     model.config.id2label, model.config.label2id = dict(enumerate(LABELS)), {name: i for i, name in enumerate(LABELS)}
-    texts, labels = sentences("train", TRAIN, seed)
-    frozen = [model.bert.embeddings, *model.bert.encoder.layer[:FROZEN]]
-    for part in frozen:
-        part.requires_grad_(False)
-    optimiser = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
-    steps = EPOCHS * TRAIN // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-4, total_steps=steps)
+    return model, tokenizer
+
+
+def encode(tokenizer: Any, texts: list[str]) -> Tensor:
+    """Ids [n, pos], padded behind."""
+    return tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
+
+
+def fine_tune(
+    model: Any,
+    ids: Tensor,
+    labels: Tensor,
+    seed: int,
+    *,
+    frozen: int = FROZEN,
+    epochs: int = EPOCHS,
+    batch_size: int = BATCH,
+    rate: float = 3e-4,
+) -> None:
+    """Fine-tune in place with AdamW under a one-cycle schedule, without dropout.
+
+    Embeddings and the `frozen` first layers stay as they are, and are run once: what they give is kept.
+    """
+    model.eval()
+    trained = [*model.bert.encoder.layer[frozen:], model.bert.pooler, model.classifier]
+    weights = [weight for part in trained for weight in part.parameters()]
+    optimiser = torch.optim.AdamW(weights, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=epochs * -(-len(ids) // batch_size))
     order = torch.Generator().manual_seed(seed)
-    with progress("fine-tuning MiniLM", steps) as bar, torch.enable_grad():
-        for _ in range(EPOCHS):
-            for chosen in torch.randperm(TRAIN, generator=order).split(BATCH):
-                batch = tokenizer([texts[i] for i in chosen], padding=True, return_tensors="pt")
-                loss = cross_entropy(model(**batch).logits, torch.tensor([labels[i] for i in chosen]))
+    states = lower(model, ids, frozen)
+    with torch.enable_grad():
+        for _ in range(epochs):
+            for rows in torch.randperm(len(ids), generator=order).split(batch_size):
+                loss = cross_entropy(upper(model, states[rows], ids[rows], frozen), labels[rows])
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
                 schedule.step()
-                bar.advance(1)
     model.zero_grad()
-    return model.requires_grad_(True), tokenizer, *sentences("test", TEST, seed)
 
 
 @torch.no_grad()
-def predictions(model: Any, tokenizer: Any, texts: list[str]) -> list[int]:
-    """The predicted class of each text."""
-    batches = [texts[first : first + 64] for first in range(0, len(texts), 64)]
-    logits = [model(**tokenizer(batch, padding=True, return_tensors="pt")).logits for batch in batches]
-    return torch.cat(logits).argmax(1).tolist()
+def lower(model: Any, ids: Tensor, layers: int) -> Tensor:
+    """States [n, pos, d] behind the first layers."""
+    parts = []
+    for part in ids.split(64):
+        states, mask = model.bert.embeddings(input_ids=part), _additive(part)
+        for layer in model.bert.encoder.layer[:layers]:
+            states = layer(states, mask)
+        parts.append(states)
+    return torch.cat(parts)
+
+
+def upper(model: Any, states: Tensor, ids: Tensor, first: int) -> Tensor:
+    """Logits [n, class] from states in front of layer `first`; columns of padding alone are left out."""
+    longest = int((ids != PAD).sum(1).max())
+    states, mask = states[:, :longest], _additive(ids[:, :longest])
+    for layer in model.bert.encoder.layer[first:]:
+        states = layer(states, mask)
+    return model.classifier(model.bert.pooler(states))
+
+
+def _additive(ids: Tensor) -> Tensor:
+    """What is added to attention scores, [n, 1, 1, pos]: none for padding."""
+    return torch.zeros(ids.shape).masked_fill(ids == PAD, torch.finfo(torch.float32).min)[:, None, None]
+
+
+@torch.no_grad()
+def logits(model: Any, ids: Tensor) -> Tensor:
+    """Logits [n, class] of ids [n, pos], padded behind."""
+    return torch.cat([model(input_ids=part, attention_mask=(part != PAD).long()).logits for part in ids.split(64)])
 
 
 def main() -> None:
@@ -148,8 +200,8 @@ def main() -> None:
     started = time.perf_counter()
     model, tokenizer, texts, labels = train()
     seconds = time.perf_counter() - started
-    right = [found == label for found, label in zip(predictions(model, tokenizer, texts), labels, strict=True)]
-    print(f"accuracy {sum(right) / len(right):.3f} on {len(right)} held-out sentences; trained in {seconds:.1f} s")
+    right = logits(model, encode(tokenizer, texts)).argmax(1) == torch.tensor(labels)
+    print(f"accuracy {right.double().mean():.3f} on {len(right)} held-out sentences; trained in {seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Models trained in seconds to minutes, and their data, to judge explanations on."""
