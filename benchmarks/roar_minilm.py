@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.models import minilm
 from metrics.explanation.roar import recursive_roar
-from metrics.explanation.roar_plan import roar_plan
+from metrics.explanation.roar_plan import RATIOS, roar_plan
 from metrics.explanation.roar_result import RoarResult
 
 SIZES = {"train": 320, "validation": 32, "test": 200}
@@ -84,10 +85,17 @@ EXPLAINERS: dict[str, Explainer] = {
 }
 
 
-def run(seeds: int, folder: str | None = None, workers: int = 1, *, sizes: dict[str, int] = SIZES) -> RoarResult:
+def run(
+    seeds: int,
+    folder: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    *,
+    sizes: dict[str, int] = SIZES,
+    ratios: Sequence[float] = RATIOS,
+) -> RoarResult:
     """Recursive ROAR with [MASK] as what stands in for a word."""
     return recursive_roar(
-        train, data(sizes), EXPLAINERS, seeds=seeds, mask=minilm.MASK, predict=predict, folder=folder,
+        train, data(sizes), EXPLAINERS, seeds=seeds, ratios=ratios, mask=minilm.MASK, predict=predict, folder=folder,
         settings={"frozen": FROZEN, "epochs": EPOCHS, "rate": RATE}, workers=workers,
     )  # fmt: skip
 

@@ -91,3 +91,23 @@ def test_refused() -> None:
         test.in_distribution(ids, level=0.01)
     with pytest.raises(InputError, match="units by layer"):
         Emergent.of(layers(0, 30)).p_values([np.zeros((2, 8))])
+
+
+def test_two_layers_by_hand() -> None:
+    """Four samples, a layer of one unit and one of two: every level written out."""
+    known = Emergent.of([[[1.0], [2.0], [3.0], [4.0]], [[1.0, 4.0], [2.0, 3.0], [3.0, 2.0], [4.0, 1.0]]])
+    # two-sided tails are 1/2 at the ends and 1 inside; Simes of (1/2, 1/2) is 1/2, of (1, 1) is 1
+    np.testing.assert_allclose(known.layers, [[0.5, 0.5], [1.0, 1.0], [1.0, 1.0], [0.5, 0.5]])
+    # as its own distribution: both ends have one other as small, (1 + 1) / 4
+    np.testing.assert_allclose(known.whole, -2 * np.log([0.25, 1.0, 1.0, 0.25]))
+    # a sample at the end is as extreme as the two known ones; one inside is like all
+    np.testing.assert_allclose(known.p_values([[[0.0], [2.0]], [[0.0, 9.0], [2.0, 3.0]]]), [0.75, 1.0])
+
+
+def test_units_may_be_named_in_any_order_and_scaled() -> None:
+    first, second = layers(0, 200), layers(1, 50)
+    order = np.random.default_rng(0).permutation(30)
+    expected = Emergent.of(first).p_values(second)
+    moved = [[np.exp(part[0]), part[1][:, order]] for part in (first, second)]  # exp: monotone, so no rank changes
+    np.testing.assert_array_equal(Emergent.of(moved[0]).p_values(moved[1]), expected)
+    assert ((expected > 0) & (expected <= 1)).all()

@@ -105,8 +105,15 @@ def test_refused() -> None:
     data = stories(5, 0)
     with pytest.raises(InputError, match="training mode"):
         erasure_curve(Sum(), data, true, mask=0)
-    with pytest.raises(InputError, match="finite scores"):
-        erasure_curve(Sum().eval(), data, lambda *a: torch.full((5, 8), torch.nan), mask=0)
+    for scores, message in (
+        (torch.full((5, 8), torch.nan), "gives 40 scores that are NaN or infinite"),
+        (torch.ones(5, 8), "the same score: there is no order"),
+        (torch.rand(5, 7), r"scores of shape \(5, 8\), one for each element; got \(5, 7\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            erasure_curve(Sum().eval(), data, lambda *a, given=scores: given, mask=0)
+    with pytest.raises(InputError, match=r"an array of class scores .* got a tuple"):
+        erasure_curve(Sum().eval(), data, true, mask=0, predict=lambda model, ids: (ids, ids))
     with pytest.raises(InputError, match="finite logits"):
         erasure_curve(Sum().eval(), data, true, mask=0, predict=lambda model, ids: torch.zeros(3))
     with pytest.raises(InputError, match="performance='f1'"):

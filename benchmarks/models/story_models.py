@@ -25,8 +25,9 @@ class StoryTransformer(nn.Module):
     def __init__(self, width: int = 64, heads: int = 4, layers: int = 3) -> None:
         super().__init__()
         self.words = nn.Embedding(len(VOCABULARY), width)
+        nn.init.normal_(self.words.weight, std=0.1)  # blocks must be able to outweigh what they start from
         self.places = nn.Parameter(torch.randn(LONGEST, width) * 0.1)
-        self.sentences = nn.Parameter(torch.randn(MOST, width))
+        self.sentences = nn.Parameter(torch.randn(MOST, width) * 0.1)
         block = nn.TransformerEncoderLayer(
             width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )

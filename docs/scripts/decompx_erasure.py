@@ -2,8 +2,8 @@
 
     python -m docs.scripts.decompx_erasure
 
-Trains a sentiment classifier on MiniLM (`benchmarks/models/minilm.py`) and explains its predictions on held-out sentences.
-Takes a few minutes on two CPU cores.
+Trains a sentiment classifier on MiniLM (`benchmarks/models/minilm.py`) and explains its predictions on held-out
+sentences. Takes a few minutes on two CPU cores.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from metrics.explanation.prediction import Array, whole_number
 from metrics.explanation.racu import racu
 from metrics.explanation.roar_data import SPLITS, Split, mask_top, removed_inputs, remover, splits_of
 from metrics.explanation.roar_plan import RANDOM, RATIOS, explainers, roar_plan
-from metrics.explanation.roar_run import call_model, derived_seed
+from metrics.explanation.roar_run import as_tensor, call_model, checked_scores, constant, derived_seed
 from metrics.explanation.saco import interval_settings
 from metrics.statistics import Estimate, bootstrap
 
@@ -127,7 +127,7 @@ def erasure_curve(
         `ErasureCurve`: `racu` (measure -> `Estimate`), `points`, `to_frame()`, `summary()`, `figure()`.
 
     Raises:
-        InputError: what does not fit, scores that are NaN or of another shape, a model in training mode.
+        InputError: what does not fit, scores that are NaN, constant or of another shape, a model in training mode.
     """
     settings = interval_settings(confidence, resamples, seed)
     choose("performance", performance, PERFORMANCES)
@@ -169,7 +169,13 @@ def erasure_curve(
         for name, one in named.items():
 
             def scores(inputs: Tensor, i: int, name: str = name, one: Callable[..., Any] = one) -> Tensor:
-                return _scores(one(model, inputs, split.labels, derived_seed(seed, name, i)), split, name)
+                given = one(model, inputs, split.labels, derived_seed(seed, name, i))
+                found = checked_scores(torch.as_tensor(given).detach().cpu(), split, f"explain[{name!r}]")
+                if not i and constant(found, split.maskable):
+                    raise InputError(
+                        f"explain[{name!r}] gives every element of an input the same score: there is no order"
+                    )
+                return found
 
             values[name] = curve(name, scores, derived_seed(seed, name, "ties"))
     x = (0 if isinstance(steps[0], int) else 0.0, *steps)
@@ -194,7 +200,7 @@ def _performance(
     """Performance of each sample [n]."""
     found = []
     for part in inputs.split(batch_size):
-        logits = torch.as_tensor(predict(model, part)).detach().cpu().double()
+        logits = as_tensor(predict(model, part)).detach().cpu().double()
         if logits.ndim != 2 or len(logits) != len(part) or not logits.isfinite().all():
             raise InputError(
                 f"the model must give finite logits [{len(part)}, class] for {len(part)} inputs; got "
@@ -207,13 +213,3 @@ def _performance(
     if performance == "accuracy":
         return np.asarray((logits.argmax(1) == labels).double())
     return np.asarray(logits.softmax(1).gather(1, labels[:, None])[:, 0])
-
-
-def _scores(given: Any, split: Split, name: str) -> Tensor:
-    scores = torch.as_tensor(given).detach().cpu()
-    if scores.shape != split.maskable.shape or not scores[split.maskable.cpu()].isfinite().all():
-        raise InputError(
-            f"explain[{name!r}] must give finite scores {list(split.maskable.shape)}, one for each element; "
-            f"got {list(scores.shape)}"
-        )
-    return scores

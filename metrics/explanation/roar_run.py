@@ -30,6 +30,17 @@ def call_model(model: Any, inputs: Tensor) -> Any:
     return model(inputs)
 
 
+def as_tensor(scores: Any) -> Tensor:
+    """What a model returned, if it is an array at all."""
+    try:
+        return torch.as_tensor(scores)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"the model must give an array of class scores [n, class]; got a {type(scores).__name__}. "
+            "Use predict= to say how it is asked"
+        ) from None
+
+
 def accuracy(scores: Tensor, labels: Tensor) -> float:
     """Share of the labels that have the largest score."""
     return float((scores.argmax(1) == labels).double().mean())
@@ -186,7 +197,7 @@ class _Run:
         """Class scores [n, class] on the CPU."""
         found = []
         for part in inputs.split(self.job.batch_size):
-            scores = torch.as_tensor(self.job.predict(model, part))
+            scores = as_tensor(self.job.predict(model, part))
             if scores.ndim != 2 or len(scores) != len(part):
                 raise InputError(
                     f"the model must give class scores [{len(part)}, class] for {len(part)} inputs; "
@@ -201,8 +212,10 @@ class _Run:
         for name, split in self.job.splits.items():
             seed = derived_seed(self.seed, measure, name, step)
             scores = self.job.explain[measure](model, self.masked(name, masks), split.labels, seed)
-            result[name] = _checked(torch.as_tensor(scores).detach().cpu(), split, f"explain[{measure!r}] on {name}")
-        if step < 0 and all(_constant(result[name], split.maskable) for name, split in self.job.splits.items()):
+            result[name] = checked_scores(
+                torch.as_tensor(scores).detach().cpu(), split, f"explain[{measure!r}] on {name}"
+            )
+        if step < 0 and all(constant(result[name], split.maskable) for name, split in self.job.splits.items()):
             raise InputError(f"explain[{measure!r}] gives every element of an input the same score: there is no order")
         return result
 
@@ -243,7 +256,8 @@ def derived_seed(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.sha256(repr((seed, *names)).encode()).digest()[:4], "big")
 
 
-def _checked(scores: Tensor, split: Split, who: str) -> Tensor:
+def checked_scores(scores: Tensor, split: Split, who: str) -> Tensor:
+    """Scores if there is a finite one for each element that may be masked."""
     if scores.shape != split.maskable.shape:
         raise InputError(
             f"{who} must give scores of shape {tuple(split.maskable.shape)}, one for each element; "
@@ -255,7 +269,7 @@ def _checked(scores: Tensor, split: Split, who: str) -> Tensor:
     return scores
 
 
-def _constant(scores: Tensor, maskable: Tensor) -> bool:
+def constant(scores: Tensor, maskable: Tensor) -> bool:
     """Whether in every input all elements that may be masked have one score."""
     scores, maskable = scores.double().flatten(1), maskable.flatten(1)
     highest = scores.masked_fill(~maskable, -torch.inf).amax(1)
