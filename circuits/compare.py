@@ -28,6 +28,7 @@ from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
 from interp.progress import track
 from interp.selection import ladder
+from interp.selection.rules import RULES
 from interp.tasks.task import Task
 from metrics.circuit.comparison import Ladder, compare_curves
 from metrics.circuit.curve import ladder_masks, random_circuit
@@ -38,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_METHODS = ("eap", "eap-ig", "relp")
 RANKINGS = {"absolute": True, "signed": False}
-SELECTIONS = ("top-n", "greedy")
 FEW = 16  # prompts, below which an interval is rough
 
 
@@ -84,7 +84,7 @@ def compare_methods(
             prompt by prompt. 0 leaves it out.
         inverted: add the row `inverted NAME` for the first method: its smallest |scores| first, its most negative
             signed scores first. A ranking that says anything is far better than its inversion.
-        selection: `top-n` or `greedy`.
+        selection: a rule of `interp.selection.rules`, such as `top-n` or `greedy`.
         kv: key and value targets per query `head` or per key-value `group`.
         scoring_share: share of the prompts that the methods see.
         ablation: what edges outside of circuits give, when scored and when judged.
@@ -102,10 +102,10 @@ def compare_methods(
         InputError: unknown names and settings, methods that score nodes or that the ablation or objective does not
             suit, two methods of one name, fewer than 4 prompts.
     """
-    choose("selection", selection, SELECTIONS)
+    choose("selection", selection, RULES)
     choose("correction", correction, CORRECTIONS)
     choose("ablation", ablation, ABLATIONS)
-    chosen = candidates(methods, ablation, selection, SELECTIONS)
+    chosen = candidates(methods, ablation, selection, tuple(RULES))
     _check(task, random, exact, confidence, resamples)
     graph = ComputationalGraph.of(model, kv)  # checks the model, before the clock runs
     if truth is not None:
