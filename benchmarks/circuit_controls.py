@@ -28,7 +28,8 @@ COLUMNS = ("task", "scores", "SaCo", "pooled", "dealt at random", "area", "log a
 def static_scores(model: Any, task: Any) -> dict[str, Tensor]:
     """Scores of the whole model by name, with their controls."""
     graph = ComputationalGraph.of(model)
-    values = {name: attribute(model, task, name, quiet=True).values for name in ("eap", "eap-ig", "mask-ig")}
+    values = {name: attribute(model, task, name, quiet=True).values for name in ("eap", "eap-ig")}
+    values["mask-ig"] = attribute(model, task, "mask-ig", quadrature="midpoint", quiet=True).values
     values["eap-ig, inverted"] = -values["eap-ig"]
     noise = torch.randn(graph.shape, generator=torch.Generator().manual_seed(0))
     values["random"] = noise * graph.edge_mask
@@ -37,9 +38,12 @@ def static_scores(model: Any, task: Any) -> dict[str, Tensor]:
 
 def recursive_scores(model: Any, task: Any) -> dict[str, Callable[[Tensor], Tensor]]:
     """Callables that score inside what is left, by name, with their control."""
-    scorers = {f"{name}, again": rescorer(model, task, name) for name in ("eap", "mask-ig")}
-    again = scorers["eap, again"]
-    return {**scorers, "eap, again, inverted": lambda left: -again(left)}
+    again = rescorer(model, task, "eap")
+    return {
+        "eap, again": again,
+        "mask-ig, again": rescorer(model, task, "mask-ig", quadrature="midpoint"),
+        "eap, again, inverted": lambda left: -again(left),
+    }
 
 
 def print_rows(model: Any, name: str, n: int, random: int) -> None:
