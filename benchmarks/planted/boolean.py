@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.planted.writing import Stream, Writer, gpt2_config
 from circuits.planted.models import save
@@ -23,16 +25,15 @@ EDGES = (
 
 DESCRIPTION = (
     "a0.h0, a0.h1 and a1.h2 fetch the bits a, b and c to the last position; m0 computes a and b, m1 its xor with c, "
-    "and m2 adds the answer again, times a valley in x with the same value at both of x's values: x has a steep slope there and no "
-    "effect. "
-    "Positions carry no information that differs, so that no q or k is in the circuit. a0.h2 and a1.h0 fetch the bits "
-    "x and y; m1 and a2.h1 answer another question "
-    "(yes or no: x or y, and a) with other words; the other heads and units mix at random."
+    "and m2 adds the answer again, times a valley in x with the same value at both of x's values: x has a steep slope "
+    "there and no effect. Positions carry no information that differs, so that no q or k is in the circuit. a0.h2 and "
+    "a1.h0 fetch the bits x and y; m1 answers another question (x or y, and a) with other words; the other heads and "
+    "units mix at random."
 )
 
 
-def main() -> None:
-    """Write the model's file."""
+def build() -> tuple[nn.Module, dict[str, Any]]:
+    """The model and its configuration."""
     program = PROGRAMS["boolean"]
     v, p = len(program.words), program.length
     stream = Stream(token=v, position=p, **dict.fromkeys(BITS, 2), both=2, answer=2, other=2, noise=NOISE)
@@ -43,11 +44,17 @@ def main() -> None:
         _fetch(writer, layer, head, bit, v, p)
     _circuit(writer)
     _distractors(writer, v, torch.Generator().manual_seed(0))
-    unembed = writer.module.lm_head.weight
-    unembed[TRUE, stream["answer"]] = unembed[YES, stream["other"]] = torch.tensor([2.0, -2.0])
-    unembed[FALSE, stream["answer"]] = unembed[NO, stream["other"]] = torch.tensor([-2.0, 2.0])
+    for name, (yes, no), scale in (("answer", (TRUE, FALSE), 2.0), ("other", (YES, NO), 0.5)):
+        writer.module.lm_head.weight[yes, stream[name]] = scale * PAIR[0]
+        writer.module.lm_head.weight[no, stream[name]] = -scale * PAIR[0]
     writer.calibrate(program.sample(512, torch.Generator().manual_seed(0)))
-    print(save(program.name, writer.module, config, EDGES, DESCRIPTION, "written"))
+    return writer.module, config
+
+
+def main() -> None:
+    """Write the model's file."""
+    module, config = build()
+    print(save("boolean", module, config, EDGES, DESCRIPTION, "written"))
 
 
 def _fetch(writer: Writer, layer: int, head: int, bit: str, v: int, p: int) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
-from benchmarks.planted.writing import Stream, Writer, gpt2_config, one_hot
+import torch
+from torch import nn
+
+from benchmarks.planted.writing import Stream, Writer, gpt2_config
 from circuits.planted.models import save
 from circuits.planted.programs import PROGRAMS
 
@@ -26,8 +29,8 @@ DESCRIPTION = (
 )
 
 
-def main() -> None:
-    """Write the model's file."""
+def build() -> tuple[nn.Module, dict[str, Any]]:
+    """The model and its configuration."""
     program = PROGRAMS["induction"]
     v, p = len(program.words), program.length
     stream = Stream(token=v, position=p, previous=v, out=v, other=v, shift=1, code=1, noise=4)
@@ -39,7 +42,13 @@ def main() -> None:
     writer.module.lm_head.weight[:, stream["out"]] = 4 * torch.eye(v)
     writer.module.lm_head.weight[:, stream["shift"]] = 4.0
     writer.calibrate(program.sample(512, torch.Generator().manual_seed(0)))
-    print(save(program.name, writer.module, config, EDGES, DESCRIPTION, "written"))
+    return writer.module, config
+
+
+def main() -> None:
+    """Write the model's file."""
+    module, config = build()
+    print(save("induction", module, config, EDGES, DESCRIPTION, "written"))
 
 
 def _circuit(writer: Writer, v: int, p: int) -> None:
@@ -72,19 +81,11 @@ def _distractors(writer: Writer, v: int, p: int, generator: torch.Generator) -> 
         stream.writer("noise", noise(v, 4)),
     )  # fmt: skip
     # looks where the third letter stands, and shifts all logits
-    writer.head(
-        1, 0, read("other", torch.eye(v)), token, read("token", noise(v, 1, scale=2.0)), stream.writer("shift", torch.ones(1, 1)),
-        INDUCTION,
-    )  # fmt: skip
+    shift = stream.writer("shift", torch.ones(1, 1))
+    writer.head(1, 0, read("other", torch.eye(v)), token, read("token", noise(v, 1, scale=2.0)), shift, INDUCTION)
     mixed = read("previous", noise(v, 4)) + read("noise", noise(4, 4)) + read("other", noise(v, 4))
-    writer.head(
-        1,
-        2,
-        mixed,
-        token @ noise(v, 4),
-        mixed,
-        stream.writer("noise", noise(4, 4)) + stream.writer("shift", noise(4, 1)),
-    )
+    write = stream.writer("noise", noise(4, 4)) + stream.writer("shift", noise(4, 1))
+    writer.head(1, 2, mixed, token @ noise(v, 4), mixed, write)
     # the first MLP gives the third letter a code of 1 or -1; the second takes its absolute value
     sign = torch.where(torch.arange(v) % 2 == 0, 1.0, -1.0)[:, None]
     code = read("other", sign - sign.mean())

@@ -101,6 +101,37 @@ def _boolean_answer(prompts: Prompts) -> Tensor:
     return torch.where((a & b) ^ c, TRUE, FALSE)
 
 
+# greater: BOS and four digits, then =; is the first digit greater than the third?
+
+DIGITS = 8
+
+
+def _greater_sample(n: int, generator: Generator) -> Prompts:
+    compared = choice(n, DIGITS, 2, generator)
+    others = torch.randint(DIGITS, (n, 2), generator=generator)
+    digits = torch.stack((compared[:, 0], others[:, 0], compared[:, 1], others[:, 1]), 1) + 1
+    return torch.cat((torch.full((n, 1), 0), digits, torch.full((n, 1), DIGITS + 1)), 1)
+
+
+def _greater_answer(prompts: Prompts) -> Tensor:
+    return torch.where(prompts[:, 1] > prompts[:, 3], DIGITS + 2, DIGITS + 3)
+
+
+# sum: BOS and five digits, then =; the answer is the sum of the first, third and fifth
+
+BELOW = 4  # digits are smaller
+EQUALS = 3 * (BELOW - 1) + 2
+
+
+def _sum_sample(n: int, generator: Generator) -> Prompts:
+    digits = torch.randint(BELOW, (n, 5), generator=generator) + 1
+    return torch.cat((torch.zeros(n, 1, dtype=torch.long), digits, torch.full((n, 1), EQUALS)), 1)
+
+
+def _sum_answer(prompts: Prompts) -> Tensor:
+    return (prompts[:, [1, 3, 5]] - 1).sum(1) + 1
+
+
 PROGRAMS = {
     program.name: program
     for program in (
@@ -113,6 +144,16 @@ PROGRAMS = {
             "boolean", ("<bos>", "0", "1", "=", "true", "false", "yes", "no"), 7,
             "(a and b) xor c of the first three of five bits.",
             _boolean_sample, _boolean_answer,
+        ),
+        Program(
+            "greater", ("<bos>", *map(str, range(DIGITS)), "=", "yes", "no"), 6,
+            "Is the first of four digits greater than the third?",
+            _greater_sample, _greater_answer,
+        ),
+        Program(
+            "sum", ("<bos>", *map(str, range(EQUALS - 1)), "="), 7,
+            "The sum of the first, third and fifth of five digits.",
+            _sum_sample, _sum_answer,
         ),
     )
 }  # fmt: skip
