@@ -38,6 +38,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "attnlrp": {"method": "attnlrp"},
     "cp-lrp": {"method": "cp-lrp"},
     "decompx": {"method": "decompx"},
+    "mask-ig": {"method": "mask-ig"},
     "eap, mean-positional": {"method": "eap", "ablation": "mean-positional"},
     "eap-ig-activations, mean-positional": {"method": "eap-ig-activations", "ablation": "mean-positional"},
     "random": {},
