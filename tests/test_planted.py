@@ -103,7 +103,18 @@ def stated(method: str) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     "method",
-    ["eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "relp", "gim", "attnlrp", "cp-lrp", "decompx"],
+    [
+        "eap",
+        "eap-ig",
+        "eap-ig-activations",
+        "clean-corrupted",
+        "relp",
+        "gim",
+        "attnlrp",
+        "cp-lrp",
+        "decompx",
+        "mask-ig",
+    ],
 )
 def test_methods_reach_the_auroc_that_the_docs_state(method: str) -> None:
     expected = stated(method)
