@@ -4,6 +4,7 @@ import functools
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -121,8 +122,10 @@ def test_methods_reach_the_auroc_that_the_docs_state(method: str) -> None:
     assert set(expected) == set(NAMES)
     for name, low in expected.items():
         model = load(name)
-        scores = attribute(model.model, model.draw(64, seed=1000), method, quiet=True)
-        assert metrics.auroc(scores, model.mask) > low - 0.03
+        fresh = (model.draw(64, seed) for seed in range(1000, 1003))
+        scores = [attribute(model.model, task, method, quiet=True) for task in fresh]
+        # the page states means over draws of prompts; a single draw may be worse
+        assert np.mean([metrics.auroc(one, model.mask) for one in scores]) > low - 0.03
 
 
 @pytest.mark.parametrize("name", NAMES)

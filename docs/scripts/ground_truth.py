@@ -2,7 +2,7 @@
 
     python docs/scripts/ground_truth.py
 
-Takes about half a minute on one core.
+Takes about a minute on one core.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from metrics.circuit.evaluate import faithfulness, measure
 from metrics.statistics import Estimate, bootstrap
 
 DOCS = Path(__file__).parent.parent
-SEEDS, PROMPTS = range(5), 64
+SEEDS, PROMPTS = range(10), 64
 METHODS: dict[str, dict[str, Any]] = {
     "exact": {"method": "exact"},
     "eap": {"method": "eap"},
