@@ -97,15 +97,15 @@ class Scores:
         n: int | None = None,
         *,
         threshold: float | None = None,
-        selection: Literal["top-n", "greedy", "connected", "program"] = "top-n",
+        selection: str = "top-n",
         absolute: bool = True,
         pruned: bool = True,
     ) -> Tensor:
         """A circuit of these scores: a bool `[source, target]` mask, by size `n` or by `threshold`.
 
         `selection` says how the `n` edges are taken (see `interp.selection`); `connected` and `program` give circuits
-        in which nothing is left to prune. At level "node", `n` counts
-        heads and MLPs, and all edges among them are in. Raises `InputError` unless exactly one of `n` and
+        in which nothing is left to prune. At level "node", `n` counts heads and MLPs, and all edges among them are
+        in. Raises `InputError` unless exactly one of `n` and
         `threshold` is given, and for what a level does not offer.
         """
         choose("selection", selection, rules.RULES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,8 +22,9 @@ from circuits.resampling import ResampledScores, Select, resampled_scores, selec
 from interp.errors import InputError, choose
 from interp.graph import KV, ComputationalGraph
 from interp.objectives import Objective
-from interp.selection import greedy, ladder, top_n
+from interp.selection import RULES, ladder
 from interp.tasks.task import Task
+from metrics.circuit.balance import balanced, circuit_at
 from metrics.circuit.curve import random_circuit
 from metrics.circuit.evaluate import faithfulness as estimate_faithfulness
 from metrics.circuit.evaluate import measure, measure_all
@@ -32,6 +33,7 @@ from metrics.circuit.output import OUTPUT_OBJECTIVES, OutputAgreement
 logger = logging.getLogger(__name__)
 
 DEFAULT_FAITHFULNESS = 0.85
+SELECTIONS = ("balanced", *RULES)
 CHUNKS = 16  # of the scoring prompts, that resamples draw from
 SETTINGS = ("rules", "steps", "quadrature", "credit", "checkpointed", "sample", "resume")  # of `attribute`, passed on
 
@@ -45,7 +47,7 @@ def find_circuit(
     faithfulness: float | None = None,
     ablation: str = "patch",
     objective: str | Objective | None = None,
-    selection: str = "top-n",
+    selection: str = "balanced",
     absolute: bool = True,
     kv: KV = "head",
     stable: bool = False,
@@ -69,13 +71,16 @@ def find_circuit(
         model: what `interp.load_model` returns.
         task: the behaviour; at least 4 prompts, better 64 or more.
         method: an edge method of `attribution.methods()`.
-        edges: size of the circuit before pruning: a number of edges, or a share of all edges between 0 and 1.
+        edges: size of the circuit: a number of edges, or a share of all edges between 0 and 1. `top-n` and `greedy`
+            count before pruning, and leave fewer.
         faithfulness: instead of a size: the smallest circuit on the size ladder (.1 % to 100 % of the edges)
             that reaches it on the scoring prompts. 0.85 when neither is given.
         ablation: what edges outside the circuit give: `patch`, `zero`, `mean`, `mean-positional`.
         objective: overrides the task's own.
-        selection: `top-n` or `greedy`.
-        absolute: rank edges by |score| (default) or by signed score.
+        selection: `balanced`: connected edges, of which the share that helps is set so that the circuit does as well
+            as the model on the scoring prompts (`metrics.circuit.balance`). Or a rule that looks at scores alone
+            (`interp.selection`): `top-n` (MIB's), `greedy`, `connected`, `program`.
+        absolute: for those, rank edges by |score| (default) or by signed score.
         kv: key and value targets per query `head` or per key-value `group`.
         stable: keep the edges of a size that survive resampling: those that at least a share `stable_share` of
             `resamples` bootstrap resamples of the scoring prompts select. No more passes, but for `mean` ablations (see
@@ -97,7 +102,7 @@ def find_circuit(
         InputError: both `edges` and `faithfulness`, a method that scores nodes, too few prompts, and whatever
             `attribute` refuses.
     """
-    _check(method, edges, faithfulness, selection, random_circuits, confidence)
+    _check(method, edges, faithfulness, selection, absolute, random_circuits, confidence)
     if not 0 < stable_share <= 1:
         raise InputError(f"stable_share={stable_share} must lie between 0 and 1, e.g. 0.75")
     for name in settings:
@@ -119,22 +124,18 @@ def find_circuit(
     else:
         scores = attribute(model, scoring, method, kv=kv, **shared, **settings)
 
-    def select(size: int) -> Select:
-        return partial(greedy if selection == "greedy" else top_n, graph=scores.graph, n=size, absolute=absolute)
-
-    def of_size(size: int) -> Bool[Tensor, "source target"]:
-        return select(size)(scores.values) if drawn is None else stable_mask(drawn, select(size), stable_share)
-
+    sizes = ladder(scores.graph) if edges is None else (_size(edges, scores.graph),)
+    rules = _rules(model, scoring, scores, sizes, selection, absolute, shared)
+    masks = [rule(scores.values) if drawn is None else stable_mask(drawn, rule, stable_share) for rule in rules]
     rungs: list[dict[str, Any]] = []
-    if edges is not None:
-        size = max(1, int(edges * scores.graph.n_edges)) if isinstance(edges, float) else edges
-        mask = of_size(size)
-    else:
+    best = 0
+    if edges is None:
         goal = DEFAULT_FAITHFULNESS if faithfulness is None else faithfulness
-        mask, rungs, size = _of_faithfulness(model, scoring, scores.graph, goal, of_size, shared, seed, confidence)
+        best, rungs = _of_faithfulness(model, scoring, sizes, masks, goal, shared, seed, confidence)
+    mask = masks[best]
     report = _report(model, scoring, held_out, scores, mask, rungs, shared, random_circuits, confidence, seed)
     if drawn is not None:
-        report = replace(report, stability=_stability(drawn, select(size), mask, size, stable_share))
+        report = replace(report, stability=_stability(drawn, rules[best], mask, sizes[best], stable_share))
     provenance = {
         "task": task.to_dict(),
         "seed": seed,
@@ -155,13 +156,18 @@ def _check(
     edges: int | float | None,
     faithfulness: float | None,
     selection: str,
+    absolute: bool,
     random_circuits: int,
     confidence: float,
 ) -> None:
     """Refuse before the work starts what could not be used when it is done."""
     if METHODS[choose("method", method, METHODS)].level != "edge":
         raise InputError(f"method={method!r} scores nodes; a circuit needs an edge method such as 'eap-ig'")
-    choose("selection", selection, ("top-n", "greedy"))
+    if choose("selection", selection, SELECTIONS) == "balanced" and not absolute:
+        raise InputError(
+            "absolute=False ranks by signed score, but selection='balanced' weighs the signs itself; "
+            "use selection='top-n' or 'connected'"
+        )
     if edges is not None and faithfulness is not None:
         raise InputError(f"edges={edges} and faithfulness={faithfulness} are two ways to choose a size: give one")
     if faithfulness is not None and not 0 < faithfulness <= 1:
@@ -176,27 +182,47 @@ def _check(
         raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
 
 
+def _size(edges: int | float, graph: ComputationalGraph) -> int:
+    return max(1, int(edges * graph.n_edges)) if isinstance(edges, float) else edges
+
+
+def _rules(
+    model: Any,
+    task: Task,
+    scores: Scores,
+    sizes: Sequence[int],
+    selection: str,
+    absolute: bool,
+    shared: dict[str, Any],
+) -> list[Select]:
+    """For each size what takes a circuit from scores; balanced ones have been measured on these scores."""
+    graph = scores.graph
+    if selection == "balanced":
+        found = balanced(model, task, scores.values, graph, sizes, **shared)
+        return [partial(circuit_at, one.helping, graph, n) for one, n in zip(found, sizes, strict=True)]
+    return [partial(RULES[selection], graph=graph, n=n, absolute=absolute) for n in sizes]
+
+
 def _of_faithfulness(
     model: Any,
     task: Task,
-    graph: ComputationalGraph,
+    sizes: Sequence[int],
+    masks: list[Bool[Tensor, "source target"]],
     goal: float,
-    of_size: Callable[[int], Bool[Tensor, "source target"]],
     shared: dict[str, Any],
     seed: int,
     confidence: float,
-) -> tuple[Bool[Tensor, "source target"], list[dict[str, Any]], int]:
-    """The smallest circuit on the ladder that reaches the goal on the scoring prompts; all sizes tried; its size."""
-    masks = [of_size(size) for size in ladder(graph)]
+) -> tuple[int, list[dict[str, Any]]]:
+    """Which is the smallest circuit that reaches the goal on the scoring prompts; what each reached."""
     values = measure(model, task, torch.stack(masks), **shared)
     reached = estimate_faithfulness(values, confidence=confidence, seed=seed)
     rungs = [
         {"size": size, "edges": int(mask.sum()), "faithfulness": estimate.value}
-        for size, mask, estimate in zip(ladder(graph), masks, reached, strict=True)
+        for size, mask, estimate in zip(sizes, masks, reached, strict=True)
     ]
     # the full circuit is the model itself: the last rung always reaches the goal, unless there is no behaviour
     best = next((i for i, estimate in enumerate(reached) if estimate.value >= goal), len(masks) - 1)
-    return masks[best], rungs, ladder(graph)[best]
+    return best, rungs
 
 
 def _report(

@@ -15,6 +15,7 @@ from interp.kernels.answers import answer_logits
 from interp.selection import ladder, prune
 from interp.tasks.task import Task
 from metrics import evaluate
+from metrics.circuit.balance import balanced
 from metrics.circuit.curve import random_circuit
 
 N = 12
@@ -72,6 +73,7 @@ def test_global_random_numbers_are_neither_used_nor_moved(model: Any, task: Task
 def test_held_out_prompts_are_used_once_and_last(model: Any, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, set[Any]]] = []
     attribute, measure, measure_all = module.attribute, module.measure, module.measure_all
+    balanced = module.balanced
 
     def spy_attribute(model: Any, task: Task, *args: Any, **settings: Any) -> Any:
         seen.append(("attribute", clean_prompts(task)))
@@ -85,13 +87,18 @@ def test_held_out_prompts_are_used_once_and_last(model: Any, task: Task, monkeyp
         seen.append(("measure_all", clean_prompts(task)))
         return measure_all(model, task, *args, **settings)
 
+    def spy_balanced(model: Any, task: Task, *args: Any, **settings: Any) -> Any:
+        seen.append(("balanced", clean_prompts(task)))
+        return balanced(model, task, *args, **settings)
+
+    monkeypatch.setattr(module, "balanced", spy_balanced)
     monkeypatch.setattr(module, "attribute", spy_attribute)
     monkeypatch.setattr(module, "measure", spy_measure)
     monkeypatch.setattr(module, "measure_all", spy_measure_all)
     found = find_circuit(model, task, quiet=True)
-    assert [name for name, _ in seen] == ["attribute", "measure", "measure_all"]
-    (_, scored), (_, sized), (_, judged) = seen
-    assert scored == sized
+    assert [name for name, _ in seen] == ["attribute", "balanced", "measure", "measure_all"]
+    (_, scored), (_, weighed), (_, sized), (_, judged) = seen
+    assert scored == weighed == sized
     assert not scored & judged
     assert scored | judged == clean_prompts(task)
     assert (len(scored), len(judged)) == (found.report.n_scoring, found.report.n_held_out) == (N / 2, N / 2)
@@ -144,7 +151,7 @@ def test_random_circuits_are_as_large_and_on_the_same_prompts(model: Any, task: 
 
 @pytest.mark.parametrize("goal", [None, 0.2, 0.97])
 def test_the_smallest_rung_that_reaches_the_goal(model: Any, task: Task, goal: float | None) -> None:
-    found = find_circuit(model, task, faithfulness=goal, quiet=True)
+    found = find_circuit(model, task, faithfulness=goal, selection="top-n", quiet=True)
     rungs, wanted = found.report.ladder, 0.85 if goal is None else goal
     assert [rung["size"] for rung in rungs] == list(ladder(found.graph))
     reached = [rung["faithfulness"] >= wanted for rung in rungs]
@@ -156,8 +163,9 @@ def test_the_smallest_rung_that_reaches_the_goal(model: Any, task: Task, goal: f
     assert rungs[-1]["edges"] == found.graph.n_edges
 
 
-def test_rungs_are_measured_on_the_scoring_prompts(model: Any, task: Task, circuit: Circuit) -> None:
+def test_rungs_are_measured_on_the_scoring_prompts(model: Any, task: Task) -> None:
     scoring, _ = task.split(0.5, 0)
+    circuit = find_circuit(model, task, selection="top-n", quiet=True)
     graph = circuit.graph
     for rung in circuit.report.ladder[4::2]:
         masks = torch.stack((graph.edge_mask, torch.zeros_like(graph.edge_mask), circuit.scores.mask(rung["size"])))
@@ -165,10 +173,23 @@ def test_rungs_are_measured_on_the_scoring_prompts(model: Any, task: Task, circu
         assert rung["faithfulness"] == pytest.approx((alone - empty) / (clean - empty))
 
 
+def test_the_default_is_balanced_on_the_scoring_prompts(model: Any, task: Task, circuit: Circuit) -> None:
+    scoring, _ = task.split(0.5, 0)
+    found = balanced(model, scoring, circuit.scores.values, circuit.graph, ladder(circuit.graph), quiet=True)
+    rungs = circuit.report.ladder
+    assert [rung["edges"] for rung in rungs] == [int(one.mask.sum()) for one in found]
+    assert [rung["faithfulness"] for rung in rungs] == pytest.approx([one.faithfulness for one in found])
+    first = next(i for i, one in enumerate(found) if one.faithfulness >= 0.85)
+    assert torch.equal(circuit.mask, found[first].mask)
+    assert circuit.provenance["selection"] == "balanced"
+    exact = find_circuit(model, task, edges=40, quiet=True)
+    assert exact.n_edges == 40, "edges are counted after pruning"
+
+
 def test_number_and_share_of_edges(model: Any, task: Task, circuit: Circuit) -> None:
     n = int(0.1 * circuit.graph.n_edges)
-    by_number = find_circuit(model, task, edges=n, quiet=True)
-    by_share = find_circuit(model, task, edges=0.1, quiet=True)
+    by_number = find_circuit(model, task, edges=n, selection="top-n", quiet=True)
+    by_share = find_circuit(model, task, edges=0.1, selection="top-n", quiet=True)
     assert torch.equal(by_number.mask, by_share.mask)
     assert torch.equal(by_number.mask, by_number.scores.mask(n))
     assert 0 < by_number.n_edges <= n
@@ -253,6 +274,7 @@ def test_four_prompts_are_needed(model: Any) -> None:
         ({"objective": "accuracy"}, "has no gradient"),
         ({"objective": "logit-diff"}, "objective='logit-diff' is unknown; did you mean 'logit-difference'"),
         ({"selection": "topn"}, "selection='topn' is unknown; did you mean 'top-n'"),
+        ({"absolute": False}, "selection='balanced' weighs the signs itself"),
         ({"scoring_share": 1.0}, "fraction=1.0 must lie between 0 and 1"),
     ],
 )

@@ -41,7 +41,8 @@ def curve(
     """Measure faithfulness against size.
 
     Sizes and the areas CPR and CMD are those of the MIB benchmark. The
-    circuits of every size are chosen anew from the saved circuit's scores, by the rule that chose it.
+    circuits of every size are chosen anew from the saved circuit's scores, by the rule that chose it;
+    where that is `balanced`, on half of the prompts, and the other half measures.
 
     \b
     Example:
@@ -56,12 +57,16 @@ def curve(
             circuit, model=model, task=task, task_file=task_file, n=n, seed=seed, ablation=ablation,
             objective=objective, device=device, dtype=dtype, notes=notes,
         )  # fmt: skip
+        selection = case.circuit.provenance.get("selection", "top-n")
+        # what looks at prompts to choose must not be measured on them
+        choosing, measured = case.task.split(0.5, case.seed) if selection == "balanced" else (None, case.task)
         result = faithfulness_curve(
             case.model,
-            case.task,
+            measured,
             case.circuit.scores.edge_values,
             ablation=case.ablation,
-            selection=case.circuit.provenance.get("selection", "top-n"),
+            selection=selection,
+            choosing=choosing,
             absolute=case.circuit.provenance.get("absolute", True),
             random=random_circuits,
             seed=case.seed,
@@ -91,7 +96,7 @@ def _data(path: Path, case: Case, result: Curve, files: dict[str, str]) -> dict[
         "task": case.task.to_dict(),
         "seed": case.seed,
         "ablation": case.ablation,
-        "n": len(case.task),
+        "n": len(result.values.clean),
         **{name.removesuffix("_estimate"): getattr(result, name).to_dict() for name in areas},
         "sizes": result.to_frame().to_dict("records"),
         "notes": case.notes,
@@ -119,6 +124,6 @@ def _tell(path: Path, case: Case, result: Curve) -> None:
     ]
     columns = ("share", "edges", "faithfulness", "random circuits")
     show(
-        panel(f"Curve of {path} on {len(case.task)} prompts of {case.task.name}", rows),
+        panel(f"Curve of {path} on {len(result.values.clean)} prompts of {case.task.name}", rows),
         table("Faithfulness by size, 95 % intervals", columns, sizes, ("share", "edges")),
     )

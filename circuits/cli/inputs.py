@@ -46,6 +46,7 @@ def check_names(
     from interp.errors import choose, unknown
     from interp.kernels.ablation import ABLATIONS
     from interp.objectives import get_objective
+    from interp.selection import RULES
 
     if task is not None and task.replace("-", "_") not in tasks.names():
         raise unknown("task", task, tasks.names())
@@ -62,7 +63,7 @@ def check_names(
     if objective is not None:
         get_objective(objective)
     if selection is not None:
-        choose("selection", selection, ("top-n", "greedy"))
+        choose("selection", selection, ("balanced", *RULES))
 
 
 def read_task(path: Path, n: int | None, objective: str | None = None) -> Task:

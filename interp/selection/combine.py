@@ -45,9 +45,7 @@ def average(
     return torch.stack(normalised).mean(0).to(scores[0].dtype)
 
 
-def consistent(
-    parts: Float[Tensor, "part source target"], errors: float = 1.0
-) -> Float[Tensor, "source target"]:
+def consistent(parts: Float[Tensor, "part source target"], errors: float = 1.0) -> Float[Tensor, "source target"]:
     """Mean score over disjoint parts of the prompts, less `errors` standard errors, never beyond zero.
 
         sign(mean) max(|mean| - errors sd / sqrt(parts), 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 

@@ -33,7 +33,9 @@ def live_sources(mask: Bool[Tensor, "source target"], graph: ComputationalGraph)
 # whatever else runs on the machine.
 
 
-def pruned_mask(mask: Bool[np.ndarray, "source target"], graph: ComputationalGraph) -> Bool[np.ndarray, "source target"]:
+def pruned_mask(
+    mask: Bool[np.ndarray, "source target"], graph: ComputationalGraph
+) -> Bool[np.ndarray, "source target"]:
     """`prune` on numpy arrays."""
     while True:
         kept = mask & leading_on(live(mask, graph), graph)

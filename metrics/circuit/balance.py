@@ -58,9 +58,16 @@ class Bracket:
         else:
             self.high, self.above = self.at, value
         part = 0.5
-        if self.below is not None and self.above is not None:
+        if self.below is not None and self.above is not None and self.above > self.below:
             part = min(max((1 - self.below) / (self.above - self.below), 0.1), 0.9)
         self.at = self.low + part * (self.high - self.low)
+
+
+def circuit_at(
+    helping: float, graph: ComputationalGraph, n: int, scores: Float[Tensor, "source target"]
+) -> Bool[Tensor, "source target"]:
+    """The connected circuit of `n` edges under a weight of helping."""
+    return connected(weighed(scores, helping), graph, n, absolute=False)
 
 
 def balanced(
@@ -93,7 +100,7 @@ def balanced(
         open_ones = [i for i, found in enumerate(best) if found is None or abs(1 - found.faithfulness) > CLOSE]
         if not open_ones:
             break
-        masks = [connected(weighed(scores, brackets[i].at), graph, sizes[i], absolute=False) for i in open_ones]
+        masks = [circuit_at(brackets[i].at, graph, sizes[i], scores) for i in open_ones]
         reached = _faithfulness(
             model, task, torch.stack(masks), ablation,
             objective=objective, batch_size=batch_size, memory=memory, quiet=quiet,

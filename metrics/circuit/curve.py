@@ -20,6 +20,7 @@ from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
 from interp.selection import LADDER_FRACTIONS, greedy, ladder, select
 from interp.tasks.task import Task
+from metrics.circuit.balance import balanced
 from metrics.circuit.evaluate import faithfulness_of_means, graph_of_mask, measure
 from metrics.statistics import Estimate, bootstrap
 
@@ -161,6 +162,7 @@ def faithfulness_curve(
     objective: str | Objective | None = None,
     selection: str = "top-n",
     absolute: bool = True,
+    choosing: Task | None = None,
     random: int = 0,
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -181,8 +183,10 @@ def faithfulness_curve(
         scores: a float `[source, target]` tensor, or anything with such `.values`.
         ablation: as in `evaluate`.
         objective: overrides the task's own.
-        selection: `top-n` or `greedy`.
-        absolute: choose by |score| rather than by signed score.
+        selection: `top-n`, `greedy`, `connected` or `program` (`interp.selection`), or `balanced`
+            (`metrics.circuit.balance`).
+        absolute: choose by |score| rather than by signed score; `balanced` weighs the signs itself.
+        choosing: the prompts that `balanced` chooses on: others than `task`.
         random: so many random circuits per size, connected to the logits and of as many edges, as a baseline.
         confidence, resamples, seed: of the bootstrap intervals over prompts, and of the random circuits.
         batch_size, memory, quiet: as in `evaluate`.
@@ -200,7 +204,19 @@ def faithfulness_curve(
     if not isinstance(values, Tensor):
         raise InputError(f"scores must be a tensor [source, target] or have such .values; got {type(scores).__name__}")
     graph = graph_of_mask(anatomy_of(model), values)
-    chosen = ladder_masks(values, graph, selection, absolute)
+    if (selection == "balanced") != (choosing is not None):
+        raise InputError(
+            f"selection={selection!r} and choosing={'None' if choosing is None else choosing.name!r} do not fit: "
+            "'balanced' chooses on prompts of its own, choosing=task; other selections look at scores alone"
+        )
+    if choosing is None:
+        chosen = ladder_masks(values, graph, selection, absolute)
+    else:
+        found = balanced(
+            model, choosing, values, graph, ladder(graph), ablation=ablation, objective=objective,
+            batch_size=batch_size, memory=memory, quiet=quiet,
+        )  # fmt: skip
+        chosen = [one.mask for one in found]
     edges = [int(mask.sum()) for mask in chosen]
     others = [random_circuit(graph, n, seed + i) for n in edges for i in range(random)]
     measured = measure(
