@@ -50,7 +50,7 @@ def find(model: Any, task: Any, **settings: Any) -> Circuit:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_circuit_is_found_by_a_method_with_rules(model: Any, task: Any, method: str) -> None:
-    found = find(model, task, method=method)
+    found = find(model, task, method=method, selection="top-n")
     scoring, _ = task.split(0.5, 0)
     scores = attribute(model, scoring, method, quiet=True)
     assert torch.equal(found.scores.values, scores.values)
