@@ -47,7 +47,7 @@ def find_circuit(
     faithfulness: float | None = None,
     ablation: str = "patch",
     objective: str | Objective | None = None,
-    selection: str = "balanced",
+    selection: str = "top-n",
     absolute: bool = True,
     kv: KV = "head",
     stable: bool = False,
@@ -77,10 +77,10 @@ def find_circuit(
             that reaches it on the scoring prompts. 0.85 when neither is given.
         ablation: what edges outside the circuit give: `patch`, `zero`, `mean`, `mean-positional`.
         objective: overrides the task's own.
-        selection: `balanced`: connected edges, of which the share that helps is set so that the circuit does as well
-            as the model on the scoring prompts (`metrics.circuit.balance`). Or a rule that looks at scores alone
-            (`interp.selection`): `top-n` (MIB's), `greedy`, `connected`, `program`.
-        absolute: for those, rank edges by |score| (default) or by signed score.
+        selection: a rule that looks at scores alone (`interp.selection`): `top-n` (MIB's), `greedy`, `connected`,
+            `program`. Or `balanced`: connected edges, of which the share that helps is set so that the circuit does as
+            well as the model on the scoring prompts (`metrics.circuit.balance`).
+        absolute: for rules, rank edges by |score| (default) or by signed score.
         kv: key and value targets per query `head` or per key-value `group`.
         stable: keep the edges of a size that survive resampling: those that at least a share `stable_share` of
             `resamples` bootstrap resamples of the scoring prompts select. No more passes, but for `mean` ablations (see

@@ -95,7 +95,7 @@ def test_held_out_prompts_are_used_once_and_last(model: Any, task: Task, monkeyp
     monkeypatch.setattr(module, "attribute", spy_attribute)
     monkeypatch.setattr(module, "measure", spy_measure)
     monkeypatch.setattr(module, "measure_all", spy_measure_all)
-    found = find_circuit(model, task, quiet=True)
+    found = find_circuit(model, task, selection="balanced", quiet=True)
     assert [name for name, _ in seen] == ["attribute", "balanced", "measure", "measure_all"]
     (_, scored), (_, weighed), (_, sized), (_, judged) = seen
     assert scored == weighed == sized
@@ -173,7 +173,8 @@ def test_rungs_are_measured_on_the_scoring_prompts(model: Any, task: Task) -> No
         assert rung["faithfulness"] == pytest.approx((alone - empty) / (clean - empty))
 
 
-def test_the_default_is_balanced_on_the_scoring_prompts(model: Any, task: Task, circuit: Circuit) -> None:
+def test_balanced_circuits_are_balanced_on_the_scoring_prompts(model: Any, task: Task) -> None:
+    circuit = find_circuit(model, task, selection="balanced", quiet=True)
     scoring, _ = task.split(0.5, 0)
     found = balanced(model, scoring, circuit.scores.values, circuit.graph, ladder(circuit.graph), quiet=True)
     rungs = circuit.report.ladder
@@ -182,7 +183,7 @@ def test_the_default_is_balanced_on_the_scoring_prompts(model: Any, task: Task, 
     first = next(i for i, one in enumerate(found) if one.faithfulness >= 0.85)
     assert torch.equal(circuit.mask, found[first].mask)
     assert circuit.provenance["selection"] == "balanced"
-    exact = find_circuit(model, task, edges=40, quiet=True)
+    exact = find_circuit(model, task, edges=40, selection="balanced", quiet=True)
     assert exact.n_edges == 40, "edges are counted after pruning"
 
 
@@ -274,7 +275,7 @@ def test_four_prompts_are_needed(model: Any) -> None:
         ({"objective": "accuracy"}, "has no gradient"),
         ({"objective": "logit-diff"}, "objective='logit-diff' is unknown; did you mean 'logit-difference'"),
         ({"selection": "topn"}, "selection='topn' is unknown; did you mean 'top-n'"),
-        ({"absolute": False}, "selection='balanced' weighs the signs itself"),
+        ({"selection": "balanced", "absolute": False}, "selection='balanced' weighs the signs itself"),
         ({"scoring_share": 1.0}, "fraction=1.0 must lie between 0 and 1"),
     ],
 )
