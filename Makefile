@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 
 demo: $(READY)  ## find the indirect-object circuit of SmolLM2-135M
 	$(BIN)/circuits find --model smollm2-135m --task ioi -n 64 -o ioi-circuit.json --html ioi-circuit.html
+	@echo "The circuit is in $(CURDIR)/ioi-circuit.json, its picture in file://$(CURDIR)/ioi-circuit.html"
 
 test: $(READY)  ## run all tests
 	$(BIN)/python -m pytest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("scoring", "circuits", "memory", "growth", "decompx")
+NAMES = ("scoring", "circuits", "memory", "growth", "decompx", "viewer")
 
 
 def main() -> None:

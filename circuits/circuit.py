@@ -22,6 +22,7 @@ from interp.graph import ComputationalGraph
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from circuits.side_by_side import CircuitComparison
     from interp.tasks.task import Task
     from metrics.circuit.battery_result import CircuitTests
 
@@ -150,6 +151,12 @@ class Circuit:
 
         return circuit_tests(model, task, self, **{"ablation": self.scores.ablation, **settings})
 
+    def compare(self, other: Circuit, names: tuple[str, str] = ("here", "there")) -> CircuitComparison:
+        """This circuit beside another over the same graph: shared edges, differences, Jaccard, one picture."""
+        from circuits.side_by_side import CircuitComparison
+
+        return CircuitComparison(self, other, names)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the circuit as JSON (`.json` is added to a bare name) and a safetensors file beside it.
 
@@ -179,23 +186,38 @@ class Circuit:
 
         return eap_ig_json.read(path)
 
+    def to_graphml(self, path: str | os.PathLike[str]) -> Path:
+        """Write the graph of `to_networkx` as GraphML."""
+        from circuits import graph_files
+
+        return graph_files.write_graphml(self, path)
+
+    def to_dot(self, path: str | os.PathLike[str]) -> Path:
+        """Write the circuit in Graphviz's DOT language."""
+        from circuits import graph_files
+
+        return graph_files.write_dot(self, path)
+
     def figure(self) -> Figure:
         """The circuit as a plotly figure: layer by head, edges coloured by sign."""
         from circuits import viewer
 
         return viewer.figure(self)
 
-    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The interactive picture as a self-contained HTML page; written to `path` when one is given."""
+    def to_html(self, path: str | os.PathLike[str] | None = None, **views: Any) -> str:
+        """The interactive picture as a self-contained HTML page; written to `path` when one is given.
+
+        `model=` and `task=` add what the circuit does on one prompt; see `circuits.viewer.to_html`.
+        """
         from circuits import viewer
 
-        return viewer.to_html(self, path)
+        return viewer.to_html(self, path, **views)
 
-    def show(self) -> None:
-        """Show the interactive picture, in the notebook or else in a browser."""
+    def show(self, **views: Any) -> None:
+        """Show the interactive picture, in the notebook or else in a browser; `views` as for `to_html`."""
         from circuits import viewer
 
-        viewer.show(self)
+        viewer.show(self, **views)
 
     def summary(self) -> str:
         """One line: size, model, task, method and faithfulness with its interval."""

@@ -19,7 +19,9 @@ from circuits.circuit import Circuit
 from circuits.report import Report
 from circuits.viewer import traces
 from circuits.viewer.layout import curves, drawn_edges, node_position
+from circuits.viewer.page import SCRIPTS, STYLES
 from circuits.viewer.traces import NEGATIVE, POSITIVE, draw
+from interp.errors import InputError
 from interp.graph import ComputationalGraph
 
 ATTACK = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)> $data'
@@ -40,6 +42,10 @@ def script(page: str, opening: str) -> str:
 
 def embedded(page: str) -> dict:
     return json.loads(script(page, '<script type="application/json" id="circuit-data">'))
+
+
+def numbers(data: dict, name: str, kind: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(data["edges"][name]), kind)
 
 
 def lines_of(figure: go.Figure) -> list:
@@ -84,8 +90,6 @@ def test_many_edges_go_to_webgl_and_only_the_strongest_are_drawn(monkeypatch):
     assert picture.edges.names == circuit.to_frame()["edge"].tolist()[:150]
     text = "drawn: the strongest 150 of 200"
     assert text in picture.figure.layout.title.subtitle.text
-    assert text in viewer.to_html(circuit)
-    assert "drawn: the strongest" not in viewer.to_html(make(n=150))
 
 
 def test_hovering_tells_an_edges_name_score_and_rank():
@@ -146,7 +150,7 @@ def test_grouped_keys_are_drawn_to_the_heads_of_their_group():
 def test_an_empty_circuit_is_said_to_be_empty():
     circuit = make(n=0)
     assert "no edges" in viewer.figure(circuit).layout.annotations[0].text
-    assert embedded(viewer.to_html(circuit))["strength"] == []
+    assert embedded(viewer.to_html(circuit))["edges"]["total"] == 0
 
 
 def test_the_page_is_whole_and_loads_nothing():
@@ -155,32 +159,67 @@ def test_the_page_is_whole_and_loads_nothing():
     assert "default-src 'none'" in page
     assert not re.search(r"<(script|img|iframe|link)[^>]+(src|href)=", page)
     assert "plotly.js v" in page
-    assert 'id="threshold" type="range"' in page
     assert "gpt2 · ioi · eap-ig" in page
     assert "faithfulness 0.90 (95 % interval 0.80 to 1.00)" in page
     assert len(page) < 6_000_000
 
 
-def test_what_the_page_holds_lets_the_slider_cut_each_trace():
+def test_the_page_holds_every_edge_strongest_first():
     circuit = make()
     data = embedded(viewer.to_html(circuit))
-    assert len(data["strength"]) == len(data["source"]) == len(data["reader"]) == circuit.n_edges
-    for strengths in (data["strength"], *(bucket["strength"] for bucket in data["buckets"])):
-        assert strengths == sorted(strengths, reverse=True)
-    figure, nodes = data["figure"], circuit.nodes
-    assert figure["data"][data["nodeTrace"]]["hovertext"][0].startswith("<b>input</b>")
-    for bucket in data["buckets"]:
-        size = len(np.frombuffer(base64.b64decode(figure["data"][bucket["trace"]]["x"]["bdata"]), "f4"))
-        assert size == bucket["points"] * len(bucket["strength"])
-    first = circuit.to_frame().iloc[0]
-    assert nodes[data["source"][0]] == first["source"]
+    edges = {
+        name: numbers(data, name, kind) for name, kind in (("source", "<u2"), ("reader", "<u2"), ("target", "<u2"))
+    }
+    score, frame = numbers(data, "score", "<f4"), circuit.to_frame()
+    assert np.allclose(score, frame["score"], rtol=1e-6)
+    assert [data["nodes"][at] for at in edges["source"]] == frame["source"].tolist()
+    assert [data["targets"][at] for at in edges["target"]] == frame["target"].tolist()
+    readers = [name.partition("<")[0] for name in frame["target"]]
+    assert [data["nodes"][at] for at in edges["reader"]] == readers
+    assert data["linked"] is None
+    assert data["layouts"]["position"] is None
+
+
+def test_an_edge_into_a_group_is_held_for_each_of_its_heads():
+    graph = ComputationalGraph(2, 4, 2, kv="group")
+    circuit = make(graph, n=graph.n_edges)
+    data = embedded(viewer.to_html(circuit))
+    assert data["edges"]["total"] == len(numbers(data, "reader", "<u2")) == sum(1 for _ in circuit.links())
+
+
+def test_the_curve_is_the_ladder_or_what_was_given():
+    ladder = [{"size": 9, "edges": 8, "faithfulness": 0.5}, {"size": 3, "edges": 2, "faithfulness": None}]
+    circuit = make(n=10)
+    circuit = Circuit(circuit.scores, circuit.mask, Report(ladder=ladder))
+    assert embedded(circuit.to_html())["curve"] == [{"edges": 8, "faithfulness": 0.5}]
+    given = [{"edges": 4, "faithfulness": 0.2, "low": 0.1, "high": 0.3}]
+    assert embedded(circuit.to_html(curve=given))["curve"] == given
+    with pytest.raises(InputError, match="curve has no rows"):
+        circuit.to_html(curve=[{"x": 1}])
 
 
 def test_the_embedded_data_of_a_full_graph_stays_small():
     graph = ComputationalGraph(30, 9, 3)
     page = viewer.to_html(make(graph, n=graph.n_edges))
-    assert len(script(page, 'id="circuit-data">')) < 5_000_000
-    assert "drawn: the strongest 20,000 of 123,211" in page
+    data = script(page, 'id="circuit-data">')
+    assert len(data) < 5_000_000
+    assert json.loads(data)["edges"]["total"] == 123_211
+
+
+def test_of_larger_graphs_the_strongest_edges_are_held(monkeypatch):
+    monkeypatch.setattr("circuits.viewer.page.EMBEDDED_LIMIT", 50)
+    circuit = make()
+    data = embedded(viewer.to_html(circuit))
+    assert data["edges"]["total"] == 200
+    assert np.allclose(numbers(data, "score", "<f4"), circuit.to_frame()["score"].head(50), rtol=1e-6)
+
+
+def test_every_script_and_style_is_in_the_page():
+    folder = Path(viewer.__file__).parent / "assets"
+    assert {path.name for path in folder.iterdir()} == {*SCRIPTS, *STYLES, "page.html"}
+    page = viewer.to_html(make(n=5))
+    for name in (*SCRIPTS, *STYLES):
+        assert (folder / name).read_text(encoding="utf-8") in page
 
 
 def test_a_name_that_holds_markup_does_nothing():
@@ -189,7 +228,6 @@ def test_a_name_that_holds_markup_does_nothing():
     assert page.count("<script") == 3
     assert page.count("</script>") == 3
     assert ATTACK not in page
-    assert "<img" not in page
     assert "&lt;img src=x onerror=alert(1)&gt; $data" in page
     figure = viewer.figure(circuit)
     assert "<" not in figure.layout.title.text
@@ -199,7 +237,9 @@ def test_a_name_that_holds_markup_does_nothing():
 def test_plotlys_upload_button_is_not_offered():
     figure = viewer.figure(make(n=10))
     assert "sendChartToCloud" in figure.layout.modebar.remove
-    assert 'plotlyServerURL: ""' in viewer.to_html(make(n=10))
+    page = viewer.to_html(make(n=10))
+    assert 'remove: ["sendChartToCloud"' in page
+    assert 'plotlyServerURL: ""' in page
 
 
 def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch):

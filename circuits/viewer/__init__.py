@@ -11,7 +11,9 @@
 True
 """
 
-from circuits.viewer.page import show, to_html
+from circuits.viewer.comparing import compare, comparison_to_html
+from circuits.viewer.page import show, show_page, to_html
+from circuits.viewer.positions import scores_by_position
 from circuits.viewer.traces import figure
 
-__all__ = ["figure", "show", "to_html"]
+__all__ = ["compare", "comparison_to_html", "figure", "scores_by_position", "show", "show_page", "to_html"]

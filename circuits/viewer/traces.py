@@ -95,8 +95,8 @@ def title(circuit: Circuit) -> str:
     return " · ".join(str(part) for part in parts if part) or "Circuit"
 
 
-def subtitle(circuit: Circuit, edges: DrawnEdges) -> str:
-    """Size and faithfulness, and how many edges are drawn when not all are; as plain text."""
+def facts(circuit: Circuit) -> list[str]:
+    """Size and faithfulness, as plain text."""
     parts = [f"{circuit.n_edges:,} of {circuit.graph.n_edges:,} edges", f"{circuit.n_nodes:,} nodes"]
     report = circuit.report
     if report.faithfulness is not None:
@@ -104,6 +104,12 @@ def subtitle(circuit: Circuit, edges: DrawnEdges) -> str:
         if report.interval is not None:
             text += f" (95 % interval {report.interval[0]:.2f} to {report.interval[1]:.2f})"
         parts.append(text)
+    return parts
+
+
+def subtitle(circuit: Circuit, edges: DrawnEdges) -> str:
+    """Size and faithfulness, and how many edges are drawn when not all are; as plain text."""
+    parts = facts(circuit)
     if edges.total > len(edges.names):
         parts.append(f"drawn: the strongest {len(edges.names):,} of {edges.total:,}")
     return " · ".join(parts)

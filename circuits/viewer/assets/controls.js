@@ -1,0 +1,97 @@
+// Search, the three sliders, signs, ports, memberships and layouts.
+
+const SLIDERS = [
+  ["threshold", "Threshold", "Smallest |score| that is drawn"],
+  ["top", "Top k", "How many of the strongest edges are drawn"],
+  ["mass", "Mass", "Share of the sum of |score| that is drawn"],
+];
+
+function choices(name, legend, kind, options, changed) {
+  const inputs = options.map(([value, text, title, disabled]) => [
+    element("input", { type: kind, name, value, id: name + "-" + value, disabled }), value, text, title]);
+  const set = element("fieldset", { class: "choices", id: name }, element("legend", {}, legend),
+    ...inputs.map(([input, value, text, title]) => element("label", { for: input.id, title }, input, element("span", {}, text))));
+  set.addEventListener("change", () => changed(inputs.filter(([input]) => input.checked).map(([, value]) => value)));
+  return { set, show(values) { for (const [input, value] of inputs) input.checked = values.includes(value); } };
+}
+
+function startControls(app) {
+  const { graph, data } = app, form = byId("controls");
+  form.addEventListener("submit", (event) => event.preventDefault());
+  const search = element("input", { type: "search", id: "search", placeholder: "a5.h3, m2, L7, a1.h0->", spellcheck: "false", "aria-describedby": "found" });
+  const found = element("div", { id: "found", "aria-live": "polite" });
+  search.addEventListener("input", () => app.change({ search: search.value }));
+  search.addEventListener("keydown", (event) => { if (event.key === "Enter") found.querySelector("button")?.click(); });
+
+  const sliders = SLIDERS.map(([by, text, title]) => {
+    const input = element("input", { type: "range", id: by, min: 0, max: STEPS, step: 5, value: 0, title, disabled: graph.m === 0 });
+    const output = element("output", { id: by + "-value", for: by });
+    input.addEventListener("input", () => {
+      app.lastSlider = input;
+      const at = Number(input.value), value = SCALES[by].value(graph, app.view.pass, at);
+      const all = by === "threshold" ? at === 0 : at === STEPS;
+      app.change({ cut: all ? null : { by, value } });
+    });
+    return { by, input, output, row: element("div", { class: "slider" }, element("label", { for: by }, text), output, input) };
+  });
+  app.lastSlider = sliders[1].input;
+
+  const sign = choices("sign", "Sign", "radio", [["both", "both"], ["positive", "helps"], ["negative", "hurts"]], ([value]) => app.change({ sign: value }));
+  const ports = choices("ports", "Into", "checkbox", [["q", "q", "Queries"], ["k", "k", "Keys"], ["v", "v", "Values"], ["m", "MLP", "MLPs"], ["l", "logits", "The logits"]],
+    (values) => app.change({ ports: values.join("") }));
+  const why = "Needs scores by position: to_html(model=, task=), or positions=";
+  const mode = choices("mode", "Columns", "radio", [["layer", "heads"], ["position", "positions", data.layouts.position ? "" : why, !data.layouts.position]], ([value]) => app.change({ mode: value }));
+  const members = data.compare && choices("members", "In", "checkbox", [["0", "both"], ["1", "only " + data.compare.names[0]], ["2", "only " + data.compare.names[1]]],
+    (values) => app.change({ members: values.join("") }));
+
+  form.append(
+    element("div", { class: "search" }, element("label", { for: "search" }, "Search"), search, found),
+    element("fieldset", { class: "cuts" }, element("legend", {}, "Strength"), ...sliders.map(({ row }) => row)),
+    element("section", { id: "faithfulness", "aria-label": "Faithfulness curve" }),
+    ...[members, sign, ports, mode].filter(Boolean).map(({ set }) => set),
+    element("button", { type: "button", id: "reset", class: "quiet", onclick: () => app.reset() }, "Reset the view"),
+  );
+
+  return function show(state, view) {
+    if (search.value !== state.search) search.value = state.search;
+    showFound(found, app, state, view);
+    const kept = view.kept, n = view.pass.list.length;
+    const value = kept < n && kept > 0 ? graph.strength[view.pass.list[kept - 1]] : 0;
+    const cutValue = state.cut && state.cut.by === "threshold" ? state.cut.value : value;
+    const texts = {
+      threshold: cutValue > 0 ? "|score| \u2265 " + Number(cutValue.toPrecision(3)) : "none",
+      top: count(kept) + " of " + count(n),
+      mass: percent(kept >= n ? 1 : massOf(view.pass, kept)),
+    };
+    for (const { by, input, output } of sliders) {
+      output.textContent = texts[by];
+      input.setAttribute("aria-valuetext", texts[by]);
+      if (input !== document.activeElement || !state.cut || state.cut.by !== by) input.value = SCALES[by].position(graph, view.pass, kept);
+    }
+    sign.show([state.sign]);
+    ports.show([...state.ports]);
+    mode.show([state.mode]);
+    if (members) members.show([...state.members]);
+  };
+}
+
+function matchesOf(graph, state) {            // names of nodes and edges that a search finds; L7 is a whole layer
+  const text = state.search.trim().toLowerCase().replace(/\s*(\u2192|->)\s*/, "->");
+  if (!text) return { nodes: [], edges: [] };
+  const layer = /^l(?:ayer )?(\d+)$/.exec(text), labels = state.groups.filter(({ label }) => label.toLowerCase().includes(text));
+  const grouped = new Set(labels.flatMap(({ nodes }) => nodes));
+  const fits = (name) => (layer ? name.startsWith("a" + layer[1] + ".") || name === "m" + layer[1] : name.includes(text));
+  const nodes = graph.names.filter((name, node) => graph.present[node] && (fits(name) || grouped.has(name)));
+  const edges = [];
+  if (text.includes("->"))
+    for (let edge = 0; edge < graph.m && edges.length < 8; edge++) if (graph.edgeName(edge).includes(text)) edges.push(graph.edgeName(edge));
+  return { nodes, edges };
+}
+
+function showFound(box, app, state, view) {
+  if (!state.search.trim()) { box.replaceChildren(); return; }
+  const { nodes, edges } = view.found_names, names = [...edges, ...nodes];
+  const buttons = names.slice(0, 8).map((name) => element("button", { type: "button", class: "link", onclick: () => app.select(name) }, name.replace("->", " \u2192 ")));
+  const rest = names.length > 8 ? " and " + count(names.length - 8) + " more" : "";
+  box.replaceChildren(...(names.length ? [...buttons, rest] : ["Nothing in this circuit is called that."]));
+}

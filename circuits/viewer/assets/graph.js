@@ -1,0 +1,54 @@
+// The circuit as arrays: edges by strength, who reads and writes them, and each edge's share of an inflow.
+
+const PORTS = ["q", "k", "v", "m", "l"];      // into a head's queries, keys, values; an MLP; the logits
+const PORT_NAMES = { q: "queries (q)", k: "keys (k)", v: "values (v)", m: "MLP", l: "logits" };
+
+function portOf(target) {
+  if (target === "logits") return 4;
+  return target.endsWith(">") ? PORTS.indexOf(target[target.length - 2]) : 3;
+}
+
+function makeGraph(data) {
+  const source = decode(data.edges.source, Uint16Array), reader = decode(data.edges.reader, Uint16Array);
+  const target = decode(data.edges.target, Uint16Array), score = decode(data.edges.score, Float32Array);
+  const other = data.compare ? decode(data.compare.other, Float32Array) : null;
+  const member = data.compare ? decode(data.compare.member, Uint8Array) : null;  // 0 both, 1 here, 2 there
+  const names = data.nodes, n = names.length, m = score.length;
+  const portOfTarget = Uint8Array.from(data.targets, portOf), port = target.map((to) => portOfTarget[to]);
+  const strength = score.map((value, edge) => Math.max(Math.abs(value), other ? Math.abs(other[edge]) : 0));
+  const shown = score.map((value, edge) => (member && member[edge] === 2 ? other[edge] : value));
+  const inflow = new Float64Array(n), sumIn = new Float64Array(n), sumOut = new Float64Array(n), sumStrength = new Float64Array(n);
+  const incoming = rows(reader, n), outgoing = rows(source, n);
+  for (let edge = 0; edge < m; edge++) {
+    inflow[reader[edge]] += strength[edge];
+    sumIn[reader[edge]] += shown[edge];
+    sumOut[source[edge]] += shown[edge];
+    sumStrength[source[edge]] += strength[edge];
+    sumStrength[reader[edge]] += strength[edge];
+  }
+  const index = new Map(names.map((name, node) => [name, node]));
+  const present = new Uint8Array(n);
+  for (let edge = 0; edge < m; edge++) present[source[edge]] = present[reader[edge]] = 1;
+  return {
+    names, n, m, source, reader, port, score: shown, other, here: score, member, strength, total: data.edges.total,
+    incoming, outgoing, inflow, sumIn, sumOut, sumStrength, index, present,
+    kind: names.map((name) => (name.includes(".h") ? "head" : name[0] === "m" ? "mlp" : name)),
+    share: (edge) => (inflow[reader[edge]] ? strength[edge] / inflow[reader[edge]] : 0),
+    edgeName: (edge) => names[source[edge]] + "->" + data.targets[target[edge]],
+    arrow: (edge) => names[source[edge]] + " \u2192 " + names[reader[edge]]
+      + (port[edge] < 3 ? " (" + PORTS[port[edge]] + ")" : ""),
+  };
+}
+
+function rows(of, n) {                        // edges by node: edges start[node] .. start[node + 1] of list
+  const start = new Uint32Array(n + 1), list = new Uint32Array(of.length);
+  for (const node of of) start[node + 1]++;
+  for (let node = 0; node < n; node++) start[node + 1] += start[node];
+  const next = start.slice(0, n);
+  for (let edge = 0; edge < of.length; edge++) list[next[of[edge]]++] = edge;
+  return { start, list };
+}
+
+function* edgesOf(side, node) {
+  for (let at = side.start[node]; at < side.start[node + 1]; at++) yield side.list[at];
+}

@@ -1,0 +1,85 @@
+// What is told on hovering over nodes and edges, in a box of our own: it knows dark mode and reads no markup.
+
+function nodeText(graph, state, linked, node) {
+  const name = graph.names[node], group = state.groups.find(({ nodes }) => nodes.includes(name));
+  const degree = (side) => side.start[node + 1] - side.start[node];
+  const lines = [name + (group ? " \u00b7 " + group.label : "")];
+  if (degree(graph.incoming)) lines.push("in: " + counted(degree(graph.incoming), "edge") + ", sum of scores " + signed(graph.sumIn[node]));
+  if (degree(graph.outgoing)) lines.push("out: " + counted(degree(graph.outgoing), "edge") + ", sum of scores " + signed(graph.sumOut[node]));
+  const effect = linked && linked.effects[name];
+  if (effect) lines.push("direct effect on the answer " + signed(effect.direct, 3));
+  return lines.join("\n");
+}
+
+function edgeText(graph, data, edge) {
+  const lines = [graph.arrow(edge)];
+  if (graph.member) {
+    const [here, there] = data.compare.names;
+    lines.push(["in both", "only in " + here, "only in " + there][graph.member[edge]],
+      here + " " + signed(graph.here[edge]) + ", " + there + " " + signed(graph.other[edge]),
+      "difference " + signed(graph.here[edge] - graph.other[edge]));
+  } else lines.push("score " + signed(graph.score[edge]));
+  const share = graph.inflow[graph.reader[edge]] ? percent(graph.share(edge)) : "none";
+  lines.push("rank " + count(edge + 1) + " of " + count(graph.total),
+    share + " of the inflow of " + graph.names[graph.reader[edge]], "port: " + PORT_NAMES[PORTS[graph.port[edge]]]);
+  return lines.join("\n");
+}
+
+function makeTip(tip) {
+  return {
+    show(text, x, y) {
+      const [first, ...rest] = text.split("\n");
+      tip.replaceChildren(element("b", {}, first), ...rest.map((line) => element("span", {}, line)));
+      tip.hidden = false;
+      const box = tip.getBoundingClientRect();
+      tip.style.left = Math.max(4, Math.min(x + 14, innerWidth - box.width - 4)) + "px";
+      tip.style.top = Math.max(4, y + 14 + box.height > innerHeight ? y - box.height - 10 : y + 14) + "px";
+    },
+    hide() { tip.hidden = true; },
+  };
+}
+
+// Plotly tells of nodes and of edges with markers; for the others we look ourselves.
+function startHover(app) {
+  const { graph, data, plot, picture } = app, tip = makeTip(byId("tip"));
+  let under = null, told = false;
+  const describe = (point) => {
+    if (point.data.name === "edges") return point.text || edgeText(graph, data, point.customdata);
+    if (point.data.name === "positions") {
+      const [node, score, place] = point.customdata;
+      return nodeText(graph, app.state, data.linked, node) + "\nat position " + place + ": " + signed(score);
+    }
+    return nodeText(graph, app.state, data.linked, point.customdata);
+  };
+  const nameOf = (point) => (point.data.name === "edges" ? graph.edgeName(point.customdata)
+    : graph.names[point.data.name === "positions" ? point.customdata[0] : point.customdata]);
+  plot.on("plotly_hover", ({ points, event }) => {
+    told = true;
+    const point = points[points.length - 1];
+    under = nameOf(point);
+    tip.show(describe(point), event.clientX, event.clientY);
+  });
+  plot.on("plotly_unhover", () => { told = false; under = null; tip.hide(); });
+  plot.addEventListener("mousemove", (event) => {
+    if (told) return;
+    const box = plot.getBoundingClientRect(), edge = picture.nearest(event.clientX - box.left, event.clientY - box.top);
+    under = edge === null ? null : graph.edgeName(edge);
+    if (edge === null) tip.hide(); else tip.show(edgeText(graph, data, edge), event.clientX, event.clientY);
+  });
+  plot.addEventListener("mouseleave", () => { under = null; tip.hide(); });
+  let pressed = null;
+  const pick = (name, pinning) => { if (name) (pinning ? app.pin : app.select)(name); };
+  plot.addEventListener("mousedown", (event) => { pressed = { x: event.clientX, y: event.clientY, under }; }, true);
+  window.addEventListener("mouseup", (event) => {
+    if (pressed && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) <= 4) {
+      const name = pressed.under, pinning = event.shiftKey;
+      // plotly tells late what is under a mouse that just came
+      if (name) pick(name, pinning); else setTimeout(() => pick(under, pinning), 120);
+    }
+    pressed = null;
+  }, true);
+  plot.on("plotly_relayouting", picture.moved);
+  plot.on("plotly_relayout", () => { picture.moved(); app.change({}); });   // names that now have room
+  plot.on("plotly_afterplot", picture.moved);
+  window.addEventListener("resize", () => setTimeout(() => app.change({}), 250));
+}

@@ -1,0 +1,85 @@
+// One state, one view derived from it, and everything on the page shown from those two.
+
+const data = JSON.parse(byId("circuit-data").textContent);
+const graph = makeGraph(data), plot = byId("plot");
+graph.hoverText = (edge) => edgeText(graph, data, edge);
+const modes = MODES.filter((mode) => data.layouts[mode]);
+const saved = byId("view-state");
+
+const app = {
+  graph, data, plot, pristine: byId("app").innerHTML, view: null,
+  picture: makePicture(graph, data, plot, byId("dense")),
+  state: checkedState({ ...(saved ? JSON.parse(saved.textContent) : {}), ...fragmentToState(location.hash.slice(1)) }, graph, modes),
+  change(changes) { app.state = { ...app.state, ...changes }; request(); },
+  select(name) { app.change({ selection: name }); },
+  pin(name) {
+    const { pins } = app.state;
+    if (graph.index.has(name)) app.change({ pins: pins.includes(name) ? pins.filter((each) => each !== name) : [...pins, name] });
+  },
+  load(state) { app.state = checkedState(state, graph, modes); request(); },
+  reset() { app.load({ groups: app.state.groups }); },
+  say(text) { byId("shown").textContent = text; },
+};
+
+let pass = null, passKey = "";
+function derive(state) {
+  const key = state.sign + "/" + state.ports + "/" + state.members;
+  if (key !== passKey) { pass = passing(graph, state); passKey = key; }
+  const kept = keptBy(graph, pass, state.cut), flags = new Uint8Array(graph.m);
+  for (let at = 0; at < kept; at++) flags[pass.list[at]] = 1;
+  const focus = state.selection ? parseSelection(graph, state.selection) : null;
+  const found = focus ? reach(graph, flags, focus) : null;
+  const drawn = pass.list.subarray(0, Math.min(kept, app.picture.limit));
+  const list = found ? drawn.filter((edge) => found.lit[edge]) : drawn;
+  const alive = new Uint8Array(graph.n);
+  for (const edge of list) alive[graph.source[edge]] = alive[graph.reader[edge]] = 1;
+  for (const name of state.pins) alive[graph.index.get(name)] = 1;
+  if (focus) alive[focus.from] = alive[focus.to] = 1;
+  const found_names = matchesOf(graph, state);
+  return {
+    pass, kept, flags, focus, found, drawn, list, alive, found_names, selected: focus && focus.node !== undefined ? focus.node : null,
+    matches: new Set(found_names.nodes.map((name) => graph.index.get(name))),
+    nodes: graph.names.map((_, node) => node).filter((node) => graph.present[node]),
+  };
+}
+
+function showStatus(view) {
+  const nodes = new Set();
+  for (const edge of view.drawn) { nodes.add(graph.source[edge]); nodes.add(graph.reader[edge]); }
+  const part = view.drawn.length < view.kept ? "drawn: the strongest " + count(view.drawn.length) + " of " + count(view.kept)
+    : count(view.kept) + " of " + count(graph.total) + " edges";
+  app.say(part + " \u00b7 " + count(nodes.size) + " nodes" + (graph.m < graph.total ? " \u00b7 this page holds the strongest " + count(graph.m) + " of " + count(graph.total) : ""));
+}
+
+function showLegend(state) {
+  const compare = data.compare, items = compare
+    ? [["member-0", "in both"], ["member-1", "only " + compare.names[0]], ["member-2", "only " + compare.names[1]]]
+    : [["positive", "helps (positive score)"], ["negative", "hurts (negative score)"]];
+  byId("legend").replaceChildren(...[...items, ...state.groups.map(({ label }, at) => ["group-" + (at % 6), label])]
+    .map(([kind, text]) => element("span", { class: "key" }, element("i", { class: "swatch " + kind }), text)));
+}
+
+const parts = [startControls(app), startFaithfulness(app), startPrompt(app), startDetails(app)];
+let drawing = false, stale = false;
+async function request() {                    // one redraw at a time; the last state always gets its own
+  stale = drawing;
+  if (drawing) return;
+  drawing = true;
+  try {
+    const { state } = app, view = (app.view = derive(state));
+    for (const show of parts) show(state, view);
+    showStatus(view);
+    showLegend(state);
+    rememberState(state);
+    await app.picture.draw(state, view);
+  } finally {
+    drawing = false;
+  }
+  if (stale) request();
+}
+
+startTheme(request);
+startExport(app);
+startKeyboard(app);
+window.addEventListener("hashchange", () => app.load(fragmentToState(location.hash.slice(1))));
+request().then(() => { startHover(app); document.documentElement.dataset.ready = "yes"; });

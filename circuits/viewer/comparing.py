@@ -1,0 +1,48 @@
+"""Two circuits in one page: every edge of either, coloured by which of them has it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from circuits.circuit import Circuit
+from circuits.side_by_side import BOTH, HERE, THERE, CircuitComparison
+from circuits.viewer.adjacency import adjacency
+from circuits.viewer.data import EMBEDDED_LIMIT, packed, page_data
+from circuits.viewer.page import render
+from circuits.viewer.traces import facts, title
+
+
+def compare(here: Circuit, there: Circuit, names: tuple[str, str] = ("here", "there")) -> CircuitComparison:
+    """Two circuits over one graph: `compare(a, b).show()`, `.to_frame()`, `.jaccard`; see `CircuitComparison`."""
+    return CircuitComparison(here, there, names)
+
+
+def comparison_to_html(comparison: CircuitComparison, path: str | os.PathLike[str] | None = None) -> str:
+    """The page that draws both circuits; edges are ordered by the larger of their two |scores|."""
+    here, there = comparison.here, comparison.there
+    union = Circuit(here.scores, here.mask | there.mask, here.report, here.provenance)
+    values = [circuit.scores.edge_values.double().numpy() for circuit in (here, there)]
+    edges = adjacency(union, EMBEDDED_LIMIT, np.maximum(*map(np.abs, values)))
+    data = page_data(union, edges) | {"compare": _compared(comparison, edges.index, values[1])}
+    first, second = comparison.names
+    heading = f"{first}: {title(here)} \N{EM DASH} {second}: {title(there)}"
+    lines = [f"{name}: {facts(circuit)[0]}" for name, circuit in zip(comparison.names, (here, there), strict=True)]
+    return render(heading, [*lines, f"Jaccard {comparison.jaccard:.3f}"], data, path)
+
+
+def _compared(comparison: CircuitComparison, index: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+    inside = [circuit.mask.numpy()[index[:, 0], index[:, 1]] for circuit in (comparison.here, comparison.there)]
+    note = (
+        "" if comparison.same_scale else "The scores are of different methods or objectives: they differ in scale too."
+    )
+    return {
+        "names": list(comparison.names),
+        "member": packed(np.select([inside[0] & inside[1], inside[0]], [0, 1], 2), np.uint8),
+        "other": packed(other[index[:, 0], index[:, 1]], np.float32),
+        "jaccard": comparison.jaccard,
+        "counts": [comparison.counts[name] for name in (BOTH, HERE, THERE)],
+        "note": note,
+    }

@@ -1,0 +1,179 @@
+"""What the page holds: the graph, its edges as base64 arrays, layouts, the curve, and the views of one prompt."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from circuits.circuit import Circuit
+from circuits.viewer.adjacency import Adjacency
+from circuits.viewer.layout import MLP_GAP, column_labels, node_position, row_labels
+from circuits.viewer.linked import LinkedViews, linked_views
+from circuits.viewer.positions import (
+    PositionLayout,
+    check_positions,
+    has_slope,
+    position_layout,
+    scores_by_position,
+)
+from interp.errors import InputError
+from interp.graph import ComputationalGraph
+from interp.tasks.task import Task
+
+EMBEDDED_LIMIT = 200_000  # edges in a page: 2.7 MB, so that all data stay below 5 MB
+CURVE_COLUMNS = ("edges", "faithfulness", "low", "high")
+
+
+def page_data(
+    circuit: Circuit,
+    edges: Adjacency,
+    *,
+    model: Any = None,
+    task: Task | None = None,
+    example: int = 0,
+    positions: ArrayLike | None = None,
+    curve: Any = None,
+) -> dict[str, Any]:
+    """Everything about one circuit that the page's scripts read, as JSON can hold it."""
+    if (model is None) != (task is None):
+        raise InputError("model and task go together: the page runs one prompt of the task through the model")
+    graph = circuit.graph
+    linked = None
+    if model is not None and task is not None:
+        _check_model(model, circuit)
+        linked = linked_views(model, task, _strongest_nodes(circuit, edges), example)
+        if positions is None and has_slope(task):
+            positions = scores_by_position(model, task, example)
+    scores = None if positions is None else check_positions(positions, graph)
+    tokens = None if linked is None else linked.clean
+    return {
+        "nodes": [*graph.sources, "logits"],
+        "targets": list(graph.targets),
+        "edges": {
+            "source": packed(edges.source, np.uint16),
+            "reader": packed(edges.reader, np.uint16),
+            "target": packed(edges.target, np.uint16),
+            "score": packed(edges.score, np.float32),
+            "total": edges.total,
+        },
+        "layers": graph.n_layers,
+        "layouts": {
+            "layer": _layer_layout(circuit),
+            "position": None if scores is None else _position_layout(circuit, position_layout(circuit, scores), tokens),
+        },
+        "curve": _curve(circuit, curve),
+        "linked": None if linked is None else _linked(linked),
+        "provenance": {key: circuit.provenance[key] for key in ("model", "task", "method", "seed", "created")},
+    }
+
+
+def packed(values: ArrayLike, dtype: Any) -> str:
+    """An array as base64 of its little-endian bytes."""
+    array = np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<"))
+    return base64.b64encode(array.tobytes()).decode("ascii")
+
+
+def _check_model(model: Any, circuit: Circuit) -> None:
+    own, given = circuit.graph, ComputationalGraph.of(model, kv=circuit.graph.kv)
+    if own != given:
+        raise InputError(f"model has another graph than the circuit: {given}, {own}; give the model it was found in")
+
+
+def _strongest_nodes(circuit: Circuit, edges: Adjacency) -> list[str]:
+    """The circuit's nodes by the sum of |score| of their edges: what is shown of them first."""
+    names = [*circuit.graph.sources, "logits"]
+    weight = np.zeros(len(names))
+    np.add.at(weight, edges.source, np.abs(edges.score))
+    np.add.at(weight, edges.reader, np.abs(edges.score))
+    present = set(circuit.nodes)
+    return [names[index] for index in np.argsort(-weight, kind="stable") if names[index] in present]
+
+
+def _layer_layout(circuit: Circuit) -> dict[str, Any]:
+    graph = circuit.graph
+    places = [node_position(name, graph) for name in (*graph.sources, "logits")]
+    rows, row_names = row_labels(graph)
+    columns, column_names = column_labels(graph)
+    return {
+        "x": [x for x, _ in places],
+        "y": [y for _, y in places],
+        "columns": [columns, list(column_names)],
+        "rows": [rows, list(row_names)],
+        "xRange": [-0.8, graph.n_heads + MLP_GAP + 1.9],
+        "yRange": [-1.7, graph.n_layers + 0.7],
+        "margin": graph.n_heads,  # from this column on an edge that stays in it has room to bend
+    }
+
+
+def _position_layout(circuit: Circuit, layout: PositionLayout, tokens: list[str] | None) -> dict[str, Any]:
+    graph = circuit.graph
+    rows, row_names = row_labels(graph)
+    n_nodes = len(graph.sources) + 1
+    places = [layout.main.get(node) for node in range(n_nodes)]
+    length = len(layout.columns)
+    names = tokens if tokens is not None and len(tokens) == length else [str(place) for place in range(length)]
+    return {
+        "x": [None if place is None else round(layout.x[place], 4) for place in places],
+        "y": [None if place is None else layout.y[place] for place in places],
+        "marks": {
+            "node": layout.node,
+            "position": layout.position,
+            "x": [round(x, 4) for x in layout.x],
+            "y": layout.y,
+            "score": [float(f"{score:.6g}") for score in layout.score],
+        },
+        "columns": [layout.columns, names],
+        "rows": [rows, list(row_names)],
+        "xRange": [-0.3, layout.width + 0.3],
+        "yRange": [-1.7, graph.n_layers + 0.7],
+        "margin": layout.width,
+    }
+
+
+def _curve(circuit: Circuit, curve: Any) -> list[dict[str, float]]:
+    """Points of a faithfulness curve by edges: what was given, or the report's ladder."""
+    rows = circuit.report.ladder if curve is None else _rows(curve)
+    points = [{key: row[key] for key in CURVE_COLUMNS if row.get(key) is not None} for row in rows]
+    known = [point for point in points if {"edges", "faithfulness"} <= point.keys()]
+    if curve is not None and not known:
+        raise InputError("curve has no rows with edges and faithfulness; give what metrics.faithfulness_curve returns")
+    finite = [point for point in known if all(math.isfinite(value) for value in point.values())]
+    return sorted(finite, key=lambda point: point["edges"])
+
+
+def _rows(curve: Any) -> Iterable[dict[str, Any]]:
+    frame = curve.to_frame() if hasattr(curve, "to_frame") else pd.DataFrame(curve)
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _linked(views: LinkedViews) -> dict[str, Any]:
+    return {
+        "example": views.example,
+        "clean": views.clean,
+        "corrupted": views.corrupted,
+        "correct": views.correct,
+        "incorrect": views.incorrect,
+        "heads": views.heads,
+        "patterns": packed(views.patterns, np.uint8),
+        "leftOut": views.left_out,
+        "effects": {
+            name: {
+                "direct": _short(effect.direct),
+                "promotes": [[token, _short(value)] for token, value in effect.promotes],
+                "suppresses": [[token, _short(value)] for token, value in effect.suppresses],
+            }
+            for name, effect in views.effects.items()
+        },
+        "logits": _short(views.logits),
+        "rest": _short(views.rest),
+    }
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")

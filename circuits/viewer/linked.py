@@ -1,0 +1,180 @@
+"""What the page shows beside the graph for one prompt: tokens, attention patterns, direct effects.
+
+The direct effect of a node is what its output at the last position adds to the answer's logits through the final
+norm, held at the scale it has in the clean run:
+
+    direct(node) = centred(output) * gain / r(x)  .  (mean W_U[correct] - mean W_U[incorrect])
+
+All direct effects and the constant parts (biases) add up to the difference of the answer's logits, before a soft
+cap. Elhage et al. 2021, "A mathematical framework for transformer circuits"; nostalgebraist 2020, "logit lens".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from interp.anatomy import Anatomy, working
+from interp.errors import InputError
+from interp.graph import ComputationalGraph
+from interp.inspection import anatomy_of
+from interp.kernels.ablation import zero_sources
+from interp.kernels.capture import SourceRecorder
+from interp.kernels.contract import expand_sources
+from interp.kernels.forward import PerHead, attention_pattern, prepare, run_blocks
+from interp.kernels.frame import Frame
+from interp.tasks.prompts import Prompts
+from interp.tasks.task import Task
+
+TOP_TOKENS = 6  # that a node promotes, and as many that it suppresses
+PATTERN_BYTES = 1_200_000  # of attention patterns in a page; base64 makes a third more of them
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a node writes at the last position: on the answer, and the tokens it moves most, with their logits."""
+
+    direct: float
+    promotes: list[tuple[str, float]]
+    suppresses: list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class LinkedViews:
+    """One prompt and what the nodes of a circuit do on it.
+
+    `patterns` [head, query, key] hold the attention of `heads` in steps of 1/255; `left_out` heads had no room.
+    `logits` is the difference of the answer's logits, `rest` what constants add to it.
+    """
+
+    example: int
+    clean: list[str]
+    corrupted: list[str]
+    correct: list[str]
+    incorrect: list[str]
+    heads: list[str]
+    patterns: UInt8[np.ndarray, "head query key"]
+    left_out: int
+    effects: dict[str, Effect]
+    logits: float
+    rest: float
+
+
+class _Listener(SourceRecorder):
+    """Keeps outputs at the last position and the attention patterns of all layers."""
+
+    def __init__(self, frame: Frame, embedding: Tensor, rows: Tensor) -> None:
+        super().__init__(embedding, rows)
+        self.frame = frame
+        self.patterns: list[Float[Tensor, "head query key"]] = []
+
+    def projections(self, layer: int, q: PerHead, k: PerHead, v: PerHead) -> tuple[PerHead, PerHead, PerHead]:
+        self.patterns.append(attention_pattern(self.frame, layer, q, k, v)[0])
+        return q, k, v
+
+
+def check_example(task: Task, example: int) -> Task:
+    """The task of that one prompt; raises `InputError` for a number that is none of its prompts."""
+    if not 0 <= example < len(task):
+        raise InputError(f"example={example} is no prompt of the task {task.name!r}; it has 0 to {len(task) - 1}")
+    return task.select([example])
+
+
+@torch.no_grad()
+def linked_views(model: Any, task: Task, nodes: Sequence[str], example: int = 0) -> LinkedViews:
+    """Patterns and direct effects of `nodes`, the strongest first, on one clean prompt. Cost: one forward pass."""
+    anatomy = anatomy_of(model)
+    graph = ComputationalGraph.of_anatomy(anatomy)
+    prompts = check_example(task, example).prompts(model).to(anatomy.device)
+    frame, last = prepare(anatomy, prompts.clean, 0), prompts.lengths - 1
+    embedding = anatomy.embed(prompts.clean, frame.positions)
+    listener = _Listener(frame, embedding, last)
+    final = working(run_blocks(frame, embedding, listener)[0, last])
+    through = _through_final_norm(anatomy, _outputs(anatomy, graph, listener), final)
+    readout, constant = _answer(anatomy, prompts)
+    direct = (through @ readout).tolist()
+    logits = float(working(anatomy.final_norm(final))[0] @ readout) + constant
+    node = {name: index for index, name in enumerate(graph.sources)}
+    heads, patterns, left_out = _patterns(listener.patterns, [name for name in nodes if ".h" in name])
+    written = [name for name in nodes if name in node]
+    return LinkedViews(
+        example=example,
+        clean=_texts(model, prompts.clean[0]),
+        corrupted=_texts(model, prompts.corrupted[0]),
+        correct=_texts(model, _known(prompts.correct)),
+        incorrect=_texts(model, _known(prompts.incorrect)),
+        heads=heads,
+        patterns=patterns,
+        left_out=left_out,
+        effects={name: _effect(model, anatomy, through[node[name]], direct[node[name]]) for name in written},
+        logits=logits,
+        rest=logits - sum(direct),
+    )
+
+
+def _outputs(anatomy: Anatomy, graph: ComputationalGraph, listener: _Listener) -> Float[Tensor, "source d_model"]:
+    """What each source writes at the last position."""
+    sources = listener.sources.minus(zero_sources(anatomy, 1, anatomy.dtype))  # in at least float32
+    written = sources.embedding.new_empty(len(graph.sources), 1, anatomy.d_model)
+    expand_sources(anatomy, graph, sources, slice(0, 1), slice(0, len(graph.sources)), written)
+    return written[:, 0]
+
+
+def _through_final_norm(
+    anatomy: Anatomy, written: Float[Tensor, "source d_model"], final: Float[Tensor, "1 d_model"]
+) -> Float[Tensor, "source d_model"]:
+    """Outputs behind the final norm, as if its divisor were a constant: linear, so that they add up."""
+    norm = anatomy.final_norm
+    normed = norm.centred(written) / norm.divisor(final)
+    return normed if norm.gain is None else normed * working(norm.gain)
+
+
+def _answer(anatomy: Anatomy, prompts: Prompts) -> tuple[Float[Tensor, " d_model"], float]:
+    """The direction in front of the unembedding that the answer reads, and what its bias adds."""
+    weight, bias = anatomy.unembed.weight, anatomy.unembed.bias
+    direction, constant = working(weight.new_zeros(weight.shape[1])), 0.0
+    for ids, sign in ((_known(prompts.correct), 1), (_known(prompts.incorrect), -1)):
+        if len(ids):
+            direction = direction + sign * working(weight[ids]).mean(0)
+            constant += 0.0 if bias is None else sign * float(working(bias[ids]).mean())
+    return direction, constant
+
+
+def _known(ids: Int[Tensor, "1 k"]) -> Int[Tensor, " k"]:
+    return ids[0][ids[0] >= 0]
+
+
+def _patterns(
+    layers: list[Float[Tensor, "head query key"]], heads: list[str]
+) -> tuple[list[str], UInt8[np.ndarray, "head query key"], int]:
+    """The patterns of as many heads as there is room for, the first ones."""
+    length = layers[0].shape[-1]
+    kept = heads[: PATTERN_BYTES // length**2]
+    patterns = np.zeros((len(kept), length, length), dtype=np.uint8)
+    for place, name in enumerate(kept):
+        layer, head = (int(part) for part in name[1:].split(".h"))
+        patterns[place] = (layers[layer][head] * 255).round().byte().cpu().numpy()
+    return kept, patterns, len(heads) - len(kept)
+
+
+def _effect(model: Any, anatomy: Anatomy, written: Float[Tensor, " d_model"], direct: float) -> Effect:
+    logits = working(anatomy.unembed.weight) @ written
+    logits = logits - logits.mean()  # softmax does not see what all tokens gain
+    k = min(TOP_TOKENS, len(logits))
+    ends = []
+    for largest in (True, False):
+        values, ids = logits.topk(k, largest=largest)
+        ends.append(list(zip(_texts(model, ids), values.tolist(), strict=True)))
+    return Effect(direct, *ends)
+
+
+def _texts(model: Any, ids: Int[Tensor, " pos"]) -> list[str]:
+    """Tokens as text, or their ids where a model has no tokenizer."""
+    tokenizer = getattr(model, "tokenizer", None)
+    return [str(i) if tokenizer is None else tokenizer.decode([i]) for i in ids.tolist()]
