@@ -30,19 +30,24 @@ function makeDense(canvas) {
   gl.vertexAttribPointer(gl.getAttribLocation(program, "place"), 2, gl.FLOAT, false, stride, 0);
   gl.enableVertexAttribArray(gl.getAttribLocation(program, "colour"));
   gl.vertexAttribPointer(gl.getAttribLocation(program, "colour"), 4, gl.UNSIGNED_BYTE, true, stride, 8);
-  let range = [0, 0], axes = null;
+  let range = [0, 0], axes = null, version = 0, painted = "", waiting = 0;
 
-  function paint() {
-    canvas.dataset.edges = String(range[1] - range[0]);
+  function schedule() {                       // once a frame, and only what changed
+    if (!waiting) waiting = requestAnimationFrame(() => { waiting = 0; paint(false); });
+  }
+
+  function paint(anyway) {
     canvas.hidden = range[0] === range[1];    // nothing to compose with the picture above
-    if (canvas.hidden) return;
+    const key = JSON.stringify([range, axes, version, canvas.clientWidth, canvas.clientHeight, window.devicePixelRatio]);
+    if (canvas.hidden || (key === painted && !anyway)) return;
+    painted = key;
     const ratio = window.devicePixelRatio || 1;
     const width = Math.max(1, Math.round(canvas.clientWidth * ratio)), height = Math.max(1, Math.round(canvas.clientHeight * ratio));
     if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
     gl.disable(gl.SCISSOR_TEST);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
-    if (!axes || range[0] === range[1]) return;
+    if (!axes) return;
     // plotly's plotting area within the canvas, in pixels from the bottom left
     const left = axes.left * ratio, bottom = height - (axes.top + axes.height) * ratio;
     const area = [left, bottom, axes.width * ratio, axes.height * ratio].map(Math.round);
@@ -66,12 +71,17 @@ function makeDense(canvas) {
           paints[3 * at + 2] = bytes[edge];
           if (point) { indices[put++] = at - 1; indices[put++] = at; }
         }
+      version++;
       gl.bufferData(gl.ARRAY_BUFFER, data, gl.STATIC_DRAW);
       gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, indices, gl.STATIC_DRAW);
     },
-    draw(first, last) { range = [first, Math.max(first, last)]; paint(); },
-    move(now) { axes = now; paint(); },
-    image() { paint(); return canvas.toDataURL("image/png"); },
+    draw(first, last) {
+      range = [first, Math.max(first, last)];
+      canvas.dataset.edges = String(range[1] - range[0]);
+      schedule();
+    },
+    move(now) { axes = now; schedule(); },
+    image() { paint(true); return canvas.toDataURL("image/png"); },
     get edges() { return range[1] - range[0]; },
   };
 }
