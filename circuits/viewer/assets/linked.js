@@ -49,7 +49,7 @@ function patternCard(app, name) {
     return card;
   }
   const plot = element("div", { id: "pattern", role: "img", "aria-label": "Attention pattern of " + name });
-  card.append(plot, element("p", { class: "hint" }, "Rows look at columns. Darker is more."));
+  card.append(plot, element("p", { class: "hint" }, "Rows look at columns: the more, the stronger the colour."));
   const palette = app.picture.palette(), tokens = linked.clean.map((token) => plotlyText(visible(token.length > 11 ? token.slice(0, 10) + "\u2026" : token)));
   const step = Math.ceil(n / 24), ticks = Array.from({ length: Math.ceil(n / step) }, (_, at) => at * step);
   const axis = { tickvals: ticks, ticktext: ticks.map((at) => tokens[at]), tickfont: { size: 11, color: palette.ink }, fixedrange: true, showgrid: false, zeroline: false, ticks: "" };
