@@ -78,7 +78,7 @@ def compare_explanations(
             (both by name, before any metric has run), unknown names, and what `saco` refuses.
 
     Scores of captum for images, and of `attribution.tokens` for a text classifier (masked tokens at the price of
-    text unlike what the model was trained on):
+    text unlike what the model was trained on)::
 
         gradients = captum.attr.IntegratedGradients(logits)
         report = compare_explanations(predict, images, {
