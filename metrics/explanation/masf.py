@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest
+from scipy.stats import betabinom, binomtest
 from torch import Tensor
 
 from interp.errors import InputError
@@ -19,6 +19,7 @@ from metrics.explanation.masked import Tokens, mask_half, mask_random, tokens_of
 from metrics.explanation.prediction import Array, whole_number
 from metrics.explanation.roar_data import mask_top
 from metrics.explanation.roar_plan import RATIOS
+from metrics.testing import adjust
 
 # ids [b, pos] and attention mask [b, pos] -> for each layer, hidden states [b, pos, unit]
 Hidden = Callable[[Tensor, Tensor], Sequence[Any]]
@@ -156,6 +157,7 @@ class MaSF:
         *,
         mask_id: int,
         special: Sequence[int] = (),
+        masked: bool = True,
         batch_size: int = 64,
         seed: int = 0,
         quiet: bool = False,
@@ -163,6 +165,8 @@ class MaSF:
         """Learn the distributions from validation data, half of it masked as in `masked_finetune`.
 
         Use some hundreds of samples at least, of those that the model was not trained on; one run of the model each.
+        `masked=False` leaves the data as it is, for a model that never saw masks: the reference is to be what the
+        model was trained on. Any model finds masked inputs usual among others that are masked in the same way.
 
         Raises:
             InputError: shapes that do not fit, too few samples for a p-value of 0.05, states that are NaN.
@@ -173,8 +177,9 @@ class MaSF:
         tokens = _tokens(ids, attention, special)
         if len(tokens.ids) < 20:
             raise InputError(f"ids holds {len(tokens.ids)} samples; p-values of 0.05 need at least 20")
-        masked = mask_half(tokens, mask_id, torch.Generator().manual_seed(seed)).tokens
-        statistics = _run(hidden, masked, batch_size, quiet)
+        if masked:
+            tokens = mask_half(tokens, mask_id, torch.Generator().manual_seed(seed)).tokens
+        statistics = _run(hidden, tokens, batch_size, quiet)
         return cls(
             hidden=hidden,
             known=Emergent.of(statistics),
@@ -198,12 +203,17 @@ class MaSF:
         scores: Any = None,
         level: float = 0.05,
         confidence: float = 0.95,
+        correction: str = "holm",
         seed: int = 0,
     ) -> pd.DataFrame:
         """Share of samples with p < level by masking ratio, with Wilson's interval; about `level` is in distribution.
 
+        A sample's p-value is already one for all units and layers. The verdicts are as many as the ratios: `p` is the
+        chance of as many outliers or more if the samples are like the validation data, which is no larger sample
+        itself (beta-binomial), and `adjusted` is corrected for the number of ratios, see `metrics.testing.adjust`.
+
         `scores` [n, pos]: the tokens with the largest ones are masked, as an explanation would; None: random ones.
-        Columns: ratio, n, outliers, low, high, in distribution (does the interval reach down to `level`).
+        Columns: ratio, n, outliers, low, high, p, adjusted, in distribution (adjusted is 1 - `confidence` or more).
 
         Raises:
             InputError: shapes that do not fit, ratios outside [0, 1], a level that so few samples cannot show.
@@ -217,13 +227,18 @@ class MaSF:
             raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
         tokens = _tokens(ids, attention, self.special)
         order = None if scores is None else _scores(scores, tokens)
+        known = len(self.known.whole)
+        below = int((np.arange(1, known + 1) / known < level).sum())  # p-values that are possible below the level
         rows = []
         for ratio in ratios:
             p = self.p_values(self._masked(tokens, order, float(ratio), seed), tokens.attention)
             found = binomtest(int((p < level).sum()), len(p))
             interval = found.proportion_ci(confidence, "wilson")
-            rows.append((ratio, len(p), found.statistic, interval.low, interval.high, interval.low <= level))
-        return pd.DataFrame(rows, columns=["ratio", "n", "outliers", "low", "high", "in distribution"])
+            chance = betabinom.sf(found.k - 1, len(p), below, known + 1 - below)
+            rows.append((ratio, len(p), found.statistic, interval.low, interval.high, min(max(chance, 0.0), 1.0)))
+        frame = pd.DataFrame(rows, columns=["ratio", "n", "outliers", "low", "high", "p"])
+        adjusted = adjust(frame["p"], correction)
+        return frame.assign(**{"adjusted": adjusted, "in distribution": adjusted >= 1 - confidence})
 
     def _masked(self, tokens: Tokens, scores: Tensor | None, ratio: float, seed: int) -> Tensor:
         if scores is None:
