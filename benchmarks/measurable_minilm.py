@@ -17,12 +17,13 @@ from typing import Any
 
 import pandas as pd
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
 import metrics
 from benchmarks.models import minilm
 from benchmarks.roar_minilm import data, gradient_x_input, integrated_gradients, predict
-from metrics.explanation.masked import MaskedFineTuning, mask_random
+from metrics.explanation.masked import MaskedFineTuning, Tokens, mask_half, mask_random
 from metrics.statistics import bootstrap
 
 # one distribution; the reference is what MaSF learns from
@@ -98,16 +99,31 @@ def states(model: Any) -> Callable[[Tensor, Tensor], Sequence[Tensor]]:
     return run
 
 
+def learned(model: Any, sets: Data, seed: int, *, masked: bool) -> metrics.MaSF:
+    """MaSF of a model; `masked`: half of the reference is masked, as in masked fine-tuning."""
+    ids = sets["reference"][0]
+    return metrics.MaSF.fit(
+        states(model), ids, present(ids), mask_id=minilm.MASK, special=SPECIAL, masked=masked, seed=seed, quiet=True
+    )
+
+
 def outliers(
-    model: Any, sets: Data, seed: int, *, masked: bool, scores: Tensor | None = None, ratios: Sequence[float] = RATIOS
+    known: metrics.MaSF, sets: Data, seed: int, scores: Tensor | None = None, ratios: Sequence[float] = RATIOS
 ) -> pd.DataFrame:
-    """`MaSF.in_distribution` of the test sentences; `masked`: is half of the reference masked, as in training."""
-    reference, test = sets["reference"][0], sets["test"][0]
-    known = metrics.MaSF.fit(
-        states(model), reference, present(reference), mask_id=minilm.MASK, special=SPECIAL, masked=masked, seed=seed,
-        quiet=True,
-    )  # fmt: skip
-    return known.in_distribution(test, present(test), ratios=ratios, scores=scores, seed=seed)
+    """Share of the test sentences with p < .05, by ratio."""
+    ids = sets["test"][0]
+    return known.in_distribution(ids, present(ids), ratios=ratios, scores=scores, seed=seed)
+
+
+def calibration(known: metrics.MaSF, sets: Data, seed: int) -> str:
+    """The same share of test sentences of which half are masked, as the reference is: 5 % of these by construction."""
+    ids, labels, maskable = sets["test"]
+    half = mask_half(
+        Tokens(ids, labels, present(ids).bool(), maskable), minilm.MASK, torch.Generator().manual_seed(seed)
+    )
+    found = binomtest(int((known.p_values(half.tokens.ids, present(ids)) < 0.05).sum()), len(ids))
+    interval = found.proportion_ci(method="wilson")
+    return f"{found.statistic:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 @torch.no_grad()
@@ -161,11 +177,14 @@ def main() -> None:
     first, (second, tuned) = plain(sets, seed), masked(sets, seed)
     tell(f"masked fine-tuning, seed {seed}", tuned)
     tell("accuracy by share masked at random", accuracy({"plain": first, "masked": second}, sets, seed))
-    tell("MaSF, masked model, random masks", outliers(second, sets, seed, masked=True))
+    knows = learned(second, sets, seed, masked=True)
+    tell("MaSF, masked model, half masked as in training", calibration(knows, sets, seed))
+    tell("MaSF, masked model, random masks", outliers(knows, sets, seed))
     pointed = occlusion(second, *sets["test"][:2], seed)
-    tell("MaSF, masked model, masks where occlusion points", outliers(second, sets, seed, masked=True, scores=pointed))
-    tell("MaSF, plain model, random masks", outliers(first, sets, seed, masked=False))
-    tell("MaSF, plain model, random masks, masked reference", outliers(first, sets, seed, masked=True))
+    tell("MaSF, masked model, masks where occlusion points", outliers(knows, sets, seed, pointed))
+    tell("MaSF, plain model, random masks", outliers(learned(first, sets, seed, masked=False), sets, seed))
+    other = learned(first, sets, seed, masked=True)
+    tell("MaSF, plain model, random masks, masked reference", outliers(other, sets, seed))
     tell("erasure of the masked model", erasure(second, sets, seed))
 
 
