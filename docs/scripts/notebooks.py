@@ -19,6 +19,7 @@ import nbformat
 import plotly.io
 from nbclient import NotebookClient
 from pictures import draw, photograph
+from PIL import Image
 
 from interp.files import write_text
 
@@ -79,7 +80,9 @@ def of_page(text: str) -> str:
 
 
 def encoded(path: Path) -> str:
-    """A file as base64."""
+    """A picture in 128 colours, as base64."""
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(128).save(path, optimize=True)
     return base64.b64encode(path.read_bytes()).decode()
 
 
