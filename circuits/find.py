@@ -47,7 +47,7 @@ def find_circuit(
     faithfulness: float | None = None,
     ablation: str = "patch",
     objective: str | Objective | None = None,
-    selection: str = "top-n",
+    selection: str = "balanced",
     absolute: bool = True,
     kv: KV = "head",
     stable: bool = False,
@@ -77,13 +77,15 @@ def find_circuit(
             that reaches it on the scoring prompts. 0.85 when neither is given.
         ablation: what edges outside the circuit give: `patch`, `zero`, `mean`, `mean-positional`.
         objective: overrides the task's own.
-        selection: a rule that looks at scores alone (`interp.selection`): `top-n` (MIB's), `greedy`, `connected`,
-            `program`. Or `balanced`: connected edges, of which the share that helps is set so that the circuit does as
-            well as the model on the scoring prompts (`metrics.circuit.balance`).
-        absolute: for rules, rank edges by |score| (default) or by signed score.
+        selection: `balanced` (default): connected edges, of which the share that helps is set so that the circuit does
+            as well as the model on the scoring prompts (`metrics.circuit.balance`); up to five more circuits are
+            measured there for each size. Or a rule that looks at scores alone (`interp.selection`): `top-n` (MIB's),
+            `greedy`, `connected`, `program`.
+        absolute: for rules: rank edges by |score| (default) or by signed score.
         kv: key and value targets per query `head` or per key-value `group`.
         stable: keep the edges of a size that survive resampling: those that at least a share `stable_share` of
-            `resamples` bootstrap resamples of the scoring prompts select. No more passes, but for `mean` ablations (see
+            `resamples` bootstrap resamples of the scoring prompts select (balanced by the share that all scoring
+            prompts set). No more passes, but for `mean` ablations (see
             `circuits.stability`). The circuit is smaller than the size asked for; `report.stability` says by how much,
             and how often each of its edges was selected.
         stable_share, resamples: of `stable`.
@@ -165,7 +167,7 @@ def _check(
         raise InputError(f"method={method!r} scores nodes; a circuit needs an edge method such as 'eap-ig'")
     if choose("selection", selection, SELECTIONS) == "balanced" and not absolute:
         raise InputError(
-            "absolute=False ranks by signed score, but selection='balanced' weighs the signs itself; "
+            "absolute=False ranks by signed score, but selection='balanced' (the default) weighs the signs itself; "
             "use selection='top-n' or 'connected'"
         )
     if edges is not None and faithfulness is not None:

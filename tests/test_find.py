@@ -275,7 +275,7 @@ def test_four_prompts_are_needed(model: Any) -> None:
         ({"objective": "accuracy"}, "has no gradient"),
         ({"objective": "logit-diff"}, "objective='logit-diff' is unknown; did you mean 'logit-difference'"),
         ({"selection": "topn"}, "selection='topn' is unknown; did you mean 'top-n'"),
-        ({"selection": "balanced", "absolute": False}, "selection='balanced' weighs the signs itself"),
+        ({"absolute": False}, r"selection='balanced' \(the default\) weighs the signs itself"),
         ({"scoring_share": 1.0}, "fraction=1.0 must lie between 0 and 1"),
     ],
 )

@@ -106,7 +106,7 @@ def test_overlap_by_hand() -> None:
     assert jaccard(np.zeros(2, bool), np.zeros(2, bool)) == 1
 
 
-@pytest.mark.parametrize("selection", ["top-n", "greedy"])
+@pytest.mark.parametrize("selection", ["top-n", "greedy", "balanced"])
 def test_find_circuit_keeps_what_survives(model: Any, task: Task, tmp_path: Path, selection: str) -> None:
     task = behaving(model, 16)
     settings: dict[str, Any] = {"method": "eap", "selection": selection, "edges": 80, "quiet": True}

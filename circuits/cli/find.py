@@ -59,7 +59,7 @@ def find(
         str | None,
         typer.Option(help="logit-difference, probability-difference, log-probability, kl.", show_default="the task's"),
     ] = None,
-    selection: Annotated[str, typer.Option(help="top-n, greedy, connected, program or balanced.")] = "top-n",
+    selection: Annotated[str, typer.Option(help="balanced, top-n, greedy, connected or program.")] = "balanced",
     stable: Annotated[
         bool, typer.Option("--stable", help="Keep the edges that three quarters of 20 resamples of the prompts select.")
     ] = False,
