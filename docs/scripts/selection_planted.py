@@ -28,8 +28,8 @@ def main() -> None:
     parts = [
         "# Selections where the circuit is known\n",
         "Made by `docs/scripts/selection_planted.py`: EAP-IG on 64 prompts, curves on 64 others, the planted models "
-        "of [the ground-truth study](ground-truth.md); 95 % bootstrap intervals over prompts. A cell is faithfulness (true "
-        "edges in the circuit).\n",
+        "of [the ground-truth study](ground-truth.md); 95 % bootstrap intervals over prompts. A cell is faithfulness "
+        "(true edges in the circuit).\n",
     ]
     parts.extend(section(planted.load(name, n=64, seed=0)) for name in planted.names())
     parts.append(
