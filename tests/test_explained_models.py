@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import roar_minilm
 from benchmarks.models import minilm
-from benchmarks.models.stories import KINDS, MASK, PAD, PLACES, stories, story
+from benchmarks.models.stories import KINDS, MASK, PAD, PLACES, short_cuts, stories, story
 from benchmarks.models.story_models import MODELS, correct, train_stories
 from benchmarks.roar_minilm import EXPLAINERS, data, run, train
 from interp.errors import InputError
@@ -56,6 +56,13 @@ def test_stories_are_seeded_and_padded_in_front() -> None:
     assert not (first.ids == MASK).any()
     with pytest.raises(InputError, match="kind='three'"):
         story("three", random.Random(0))
+
+
+def test_no_place_of_a_story_gives_the_answer_away() -> None:
+    drawn = stories(2000, 0, ("one",))
+    assert max(short_cuts(drawn).values()) < 0.45  # a fifth by design, and a sixth of the rest by chance: a third
+    each = drawn.labels.bincount(minlength=len(PLACES)) / len(drawn.labels)
+    assert ((each > 0.12) & (each < 0.22)).all()
 
 
 @pytest.mark.parametrize("name", MODELS)
