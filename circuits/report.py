@@ -37,6 +37,8 @@ class Report:
         output: agreement of the whole output distribution with the model's, a dictionary for each of circuit, empty
             circuit and random circuits, with the columns of `metrics.OutputAgreement.to_frame()`.
         stability: how the edges fared over resamples of the scoring prompts, where that chose them (`stable=True`).
+        tests: a dictionary per hypothesis test that was made (`find_circuit(tests=True)`), with the columns of
+            `metrics.circuit_tests(...).to_frame()`.
         notes: what a reader must know to trust the figures.
 
     What is not known is None; a NaN or infinite figure becomes None.
@@ -66,6 +68,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     output: list[dict[str, Any]] = field(default_factory=list)
     stability: dict[str, Any] = field(default_factory=dict)
+    tests: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -107,6 +110,10 @@ class Report:
             yield "By prompt", str(self.by_prompt)
         if self.output:
             yield "Output", output_text(self.output)
+        for test in self.tests:
+            decision = {True: "passed", False: "failed"}.get(test["passed"], "not made")
+            p = "" if test["p_corrected"] is None else f", corrected p {test['p_corrected']:.2g}"
+            yield f"Test of {test['test']}", f"{decision}{p}: {test['meaning']}"
         if self.edges is not None:
             share = "" if self.fraction is None else f" ({self.fraction:.2%} of the graph)"
             nodes = "" if self.nodes is None else f", {self.nodes:,} nodes"

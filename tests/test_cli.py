@@ -220,7 +220,7 @@ def test_find_passes_every_option_on(monkeypatch: pytest.MonkeyPatch, loaded: li
     result = run(
         "find", "--model", "tiny", "--task", "ioi", "-n", 5, "--method", "eap-ig-activations", "--faithfulness", 0.7,
         "--rules", "relp", "--ablation", "zero", "--selection", "greedy", "--steps", 3, "--seed", 2,
-        "--random-circuits", 4, "--stable",
+        "--random-circuits", 4, "--stable", "--tests",
         "--device", "cpu", "--dtype", "float32", "--batch-size", 2, "--no-checkpointed", "--quiet",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -229,7 +229,7 @@ def test_find_passes_every_option_on(monkeypatch: pytest.MonkeyPatch, loaded: li
     assert given == {
         "method": "eap-ig-activations", "edges": None, "faithfulness": 0.7, "ablation": "zero", "selection": "greedy",
         "steps": 3, "seed": 2, "random_circuits": 4, "batch_size": 2, "checkpointed": False, "quiet": True,
-        "rules": "relp", "stable": True,
+        "rules": "relp", "stable": True, "tests": True,
     }  # fmt: skip
     assert loaded == [("tiny", "cpu", "float32")]
 

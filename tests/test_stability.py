@@ -12,6 +12,7 @@ import torch
 from test_find import behaving
 from tiny import tiny
 
+import metrics
 from attribution import attribute
 from circuits import Circuit, find_circuit, stability
 from circuits.resampling import ResampledScores, resampled_scores, selection_frequency, stable_mask
@@ -124,6 +125,20 @@ def test_find_circuit_keeps_what_survives(model: Any, task: Task, tmp_path: Path
     assert again.report == stable.report
     every = find_circuit(model, task, stable=True, stable_share=0.05, **settings)
     assert every.n_edges >= stable.n_edges
+
+
+def test_find_circuit_reports_the_tests_that_it_is_asked_for(model: Any, tmp_path: Path) -> None:
+    task = behaving(model, 16)
+    settings: dict[str, Any] = {"method": "eap", "selection": "top-n", "edges": 80, "quiet": True}
+    found = find_circuit(model, task, tests=True, **settings)
+    _, held_out = task.split(0.5, 0)
+    expected = metrics.circuit_tests(model, held_out, found.mask, quiet=True)
+    assert [row["test"] for row in found.report.tests] == [one.test for one in expected.tests]
+    for row, one in zip(found.report.tests, expected.tests, strict=True):
+        assert row["p_corrected"] == pytest.approx(one.p_corrected)
+        assert f"Test of {one.test}: {'passed' if one.passed else 'failed'}, corrected p" in str(found.report)
+    assert Circuit.load(found.save(tmp_path / "tested.json")).report == found.report
+    assert find_circuit(model, task, **settings).report.tests == []
 
 
 def test_stable_circuits_climb_the_ladder(model: Any) -> None:

@@ -63,6 +63,9 @@ def find(
     stable: Annotated[
         bool, typer.Option("--stable", help="Keep the edges that three quarters of 20 resamples of the prompts select.")
     ] = False,
+    tests: Annotated[
+        bool, typer.Option("--tests", help="Also test the circuit (see `circuits evaluate --tests`); takes minutes.")
+    ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Points on the path of integrated gradients.")] = 5,
     seed: Annotated[int, typer.Option(help="Of prompts, split, bootstrap and random circuits.")] = 0,
     random_circuits: options.RandomCircuits = 3,
@@ -120,6 +123,7 @@ def find(
             ablation=ablation,
             selection=selection,
             stable=stable,
+            tests=tests,
             rules=rules,
             steps=steps,
             seed=seed,
