@@ -100,6 +100,9 @@ def export(
 ) -> None:
     """Write the scores of a saved circuit as MIB takes them.
 
+    With --circuits the nine circuits are chosen as the saved one was. A balanced one was chosen by running the model,
+    which nothing here does: its nine circuits are MIB's own, top-n by score.
+
     \b
     Example:
       circuits mib export ioi.json submission --model gpt2 --task ioi
@@ -111,6 +114,8 @@ def export(
         width = found.provenance.get("d_model")
         if circuits:
             chosen = {key: found.provenance[key] for key in ("selection", "absolute") if key in found.provenance}
+            if chosen.get("selection") == "balanced":
+                chosen["selection"] = "top-n"
             written = mib.write_circuits(found.scores, folder, task, model, width, **chosen)
         else:
             written = [mib.write_importances(found.scores, folder, task, model, width)]
