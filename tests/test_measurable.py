@@ -7,35 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.known import TokenSum as Sum
+from benchmarks.known import stories
+from benchmarks.known import true_tokens as true
 from interp.errors import InputError
 from metrics.explanation.masked import masked_finetune
 from metrics.explanation.measurable import erasure_curve
-
-
-def stories(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Eight tokens; one of them is 3 (label 0) or 4 (label 1), the rest says nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(5, 12, (n, 8), generator=generator)
-    labels = torch.randint(2, (n,), generator=generator)
-    ids[torch.arange(n), torch.randint(8, (n,), generator=generator)] = 3 + labels
-    return ids, labels
-
-
-class Sum(nn.Module):
-    """Adds up a score of each token."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.zeros(12, 2))
-
-    def forward(self, ids: Tensor, attention: Tensor | None = None) -> Tensor:
-        return self.table[ids].sum(1)
-
-
-def true(model: Any, ids: Tensor, labels: Tensor, seed: int) -> Tensor:
-    return ((ids == 3) | (ids == 4)).double()
 
 
 def inverted(model: Any, ids: Tensor, labels: Tensor, seed: int) -> Tensor:
