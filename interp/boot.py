@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
+_ENDS = ("bos_token", "eos_token", "pad_token")
+_BORROWED = "_faithful_circuits_borrowed_pad"  # on a tokenizer: the padding token that TransformerLens gave it
+
+
 def check_module(module: nn.Module) -> str:
     """The name under which TransformerLens knows a causal language model's class.
 
@@ -68,6 +72,7 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
     from transformer_lens.model_bridge import TransformerBridge
 
     config: Any = module.config
+    lacking = [] if tokenizer is None else [end for end in _ENDS if getattr(tokenizer, end) is None]
     if architecture not in (config.architectures or ()):
         # TransformerLens reads the architecture from here, and some properties (GPT-J's parallel blocks) only here
         config.architectures = [architecture]
@@ -83,6 +88,8 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
             module.set_attn_implementation("eager")  # type: ignore[operator]
             bridge = build_bridge_from_module(module, architecture, hf_config=config)
         else:
+            if "eos_token" in lacking:  # or else "<|endoftext|>" would be added, beyond the model's vocabulary
+                tokenizer.eos_token = tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
             bridge = TransformerBridge.boot_transformers(
                 type(module).__name__,  # a hub id would be looked up among aliases
                 hf_model=module,
@@ -90,8 +97,33 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
                 device=weight.device,
                 dtype=weight.dtype,
             )
+            _take_back(bridge, lacking)
     bridge.cfg.model_name = name
     return freeze(bridge)
+
+
+def _take_back(bridge: Any, lacking: list[str]) -> None:
+    """Take from a bridge's tokenizer the BOS and the EOS that it never had: TransformerLens takes EOS for BOS.
+
+    Padding stays, without which TransformerLens tokenises no strings; `own_special_id` knows of it.
+    """
+    for end in lacking:
+        if end == "pad_token":
+            bridge.tokenizer.__dict__[_BORROWED] = bridge.tokenizer.pad_token
+        else:
+            setattr(bridge.tokenizer, end, None)
+    if "bos_token" in lacking:
+        bridge.cfg.default_prepend_bos = bridge.cfg.tokenizer_prepends_bos = False
+    if "eos_token" in lacking:
+        bridge.cfg.tokenizer_appends_eos = False
+
+
+def own_special_id(tokenizer: Any | None, name: str) -> int | None:
+    """The id of a tokenizer's "bos", "eos", "pad", "unk" or "mask", or None where it has none of its own."""
+    borrowed = getattr(tokenizer, "__dict__", {}).get(_BORROWED)
+    if name == "pad" and borrowed is not None and borrowed == tokenizer.pad_token:  # type: ignore[union-attr]
+        return None
+    return getattr(tokenizer, f"{name}_token_id", None)
 
 
 def freeze(bridge: TransformerBridge) -> TransformerBridge:

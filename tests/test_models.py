@@ -9,9 +9,11 @@ import transformers
 from tiny import tiny_module, word_tokenizer
 from transformers import AutoTokenizer
 
+from attribution import tokens
 from interp import boot, gguf_cache
 from interp.errors import InputError
 from interp.models import MODELS, load_model
+from interp.tasks.encoding import Encoder
 
 TOKENS = torch.tensor([[0, 7, 20, 33, 8, 52, 3, 11, 40], [0, 9, 9, 2, 51, 30, 6, 5, 4]])
 
@@ -147,9 +149,30 @@ def test_any_tokenizer_in_memory_works_and_is_not_changed(bos: str | None, monke
     after = (tokenizer.pad_token, tokenizer.bos_token, dict(tokenizer.init_kwargs), tokenizer("a b")["input_ids"])
     assert before == after
     assert model.tokenizer is not tokenizer
-    first = tokenizer.convert_tokens_to_ids(bos or "<eos>")  # without a BOS TransformerLens puts EOS first
-    assert model.to_tokens("a b").tolist() == [[first, 4, 5]]
+    first = [] if bos is None else [tokenizer.convert_tokens_to_ids(bos)]
+    assert model.to_tokens("a b").tolist() == [[*first, 4, 5]]
     assert model.to_tokens("a b", prepend_bos=False).tolist() == [[4, 5]]
+
+
+@pytest.mark.parametrize("eos", ["<eos>", None])
+@pytest.mark.parametrize("name", ["llama", "mistral", "gemma2", "gpt2"])
+def test_a_tokenizer_without_bos_gets_none(name: str, eos: str | None) -> None:
+    """TransformerLens makes EOS its BOS and its padding, and adds an EOS beyond the vocabulary where there is none."""
+    tokenizer = word_tokenizer(None)
+    tokenizer.eos_token = eos
+    again = load_model(tiny_module(name, torch.float32), tokenizer=tokenizer).tokenizer
+    for given in (tokenizer, again):
+        model = load_model(tiny_module(name, torch.float32), tokenizer=given)
+        assert Encoder(model).texts(["a b"]) == [[4, 5]]
+        assert tokens(model, "a b", quiet=True).tokens == [["a", "b"]]
+        assert (model.tokenizer.bos_token, model.tokenizer.eos_token) == (None, eos)
+        assert len(model.tokenizer) == len(tokenizer)
+        assert model.to_tokens(["a b", "a"])[:, :1].tolist() == [[4], [4]]
+        with pytest.raises(InputError, match="prepend_bos=True, but the tokenizer has no BOS token"):
+            tokens(model, "a b", prepend_bos=True, quiet=True)
+        for lacking in ("bos", "pad", *([] if eos else ["eos"])):
+            with pytest.raises(InputError, match=f"baseline='{lacking}', but the model's tokenizer has no such token"):
+                tokens(model, "a b", method="occlusion", baseline=lacking, quiet=True)
 
 
 def test_a_tokenizer_that_puts_bos_first_by_itself_is_kept() -> None:

@@ -244,8 +244,8 @@ def test_bars_are_the_values_of_each_input() -> None:
     assert len(figure.data) == 2
     assert list(figure.data[0].y) == [1.0, -2.0, 0.5]
     assert list(figure.data[1].y) == [0.25, 0.0]
-    assert list(figure.layout.xaxis.ticktext) == ["The", " cat", " sat"]
-    assert list(figure.layout.xaxis2.ticktext) == [" on", "⏎"]
+    assert list(figure.layout.xaxis.ticktext) == ["The", "·cat", "·sat"]
+    assert list(figure.layout.xaxis2.ticktext) == ["·on", "⏎"]
     first = figure.data[0].marker.color
     assert first[0] == first[2] != first[1]
     titles = [note.text for note in figure.layout.annotations]

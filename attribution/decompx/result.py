@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attribution.decompx.propagate import Options
-from attribution.inputs.result import for_plotly, heat_map, visible
+from attribution.inputs.result import for_plotly, heat_map, label
 from interp.errors import InputError
 from interp.files import write_text
 
@@ -101,7 +101,7 @@ class Decomposition:
         lines = []
         for n, tokens in enumerate(self.tokens):
             for c, name in enumerate(self.classes[n]):
-                head = f"<b>{html.escape(visible(name))}</b> ({float(self.model_logits[n, c]):.3f})"
+                head = f"<b>{html.escape(label(name))}</b> ({float(self.model_logits[n, c]):.3f})"
                 lines.append((head, tokens, self.logits[n, :, c]))
         return heat_map(lines)
 

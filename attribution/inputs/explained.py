@@ -22,11 +22,13 @@ from attribution.inputs.encode import (
 from attribution.inputs.proposals import Proposer, as_proposer
 from attribution.rules.sets import RuleSet, rule_set
 from interp.anatomy import Anatomy
+from interp.boot import own_special_id
 from interp.errors import InputError, choose
 from interp.inspection import anatomy_of
 from interp.kernels.backward import PLAIN, Backward
 from interp.kernels.batching import plan
 from interp.kernels.forward import last_rows, prepare, run_blocks, unembed
+from interp.token_text import token_texts
 
 Embeddings = Float[Tensor, "n pos d_model"]
 
@@ -111,7 +113,7 @@ class Explainable(ABC):
             return self.embed(first) + (vocabulary.mean(0) - vocabulary[0])
         token: Any = baseline
         if not isinstance(baseline, int):
-            token = getattr(self.tokenizer, f"{choose('baseline', baseline, self.baselines)}_token_id", None)
+            token = own_special_id(self.tokenizer, choose("baseline", baseline, self.baselines))
             if token is None:
                 raise InputError(f"baseline={baseline!r}, but the model's tokenizer has no such token; try 'zero'")
         if isinstance(token, bool) or not 0 <= int(token) < self.anatomy.d_vocab:
@@ -120,7 +122,7 @@ class Explainable(ABC):
 
     def readable(self, ids: list[int]) -> list[str]:
         """Tokens as people read them; ids where there is no tokenizer."""
-        return [str(i) if self.tokenizer is None else self.tokenizer.decode([i]) for i in ids]
+        return token_texts(self.tokenizer, ids)
 
     def readable_rows(self, inputs: Inputs) -> list[list[str]]:
         """The tokens of every input, without padding."""

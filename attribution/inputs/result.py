@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +87,7 @@ class TokenAttributions:
     def _repr_html_(self) -> str:
         lines = []
         for n, tokens in enumerate(self.tokens):
-            target = html.escape(visible(self.target_tokens[n]))
+            target = html.escape(label(self.target_tokens[n]))
             head = f"<b>{html.escape(self.method)}</b> for <code>{target}</code> ({float(self.logits[n]):.3f})"
             lines.append((head, tokens, self.values[n]))
         return heat_map(lines)
@@ -157,6 +158,11 @@ def visible(token: str) -> str:
     return token.replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥") or "∅"
 
 
+def label(token: str) -> str:
+    """A token that stands alone, where pages and figures drop spaces at either end."""
+    return re.sub("^ | $", "·", visible(token))
+
+
 def for_plotly(token: str) -> str:
     """The same as text in a plotly figure, which reads mark-up but knows no `&quot;`."""
-    return html.escape(visible(token), quote=False)
+    return html.escape(label(token), quote=False)

@@ -31,6 +31,7 @@ from interp.kernels.forward import PerHead, attention_pattern, prepare, run_bloc
 from interp.kernels.frame import Frame
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
+from interp.token_text import token_texts
 
 TOP_TOKENS = 6  # that a node promotes, and as many that it suppresses
 PATTERN_BYTES = 1_200_000  # of attention patterns in a page; base64 makes a third more of them
@@ -175,6 +176,4 @@ def _effect(model: Any, anatomy: Anatomy, written: Float[Tensor, " d_model"], di
 
 
 def _texts(model: Any, ids: Int[Tensor, " pos"]) -> list[str]:
-    """Tokens as text, or their ids where a model has no tokenizer."""
-    tokenizer = getattr(model, "tokenizer", None)
-    return [str(i) if tokenizer is None else tokenizer.decode([i]) for i in ids.tolist()]
+    return token_texts(getattr(model, "tokenizer", None), ids.tolist())

@@ -8,6 +8,7 @@ from typing import Any
 from interp.errors import InputError
 from interp.tasks.examples import Answers, Example, Text
 from interp.tasks.prompts import Prompts
+from interp.token_text import token_texts
 
 
 class Encoder:
@@ -110,7 +111,7 @@ class Encoder:
     def _answer(self, text: str, index: int, field: str) -> int:
         ids = self.pieces(text)
         if len(ids) != 1:
-            pieces = ", ".join(repr(self.tokenizer.decode([token])) for token in ids)
+            pieces = ", ".join(map(repr, token_texts(self.tokenizer, ids)))
             raise InputError(
                 f"{field} answer {text!r} of prompt {index} is {len(ids)} tokens ({pieces}); an answer must be one "
                 f"token{self._advice(text)}"
@@ -127,8 +128,9 @@ class Encoder:
             return f": {text[1:]!r} is one, if the space goes to the end of the prompts"
         if not text.startswith(" ") and self.is_single(f" {text}"):
             return f": {f' {text}'!r} is one"
-        first = self.tokenizer.decode(self.pieces(text)[:1])
-        return f": choose another, or use its first token, {first!r}" if first.strip() else ": choose another"
+        first = token_texts(self.tokenizer, self.pieces(text)[:1])
+        usable = first and first[0].strip() and self.is_single(first[0])
+        return f": choose another, or use its first token, {first[0]!r}" if usable else ": choose another"
 
     def _is_unknown(self, token: int, text: str) -> bool:
         unknown = getattr(self.tokenizer, "unk_token_id", None)

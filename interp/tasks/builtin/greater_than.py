@@ -10,6 +10,7 @@ from interp.tasks.encoding import Encoder
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build, encoder_of
 from interp.tasks.task import Task
+from interp.token_text import token_texts
 
 ABOUT = About("greater_than", "a year later than the one named before", objective="probability-difference")
 
@@ -87,7 +88,7 @@ def greater_than(n: int = 64, seed: int = 0, model: Any = None) -> Task:
 
 def _cut(encoder: Encoder, year: str) -> tuple[int, ...]:
     """Lengths of the pieces of a year within a sentence, without the space before it."""
-    pieces = [encoder.tokenizer.decode([token]).strip() for token in encoder.pieces(f" {year}")]
+    pieces = [text.strip() for text in token_texts(encoder.tokenizer, encoder.pieces(f" {year}"))]
     return tuple(len(piece) for piece in pieces if piece)
 
 
