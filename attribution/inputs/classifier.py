@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -74,6 +74,7 @@ class ClassifierExplained(Explainable):
     model: Any
     anatomy: EncoderAnatomy
     own_tokenizer: Any = None
+    leaks: bool = False  # padding changes what the model says of the tokens before it: no input is padded
     kind = "class"
     baselines = ("zero", "mean", "pad", "mask", "unk")
 
@@ -98,9 +99,7 @@ class ClassifierExplained(Explainable):
                 f"tokenizer is a {type(tokenizer).__name__}, not a transformers tokenizer; load one with "
                 "transformers.AutoTokenizer.from_pretrained"
             )
-        explained = cls(model, EncoderAnatomy.of(model), tokenizer)
-        explained._check()
-        return explained
+        return cls(model, EncoderAnatomy.of(model), tokenizer)._checked()
 
     @property
     def tokenizer(self) -> Any:
@@ -156,26 +155,42 @@ class ClassifierExplained(Explainable):
             return self.model.get_input_embeddings()(ids.to(self.anatomy.device))
 
     def logits(self, embeddings: Embeddings, lengths: Int[Tensor, " n"]) -> Float[Tensor, "n class"]:
-        embeddings = embeddings.to(self.anatomy.dtype)
-        with evaluated(self.model):
-            return self.model(
-                inputs_embeds=embeddings, attention_mask=_mask(embeddings, lengths), return_dict=True
-            ).logits
+        found = self._run(embeddings.to(self.anatomy.dtype), lengths)
+        order = torch.cat([rows for rows, _ in found]).argsort()
+        return torch.cat([out.logits for _, out in found])[order]
 
     def patterns(self, inputs: Inputs) -> list[Float[Tensor, "n query key"]]:
         """Raises `InputError` for a model that does not give its attention, one square a head."""
-        embeddings = self.embed(inputs.ids)
-        with torch.no_grad(), evaluated(self.model), _attention_told(self.model):
-            found = self.model(
-                inputs_embeds=embeddings,
-                attention_mask=_mask(embeddings, inputs.lengths),
-                output_attentions=True,
-                return_dict=True,
-            ).attentions
-        n, length = inputs.ids.shape
-        if not found or any(pattern is None or pattern.shape[::2] != (n, length) for pattern in found):
-            raise InputError(f"model={type(self.model).__name__} does not give its attention patterns token by token")
-        return [pattern.mean(1) for pattern in found]
+        embeddings, (n, width) = self.embed(inputs.ids), inputs.ids.shape
+        with torch.no_grad(), _attention_told(self.model):
+            found = self._run(embeddings, inputs.lengths, output_attentions=True)
+        layers = [embeddings.new_zeros(n, width, width) for _ in found[0][1].attentions or ()]
+        for rows, out in found:
+            length = int(inputs.lengths[rows].max())
+            if not layers or any(p is None or p.shape[::2] != (len(rows), length) for p in out.attentions):
+                raise InputError(
+                    f"model={type(self.model).__name__} does not give its attention patterns token by token"
+                )
+            for layer, pattern in zip(layers, out.attentions, strict=True):
+                layer[rows, :length, :length] = pattern.mean(1)
+        return layers
+
+    def _run(
+        self, embeddings: Embeddings, lengths: Int[Tensor, " n"], **more: Any
+    ) -> list[tuple[Int[Tensor, " row"], Any]]:
+        """What the model gives, and for which rows: all at once, or length by length where padding leaks."""
+        rows = torch.arange(len(lengths), device=embeddings.device)
+        groups = [(rows, embeddings, lengths)]
+        if self.leaks:
+            own = lengths.to(embeddings.device)
+            groups = [(rows[own == n], embeddings[own == n, :n], own[own == n]) for n in own.unique().tolist()]
+        takes_mask = "attention_mask" in inspect.signature(self.model.forward).parameters
+        found = []
+        with evaluated(self.model):
+            for which, part, real in groups:
+                mask = {"attention_mask": _mask(part, real)} if takes_mask else {}
+                found.append((which, self.model(inputs_embeds=part, **mask, **more, return_dict=True)))
+        return found
 
     def read_positions(self, lengths: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """The first token's: what classification heads pool."""
@@ -200,22 +215,28 @@ class ClassifierExplained(Explainable):
         return as_proposer(given, self)
 
     @torch.no_grad()
-    def _check(self) -> None:
-        """Raise `InputError` unless word embeddings lead to the logits that their ids do."""
+    def _checked(self) -> ClassifierExplained:
+        """The same, told whether padding leaks; `InputError` unless word embeddings lead to the logits of their ids."""
+        name, device = type(self.model).__name__, self.anatomy.device
         ids = [i for i in range(self.anatomy.d_vocab) if i != self.model.config.pad_token_id]
         row = torch.tensor([ids[:: max(1, len(ids) // 7)][: min(7, self.anatomy.max_positions or 7)]])
-        lengths, device = torch.tensor([row.shape[1]]), self.anatomy.device
-        ours = self.logits(self.embed(row), lengths)
-        with evaluated(self.model):
-            theirs = self.model(
-                input_ids=row.to(device), attention_mask=torch.ones_like(row, device=device), return_dict=True
-            ).logits
+        lengths = torch.tensor([row.shape[1], max(1, row.shape[1] // 2)])
+        try:
+            alone = replace(self, leaks=True).logits(self.embed(row.expand(2, -1)), lengths)
+            padded = self.logits(self.embed(row.expand(2, -1)), lengths)
+            with evaluated(self.model):
+                theirs = self.model(input_ids=row.to(device), return_dict=True).logits
+        except (RuntimeError, ValueError, TypeError, LookupError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(f"model={name} cannot be run on {row.shape[1]} tokens: {reason}") from error
         half = self.anatomy.dtype in (torch.float16, torch.bfloat16)
-        if not torch.allclose(ours, theirs, rtol=1e-4, atol=5e-2 if half else 1e-4):
+        if not torch.allclose(alone[:1], theirs, rtol=1e-4, atol=5e-2 if half else 1e-4):
             raise InputError(
-                f"model={type(self.model).__name__} is not understood: from word embeddings it gives other logits than "
-                "from the ids themselves, so that attributions would be wrong"
+                f"model={name} is not understood: from word embeddings it gives other logits than from the ids "
+                "themselves, so that attributions would be wrong"
             )
+        rounding = (2e-2 if half else 1e-5) * alone.abs().max()
+        return replace(self, leaks=not bool((padded - alone).abs().max() <= rounding))
 
 
 @contextlib.contextmanager

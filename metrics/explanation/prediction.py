@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.progress import progress
-from metrics.explanation.replacement import Fill, Replacement, filler
+from metrics.explanation.replacement import Delete, Fill, Replacement, filler
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -111,6 +111,8 @@ class Subject:
         fill = filler(replacement, tensor, seed, numpy)
         probabilities = predictor.all(tensor)
         chosen = targets(target, probabilities)
+        if isinstance(replacement, Delete):
+            replacement.check(predictor, tensor)
         return cls(
             predictor=predictor,
             inputs=tensor,

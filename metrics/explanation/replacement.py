@@ -18,6 +18,9 @@ from interp.errors import InputError, choose
 Fill = Callable[[Int[Tensor, " b"], Bool[Tensor, "b ..."]], Tensor]
 
 
+PAD_ERROR = 1e-2  # in a probability; half precision rounds by less
+
+
 @runtime_checkable
 class Rule(Protocol):
     """A way to remove elements: prepared once for all inputs, so that no random number depends on the batches."""
@@ -101,6 +104,23 @@ class Delete:
             return inputs[samples].masked_fill(mask, self.pad).gather(1, order)
 
         return fill
+
+    def check(self, predict: Callable[[Tensor], Tensor], inputs: Tensor) -> None:
+        """Raise `InputError` if `predict` reads `pad`; a model that takes inputs of one width alone cannot be asked."""
+        shorter = inputs[:1, :-1]
+        if not shorter.numel():
+            return
+        try:
+            alone = predict(shorter)
+        except Exception:  # of whatever kind: it is the user's own function
+            return
+        error = float((predict(torch.cat((shorter, torch.full_like(inputs[:1, :1], self.pad)), 1)) - alone).abs().max())
+        if error > PAD_ERROR:
+            raise InputError(
+                f"replacement=Delete({self.pad}), but the model does not ignore that token: one more of it at the end "
+                f"moves a probability by {error:.2g}; make predict mask it (attention_mask=ids != {self.pad}), or "
+                "give a token id"
+            )
 
 
 NAMED: dict[str, Rule] = {"mean": Mean(), "zero": Zero(), "blur": Blur(), "noise": Noise()}
