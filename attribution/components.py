@@ -23,6 +23,7 @@ from attribution.methods import METHODS
 from attribution.patching import Patcher
 from attribution.paths import Path, check_rule, clean_corrupted_path, clean_path, input_path
 from attribution.rules.sets import RuleSet, rule_set
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
@@ -70,6 +71,7 @@ class ComponentScores:
         return f"ComponentScores({self.method}: {sizes})"
 
 
+@numbers.checked(steps=numbers.STEPS)
 def component_scores(
     model: Any,
     task: Task,

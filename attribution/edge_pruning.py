@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attribution.engines import attribute, check_objective
 from attribution.scores import Scores
+from interp import numbers
 from interp.errors import InputError
 from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
@@ -37,11 +38,8 @@ class Schedule:
     last_temperature: float = 0.2
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise InputError(f"steps={self.steps!r} must be a whole number of at least 1 (40 is usual)")
-        for name in ("rate", "first_temperature", "last_temperature"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}={getattr(self, name)} must be positive")
+        positive = dict.fromkeys(("rate", "first_temperature", "last_temperature"), numbers.POSITIVE)
+        numbers.settle(self, steps=numbers.COUNT, **positive)
 
     def temperature(self, step: int) -> float:
         """Falls geometrically from the first to the last step."""
@@ -49,6 +47,7 @@ class Schedule:
         return self.first_temperature * (self.last_temperature / self.first_temperature) ** share
 
 
+@numbers.checked()
 def edge_pruning(
     model: Any,
     task: Task,
@@ -189,8 +188,6 @@ def _loss(objective: Objective) -> Objective:
 
 
 def _size(edges: int | float, graph: ComputationalGraph) -> int:
-    if isinstance(edges, bool) or not isinstance(edges, int | float):
-        raise InputError(f"edges={edges!r} must be a number of edges, or a share of all edges between 0 and 1")
     size = edges if isinstance(edges, int) else int(edges * graph.n_edges)
     if not 1 <= size < graph.n_edges:
         raise InputError(f"edges={edges} must leave between 1 and {graph.n_edges - 1:,} of the {graph.n_edges:,} edges")

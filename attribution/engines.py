@@ -28,6 +28,7 @@ from attribution.paths import (
 )
 from attribution.rules.sets import RuleSet, rule_set
 from attribution.scores import Level, Scores
+from interp import numbers
 from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
 from interp.graph import KV, ComputationalGraph
@@ -68,6 +69,7 @@ class Settings:
         )
 
 
+@numbers.checked(steps=numbers.STEPS, sample=numbers.COUNT)
 def attribute(
     model: Any,
     task: Task,
@@ -261,8 +263,8 @@ def _chosen_edges(
     if sample is None:
         return mask
     available = mask.nonzero()
-    if not isinstance(sample, int) or not 1 <= sample <= len(available):
-        raise InputError(f"sample={sample} must be between 1 and the {len(available)} edges to choose from")
+    advice = "it draws from the edges to choose from"
+    numbers.whole("sample", sample, numbers.Limits(1, len(available), advice=advice))
     order = torch.randperm(len(available), generator=torch.Generator().manual_seed(seed))[:sample]
     result = torch.zeros_like(mask)
     result[tuple(available[order].T)] = True

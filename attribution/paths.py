@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from interp.errors import InputError, choose
+from interp import numbers
+from interp.errors import choose
 
 QUADRATURES = ("left", "right", "midpoint", "gauss-legendre")
 Credit = Literal["all", "own"]
@@ -87,8 +88,7 @@ def activation_path(n_layers: int, steps: int, quadrature: str, credit: str) -> 
 def check_rule(steps: int, quadrature: str) -> None:
     """Raise `InputError` for an unknown quadrature or an impossible number of steps."""
     choose("quadrature", quadrature, QUADRATURES)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise InputError(f"steps={steps!r} must be a whole number of at least 1 (5 is usual)")
+    numbers.whole("steps", steps, numbers.STEPS)
 
 
 def quadrature_rule(steps: int, quadrature: str) -> list[tuple[float, float]]:

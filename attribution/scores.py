@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp import numbers
 from interp import selection as rules
 from interp.errors import InputError, choose
 from interp.files import atomic_path
@@ -83,6 +84,7 @@ class Scores:
 
     def __post_init__(self) -> None:
         choose("level", self.level, ("edge", "node"))
+        numbers.settle(self)
         object.__setattr__(self, "values", _checked_values(self.values, self.graph, self.level))
         for name in ("settings", "task", "versions"):
             object.__setattr__(self, name, json_copy(getattr(self, name), name))
@@ -92,6 +94,7 @@ class Scores:
         """A value for every edge: the values themselves, or at level "node" those of each edge's source."""
         return self.values if self.level == "edge" else self.values[:, None] * self.graph.edge_mask
 
+    @numbers.checked(n=numbers.FROM_ZERO)
     def mask(
         self,
         n: int | None = None,
@@ -127,6 +130,7 @@ class Scores:
         """All edges (columns edge, source, target, score) or nodes (node, score), by |score| descending."""
         return self.top(None)
 
+    @numbers.checked(n=numbers.FROM_ZERO)
     def top(self, n: int | None = 10) -> pd.DataFrame:
         """The first `n` rows of `to_frame()`, without building the rest."""
         if self.level == "node":
@@ -256,8 +260,6 @@ def validated(cls: type[T], data: object, where: str) -> T:
 
 
 def _strongest(values: Float[Tensor, " n"], n: int | None) -> np.ndarray:
-    if n is not None and n < 0:
-        raise InputError(f"n={n} must not be negative")
     return torch.argsort(values.abs(), descending=True, stable=True)[:n].numpy()
 
 

@@ -14,6 +14,7 @@ import metrics
 from attribution import attribute
 from attribution.components import KINDS, component_scores
 from attribution.methods import METHODS
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.objectives import Objective
@@ -28,6 +29,7 @@ SETTINGS = {  # that methods may differ in; all else is shared
 BANDS = (0.01, 0.1, 1.0)  # strata by magnitude: the top 1 %, the next 9 %, the rest
 
 
+@numbers.checked(sample=numbers.Limits(3), top=numbers.COUNT, drop=numbers.FROM_ZERO)
 def agreement(
     model: Any,
     task: Task,
@@ -144,8 +146,7 @@ def stratified_edges(
 
     A stratum smaller than its share gives all it has, and the others make up for it.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or not 3 <= n <= graph.n_edges:
-        raise InputError(f"sample={n!r} must be a number between 3 and the {graph.n_edges:,} edges of the graph")
+    numbers.whole("sample", n, numbers.Limits(3, graph.n_edges, advice="the graph has no more edges"))
     edges = graph.edge_mask.nonzero()
     source, target = edges.T
     ranks = torch.stack([v[source, target].abs().argsort(descending=True).argsort() for v in values.values()])

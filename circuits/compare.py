@@ -20,6 +20,7 @@ from circuits.approximation import stratified_edges
 from circuits.candidates import Candidate, Given, Scored, candidates, noise, score
 from circuits.comparison import MethodComparison
 from circuits.cost import Cost
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
@@ -42,6 +43,7 @@ RANKINGS = {"absolute": True, "signed": False}
 FEW = 16  # prompts, below which an interval is rough
 
 
+@numbers.checked(exact=numbers.Limits(3), scoring_share=numbers.BETWEEN)
 def compare_methods(
     model: Any,
     task: Task,
@@ -106,7 +108,7 @@ def compare_methods(
     choose("correction", correction, CORRECTIONS)
     choose("ablation", ablation, ABLATIONS)
     chosen = candidates(methods, ablation, selection, tuple(RULES))
-    _check(task, random, exact, confidence, resamples)
+    _check(task)
     graph = ComputationalGraph.of(model, kv)  # checks the model, before the clock runs
     if truth is not None:
         truth = graph.check_mask(getattr(truth, "mask", truth), "truth")
@@ -150,18 +152,10 @@ def compare_methods(
     )
 
 
-def _check(task: Task, random: int, exact: int | None, confidence: float, resamples: int) -> None:
+def _check(task: Task) -> None:
     """Refuse before the work starts what could not be used when it is done."""
     if len(task) < 4:
         raise InputError(f"task={task.name!r} has {len(task)} prompts; compare_methods needs at least 4, to split them")
-    if random < 0:
-        raise InputError(f"random={random} must not be negative; 0 leaves random circuits out")
-    if exact is not None and (isinstance(exact, bool) or not isinstance(exact, int) or exact < 3):
-        raise InputError(f"exact={exact!r} must be how many edges to patch, at least 3, e.g. 600; None patches none")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
-    if resamples < 1:
-        raise InputError(f"resamples={resamples} must be at least 1; 10000 is usual")
 
 
 def _warm_up(model: Any, scoring: Task, chosen: list[Candidate], kv: KV, shared: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from attribution.scores import Scores
 from circuits.circuit import Circuit
 from circuits.report import Report
 from circuits.resampling import ResampledScores, Select, resampled_scores, selection_frequency, stable_mask
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import KV, ComputationalGraph
 from interp.objectives import Objective
@@ -39,6 +40,10 @@ CHUNKS = 16  # of the scoring prompts, that resamples draw from
 SETTINGS = ("rules", "steps", "quadrature", "credit", "checkpointed", "sample", "resume")  # of `attribute`, passed on
 
 
+@numbers.checked(
+    faithfulness=numbers.SHARE, stable_share=numbers.SHARE, resamples=numbers.Limits(2),
+    scoring_share=numbers.BETWEEN, random_circuits=numbers.FROM_ZERO,
+)  # fmt: skip
 def find_circuit(
     model: Any,
     task: Task,
@@ -109,9 +114,7 @@ def find_circuit(
         InputError: both `edges` and `faithfulness`, a method that scores nodes, too few prompts, and whatever
             `attribute` refuses.
     """
-    _check(method, edges, faithfulness, selection, absolute, random_circuits, confidence)
-    if not 0 < stable_share <= 1:
-        raise InputError(f"stable_share={stable_share} must lie between 0 and 1, e.g. 0.75")
+    _check(method, edges, faithfulness, selection, absolute)
     for name in settings:
         choose("setting", name, SETTINGS)
     if len(task) < 4:
@@ -167,8 +170,6 @@ def _check(
     faithfulness: float | None,
     selection: str,
     absolute: bool,
-    random_circuits: int,
-    confidence: float,
 ) -> None:
     """Refuse before the work starts what could not be used when it is done."""
     if METHODS[choose("method", method, METHODS)].level != "edge":
@@ -180,16 +181,6 @@ def _check(
         )
     if edges is not None and faithfulness is not None:
         raise InputError(f"edges={edges} and faithfulness={faithfulness} are two ways to choose a size: give one")
-    if faithfulness is not None and not 0 < faithfulness <= 1:
-        raise InputError(f"faithfulness={faithfulness} must lie between 0 and 1, e.g. 0.85")
-    share = isinstance(edges, float) and 0 < edges <= 1
-    number = isinstance(edges, int) and not isinstance(edges, bool) and edges > 0
-    if edges is not None and not (share or number):
-        raise InputError(f"edges={edges!r} must be a positive whole number, or a share of all edges up to 1.0")
-    if random_circuits < 0:
-        raise InputError(f"random_circuits={random_circuits} must not be negative; 0 measures none")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
 
 
 def _size(edges: int | float, graph: ComputationalGraph) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attribution.engines import attribute
 from attribution.scores import Scores
+from interp import numbers
 from interp.errors import InputError
 from interp.selection import prune
 from interp.tasks.task import Task
@@ -61,6 +62,7 @@ class ResampledScores:
         return torch.einsum("c,cst->st", weights.to(self.parts.dtype), self.parts)
 
 
+@numbers.checked(resamples=numbers.Limits(2, advice="20 is usual"), chunks=numbers.Limits(4))
 def resampled_scores(
     model: Any, task: Task, method: str, *, resamples: int, chunks: int, seed: int, **settings: Any
 ) -> ResampledScores:
@@ -72,12 +74,8 @@ def resampled_scores(
     """
     if settings.get("resume") is not None:
         raise InputError("resume keeps the scores of one run; resampling makes several: drop it")
-    if resamples < 2:
-        raise InputError(f"resamples={resamples} must be at least 2; 20 is usual")
-    if len(task) < 4 or chunks < 4:
-        raise InputError(
-            f"task={task.name!r} has {len(task)} prompts and chunks={chunks}; resampling needs at least 4 of both"
-        )
+    if len(task) < 4:
+        raise InputError(f"task={task.name!r} has {len(task)} prompts; resampling needs at least 4")
     drawn = resample(min(chunks, len(task)), resamples, seed)
     if str(settings.get("ablation", "patch")).startswith("mean"):
         whole = attribute(model, task, method, **settings)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from attribution.scores import Scores
 from circuits.resampling import Mask, resampled_scores
+from interp import numbers
 from interp.errors import choose
 from interp.selection import greedy, prune, top_n
 from interp.tasks.task import Task
@@ -116,6 +117,7 @@ class Stability:
         return figure
 
 
+@numbers.checked(resamples=numbers.Limits(2), chunks=numbers.Limits(4))
 def stability(
     model: Any,
     task: Task,

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 
 from circuits.circuit import Circuit
-from interp.errors import InputError, choose
+from interp import numbers
+from interp.errors import choose
 from interp.kernels.ablation import ABLATIONS
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import get_objective
@@ -79,6 +80,7 @@ class Robustness:
         return figure
 
 
+@numbers.checked()
 def robustness(
     model: Any,
     circuit: Any,
@@ -124,8 +126,6 @@ def robustness(
     """
     for name in ablations:
         choose("ablations", name, (*ABLATIONS, RESAMPLED))
-    if random < 0:
-        raise InputError(f"random={random} must not be negative; it is how many random circuits are run beside")
     graph, mask = checked_circuit(model, circuit)
     base = ablation or (circuit.scores.ablation if isinstance(circuit, Circuit) else "patch")
     masks = torch.stack([mask, *(random_paths(graph, int(mask.sum()), seed + i) for i in range(random))])
@@ -146,9 +146,9 @@ def robustness(
                 yield _row("ablation", name, run(resampled(task, model, seed), "patch")[0], estimated)
             elif name != base:
                 yield _row("ablation", name, run(task, name)[0], estimated)
-        for template, numbers in by_template(task).items():
-            if len(numbers) >= _LEAST_PROMPTS:
-                yield _row("template", template, _of_prompts(first, numbers), estimated)
+        for template, places in by_template(task).items():
+            if len(places) >= _LEAST_PROMPTS:
+                yield _row("template", template, _of_prompts(first, places), estimated)
         for objective, values in zip(wanted, further, strict=True):
             yield _row("objective", objective.name, values, estimated)
         for name, prompts in (others or {}).items():

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from interp import numbers
 from interp.errors import InputError, unknown
 from interp.gguf_cache import file_sha256
 from interp.models import _HUB_ID, _READ_ERRORS, _check_device, _check_dtype, _quiet
@@ -25,6 +26,7 @@ ENCODERS = {
 }
 
 
+@numbers.checked(labels=numbers.Limits(2, advice="None gives the encoder alone"))
 def load_encoder(
     source: str | os.PathLike[str],
     *,
@@ -55,8 +57,6 @@ def load_encoder(
     >>> encoder(**tokenizer("a film", return_tensors="pt")).last_hidden_state.shape  # doctest: +SKIP
     torch.Size([1, 4, 384])
     """
-    if labels is not None and (isinstance(labels, bool) or not isinstance(labels, int) or labels < 2):
-        raise InputError(f"labels={labels!r} must be a whole number of at least 2, or None for the encoder alone")
     wanted_device, wanted_dtype = _check_device(device), _check_dtype(dtype)
     where, more = _find(source, revision)
     try:

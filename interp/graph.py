@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from interp import numbers
 from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
 from interp.inspection import anatomy_of
@@ -45,12 +46,10 @@ class ComputationalGraph:
 
     def __post_init__(self) -> None:
         choose("kv", self.kv, ("head", "group"))
-        for name in ("n_layers", "n_heads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
+        numbers.settle(self, n_layers=numbers.COUNT, n_heads=numbers.COUNT, n_kv_heads=numbers.COUNT)
         if self.n_kv_heads is None:
             object.__setattr__(self, "n_kv_heads", self.n_heads)
-        elif self.n_kv_heads < 1 or self.n_heads % self.n_kv_heads:
+        elif self.n_heads % self.n_kv_heads:
             raise InputError(f"n_kv_heads={self.n_kv_heads} must divide n_heads={self.n_heads}")
 
     @classmethod

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from interp import numbers
 from interp.errors import InputError
 from metrics.agreement_table import AgreementTable, Row
 
@@ -21,6 +22,7 @@ RESERVED = ("label", "cluster", "reference", "component")  # other columns of th
 _BLOCK = 2_000_000  # counts held at a time
 
 
+@numbers.checked(top=numbers.COUNT, drop=numbers.FROM_ZERO)
 def agreement(
     reference: ArrayLike,
     candidates: Mapping[str, ArrayLike],
@@ -73,7 +75,7 @@ def agreement(
     groups = np.arange(x.size) if clusters is None else _clusters(clusters, x.size)
     if labels is not None and len(labels) != x.size:
         raise InputError(f"labels has {len(labels)} names for {x.size} points")
-    _check(x.size, top, drop, resamples, confidence)
+    _check_drop(x.size, drop)
     largest = np.argsort(-np.abs(x), kind="stable")
     rows = []
     for dropped in drop:
@@ -186,15 +188,8 @@ def _clusters(clusters: ArrayLike, n: int) -> NDArray[np.int64]:
     return array
 
 
-def _check(n: int, top: Sequence[int], drop: Sequence[int], resamples: int, confidence: float) -> None:
-    for name, values, least in (("top", top, 1), ("drop", drop, 0)):
-        if not all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values):
-            raise InputError(f"{name}={values!r} must be whole numbers of at least {least}")
+def _check_drop(n: int, drop: Sequence[int]) -> None:
     if not drop:
         raise InputError("drop is empty; (0,) keeps all points")
     if n - max(drop) < 3:
         raise InputError(f"drop={tuple(drop)} leaves fewer than 3 of {n} points to correlate")
-    if resamples < 1:
-        raise InputError(f"resamples={resamples} must be at least 1; 1000 is usual")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, permutation_test
 
+from interp import numbers
 from interp.errors import InputError, choose
 
 CORRECTIONS = ("holm", "bh", "none")
@@ -39,6 +40,7 @@ def adjust(p_values: ArrayLike, correction: str = "holm") -> NDArray[np.float64]
     return result
 
 
+@numbers.checked()
 def paired_test(
     first: ArrayLike, second: ArrayLike, *, alternative: str = "two-sided", resamples: int = 9999, seed: int = 0
 ) -> float:

@@ -100,7 +100,7 @@ def test_the_weight_of_helping_goes_from_the_order_of_size_to_that_of_signed_sco
         int((top_n(weighed(noise, h), graph, n, False, pruned=False) & (noise > 0)).sum()) for h in (0.2, 0.4, 0.6, 0.8)
     ]
     assert share == sorted(share)
-    with pytest.raises(InputError, match=r"helping=1.5 must lie between 0"):
+    with pytest.raises(InputError, match=r"helping=1.5 must be a number from 0 to 1"):
         weighed(noise, 1.5)
 
 
@@ -123,5 +123,5 @@ def test_consistency_by_hand() -> None:
     assert consistent(parts, errors=0).tolist() == parts.mean(0).tolist()
     with pytest.raises(InputError, match="at least two scores"):
         consistent(parts[:1])
-    with pytest.raises(InputError, match="errors=-1 must not be negative"):
+    with pytest.raises(InputError, match="errors=-1 must be a number of at least 0"):
         consistent(parts, errors=-1)

@@ -115,7 +115,7 @@ def test_values_are_those_of_evaluate(model: Any, task: Task, graph: Computation
     [
         (([1.0], [0.0], [1.0, 2.0]), {}, "must hold one value a prompt"),
         (([], [], []), {}, "must hold one value a prompt"),
-        (([1.0], [0.0], [1.0]), {"margin": 0.0}, "margin=0.0 must be positive"),
+        (([1.0], [0.0], [1.0]), {"margin": 0.0}, "margin=0.0 must be a number above 0"),
     ],
 )
 def test_bad_arrays_are_refused(arrays: Any, settings: dict[str, Any], message: str) -> None:

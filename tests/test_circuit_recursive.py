@@ -175,7 +175,7 @@ def test_what_people_see(model: Any, task: Task, scores: torch.Tensor) -> None:
         (None, {"shares": [0.5]}, "shares=.* at least two"),
         (None, {"shares": [0.5, 0.2]}, "must ascend"),
         (None, {"shares": [0.5, 1.2]}, "above 0 and up to 1"),
-        (None, {"random": 0}, "random=0 must be at least 1"),
+        (None, {"random": 0}, "random=0 must be a whole number of at least 1"),
         (None, {"ablation": "zeros"}, "did you mean 'zero'"),
     ],
 )

@@ -174,7 +174,7 @@ def test_what_people_see(model: Any, task: Task, scores: torch.Tensor) -> None:
         (lambda s: s * torch.nan, {}, "scores are NaN"),
         (torch.ones_like, {}, "scores are constant"),
         (lambda s: s, {"groups": 1}, "groups=1 must be"),
-        (lambda s: s, {"random": -1}, "random=-1 must be 0 or"),
+        (lambda s: s, {"random": -1}, "random=-1 must be a whole number of at least 0"),
         (lambda s: s, {"groups": 10_000}, "groups=10000 is more than the"),
         (lambda s: s, {"level": "edges"}, "did you mean 'edge'"),
         (lambda s: s, {"ties": "agrees"}, "did you mean 'agree'"),

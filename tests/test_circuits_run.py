@@ -224,7 +224,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost():
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_an_impossible_batch_size_is_refused(batch_size):
     model = oracle.model_of("gpt2")
-    with pytest.raises(InputError, match=f"batch_size={batch_size} must be at least 1"):
+    with pytest.raises(InputError, match=f"batch_size={batch_size} must be a whole number of at least 1"):
         ours(model, random_masks(ComputationalGraph.of(model)), batch_size=batch_size)
 
 

@@ -391,8 +391,8 @@ def test_kinds_may_be_one_name_or_repeated_but_not_none_at_all(method):
         ("eap", {"rules": "rlp"}, "rules='rlp' is unknown"),
         ("eap-ig", {"steps": 0}, "steps=0"),
         ("eap-ig", {"quadrature": "simpson"}, "quadrature='simpson' is unknown"),
-        ("exact", {"batch_size": 0}, "batch_size=0 must be at least 1"),
-        ("eap", {"memory": 5}, "memory=5 is less than 1 MiB"),
+        ("exact", {"batch_size": 0}, "batch_size=0 must be a whole number of at least 1"),
+        ("eap", {"memory": 5}, "memory=5 must be a whole number of at least 1048576"),
     ],
     ids=str,
 )

@@ -286,7 +286,7 @@ def test_too_little_memory_is_refused_with_the_figure_before_anything_runs(
     message = r"memory=1 MiB .* 120 tokens.* take 4 MiB.*bias='separate'"  # 3.5
     with pytest.raises(InputError, match=message):
         decompose(model, [[5, 6], *LONG], memory=1 << 20, quiet=True)
-    with pytest.raises(InputError, match="memory=5 is less than 1 MiB"):
+    with pytest.raises(InputError, match="memory=5 must be a whole number of at least 1048576"):
         decompose(model, LONG, memory=5, quiet=True)
     assert not ran
     with pytest.raises(InputError, match=message):  # not only when the long one's turn comes

@@ -95,16 +95,15 @@ def test_groups_and_other_objectives_are_taken():
 
 def test_what_cannot_be_right_is_refused():
     model = oracle.model_of("gpt2")
-    for edges in (0, 1.0, 10**9, -3):
-        with pytest.raises(InputError, match="must leave between 1 and"):
+    for edges, message in ((1.0, "must leave between 1 and"), (10**9, "must leave between 1 and"), (0, "or a share"),
+                           (-3, "or a share"), ("many", "edges='many' must be a whole number")):  # fmt: skip
+        with pytest.raises(InputError, match=message):
             learned("gpt2", edges)
-    with pytest.raises(InputError, match="edges='many' must be a number"):
-        learned("gpt2", "many")
     with pytest.raises(InputError, match="start must be edge scores over"):
         learned("gpt2", start=attribute(model, mixed_task(model), "attribution-patching", quiet=True))
     with pytest.raises(InputError, match="steps=0 must be a whole number"):
         Schedule(steps=0)
-    with pytest.raises(InputError, match="rate=-1 must be positive"):
+    with pytest.raises(InputError, match="rate=-1 must be a number above 0"):
         Schedule(rate=-1)
     with pytest.raises(InputError, match="'accuracy' has no gradient"):
         learned("gpt2", start=attribute(model, mixed_task(model), "eap", quiet=True), objective="accuracy")

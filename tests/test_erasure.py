@@ -106,7 +106,7 @@ def test_share_frame_and_repr():
 
 @pytest.mark.parametrize("shares", [(), (0.0,), (1.2,), (-0.1,)])
 def test_shares_outside_are_refused(shares):
-    with pytest.raises(InputError, match="shares="):
+    with pytest.raises(InputError, match="shares"):
         erasure(**FOUR, shares=shares, **ZERO)
 
 

@@ -261,14 +261,14 @@ def test_four_prompts_are_needed(model: Any) -> None:
     ("settings", "message"),
     [
         ({"edges": 10, "faithfulness": 0.9}, "edges=10 and faithfulness=0.9 are two ways to choose a size"),
-        ({"edges": 0}, "edges=0 must be a positive whole number"),
+        ({"edges": 0}, "edges=0 must be a whole number of at least 1"),
         ({"edges": -3}, "edges=-3 must be"),
         ({"edges": 1.5}, "edges=1.5 must be"),
         ({"edges": True}, "edges=True must be"),
         ({"edges": 100_000}, "out of range"),
-        ({"faithfulness": 0.0}, "faithfulness=0.0 must lie between 0 and 1"),
-        ({"faithfulness": 1.2}, "faithfulness=1.2 must lie"),
-        ({"faithfulness": float("nan")}, "faithfulness=nan must lie"),
+        ({"faithfulness": 0.0}, "faithfulness=0.0 must be a number above 0"),
+        ({"faithfulness": 1.2}, "faithfulness=1.2 must be a number"),
+        ({"faithfulness": float("nan")}, "faithfulness=nan must be a finite number"),
         ({"method": "eap_ig"}, "method='eap_ig' is unknown; did you mean 'eap-ig'"),
         ({"ablation": "patching"}, "ablation='patching' is unknown; did you mean 'patch'"),
         ({"ablation": "zero"}, "method='eap-ig' follows a path between two prompts"),
@@ -276,7 +276,7 @@ def test_four_prompts_are_needed(model: Any) -> None:
         ({"objective": "logit-diff"}, "objective='logit-diff' is unknown; did you mean 'logit-difference'"),
         ({"selection": "topn"}, "selection='topn' is unknown; did you mean 'top-n'"),
         ({"absolute": False}, r"selection='balanced' \(the default\) weighs the signs itself"),
-        ({"scoring_share": 1.0}, "fraction=1.0 must lie between 0 and 1"),
+        ({"scoring_share": 1.0}, "scoring_share=1.0 must be a number above 0 and below 1"),
     ],
 )
 def test_what_cannot_be_right_is_refused(model: Any, task: Task, settings: dict[str, Any], message: str) -> None:

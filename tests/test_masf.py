@@ -110,7 +110,7 @@ def test_refused() -> None:
     with pytest.raises(InputError, match=r"must be \[30, 4, unit\]"):
         MaSF.fit(lambda ids, attention: [torch.zeros(3, 2)], ids, mask_id=0)
     test = MaSF.fit(states, ids, mask_id=0)
-    with pytest.raises(InputError, match="between 0 and 1"):
+    with pytest.raises(InputError, match="from 0 to 1"):
         test.in_distribution(ids, ratios=[2.0])
     with pytest.raises(InputError, match="level"):
         test.in_distribution(ids, level=0.01)

@@ -159,7 +159,7 @@ def test_minimality_flags_what_does_no_more_than_random_edges() -> None:
         (lambda: independence_p_value([1.0, 2.0], [1.0, 2.0, 3.0]), "scores must be two arrays"),
         (lambda: independence_p_value([1.0, 2.0], [1.0, 2.0], permutations=0), "permutations=0"),
         (lambda: quantile_p_value(3, 2), "wins=3 of n=2"),
-        (lambda: quantile_p_value(1, 2, quantile=1.0), "quantile=1.0 must lie"),
+        (lambda: quantile_p_value(1, 2, quantile=1.0), "quantile=1.0 must be a number above 0 and below 1"),
         (lambda: quantile_p_value(1, 2, alternative="two-sided"), "alternative='two-sided' is unknown"),
     ],
 )

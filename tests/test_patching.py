@@ -180,13 +180,13 @@ def test_the_random_state_is_left_alone():
         ({"edges": "input"}, "edge='input' is not an edge"),
         ({"edges": torch.ones(16, 40)}, "edges must be a torch.bool tensor of shape"),
         ({"edges": torch.ones(16, 40, dtype=torch.bool)}, "edges switches on .* edges that do not exist"),
-        ({"sample": 0}, "sample=0 must be between 1 and the"),
+        ({"sample": 0}, "sample=0 must be a whole number of at least 1"),
         ({"sample": -3}, "sample=-3"),
-        ({"sample": 10**6}, "sample=1000000 must be between 1 and the 262 edges to choose from"),
-        ({"sample": 4, "edges": ["m0->m1", "m0->m2", "m1->m2"]}, "sample=4 must be between 1 and the 3 edges"),
-        ({"batch_size": 0, "edges": EDGES}, "batch_size=0 must be at least 1"),
-        ({"batch_size": -1, "edges": EDGES}, "batch_size=-1 must be at least 1"),
-        ({"memory": 1000, "edges": EDGES}, "memory=1000 is less than 1 MiB"),
+        ({"sample": 10**6}, "sample=1000000 must be a whole number from 1 to 262"),
+        ({"sample": 4, "edges": ["m0->m1", "m0->m2", "m1->m2"]}, "sample=4 must be a whole number from 1 to 3"),
+        ({"batch_size": 0, "edges": EDGES}, "batch_size=0 must be a whole number of at least 1"),
+        ({"batch_size": -1, "edges": EDGES}, "batch_size=-1 must be a whole number of at least 1"),
+        ({"memory": 1000, "edges": EDGES}, "memory=1000 must be a whole number of at least 1048576"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -386,7 +386,7 @@ def test_no_edges_to_patch_are_refused(edges):
 
 
 def test_half_an_edge_cannot_be_sampled():
-    with pytest.raises(InputError, match=r"sample=2\.5 must be between 1 and"):
+    with pytest.raises(InputError, match=r"sample=2\.5 must be a whole number"):
         exact("gpt2", edges=None, sample=2.5)
 
 

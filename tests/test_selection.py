@@ -244,11 +244,11 @@ def test_half_precision_and_double_scores_are_ranked_too():
 def test_bad_input_is_refused_in_a_sentence(choose):
     graph = ComputationalGraph(2, 2)
     scores = random_scores(graph, 0)
-    with pytest.raises(InputError, match=r"n=-1 is out of range: the graph has 46 edges"):
+    with pytest.raises(InputError, match=r"n=-1 must be a whole number from 0 to 46; the graph has 46 edges"):
         choose(scores, graph, -1)
-    with pytest.raises(InputError, match=r"n=47 is out of range"):
+    with pytest.raises(InputError, match=r"n=47 must be a whole number from 0 to 46"):
         choose(scores, graph, 47)
-    with pytest.raises(InputError, match=r"n=0.5 must be a whole number of edges"):
+    with pytest.raises(InputError, match=r"n=0.5 must be a whole number from 0 to"):
         choose(scores, graph, 0.5)
     with pytest.raises(InputError, match=r"shape \(7, 15\) .*; got shape \(7, 14\)"):
         choose(scores[:, :-1], graph, 3)
@@ -266,7 +266,7 @@ def test_bad_thresholds_nodes_and_masks_are_refused():
         threshold(torch.zeros(graph.shape), graph, float("nan"))
     with pytest.raises(InputError, match="one score per source"):
         top_n_nodes(torch.zeros(graph.shape), graph, 1)
-    with pytest.raises(InputError, match="n=7 is out of range: the graph has 6 heads and MLPs"):
+    with pytest.raises(InputError, match="n=7 must be a whole number from 0 to 6; the graph has 6 heads and MLPs"):
         top_n_nodes(torch.zeros(7), graph, 7)
     phantom = torch.zeros(graph.shape, dtype=torch.bool)
     phantom[graph.sources.index("m1"), 0] = True

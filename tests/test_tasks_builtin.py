@@ -83,7 +83,7 @@ def test_the_seed_decides_and_nothing_else(name: str, model: Any) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sizes_below_one_are_refused(name: str, model: Any) -> None:
-    with pytest.raises(InputError, match="n=0 must be at least 1"):
+    with pytest.raises(InputError, match="n=0 must be a whole number of at least 1"):
         tasks.get(name, n=0, model=model)
 
 
@@ -258,7 +258,7 @@ def test_induction_repeats_a_random_sequence(model: Any) -> None:
     assert len(bare.examples[0].clean) == 9
     with pytest.raises(InputError, match="pass model="):
         tasks.induction()
-    with pytest.raises(InputError, match="length=1 must be at least 2"):
+    with pytest.raises(InputError, match="length=1 must be a whole number of at least 2"):
         tasks.induction(model=model, length=1)
     with pytest.raises(InputError, match="length=30 is too long: the vocabulary has 30 ordinary tokens"):
         tasks.induction(model=model_of(None, d_vocab=30), length=30)
@@ -300,9 +300,9 @@ def test_arithmetic_with_digits_stays_below_ten(model: Any) -> None:
 
 
 def test_arithmetic_refuses_what_leaves_nothing() -> None:
-    with pytest.raises(InputError, match="maximum=2 must be at least 3"):
+    with pytest.raises(InputError, match="maximum=2 must be a whole number of at least 3"):
         tasks.arithmetic(maximum=2)
-    with pytest.raises(InputError, match="shots=-1 must be at least 0"):
+    with pytest.raises(InputError, match="shots=-1 must be a whole number of at least 0"):
         tasks.arithmetic(shots=-1)
     with pytest.raises(InputError, match="shots=2 is too large: maximum=3 leaves 1 other calculations"):
         tasks.arithmetic(maximum=3, operation="addition")
@@ -327,5 +327,5 @@ def test_multiple_choice_letters_take_turns() -> None:
         }
         letters[right] += 1
     assert letters == dict.fromkeys("ABCD", 10)
-    with pytest.raises(InputError, match="shots=9 must lie between 0 and 8"):
+    with pytest.raises(InputError, match="shots=9 must be a whole number from 0 to 8"):
         tasks.multiple_choice(shots=9)

@@ -225,7 +225,7 @@ def test_split_is_disjoint_shuffled_and_repeatable() -> None:
     assert firsts(task.split(0.3, seed=2)[0]) != firsts(first)
     assert firsts(second) != sorted(firsts(second))
     assert [len(part) for part in numbered(2).split(0.01)] == [1, 1]
-    with pytest.raises(InputError, match="fraction=1 must lie between 0 and 1"):
+    with pytest.raises(InputError, match="fraction=1 must be a number above 0 and below 1"):
         task.split(1)
     with pytest.raises(InputError, match="has one prompt; splitting needs at least two"):
         numbered(1).split()

@@ -433,8 +433,8 @@ def test_inputs_may_be_as_long_as_the_models_positions(name: str) -> None:
         ({"method": "occlusion", "baseline": "mask"}, "baseline='mask', but the model's tokenizer has no such token"),
         ({"method": "occlusion", "baseline": VOCAB}, f"baseline={VOCAB} is no token id"),
         ({"method": "occlusion", "rules": "relp"}, "rules is no setting of method='occlusion'"),
-        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
-        ({"memory": 5}, "memory=5 is less than 1 MiB"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number of at least 1"),
+        ({"memory": 5}, "memory=5 must be a whole number of at least 1048576"),
     ],
 )
 def test_bad_input_is_refused(settings: dict[str, Any], message: str) -> None:

@@ -295,10 +295,10 @@ BAD_SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     ("gradient-shap", {"noise": "much"}, "noise='much' must be"),
     ("random", {"seed": "x"}, "seed='x' must be"),
     ("random", {"seed": 1.5}, r"seed=1\.5 must be"),
-    ("reagent", {"share": 0.0}, r"share=0\.0 must lie between 0 and 1"),
-    ("reagent", {"share": 1}, "share=1 must lie between 0 and 1"),
-    ("reagent", {"kept": 1.5}, r"kept=1\.5 must lie between 0 and 1"),
-    ("reagent", {"share": "half"}, "share='half' must lie"),
+    ("reagent", {"share": 0.0}, r"share=0\.0 must be a number above 0 and below 1"),
+    ("reagent", {"share": 1}, "share=1 must be a number above 0 and below 1"),
+    ("reagent", {"kept": 1.5}, r"kept=1\.5 must be a number above 0 and below 1"),
+    ("reagent", {"share": "half"}, "share='half' must be a number"),
     ("reagent", {"runs": 0}, "runs=0 must be a whole number"),
     ("reagent", {"runs": True}, "runs=True must be a whole number"),
     ("reagent", {"max_steps": 0}, "max_steps=0 must be a whole number"),
@@ -311,8 +311,8 @@ BAD_SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     ("gradient-x-input", {"rules": "lrp"}, "rules='lrp' is unknown"),
     ("gradient-x-input", {"rules": 3}, "rules must be a name .* or a RuleSet; got int"),
     ("reagent", {"target": (7, 9)}, "method='reagent' explains one token's probability; give target as a single"),
-    ("attnlrp", {"batch_size": 0}, "batch_size=0 must be at least 1"),
-    ("attnlrp", {"memory": 5}, "memory=5 is less than 1 MiB"),
+    ("attnlrp", {"batch_size": 0}, "batch_size=0 must be a whole number of at least 1"),
+    ("attnlrp", {"memory": 5}, "memory=5 must be a whole number of at least 1048576"),
 ]
 
 

@@ -15,11 +15,13 @@ from attribution.decompx.result import Decomposition
 from attribution.inputs.classifier import ClassifierExplained, is_classifier
 from attribution.inputs.explain import explained_of
 from attribution.inputs.explained import find_targets, readable_targets
+from interp import numbers
 from interp.errors import InputError
 from interp.models import load_model
 from interp.progress import progress
 
 
+@numbers.checked()
 def decompose(
     model: Any,
     inputs: Any,

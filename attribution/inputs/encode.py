@@ -145,13 +145,6 @@ def _without_padding(rows: list[Any], attention_mask: Any) -> list[Any]:
     return real
 
 
-def whole_number(name: str, value: Any, least: int | None = None) -> int:
-    """`value` if it is a whole number (of at least `least`), else an `InputError` that names the setting."""
-    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
-        raise InputError(f"{name}={value!r} must be a whole number{'' if least is None else f' of at least {least}'}")
-    return value
-
-
 def is_id(token: Any, vocabulary: int) -> bool:
     """Whether `token` is a whole number below `vocabulary`."""
     return isinstance(token, int) and not isinstance(token, bool) and 0 <= token < vocabulary

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,11 +14,12 @@ from attribution.decompx.carry import decomposed, groups_of_sources, refuse_othe
 from attribution.decompx.propagate import Options
 from attribution.inputs import gradients, perturbation
 from attribution.inputs.classifier import ClassifierExplained, is_classifier
-from attribution.inputs.encode import Inputs, Targets, whole_number
+from attribution.inputs.encode import Inputs, Targets
 from attribution.inputs.explained import Explainable, Explained, find_targets, one_by_one, readable_targets
 from attribution.inputs.methods import TOKEN_METHODS, TokenMethod
 from attribution.inputs.reagent import ReAGent
 from attribution.inputs.result import TokenAttributions
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.progress import progress
 
@@ -29,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
+@numbers.checked()
 def tokens(
     model: Any,
     inputs: Any,
@@ -153,13 +155,14 @@ def _checked_settings(method: TokenMethod, settings: dict[str, Any]) -> dict[str
             takes = ", ".join(method.settings) or "none"
             raise InputError(f"{name} is no setting of method={method.name!r}, which takes: {takes}")
     told = {name: settings.get(name, DEFAULTS[name]) for name in method.settings}
-    for name, least in (("steps", 1), ("samples", 1), ("window", 1), ("seed", None)):
-        if name in told:
-            whole_number(name, told[name], least)
-    noise = told.get("noise", 0.0)
-    if not isinstance(noise, int | float) or not 0 <= noise < math.inf:
-        raise InputError(f"noise={noise!r} must be a number of at least 0")
-    return told
+    return {name: _READ[name](name, value) if name in _READ else value for name, value in told.items()}
+
+
+_READ: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("steps", "samples", "window"), partial(numbers.whole, limits=numbers.COUNT)),
+    "seed": partial(numbers.whole, limits=numbers.SEED),
+    "noise": partial(numbers.real, limits=numbers.FROM_ZERO),
+}
 
 
 Runner = Callable[[Inputs, Targets, list[int]], tuple[Tensor, Tensor | None]]

@@ -18,6 +18,7 @@ from attribution.inputs.relevance_map import Relevance, axes_of
 from attribution.rules.applied import applied
 from attribution.rules.rules import AttentionFactors
 from attribution.rules.sets import RuleSet
+from interp import numbers
 from interp.anatomy import working
 from interp.errors import InputError
 from interp.kernels.batching import plan
@@ -29,6 +30,7 @@ _INSIDE_ATTENTION = re.compile(
 _SPREAD = ("position", "query", "key")  # axes as long as the prompt
 
 
+@numbers.checked()
 def relevance(
     model: Any,
     inputs: Any,

@@ -7,15 +7,16 @@ until y stays among the three most likely tokens when all but the most important
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attribution.inputs.encode import Inputs, Targets, whole_number
+from attribution.inputs.encode import Inputs, Targets
 from attribution.inputs.explained import Explainable
 from attribution.inputs.proposals import Proposer
+from interp import numbers
 from interp.errors import InputError, choose
 
 CHANGES = ("target", "distribution")
@@ -40,12 +41,8 @@ class ReAGent:
 
     def __post_init__(self) -> None:
         choose("change", self.change, CHANGES)
-        for name in ("runs", "max_steps"):
-            whole_number(name, getattr(self, name), 1)
-        for name in ("share", "kept"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < 1:
-                raise InputError(f"{name}={value!r} must lie between 0 and 1; 0.3 is usual")
+        share = replace(numbers.BETWEEN, advice="0.3 is usual")
+        numbers.settle(self, runs=numbers.COUNT, max_steps=numbers.COUNT, share=share, kept=share)
 
     @torch.no_grad()
     def __call__(

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp import numbers
 from interp.anatomy import Affine, Norm, working
 from interp.errors import InputError
 
@@ -143,8 +144,7 @@ class AttentionFactors(Rule):
     operation: ClassVar[str] = "attention"
 
     def __post_init__(self) -> None:
-        if self.temperature is not None and not self.temperature > 0:
-            raise InputError(f"temperature={self.temperature} of a softmax must be positive; GIM's is 2")
+        numbers.settle(self, temperature=numbers.Limits(0, open_low=True, advice="GIM's is 2"))
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return scale_gradient(q, self.query), scale_gradient(k, self.key), scale_gradient(v, self.value)
@@ -213,7 +213,7 @@ class Epsilon(LinearRule):
     epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
-        _at_least_zero("epsilon", self.epsilon)
+        numbers.settle(self, epsilon=numbers.FROM_ZERO)
 
     def pull(self, weight: Tensor, bias: Tensor | None, x: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
         return _times(_share(gradient, y, y, self.epsilon), weight)
@@ -232,8 +232,7 @@ class Gamma(LinearRule):
     epsilon: float = 1e-9
 
     def __post_init__(self) -> None:
-        _at_least_zero("gamma", self.gamma)
-        _at_least_zero("epsilon", self.epsilon)
+        numbers.settle(self, gamma=numbers.FROM_ZERO, epsilon=numbers.FROM_ZERO)
 
     def pull(self, weight: Tensor, bias: Tensor | None, x: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
         rising = weight + self.gamma * weight.clamp(min=0)
@@ -287,8 +286,3 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         return gradient * ctx.factor, None
-
-
-def _at_least_zero(name: str, value: float) -> None:
-    if not value >= 0:
-        raise InputError(f"{name}={value!r} must be a number of at least 0")

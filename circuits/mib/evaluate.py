@@ -16,6 +16,7 @@ from attribution.scores import Scores
 from circuits.circuit import Circuit
 from circuits.mib.folder import Entry
 from circuits.mib.names import SIZES
+from interp import numbers
 from interp.errors import InputError
 from interp.tasks.task import Task
 from metrics.circuit.comparison import CurveComparison, Ladder, compare_curves
@@ -25,6 +26,7 @@ from metrics.circuit.evaluate import measure
 RANKINGS = ("absolute", "signed")
 
 
+@numbers.checked()
 def evaluate(
     model: Any,
     task: Task,

@@ -23,6 +23,7 @@ from attribution.scores import Scores
 from circuits import eap_ig_json
 from circuits.circuit import Circuit
 from circuits.mib.names import COLUMNS, MODELS, SIZES, circuit_file, entry_name
+from interp import numbers
 from interp.errors import InputError
 from metrics.circuit.curve import ladder_masks
 
@@ -57,6 +58,7 @@ class Entry:
         return "importances" if self.scores is not None else "circuits" if self.circuits else "unreadable"
 
 
+@numbers.checked(d_model=numbers.COUNT)
 def write_importances(
     scores: Scores, folder: str | os.PathLike[str], task: str, model: str, d_model: int | None = None
 ) -> Path:
@@ -67,6 +69,7 @@ def write_importances(
     return eap_ig_json.write(Circuit(scores, empty), path, d_model)
 
 
+@numbers.checked(d_model=numbers.COUNT)
 def write_circuits(
     scores: Scores,
     folder: str | os.PathLike[str],

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from circuits.planted.programs import PROGRAMS
+from interp import numbers
 from interp.errors import choose
 from interp.files import atomic_path
 from interp.graph import ComputationalGraph
@@ -63,6 +64,7 @@ class Planted:
         alive = live_sources(self.mask, self.graph).tolist()
         return tuple(name for name, lives in zip(self.graph.sources, alive, strict=True) if lives and name != "input")
 
+    @numbers.checked(n=numbers.COUNT)
     def draw(self, n: int = 64, seed: int = 0) -> Task:
         """Other prompts of the same task."""
         return PROGRAMS[self.name].task(n, seed)
@@ -80,6 +82,7 @@ def names() -> tuple[str, ...]:
     return tuple(PROGRAMS)
 
 
+@numbers.checked(n=numbers.COUNT)
 def load(name: str, n: int = 64, seed: int = 0) -> Planted:
     """A planted model with a task of `n` prompts drawn with `seed`. Needs no network and unpickles nothing.
 

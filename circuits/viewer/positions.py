@@ -16,6 +16,7 @@ from attribution.components import component_scores
 from circuits.circuit import Circuit, node_layer
 from circuits.viewer.layout import MLP_LIFT
 from circuits.viewer.linked import check_example
+from interp import numbers
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.objectives import get_objective
@@ -27,6 +28,7 @@ STEP = 0.25  # between nodes that stand beside each other, in x
 EMPTY = 0.22  # the width of a position where hardly anything is drawn
 
 
+@numbers.checked(example=numbers.FROM_ZERO)
 def scores_by_position(
     model: Any, task: Task, example: int = 0, method: str = "attribution-patching"
 ) -> Float[np.ndarray, "node pos"]:

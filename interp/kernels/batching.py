@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp import numbers
 from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.kernels.forward import prepare
@@ -72,16 +73,14 @@ class Plan:
 
 def check_batch_size(batch_size: int | None) -> None:
     """Raise `InputError` unless the batch size is None or at least 1."""
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size={batch_size} must be at least 1, or None to let the memory budget choose")
+    if batch_size is not None:
+        numbers.whole("batch_size", batch_size, numbers.COMMON["batch_size"])
 
 
 def budget_of(device: torch.device, memory: int | None) -> int:
     """Bytes that a batch may take: `memory`, or half of what the device has free, at most 1 GiB on a CPU."""
     if memory is not None:
-        if memory < 1 << 20:
-            raise InputError(f"memory={memory} is less than 1 MiB; it is a budget in bytes, e.g. {1 << 30}")
-        return memory
+        return numbers.whole("memory", memory, numbers.COMMON["memory"])
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] // 2)
     return DEFAULT_BUDGET

@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError, choose
 
 
+@numbers.checked(helping=numbers.UNIT)
 def weighed(scores: Float[Tensor, "*shape"], helping: float = 0.5) -> Float[Tensor, "*shape"]:
     """|score|, positive ones times `helping`, negative ones times 1 - `helping`; none is negative.
 
@@ -22,8 +24,6 @@ def weighed(scores: Float[Tensor, "*shape"], helping: float = 0.5) -> Float[Tens
     >>> weighed(torch.tensor([1.0, -2.0]), helping=0.75).tolist()
     [0.75, 0.5]
     """
-    if not 0 <= helping <= 1:
-        raise InputError(f"helping={helping} must lie between 0 (edges that harm first) and 1 (edges that help first)")
     return torch.where(scores >= 0, scores * helping, scores * (helping - 1))
 
 
@@ -45,6 +45,7 @@ def average(
     return torch.stack(normalised).mean(0).to(scores[0].dtype)
 
 
+@numbers.checked(errors=numbers.FROM_ZERO)
 def consistent(parts: Float[Tensor, "part source target"], errors: float = 1.0) -> Float[Tensor, "source target"]:
     """Mean score over disjoint parts of the prompts, less `errors` standard errors, never beyond zero.
 
@@ -55,8 +56,6 @@ def consistent(parts: Float[Tensor, "part source target"], errors: float = 1.0) 
     """
     if parts.ndim != 3 or len(parts) < 2:
         raise InputError(f"parts must be at least two scores, [part, source, target]; got shape {tuple(parts.shape)}")
-    if errors < 0:
-        raise InputError(f"errors={errors} must not be negative")
     mean = parts.mean(0)
     lower = mean.abs() - errors * parts.std(0) / len(parts) ** 0.5
     return mean.sign() * lower.clamp(min=0)

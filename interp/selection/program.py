@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.errors import InputError
+from interp import numbers
 from interp.graph import ComputationalGraph
 from interp.selection.connected import connected
 from interp.selection.paths import feeds, pruned_mask
@@ -18,6 +18,7 @@ from interp.selection.ranking import check_size, edge_keys, edge_positions, larg
 CANDIDATES = 4000  # edges that enter the program, of largest key
 
 
+@numbers.checked(candidates=numbers.COUNT, seconds=numbers.POSITIVE)
 def program(
     scores: Float[Tensor, "source target"],
     graph: ComputationalGraph,
@@ -40,8 +41,6 @@ def program(
     """
     keys = edge_keys(scores, graph, absolute)
     n = check_size(n, graph.n_edges, "edges")
-    if candidates < 1:
-        raise InputError(f"candidates={candidates} must be at least 1")
     start = connected(scores, graph, n, absolute)
     if 2 * n > candidates and candidates < graph.n_edges:
         return start

@@ -7,13 +7,13 @@ the machine.
 from __future__ import annotations
 
 import functools
-import operator
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.selection.paths import pruned_mask
@@ -63,13 +63,7 @@ def wrong_shape(scores: object, shape: tuple[int, ...], meaning: str) -> InputEr
 
 def check_size(n: int, largest: int, what: str) -> int:
     """`n` as an int from 0 to `largest`; raises `InputError` for anything else."""
-    try:
-        size = operator.index(n)
-    except TypeError:
-        raise InputError(f"n={n!r} must be a whole number of {what}") from None
-    if not 0 <= size <= largest:
-        raise InputError(f"n={size:,} is out of range: the graph has {largest:,} {what}")
-    return size
+    return numbers.whole("n", n, numbers.Limits(0, largest, advice=f"the graph has {largest:,} {what}"))
 
 
 def finish(

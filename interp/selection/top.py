@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.selection.paths import leading_on, pruned_mask
@@ -50,6 +51,7 @@ def top_n(
     return finish(edge_positions(graph)[best], graph, pruned)
 
 
+@numbers.checked()
 def threshold(
     scores: Float[Tensor, "source target"],
     graph: ComputationalGraph,

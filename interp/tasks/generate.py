@@ -59,10 +59,8 @@ def build(
         model: whose tokenizer the prompts must suit; None takes the first `n` candidates.
         parameters: settings to be told in the task's provenance.
 
-    Raises `InputError` for `n` below 1, and if `n` cannot be found within a bounded number of tries.
+    Raises `InputError` if `n` cannot be found within a bounded number of tries.
     """
-    if n < 1:
-        raise InputError(f"n={n} must be at least 1")
     encoder = None if model is None else Encoder(model)
     rng = random.Random(seed)
     chosen: dict[str, Example] = {}

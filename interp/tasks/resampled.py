@@ -6,11 +6,13 @@ import random
 from collections import defaultdict
 from typing import Any
 
+from interp import numbers
 from interp.errors import InputError
 from interp.tasks.examples import Example
 from interp.tasks.task import Task
 
 
+@numbers.checked()
 def resampled(task: Task, model: Any, seed: int = 0) -> Task:
     """The task with the corrupted prompts exchanged among prompts of equal length (resample ablation).
 

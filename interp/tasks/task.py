@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError
 from interp.objectives import Objective, ObjectiveFunction, get_objective
 from interp.tasks import loaders
@@ -53,6 +54,7 @@ class Task:
     (2, 'logit-difference')
     """
 
+    @numbers.checked(dropped=numbers.FROM_ZERO)
     def __init__(
         self,
         name: str,
@@ -185,12 +187,13 @@ class Task:
             if array.shape != (len(self),):
                 raise InputError(f"indices is a mask of {len(array)} entries for {len(self)} prompts")
             array = np.flatnonzero(array)
-        chosen = [int(index) for index in array]
+        chosen = numbers.many("indices", array.tolist())
         for index in chosen:
             if not -len(self) <= index < len(self):
                 raise InputError(f"indices holds {index}, but the task {self.name!r} has {len(self)} prompts")
         return self._copy(examples=[self.examples[index] for index in chosen])
 
+    @numbers.checked(fraction=numbers.BETWEEN)
     def split(self, fraction: float = 0.5, seed: int = 0) -> tuple[Task, Task]:
         """Two disjoint tasks that hold all prompts, shuffled by `seed`; the first has `fraction` of them.
 
@@ -200,8 +203,6 @@ class Task:
         >>> [len(part) for part in task.split(0.3)]
         [3, 7]
         """
-        if not 0 < fraction < 1:
-            raise InputError(f"fraction={fraction!r} must lie between 0 and 1")
         if len(self) < 2:
             raise InputError(f"the task {self.name!r} has one prompt; splitting needs at least two")
         order = list(range(len(self)))

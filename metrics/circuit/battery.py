@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
@@ -18,7 +19,7 @@ from interp.tasks.task import Task
 from metrics.circuit import battery_tests
 from metrics.circuit.battery_result import CircuitTests, NullTest
 from metrics.circuit.evaluate import checked_circuit, measure
-from metrics.circuit.nulls import equivalence_p_value, quantile_p_value
+from metrics.circuit.nulls import TOLERANCE
 from metrics.testing import CORRECTIONS, adjust
 
 Mask = Bool[Tensor, "source target"]
@@ -27,6 +28,10 @@ TESTS = ("equivalence", "independence", "minimality", "sufficiency", "necessity"
 REFERENCES = ("paths", "grown")
 
 
+@numbers.checked(
+    tolerance=TOLERANCE, quantile=numbers.BETWEEN, random_circuits=numbers.COUNT, reference_prompts=numbers.COUNT,
+    sample=numbers.COUNT, permutations=numbers.COUNT, alpha=numbers.BETWEEN,
+)  # fmt: skip
 def circuit_tests(
     model: Any,
     task: Task,
@@ -101,17 +106,8 @@ def circuit_tests(
         choose("tests", name, TESTS)
     choose("reference", reference, REFERENCES)
     choose("correction", correction, CORRECTIONS)
-    if random_circuits < 1 or (sample is not None and sample < 1) or not 0 < alpha < 1:
-        raise InputError(
-            f"random_circuits={random_circuits} and sample={sample} must be at least 1, alpha={alpha} between 0 and 1"
-        )
-    if len(task) < 2 or (reference_prompts is not None and reference_prompts < 1):
-        raise InputError(
-            f"task={task.name!r} has {len(task)} prompts and reference_prompts={reference_prompts}; the tests need at "
-            "least 2 prompts, and at least 1 for comparisons with random circuits"
-        )
-    quantile_p_value(0, 1, quantile)  # refuses a quantile out of range before any work
-    equivalence_p_value([0.0, 0.0], [0.0, 0.0], tolerance)
+    if len(task) < 2:
+        raise InputError(f"task={task.name!r} has {len(task)} prompts; the tests need at least 2")
     graph, mask = checked_circuit(model, circuit)
     if not mask.any():
         raise InputError("circuit has no edges; there is nothing to test")

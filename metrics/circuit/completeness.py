@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.kernels.evaluate import CircuitValues
@@ -114,6 +115,7 @@ class Completeness:
         return figure
 
 
+@numbers.checked(sets=numbers.COUNT, largest=numbers.SHARE)
 def completeness(
     model: Any,
     task: Task,
@@ -156,10 +158,6 @@ def completeness(
         InputError: an empty circuit, unknown names, numbers out of range.
     """
     choose("level", level, ("node", "edge"))
-    if sets < 1 or random < 0 or not 0 < largest <= 1:
-        raise InputError(
-            f"sets={sets} must be at least 1, random={random} at least 0, largest={largest} a share up to 1"
-        )
     graph, circuit = checked_circuit(model, mask)
     if not (nodes_of(circuit) if level == "node" else circuit.any()):
         raise InputError(f"mask holds no {level} that could be knocked out; completeness needs a circuit with some")

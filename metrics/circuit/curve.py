@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
@@ -153,6 +154,7 @@ class Curve:
         return figure
 
 
+@numbers.checked()
 def faithfulness_curve(
     model: Any,
     task: Task,
@@ -197,8 +199,6 @@ def faithfulness_curve(
     Raises:
         InputError: scores of another shape or not finite, unknown names, a negative `random`.
     """
-    if random < 0:
-        raise InputError(f"random={random} must not be negative; it is how many random circuits each size gets")
     # a tensor has a method of that name
     values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
     if not isinstance(values, Tensor):

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from interp import numbers
 from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.graph import KV, ComputationalGraph
@@ -23,6 +24,7 @@ from interp.tasks.task import Task
 from metrics.statistics import Estimate, bootstrap
 
 
+@numbers.checked()
 def evaluate(
     model: Any,
     task: Task,
@@ -137,6 +139,7 @@ def _masks(mask: Any) -> tuple[Bool[Tensor, "circuit source target"], bool]:
     return (tensor[None], True) if tensor.ndim == 2 else (tensor, False)
 
 
+@numbers.checked()
 def faithfulness(
     values: CircuitValues, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> list[Estimate]:

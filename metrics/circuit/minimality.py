@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.kernels.evaluate import CircuitValues
@@ -97,6 +98,7 @@ class Minimality:
         return figure
 
 
+@numbers.checked(sets=numbers.COUNT, largest=numbers.SHARE, sample=numbers.COUNT, alpha=numbers.BETWEEN)
 def minimality(
     model: Any,
     task: Task,
@@ -144,8 +146,6 @@ def minimality(
     """
     choose("level", level, ("edge", "node"))
     choose("correction", correction, CORRECTIONS)
-    if sets < 1 or not 0 < largest <= 1 or (sample is not None and sample < 1):
-        raise InputError(f"sets={sets} and sample={sample} must be at least 1, and largest={largest} in (0, 1]")
     graph, circuit = checked_circuit(model, mask)
     everything: Sequence[Any] = edges_of(circuit) if level == "edge" else nodes_of(circuit)
     if not everything:

@@ -9,11 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import binom, binomtest
 
+from interp import numbers
 from interp.errors import InputError, choose
 
 Array = NDArray[np.float64]
+TOLERANCE = numbers.Limits(0, 0.5, open_high=True, advice="0.1 is usual")
 
 
+@numbers.checked(tolerance=TOLERANCE, resolution=numbers.FROM_ZERO)
 def equivalence_p_value(
     model: ArrayLike, circuit: ArrayLike, tolerance: float = 0.1, resolution: float = 0.0
 ) -> tuple[float, float]:
@@ -28,8 +31,6 @@ def equivalence_p_value(
     >>> round(equivalence_p_value(np.ones(8), np.zeros(8), tolerance=0.0)[0], 4)
     0.0078
     """
-    if not 0 <= tolerance < 0.5:
-        raise InputError(f"tolerance={tolerance} must be at least 0 and below 0.5; 0.1 is usual")
     a, b = _paired(model, circuit)
     n = len(a)
     wins, losses = int((b > a + resolution).sum()), int((b < a - resolution).sum())
@@ -55,6 +56,7 @@ def hsic(x: ArrayLike, y: ArrayLike) -> float:
     return float((_centred(_kernel(a)) * _centred(_kernel(b))).sum() / len(a) ** 2)
 
 
+@numbers.checked(permutations=numbers.COUNT)
 def independence_p_value(x: ArrayLike, y: ArrayLike, permutations: int = 1000, seed: int = 0) -> tuple[float, float]:
     """Permutation test that two scores of the same prompts are independent; returns the p-value and HSIC.
 
@@ -63,8 +65,6 @@ def independence_p_value(x: ArrayLike, y: ArrayLike, permutations: int = 1000, s
     >>> independence_p_value(np.arange(20.0), np.arange(20.0), permutations=99)[0]
     0.01
     """
-    if permutations < 1:
-        raise InputError(f"permutations={permutations} must be at least 1; 1000 is usual")
     a, b = _paired(x, y)
     first, second, n = _centred(_kernel(a)), _centred(_kernel(b)), len(a)
     observed = (first * second).sum()
@@ -78,6 +78,7 @@ def independence_p_value(x: ArrayLike, y: ArrayLike, permutations: int = 1000, s
     return (1 + int(hits)) / (1 + permutations), float(observed / n**2)
 
 
+@numbers.checked(wins=numbers.FROM_ZERO, n=numbers.COUNT, quantile=numbers.BETWEEN)
 def quantile_p_value(wins: int, n: int, quantile: float = 0.9, alternative: str = "greater") -> float:
     """Binomial test of a candidate against `n` draws of a reference distribution, of which it beats `wins`.
 
@@ -88,10 +89,8 @@ def quantile_p_value(wins: int, n: int, quantile: float = 0.9, alternative: str 
     (0.0052, 1.0)
     """
     choose("alternative", alternative, ("greater", "less"))
-    if not 0 < quantile < 1:
-        raise InputError(f"quantile={quantile} must lie between 0 and 1; 0.9 is usual")
-    if not 0 <= wins <= n or n < 1:
-        raise InputError(f"wins={wins} of n={n} must be a number of draws out of at least one")
+    if wins > n:
+        raise InputError(f"wins={wins} of n={n} must be at most n")
     return float(binomtest(wins, n, quantile, alternative=alternative).pvalue)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp.errors import InputError
+from interp import numbers
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
 from interp.tasks.prompts import Prompts
@@ -57,6 +57,7 @@ class OutputAgreement:
     same_values: Array
 
     @classmethod
+    @numbers.checked()
     def of(
         cls,
         minus_kl: CircuitValues,
@@ -117,6 +118,7 @@ class OutputAgreement:
         return f"<p>{head}</p>{self.to_frame().to_html(index=False, border=0, float_format='{:.3f}'.format)}"
 
 
+@numbers.checked()
 def output_agreement(
     model: Any,
     task: Task,
@@ -147,8 +149,6 @@ def output_agreement(
     Raises:
         InputError: a mask of another shape, a negative `random`, unknown names.
     """
-    if random < 0:
-        raise InputError(f"random={random} must not be negative; it is how many random circuits are run beside")
     graph, circuit = checked_circuit(model, mask)
     others = [random_paths(graph, int(circuit.sum()), seed + i) for i in range(random)]
     minus_kl, same = measure_all(

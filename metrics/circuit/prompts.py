@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from interp import numbers
 from interp.errors import InputError
 from interp.objectives import Objective
 from interp.tasks.task import Task
@@ -52,6 +53,7 @@ class PromptFaithfulness:
     margin: float = 0.2
 
     @classmethod
+    @numbers.checked(margin=numbers.POSITIVE)
     def of(
         cls,
         clean: ArrayLike,
@@ -73,8 +75,6 @@ class PromptFaithfulness:
                 f"clean, empty and circuit must hold one value a prompt; got shapes {full.shape}, {none.shape}, "
                 f"{alone.shape}"
             )
-        if not margin > 0:
-            raise InputError(f"margin={margin} must be positive, e.g. 0.2 for 20 % on either side of the model")
         gap = full - none
         usable = np.abs(gap) > _LEAST_GAP * abs(gap.mean())
         values = np.where(usable, (alone - none) / np.where(usable, gap, 1.0), np.nan)
@@ -152,6 +152,7 @@ def _quantiles(values: Array, *, confidence: float, resamples: int, seed: int) -
     }
 
 
+@numbers.checked(margin=numbers.POSITIVE)
 def prompt_faithfulness(
     model: Any,
     task: Task,

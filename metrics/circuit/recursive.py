@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
@@ -103,6 +104,7 @@ class RecursiveCurve:
         return figure
 
 
+@numbers.checked(shares=numbers.SHARE, random=numbers.COUNT)
 def recursive_curve(
     model: Any,
     task: Task,
@@ -146,8 +148,6 @@ def recursive_curve(
         InputError: scores of another shape, NaN, or constant; shares out of order; unknown names.
     """
     steps = _shares(shares)
-    if not isinstance(random, int) or random < 1:
-        raise InputError(f"random={random!r} must be at least 1; it is how many random orders are drawn")
     anatomy = anatomy_of(model)
     recursive = callable(score) and not isinstance(score, Tensor)
     if recursive:
@@ -275,7 +275,7 @@ def _relative_area(x: NDArray[np.float64], m: NDArray[np.float64], b: NDArray[np
 
 def _shares(shares: Sequence[float]) -> tuple[float, ...]:
     values = tuple(shares)
-    if len(values) < 2 or not all(isinstance(v, int | float) and 0 < v <= 1 for v in values):
+    if len(values) < 2:
         raise InputError(f"shares={shares!r} must be at least two numbers above 0 and up to 1")
     if any(a >= b for a, b in itertools.pairwise(values)):
         raise InputError(f"shares={shares!r} must ascend")

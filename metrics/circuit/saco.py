@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
@@ -107,6 +108,7 @@ class CircuitSaCo:
         return figure
 
 
+@numbers.checked(groups=numbers.Limits(2), tolerance=numbers.FROM_ZERO)
 def circuit_saco(
     model: Any,
     task: Task,
@@ -165,7 +167,7 @@ def circuit_saco(
     elements = graph.edge_mask.nonzero() if level == "edge" else torch.arange(1, len(graph.sources))[:, None]
     salience = values.detach().cpu().double()[tuple(elements.T)]
     salience = salience.abs() if absolute else salience
-    _check(salience, groups, level, random)
+    _check(salience, groups, level)
     ranked, order = salience.sort(descending=True, stable=True)
     bounds = list(itertools.pairwise(group_bounds(np.array([len(order)]), groups)[0].tolist()))
     generator = torch.Generator().manual_seed(seed)
@@ -206,11 +208,7 @@ def _graph(model: Any, scores: Float[Tensor, "..."], level: str) -> Computationa
     return graph
 
 
-def _check(salience: Float[Tensor, " element"], groups: int, level: str, random: int) -> None:
-    if not isinstance(random, int) or random < 0:
-        raise InputError(f"random={random!r} must be 0 or how many times the scores are dealt out at random")
-    if not isinstance(groups, int) or groups < 2:
-        raise InputError(f"groups={groups!r} must be a whole number of at least 2")
+def _check(salience: Float[Tensor, " element"], groups: int, level: str) -> None:
     if groups > len(salience):
         raise InputError(f"groups={groups} is more than the {len(salience):,} {level}s of the graph")
     bad = int((~torch.isfinite(salience)).sum())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from interp import numbers
 from interp.errors import InputError, choose
 from metrics.explanation.prediction import Array, Indices, Subject
 from metrics.explanation.replacement import Fill, Replacement, filler
@@ -74,6 +75,7 @@ class Curves(PerSample):
         return figure
 
 
+@numbers.checked()
 def removal_curves(
     predict: Callable[[Any], Any],
     inputs: Any,

@@ -11,9 +11,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError
 from interp.progress import progress
-from metrics.explanation.prediction import Array, Flags, Indices, Subject, whole_number
+from metrics.explanation.prediction import Array, Flags, Indices, Subject
 from metrics.explanation.replacement import Replacement
 from metrics.explanation.saco import PerSample, interval_settings, means, with_baseline
 
@@ -38,6 +39,7 @@ class Erasure(PerSample):
         return pd.DataFrame(rows)
 
 
+@numbers.checked(shares=numbers.SHARE)
 def erasure(
     predict: Callable[[Any], Any],
     inputs: Any,
@@ -79,8 +81,8 @@ def erasure(
     (array([[0.7]]), array([[0.2]]))
     """
     settings = interval_settings(confidence, resamples, seed)
-    chosen = tuple(float(share) for share in shares)
-    if not chosen or not all(0 < share <= 1 for share in chosen):
+    chosen = tuple(shares)
+    if not chosen:
         raise InputError(f"shares={shares!r} must be shares of the elements above 0 and up to 1, such as {SHARES}")
     subject = Subject.of(
         predict, inputs, salience, target=target, replacement=replacement, real=real,
@@ -116,6 +118,7 @@ def _by_share(subject: Subject, shares: Array) -> dict[str, Array]:
     }
 
 
+@numbers.checked(steps=numbers.COUNT)
 def decision_flips(
     predict: Callable[[Any], Any],
     inputs: Any,
@@ -143,7 +146,6 @@ def decision_flips(
         InputError: as in `saco`.
     """
     settings = interval_settings(confidence, resamples, seed)
-    whole_number("steps", steps, 1)
     subject = Subject.of(
         predict, inputs, salience, replacement=replacement, real=real, batch_size=batch_size, seed=seed, quiet=quiet
     )
@@ -201,6 +203,7 @@ class NormalisedAOPC(PerSample):
         return super().to_frame().assign(**raw, low=self.low, high=self.high, exact=self.exact)
 
 
+@numbers.checked(exact=numbers.FROM_ZERO, beam=numbers.COUNT)
 def normalised_aopc(
     predict: Callable[[Any], Any],
     inputs: Any,
@@ -233,8 +236,6 @@ def normalised_aopc(
         InputError: as in `saco`; `exact` beyond 16; an input of more than 1000 elements.
     """
     settings = interval_settings(confidence, resamples, seed)
-    whole_number("exact", exact, 0)
-    whole_number("beam", beam, 1)
     if exact > EXACT_LIMIT:
         raise InputError(f"exact={exact} would need 2^{exact} model runs per sample; up to {EXACT_LIMIT} is possible")
     subject = Subject.of(

@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike
 from scipy.stats import betabinom, binomtest
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError
 from interp.progress import progress
 from metrics.explanation.masked import Tokens, mask_half, mask_random, tokens_of
-from metrics.explanation.prediction import Array, whole_number
+from metrics.explanation.prediction import Array
 from metrics.explanation.roar_data import mask_top
 from metrics.explanation.roar_plan import RATIOS
 from metrics.testing import adjust
@@ -149,6 +150,7 @@ class MaSF:
     quiet: bool = False
 
     @classmethod
+    @numbers.checked(mask_id=numbers.FROM_ZERO, special=numbers.FROM_ZERO)
     def fit(
         cls,
         hidden: Hidden,
@@ -171,9 +173,6 @@ class MaSF:
         Raises:
             InputError: shapes that do not fit, too few samples for a p-value of 0.05, states that are NaN.
         """
-        whole_number("batch_size", batch_size, 1)
-        whole_number("mask_id", mask_id, 0)
-        whole_number("seed", seed, 0)
         tokens = _tokens(ids, attention, special)
         if len(tokens.ids) < 20:
             raise InputError(f"ids holds {len(tokens.ids)} samples; p-values of 0.05 need at least 20")
@@ -194,6 +193,7 @@ class MaSF:
         tokens = _tokens(ids, attention, self.special)
         return self.known.p_values(_run(self.hidden, tokens, self.batch_size, self.quiet))
 
+    @numbers.checked(ratios=numbers.UNIT, level=numbers.BETWEEN)
     def in_distribution(
         self,
         ids: Any,
@@ -218,13 +218,11 @@ class MaSF:
         Raises:
             InputError: shapes that do not fit, ratios outside [0, 1], a level that so few samples cannot show.
         """
-        if not len(ratios) or not all(0 <= ratio <= 1 for ratio in ratios):
-            raise InputError(f"ratios={list(ratios)} must be shares between 0 and 1")
+        if not len(ratios):
+            raise InputError("ratios is empty; give shares between 0 and 1")
         least = 1 / len(self.known.whole)
         if not least < level < 1:
             raise InputError(f"level={level} must lie between {least:.3g} (one validation sample) and 1")
-        if not 0 < confidence < 1:
-            raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
         tokens = _tokens(ids, attention, self.special)
         order = None if scores is None else _scores(scores, tokens)
         known = len(self.known.whole)

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from interp import numbers
 from interp.errors import InputError
 from interp.progress import progress
-from metrics.explanation.prediction import whole_number
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -137,6 +137,7 @@ class MaskedFineTuning:
         return figure
 
 
+@numbers.checked(mask_id=numbers.FROM_ZERO, special=numbers.FROM_ZERO, epochs=numbers.COUNT, patience=numbers.COUNT)
 def masked_finetune(
     model: nn.Module,
     train: Sequence[Any],
@@ -180,10 +181,6 @@ def masked_finetune(
     for name, tokens in data.items():
         if not tokens.maskable.any():
             raise InputError(f"{name} holds no token that may be masked; special={list(special)} keeps all of them")
-    for name, value in (("batch_size", batch_size), ("epochs", epochs), ("patience", patience)):
-        whole_number(name, value, 1)
-    whole_number("mask_id", mask_id, 0)
-    whole_number("seed", seed, 0)
     call = forward or model
     generator = torch.Generator().manual_seed(seed)
     clean = data["validation"]

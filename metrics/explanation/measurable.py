@@ -11,9 +11,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.progress import progress
-from metrics.explanation.prediction import Array, whole_number
+from metrics.explanation.prediction import Array
 from metrics.explanation.racu import racu
 from metrics.explanation.roar_data import SPLITS, Split, mask_top, removed_inputs, remover, splits_of
 from metrics.explanation.roar_plan import RANDOM, RATIOS, explainers, roar_plan
@@ -87,13 +88,14 @@ class ErasureCurve:
         return figure
 
 
+@numbers.checked(random=numbers.COUNT, least=numbers.FROM_ZERO)
 def erasure_curve(
     model: Any,
     data: Sequence[Any],
     explain: Callable[..., Any] | Mapping[str, Callable[..., Any]],
     *,
     mask: Any,
-    ratios: Sequence[float] = RATIOS,
+    ratios: Sequence[int | float] = RATIOS,
     recursive: bool = True,
     performance: str = "accuracy",
     predict: Callable[[Any, Any], Any] = call_model,
@@ -131,8 +133,6 @@ def erasure_curve(
     """
     settings = interval_settings(confidence, resamples, seed)
     choose("performance", performance, PERFORMANCES)
-    whole_number("random", random, 1)
-    whole_number("batch_size", batch_size, 1)
     steps = roar_plan(explain, ratios, 1).ratios
     if isinstance(model, torch.nn.Module) and model.training:
         raise InputError("model is in training mode, whose dropout is random; call model.eval() first")

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError
 from interp.progress import progress
 from metrics.explanation.replacement import Delete, Fill, Replacement, filler
@@ -37,7 +38,7 @@ class Predictor:
             raise InputError(f"predict must be a function from inputs to class probabilities; got {self.predict!r}")
         if isinstance(self.predict, torch.nn.Module) and self.predict.training:
             raise InputError("predict is a module in training mode, whose dropout is random; call predict.eval() first")
-        whole_number("batch_size", self.batch_size, 1)
+        numbers.settle(self)
 
     def __call__(self, inputs: Tensor) -> Float[Tensor, "b classes"]:
         """Probabilities of one batch, as float64 on the CPU."""
@@ -267,13 +268,6 @@ def targets(target: Any, probabilities: Float[Tensor, "n classes"]) -> Int[Tenso
     if outside.size:
         raise InputError(f"target holds {int(outside[0])}, which is no class; predict gives classes 0 to {classes - 1}")
     return torch.from_numpy(np.broadcast_to(chosen, (n,)).astype(np.int64))
-
-
-def whole_number(name: str, value: Any, least: int) -> int:
-    """`value` if it is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name}={value!r} must be a whole number of at least {least}")
-    return int(value)
 
 
 def _on_cpu(values: Any) -> Any:

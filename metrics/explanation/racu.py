@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from interp import numbers
 from interp.errors import InputError
 
 
+@numbers.checked(least=numbers.FROM_ZERO)
 def racu(
     ratios: ArrayLike,
     performance: ArrayLike,

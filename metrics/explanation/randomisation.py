@@ -11,9 +11,10 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.progress import progress
-from metrics.explanation.prediction import Array, Flags, whole_number
+from metrics.explanation.prediction import Array, Flags
 from metrics.explanation.randomisation_result import MODES, Randomisation
 from metrics.explanation.saco import interval_settings
 
@@ -37,6 +38,7 @@ def permuted(values: Tensor, generator: torch.Generator) -> Tensor:
 REDRAWS: dict[str, Redraw] = {"normal": normal, "permuted": permuted}
 
 
+@numbers.checked(draws=numbers.COUNT)
 def randomisation(
     model: nn.Module,
     inputs: Any,
@@ -99,7 +101,6 @@ def randomisation(
     fails: with all layers random it is the same (rank correlation 1.000 [1.000, 1.000])
     """
     settings = interval_settings(confidence, resamples, seed)
-    whole_number("draws", draws, 1)
     modes = tuple(choose("mode", one, MODES) for one in ([mode] if isinstance(mode, str) else mode))
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch module whose parameters can be drawn anew; got {type(model).__name__}")

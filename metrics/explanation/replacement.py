@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError, choose
 
 # (samples [b], mask of what to remove [b, h, w] or [b, d] or [b, pos]) -> inputs [b, ...]
@@ -54,8 +55,7 @@ class Blur:
     sigma: float | None = None
 
     def __post_init__(self) -> None:
-        if self.sigma is not None and not self.sigma > 0:
-            raise InputError(f"sigma={self.sigma!r} must be a positive number of pixels, or None")
+        numbers.settle(self, sigma=numbers.POSITIVE)
 
     def prepare(self, inputs: Tensor, seed: int) -> Fill:
         if inputs.ndim != 4:
@@ -70,6 +70,9 @@ class Noise:
     """Normal noise with the mean and `scale` times the standard deviation of the channel, or of the feature."""
 
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        numbers.settle(self, scale=numbers.FROM_ZERO)
 
     def prepare(self, inputs: Tensor, seed: int) -> Fill:
         _refuse_tokens("noise", inputs)

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.progress import Bar, progress
-from metrics.explanation.prediction import Array, Flags, Predictor, as_inputs, as_salience, targets, whole_number
+from metrics.explanation.prediction import Array, Flags, Predictor, as_inputs, as_salience, targets
 from metrics.explanation.replacement import Replacement, filler
 from metrics.explanation.report_metrics import DEFAULT, Case, Metric, chosen_metrics
 from metrics.explanation.report_result import ExplanationReport
@@ -19,6 +20,7 @@ from metrics.explanation.saco import PerSample, interval_settings
 from metrics.testing import CORRECTIONS
 
 
+@numbers.checked(permutations=numbers.COUNT)
 def compare_explanations(
     predict: Callable[[Any], Any],
     inputs: Any,
@@ -108,8 +110,6 @@ def compare_explanations(
     """
     intervals = interval_settings(confidence, resamples, seed)
     choose("correction", correction, CORRECTIONS)
-    whole_number("random", random, 0)
-    whole_number("permutations", permutations, 1)
     if not isinstance(explainers, Mapping) or not explainers or not all(isinstance(name, str) for name in explainers):
         raise InputError("explainers must be functions or arrays by name, as {'gradient': function}, at least one")
     asked = chosen_metrics(metrics, settings)

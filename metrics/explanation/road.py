@@ -13,6 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError
 from metrics.explanation.curves import Curves, removal_curves
 from metrics.explanation.prediction import Array
@@ -33,8 +34,7 @@ class Road:
     noise: float = 0.01
 
     def __post_init__(self) -> None:
-        if not self.noise >= 0:
-            raise InputError(f"noise={self.noise!r} must not be negative; 0.01 is the paper's")
+        numbers.settle(self, noise=numbers.Limits(0, advice="0.01 is the paper's"))
 
     def prepare(self, inputs: Tensor, seed: int) -> Fill:
         if inputs.ndim != 4:
@@ -78,6 +78,7 @@ def impute(image: Array, mask: NDArray[np.bool_]) -> Array:
     return np.asarray(splu(coo_array((values, (i, j)), shape=(count, count)).tocsc()).solve(known)).T
 
 
+@numbers.checked(noise=numbers.FROM_ZERO)
 def road(predict: Callable[[Any], Any], images: Any, salience: Any, *, noise: float = 0.01, **settings: Any) -> Curves:
     """MoRF and LeRF curves with ROAD's noisy linear imputation (Rong et al., ICML 2022).
 

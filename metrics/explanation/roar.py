@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.files import write_text
 from interp.progress import Bar, progress
@@ -31,12 +32,13 @@ PERFORMANCES = {"accuracy": accuracy, "macro-f1": macro_f1}
 _log = logging.getLogger(__name__)
 
 
+@numbers.checked(workers=numbers.COUNT, least=numbers.FROM_ZERO)
 def recursive_roar(
     train: Callable[..., Any],
     data: Mapping[str, Sequence[Any]],
     explain: Callable[..., Any] | Mapping[str, Callable[..., Any]],
     *,
-    ratios: Sequence[float] = RATIOS,
+    ratios: Sequence[int | float] = RATIOS,
     seeds: int | Sequence[int] = 5,
     recursive: bool = True,
     mask: Any = "mean",
@@ -102,9 +104,6 @@ def recursive_roar(
     splits = splits_of(data)
     if isinstance(performance, str):
         performance = PERFORMANCES[choose("performance", performance, PERFORMANCES)]
-    for name, value in (("workers", workers), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name}={value!r} must be a whole number of at least 1")
     with _opened(folder) as opened:
         job = Job(
             train, explainers(explain), splits, remover(mask, splits["train"]), predict, performance,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from interp import numbers
 from interp.errors import InputError
 
 RANDOM = "random"  # the baseline
@@ -42,9 +43,10 @@ class RoarPlan:
         )
 
 
+@numbers.checked()
 def roar_plan(
     explain: Callable[..., Any] | Mapping[str, Callable[..., Any]],
-    ratios: Sequence[float] = RATIOS,
+    ratios: Sequence[int | float] = RATIOS,
     seeds: int | Sequence[int] = 5,
 ) -> RoarPlan:
     """What `recursive_roar` would train with these arguments, without doing it.
@@ -68,7 +70,7 @@ def explainers(explain: Any) -> dict[str, Callable[..., Any]]:
     return dict(named)
 
 
-def _ratios(ratios: Sequence[float]) -> tuple[float, ...]:
+def _ratios(ratios: Sequence[int | float]) -> tuple[float, ...]:
     values = np.asarray(ratios).tolist()  # plain numbers, all of one kind
     if not isinstance(values, list) or not values or not all(type(v) in (int, float) for v in values):
         raise InputError(f"ratios={ratios!r} must be shares such as 0.1, or whole numbers of elements")

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from interp import numbers
 from interp.errors import InputError, choose
-from metrics.explanation.prediction import Array, Indices, Subject, whole_number
+from metrics.explanation.prediction import Array, Indices, Subject
 from metrics.explanation.replacement import Replacement
 from metrics.statistics import Estimate, bootstrap
 
@@ -117,10 +118,6 @@ class PerSample:
 
 def interval_settings(confidence: float, resamples: int, seed: int) -> dict[str, Any]:
     """Settings of the bootstrap, checked before the model has run for hours."""
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
-    whole_number("resamples", resamples, 1)
-    whole_number("seed", seed, 0)
     return {"confidence": confidence, "resamples": resamples, "seed": seed}
 
 
@@ -142,7 +139,6 @@ def with_baseline(
     measure: Callable[[Subject], dict[str, Array]], subject: Subject, random: int
 ) -> tuple[dict[str, Array], dict[str, Array] | None]:
     """Values of a metric, and their mean over `random` saliences dealt out at random (None, if 0)."""
-    whole_number("random", random, 0)
     values = measure(subject)
     if not random:
         return values, None
@@ -176,6 +172,7 @@ class SaCo(PerSample):
         return super().to_frame().assign(ties=self.ties)
 
 
+@numbers.checked(groups=numbers.Limits(2), tolerance=numbers.FROM_ZERO)
 def saco(
     predict: Callable[[Any], Any],
     inputs: Any,
@@ -236,10 +233,7 @@ def saco(
     array([1.])
     """
     settings = interval_settings(confidence, resamples, seed)
-    whole_number("groups", groups, 2)
     choose("ties", ties, TIES)
-    if not tolerance >= 0:
-        raise InputError(f"tolerance={tolerance!r} must not be negative; 0 compares exactly")
     subject = Subject.of(
         predict, inputs, salience, target=target, replacement=replacement, real=real,
         batch_size=batch_size, seed=seed, quiet=quiet,

@@ -10,12 +10,14 @@ import torch
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError
 from interp.progress import progress
-from metrics.explanation.prediction import Array, Predictor, targets, whole_number
+from metrics.explanation.prediction import Array, Predictor, targets
 from metrics.explanation.saco import PerSample, interval_settings
 
 
+@numbers.checked(draws=numbers.COUNT, noise=numbers.POSITIVE, radius=numbers.POSITIVE)
 def sensitivity(
     predict: Callable[[Any], Any],
     inputs: Any,
@@ -54,10 +56,6 @@ def sensitivity(
         InputError: inputs that are no finite floats, attributions of another shape or NaN, no probabilities.
     """
     settings = interval_settings(confidence, resamples, seed)
-    whole_number("draws", draws, 1)
-    for name, value in (("noise", noise), ("radius", radius)):
-        if not value > 0:
-            raise InputError(f"{name}={value!r} must be positive")
     tensor = torch.as_tensor(inputs).detach()
     if tensor.ndim < 2 or not len(tensor) or not tensor.is_floating_point() or not tensor.isfinite().all():
         raise InputError(

@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.progress import Bar, progress
-from metrics.explanation.prediction import Array, Flags, Predictor, as_salience, shuffled, targets, whole_number
+from metrics.explanation.prediction import Array, Flags, Predictor, as_salience, shuffled, targets
 from metrics.explanation.saco import PerSample, interval_settings
 
 CHANGES = ("target", "distribution")
 SCALES = ("min-max", "none")
 
 
+@numbers.checked(draws=numbers.COUNT)
 def soft_erasure(
     predict: Callable[[Any], Any],
     embeddings: Any,
@@ -63,8 +65,6 @@ def soft_erasure(
     settings = interval_settings(confidence, resamples, seed)
     choose("change", change, CHANGES)
     choose("scale", scale, SCALES)
-    whole_number("draws", draws, 1)
-    whole_number("random", random, 0)
     tensor = torch.as_tensor(embeddings).detach()
     if tensor.ndim != 3 or not tensor.is_floating_point() or not tensor.isfinite().all():
         raise InputError(f"embeddings must be finite floats [n, pos, d]; got {tensor.dtype} {list(tensor.shape)}")

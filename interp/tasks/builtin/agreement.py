@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, Literal
 
+from interp import numbers
 from interp.errors import choose
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build
@@ -31,6 +32,7 @@ LINKS = ("near", "behind", "beside", "by", "next to", "in front of")
 VERBS = ((" is", " are"), (" was", " were"), (" has", " have"))
 
 
+@numbers.checked(n=numbers.COUNT)
 def agreement(
     n: int = 64,
     seed: int = 0,

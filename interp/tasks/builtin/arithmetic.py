@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, Literal
 
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build, encoder_of
@@ -16,6 +17,7 @@ Operation = Literal["addition", "subtraction", "both"]
 SIGNS = {"addition": "+", "subtraction": "-", "both": "+-"}
 
 
+@numbers.checked(n=numbers.COUNT, maximum=numbers.Limits(3), shots=numbers.FROM_ZERO)
 def arithmetic(
     n: int = 64,
     seed: int = 0,
@@ -47,10 +49,6 @@ def arithmetic(
     (2, True)
     """
     choose("operation", operation, SIGNS)
-    if maximum < 3:
-        raise InputError(f"maximum={maximum} must be at least 3")
-    if shots < 0:
-        raise InputError(f"shots={shots} must be at least 0")
     encoder = encoder_of(model)
     spaced = encoder is None or encoder.is_single(" 7")
     problems = [

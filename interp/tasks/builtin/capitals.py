@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from interp import numbers
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build
 from interp.tasks.task import Task
@@ -38,6 +39,7 @@ TEMPLATES = (
 )
 
 
+@numbers.checked(n=numbers.COUNT)
 def capitals(n: int = 64, seed: int = 0, model: Any = None) -> Task:
     """Facts: "The capital of France is the city of" is continued by " Paris".
 

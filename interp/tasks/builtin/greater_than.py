@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from interp import numbers
 from interp.errors import InputError
 from interp.tasks.encoding import Encoder
 from interp.tasks.examples import Example
@@ -29,6 +30,7 @@ CENTURIES = tuple(range(11, 19))
 FORMS = {(2, 2): (2, 4), (1, 1, 1, 1): (2, 3), (3, 1): (3, 4)}
 
 
+@numbers.checked(n=numbers.COUNT)
 def greater_than(n: int = 64, seed: int = 0, model: Any = None) -> Task:
     """Later years: "The war lasted from the year 1732 to the year 17" is continued by 33 to 99.
 

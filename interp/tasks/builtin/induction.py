@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from interp import numbers
 from interp.errors import InputError
 from interp.tasks.encoding import Encoder
 from interp.tasks.examples import Example
@@ -14,6 +15,7 @@ from interp.tasks.task import Task
 ABOUT = About("induction", "the token that followed the first time")
 
 
+@numbers.checked(n=numbers.COUNT, length=numbers.Limits(2))
 def induction(n: int = 64, seed: int = 0, model: Any = None, *, length: int = 12) -> Task:
     """Repeated random tokens: A B C A B is continued by C.
 
@@ -32,8 +34,6 @@ def induction(n: int = 64, seed: int = 0, model: Any = None, *, length: int = 12
     """
     if model is None:
         raise InputError("induction draws random tokens from a vocabulary: pass model=")
-    if length < 2:
-        raise InputError(f"length={length} must be at least 2")
     encoder = Encoder(model)
     vocabulary = _ordinary_tokens(encoder)
     if len(vocabulary) <= length:

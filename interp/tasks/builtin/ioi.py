@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.tasks.builtin.words import MEN, WOMEN
 from interp.tasks.examples import Example
@@ -35,6 +36,7 @@ THINGS = (
 )  # fmt: skip
 
 
+@numbers.checked(n=numbers.COUNT)
 def ioi(
     n: int = 64,
     seed: int = 0,

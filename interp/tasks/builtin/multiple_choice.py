@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from interp.errors import InputError
+from interp import numbers
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build
 from interp.tasks.task import Task
@@ -45,6 +45,7 @@ QUESTIONS = (
 )
 
 
+@numbers.checked(n=numbers.COUNT, shots=numbers.Limits(0, 8))
 def multiple_choice(n: int = 64, seed: int = 0, model: Any = None, *, shots: int = 2) -> Task:
     """Multiple choice: a question and four options behind A to D are continued by the letter of the right one.
 
@@ -64,8 +65,6 @@ def multiple_choice(n: int = 64, seed: int = 0, model: Any = None, *, shots: int
     >>> example.correct, example.clean.splitlines()[-1]
     ((' A',), 'Answer:')
     """
-    if not 0 <= shots <= 8:
-        raise InputError(f"shots={shots} must lie between 0 and 8")
 
     def draw(rng: random.Random, number: int) -> Candidate:
         asked, *answered = rng.sample(QUESTIONS, shots + 1)

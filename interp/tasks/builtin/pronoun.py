@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from interp import numbers
 from interp.tasks.builtin.words import MEN, WOMEN
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build
@@ -27,6 +28,7 @@ JOBS = (
 )  # fmt: skip
 
 
+@numbers.checked(n=numbers.COUNT)
 def pronoun(n: int = 64, seed: int = 0, model: Any = None) -> Task:
     """Gendered pronouns: "So Mary is a really good doctor, isn't" is continued by " she", not " he".
 
