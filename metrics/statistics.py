@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from interp import numbers
 from interp.errors import InputError
 
 
@@ -30,11 +31,13 @@ class Estimate:
 
 def resample(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
     """Indices of bootstrap samples, `[resamples, n]`, drawn with replacement by a generator of their own."""
-    if n < 1 or resamples < 1:
-        raise InputError(f"n={n} and resamples={resamples} must both be at least 1")
-    return np.random.default_rng(seed).integers(0, n, (resamples, n))
+    if n < 1:
+        raise InputError(f"n={n} must be at least 1; there is nothing to resample")
+    resamples = numbers.whole("resamples", resamples, numbers.COMMON["resamples"])
+    return np.random.default_rng(numbers.seed(seed)).integers(0, n, (resamples, n))
 
 
+@numbers.checked()
 def bootstrap(
     values: ArrayLike,
     statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
@@ -79,8 +82,7 @@ def resampled(
 
 def estimates(point: NDArray[np.float64], spread: NDArray[np.float64], confidence: float = 0.95) -> list[Estimate]:
     """Statistics `[k]` with percentile intervals of their resamples `[resamples, k]`, those that are finite."""
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
+    confidence = numbers.real("confidence", confidence, numbers.COMMON["confidence"])
     tail = (1 - confidence) / 2
     result = []
     for column, value in enumerate(point):

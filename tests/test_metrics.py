@@ -146,10 +146,10 @@ def test_resample() -> None:
 @pytest.mark.parametrize(
     ("values", "settings", "message"),
     [
-        ([1.0], {"confidence": 1.0}, "confidence=1.0 must lie between 0 and 1"),
-        ([1.0], {"confidence": 95}, "confidence=95 must lie"),
-        ([1.0], {"resamples": 0}, "resamples=0 must both be at least 1"),
-        ([], {}, "n=0 and resamples=2000 must both be at least 1"),
+        ([1.0], {"confidence": 1.0}, "confidence=1.0 must be a number above 0 and below 1"),
+        ([1.0], {"confidence": 95}, "confidence=95 must be a number"),
+        ([1.0], {"resamples": 0}, "resamples=0 must be a whole number of at least 1"),
+        ([], {}, "n=0 must be at least 1"),
     ],
 )
 def test_bootstrap_refuses(values: list[float], settings: dict[str, Any], message: str) -> None:

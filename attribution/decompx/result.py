@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attribution.decompx.propagate import Options
 from attribution.inputs.result import for_plotly, heat_map, label
+from interp import numbers
 from interp.errors import InputError
 from interp.files import write_text
 
@@ -68,6 +69,7 @@ class Decomposition:
                 ]
         return pd.DataFrame(rows)
 
+    @numbers.checked()
     def figure(self, input: int = 0, layer: int = -1) -> Figure:
         """A heat map of one input behind one layer: for each place, what share each token has of the lengths there."""
         import plotly.graph_objects as go

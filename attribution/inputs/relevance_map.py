@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attribution.inputs.result import for_plotly
 from attribution.rules.sets import RuleSet
+from interp import numbers
 from interp.errors import InputError, choose
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Relevance:
     def _by_position(self) -> dict[str, Tensor]:
         return {hook: self.per(hook, "position") for hook in self.values if "position" in self.axes(hook)}
 
+    @numbers.checked()
     def figure(self, input: int = 0) -> Figure:
         """A heat map for one input: hook points by tokens, the last hook point on top."""
         import plotly.graph_objects as go

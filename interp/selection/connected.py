@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp import numbers
 from interp.graph import ComputationalGraph
 from interp.selection.paths import leading_on, live, pruned_mask
 from interp.selection.ranking import check_size, edge_keys, edge_positions
 
 
+@numbers.checked(n=numbers.FROM_ZERO)
 def connected(
     scores: Float[Tensor, "source target"], graph: ComputationalGraph, n: int, absolute: bool = True
 ) -> Bool[Tensor, "source target"]:

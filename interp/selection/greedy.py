@@ -8,10 +8,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp import numbers
 from interp.graph import ComputationalGraph
 from interp.selection.ranking import check_size, edge_keys, edge_positions, finish
 
 
+@numbers.checked(n=numbers.FROM_ZERO)
 def greedy(
     scores: Float[Tensor, "source target"],
     graph: ComputationalGraph,

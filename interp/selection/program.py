@@ -18,7 +18,7 @@ from interp.selection.ranking import check_size, edge_keys, edge_positions, larg
 CANDIDATES = 4000  # edges that enter the program, of largest key
 
 
-@numbers.checked(candidates=numbers.COUNT, seconds=numbers.POSITIVE)
+@numbers.checked(n=numbers.FROM_ZERO, candidates=numbers.COUNT, seconds=numbers.POSITIVE)
 def program(
     scores: Float[Tensor, "source target"],
     graph: ComputationalGraph,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import choose
 from interp.graph import ComputationalGraph
 from interp.selection.connected import connected
@@ -15,6 +16,7 @@ from interp.selection.top import top_n
 RULES = {"top-n": top_n, "greedy": greedy, "connected": connected, "program": program}
 
 
+@numbers.checked(n=numbers.FROM_ZERO)
 def select(
     scores: Float[Tensor, "source target"],
     graph: ComputationalGraph,

@@ -28,6 +28,7 @@ from interp.selection.ranking import (
 )
 
 
+@numbers.checked(n=numbers.FROM_ZERO)
 def top_n(
     scores: Float[Tensor, "source target"],
     graph: ComputationalGraph,
@@ -73,6 +74,7 @@ def threshold(
     return finish(edge_positions(graph)[key >= value], graph, pruned)
 
 
+@numbers.checked(n=numbers.FROM_ZERO)
 def top_n_nodes(
     scores: Float[Tensor, " source"],
     graph: ComputationalGraph,

@@ -63,6 +63,7 @@ def evaluate(
     return values.circuits[0] if single else values.circuits
 
 
+@numbers.checked()
 def measure(
     model: Any,
     task: Task,
@@ -81,6 +82,7 @@ def measure(
     return values
 
 
+@numbers.checked()
 def measure_all(
     model: Any,
     task: Task,
