@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from attribution.patching import Patcher
 from interp.anatomy import Anatomy
 from interp.errors import InputError
-from interp.files import atomic_path
+from interp.files import check_writable, write_bytes
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator
 from interp.kernels.batching import budget_of, bytes_per_position, check_batch_size, make_batches
@@ -108,8 +108,8 @@ class _Progress:
         done: Bool[Tensor, "batch target"] = torch.zeros(n_batches, shape[1], dtype=torch.bool)
         self.state = totals, done
         self.saved_at = time.monotonic()
-        if self.path is not None and not self.path.parent.is_dir():
-            raise InputError(f"resume={str(path)!r} cannot be written: its folder does not exist")
+        if self.path is not None:
+            check_writable(self.path, "resume")
         if self.path is not None and self.path.exists():
             self._load(self.path)
 
@@ -148,10 +148,6 @@ class _Progress:
     def save(self) -> None:
         """Write the file, if there is to be one."""
         if self.path is not None:
-            with atomic_path(self.path) as temporary:
-                save_file(
-                    dict(zip(("totals", "done"), self.state, strict=True)),
-                    temporary,
-                    metadata={"fingerprint": self.fingerprint},
-                )
+            tensors = dict(zip(("totals", "done"), self.state, strict=True))
+            write_bytes(self.path, save(tensors, metadata={"fingerprint": self.fingerprint}))
             self.saved_at = time.monotonic()

@@ -9,6 +9,7 @@ import html
 import importlib.metadata
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,8 +26,9 @@ from torch import Tensor
 from interp import numbers
 from interp import selection as rules
 from interp.errors import InputError, choose
-from interp.files import atomic_path
+from interp.files import write_bytes
 from interp.graph import ComputationalGraph
+from interp.selection.empty import warn_if_below, warn_if_empty
 
 Level = Literal["edge", "node"]
 FORMAT = "faithful-circuits/scores"
@@ -108,7 +110,7 @@ class Scores:
 
         `selection` says how the `n` edges are taken (see `interp.selection`); `connected` and `program` give circuits
         in which nothing is left to prune. At level "node", `n` counts heads and MLPs, and all edges among them are
-        in. Raises `InputError` unless exactly one of `n` and
+        in. A warning says so when pruning leaves no edge at all. Raises `InputError` unless exactly one of `n` and
         `threshold` is given, and for what a level does not offer.
         """
         choose("selection", selection, rules.RULES)
@@ -117,14 +119,22 @@ class Scores:
         if self.level == "node":
             if n is None or selection != "top-n":
                 raise InputError("scores of nodes are selected by n and selection='top-n' only")
-            return rules.top_n_nodes(self.values, self.graph, n, absolute, pruned)
-        if threshold is not None:
-            return rules.threshold(self.values, self.graph, threshold, absolute, pruned)
+        elif threshold is not None:
+            mask = rules.threshold(self.values, self.graph, threshold, absolute, pruned)
+            known = self.values[self.graph.edge_mask]
+            return warn_if_below(mask, threshold, known.abs() if absolute else known)
         assert n is not None
-        if selection in ("top-n", "greedy"):
-            choice = rules.greedy if selection == "greedy" else rules.top_n
-            return choice(self.values, self.graph, n, absolute, pruned)
-        return rules.select(self.values, self.graph, n, selection, absolute)
+        select = self._selecting(selection, absolute, pruned)
+        largest = self.graph.n_edges if self.level == "edge" else len(self.values) - 1
+        return warn_if_empty(select(n), n, select, largest)
+
+    def _selecting(self, selection: str, absolute: bool, pruned: bool) -> Callable[[int], Tensor]:
+        """From a size to the mask of that size."""
+        if selection not in ("top-n", "greedy"):
+            return lambda n: rules.select(self.values, self.graph, n, selection, absolute)
+        edges = rules.greedy if selection == "greedy" else rules.top_n
+        rule: Callable[..., Tensor] = edges if self.level == "edge" else rules.top_n_nodes
+        return lambda n: rule(self.values, self.graph, n, absolute, pruned)
 
     def to_frame(self) -> pd.DataFrame:
         """All edges (columns edge, source, target, score) or nodes (node, score), by |score| descending."""
@@ -166,9 +176,7 @@ class Scores:
             "scores": self.to_dict(),
         }
         data = safetensors.torch.save({"values": self.values}, metadata={"faithful-circuits": json.dumps(header)})
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(data)
-        return Path(path)
+        return write_bytes(path, data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scores:

@@ -20,6 +20,7 @@ from torch import Tensor
 import metrics
 from benchmarks.digits_vit import DigitsViT, digits, train_digits
 from benchmarks.roar_digits import attention_rollout
+from interp.files import write_text
 from metrics.statistics import Estimate
 
 LAYERS = ("embed", "blocks.0", "blocks.1", "norm", "head")
@@ -88,7 +89,7 @@ def main() -> None:
     print("\n".join(readings))
     print(f"{len(images)} images, {chosen.draws} draws, seed {chosen.seed}, {time.perf_counter() - started:.0f} s")
     if chosen.html:
-        found.figure().write_html(chosen.html, include_plotlyjs="cdn")
+        write_text(chosen.html, found.figure().to_html(include_plotlyjs="cdn"))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from captum.attr import IntegratedGradients
 from torch import Tensor
 
 from benchmarks.digits_vit import PATCH, SIDE, DigitsViT, digits, train_digits
+from interp.files import write_text
 from metrics.explanation.roar import recursive_roar
 from metrics.explanation.roar_data import mask_top
 from metrics.explanation.roar_plan import roar_plan
@@ -96,7 +97,7 @@ def main() -> None:
     for name, explainer in EXPLAINERS.items():
         print(f"{name}: accuracy {mask_alone(explainer):.3f} from the mask alone, at half of the pixels")
     if chosen.html:
-        result.figure().write_html(chosen.html, include_plotlyjs="cdn")
+        write_text(chosen.html, result.figure().to_html(include_plotlyjs="cdn"))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.models import minilm
+from interp.files import write_text
 from metrics.explanation.roar import recursive_roar
 from metrics.explanation.roar_plan import RATIOS, roar_plan
 from metrics.explanation.roar_result import RoarResult
@@ -121,7 +122,7 @@ def main() -> None:
     print(result.racu_by_seed.to_string(index=False, float_format="{:.3f}".format))
     print(f"{time.perf_counter() - started:.0f} s")
     if chosen.html:
-        result.figure().write_html(chosen.html, include_plotlyjs="cdn")
+        write_text(chosen.html, result.figure().to_html(include_plotlyjs="cdn"))
 
 
 if __name__ == "__main__":

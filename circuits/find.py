@@ -303,6 +303,11 @@ def _notes(value: float, gap: float, n_held_out: int, n_edges: int, n_all: int) 
         )
     if n_held_out < 16:
         notes.append(f"Only {n_held_out} held-out prompts: the interval is rough.")
+    if n_edges == 0:
+        notes.append(
+            "The circuit holds no edges: none of those selected lie on a path from the input to the logits. Ask for "
+            "more edges, for selection='connected', or, of a stable circuit, for a lower stable_share."
+        )
     if n_edges > n_all // 2:
         notes.append("The circuit holds more than half of all edges: it says little about where the behaviour is.")
     for note in notes:

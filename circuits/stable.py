@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +23,14 @@ from circuits.resampling import Mask, resampled_scores
 from interp import numbers
 from interp.errors import choose
 from interp.selection import greedy, prune, top_n
+from interp.selection.empty import PATHS, warn_if_empty
 from interp.tasks.task import Task
 from metrics.statistics import Estimate
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,8 +61,12 @@ class Stability:
     edges: int
 
     def stable(self, share: float = 0.75) -> Mask:
-        """The edges that at least a share of the resamples select, pruned."""
-        return prune(self.frequency >= share - 1e-6, self.scores.graph)
+        """The edges that at least a share of the resamples select, pruned; a warning says so when none are left."""
+        mask = prune(self.frequency >= share - 1e-6, self.scores.graph)
+        if not mask.any():
+            logger.warning("share=%g leaves no edges: those that so many resamples select %s; the steadiest edge is in "
+                           "%.0f %% of them", share, f"do not {PATHS}", 100 * float(self.frequency.max()))  # fmt: skip
+        return mask
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each edge that was ever selected, the steadiest first.
@@ -160,10 +169,13 @@ def stability(
     graph = drawn.scores.graph
     size = max(1, int(edges * graph.n_edges)) if isinstance(edges, float) else edges
 
-    def select(values: Tensor) -> Mask:
-        return (greedy if selection == "greedy" else top_n)(values, graph, size, absolute)
+    rule = greedy if selection == "greedy" else top_n
 
-    mask, real = select(drawn.scores.values), graph.edge_mask
+    def select(values: Tensor) -> Mask:
+        return rule(values, graph, size, absolute)
+
+    own_size = partial(rule, drawn.scores.values, graph, absolute=absolute)
+    mask, real = warn_if_empty(own_size(size), size, own_size, graph.n_edges), graph.edge_mask
     circuits = np.stack([select(drawn.values(i))[real].numpy() for i in range(resamples)])
     own = mask[real].numpy()
     halves = [pair for pair in map(drawn.halves, range(seed, seed + resamples)) if pair is not None]

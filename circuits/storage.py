@@ -25,7 +25,7 @@ from attribution.scores import Scores, check_header, validated
 from circuits.circuit import Circuit
 from circuits.report import Report
 from interp.errors import InputError
-from interp.files import atomic_path, write_text
+from interp.files import check_writable, is_regular, locked, write_bytes, write_text
 
 FORMAT = "faithful-circuits/circuit"
 VERSION = 1
@@ -49,15 +49,19 @@ class _Document:
 def json_path(path: str | os.PathLike[str]) -> Path:
     """`path`, with `.json` added when it has no suffix."""
     path = Path(path)
-    return path if path.suffix else path.with_name(path.name + ".json")
+    return path if path.suffix or not is_regular(path) else path.with_name(path.name + ".json")
 
 
 def save(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
     """Write `circuit` to `path` and its arrays beside it; returns the path of the JSON file.
 
-    Raises `OSError` when the disk does not take it; what `path` held before can then still be loaded.
+    Raises `InputError` where no two files can be written, and `OSError` when the disk does not take them; what `path`
+    held before can then still be loaded.
     """
-    path = json_path(path)
+    named = json_path(path)
+    path = check_writable(named)
+    if not is_regular(path):
+        raise InputError(f"path={str(path)!r} is no plain file; a circuit is two files side by side: name a new one")
     data = safetensors.torch.save({"mask": circuit.mask, "values": circuit.scores.values})
     digest = hashlib.sha256(data).hexdigest()
     tensors = path.with_name(f"{path.stem}-{digest[:8]}.safetensors")
@@ -71,20 +75,20 @@ def save(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
         "edges": {name: _short(score) for name, score in circuit.edge_scores().items()},
     }
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    there_before = tensors.exists()
-    old = _tensors_of(path)
-    try:
-        with atomic_path(tensors) as temporary:
-            temporary.write_bytes(data)
-        write_text(path, text)
-    except BaseException:
-        # an interrupt may come when the new JSON already stands, and names the tensors
-        if not there_before and _tensors_of(path) != tensors:
-            tensors.unlink(missing_ok=True)
-        raise
-    if old is not None and old != tensors:
-        old.unlink(missing_ok=True)
-    return path
+    with locked(path.parent):  # another process that saves there must not remove what is about to be named
+        there_before = tensors.exists()
+        old = _tensors_of(path)
+        try:
+            write_bytes(tensors, data)
+            write_text(path, text)
+        except BaseException:
+            # an interrupt may come when the new JSON already stands, and names the tensors
+            if not there_before and _tensors_of(path) != tensors:
+                tensors.unlink(missing_ok=True)
+            raise
+        if old is not None and old != tensors:
+            old.unlink(missing_ok=True)
+    return named
 
 
 def load(path: str | os.PathLike[str]) -> Circuit:
@@ -122,6 +126,8 @@ def _load_tensors(path: Path, document: _Document, where: str) -> dict[str, Any]
     if not name or Path(name).name != name:
         raise InputError(f"{where} is damaged: {name!r} cannot be the name of its tensors file")
     file = path.with_name(name)
+    if not file.is_file():
+        file = path.resolve().with_name(name)  # beside what a link leads to, where `save` puts it
     if not file.is_file():
         raise InputError(f"{where} cannot be loaded without {name!r}, which must lie beside it")
     data = file.read_bytes()

@@ -12,6 +12,7 @@ import torch
 
 from interp import numbers
 from interp.errors import InputError, unknown
+from interp.files import expanded
 from interp.gguf_cache import file_sha256
 from interp.models import _HUB_ID, _READ_ERRORS, _check_device, _check_dtype, _quiet
 from interp.registry import Package
@@ -87,7 +88,7 @@ def _find(source: str | os.PathLike[str], revision: str | None) -> tuple[str, di
     text = os.fspath(source)
     if isinstance(source, str) and source in ENCODERS:
         return str(_packaged(source)), {"local_files_only": True}
-    folder = Path(text).expanduser()
+    folder = expanded(text)
     if text and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise InputError(f"source={text!r} holds no config.json, so it is no model's folder")

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.files import expanded, locked
 from interp.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -35,14 +36,27 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _CHECKSUMS = "checksums.json"
+_BUILDING = ".building-"  # how the names of temporary folders begin
 _LAYOUT = "gguf-1"  # change it when the layout changes: old folders are then no longer seen
-_LEFTOVER_AGE = 24 * 3600.0  # seconds; a younger temporary folder may belong to a running process
+_LEFTOVER_AGE = 60.0  # seconds; a younger temporary folder may be about to be locked by who made it
+_UNLOCKED_LEFTOVER_AGE = 24 * 3600.0  # seconds; where there are no locks, age alone tells
 
 
 def cache_folder() -> Path:
     """Where models are cached: the environment's FAITHFUL_CIRCUITS_CACHE, else the user's cache folder."""
     chosen = os.environ.get("FAITHFUL_CIRCUITS_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("faithful-circuits"))
+    if chosen:
+        return expanded(chosen)
+    try:
+        folder = platformdirs.user_cache_dir("faithful-circuits")
+    except RuntimeError:
+        folder = "~"
+    if folder.startswith("~"):  # as older versions of platformdirs leave it
+        raise InputError(
+            "there is no place for the cache of dequantised models: no home folder is known here (HOME is not set, and "
+            "the system does not know the user); set the environment variable FAITHFUL_CIRCUITS_CACHE to a folder"
+        )
+    return Path(folder)
 
 
 def file_sha256(path: Path) -> str:
@@ -53,7 +67,7 @@ def file_sha256(path: Path) -> str:
 
 def holds(sha256: str) -> bool:
     """Whether the GGUF file with this checksum has been dequantised before."""
-    return (_entry(sha256) / _CHECKSUMS).is_file()
+    return os.path.isfile(_entry(sha256) / _CHECKSUMS)
 
 
 def load(sha256: str, gguf: Path | None, read: Callable[[Path], T]) -> T:
@@ -63,7 +77,7 @@ def load(sha256: str, gguf: Path | None, read: Callable[[Path], T]) -> T:
     needed and `gguf` is None, has another checksum or cannot be read, or when the cache cannot be written.
     """
     folder = _entry(sha256)
-    if folder.is_dir():
+    if (seen := _identity(folder)) is not None:
         try:
             return _read_verified(folder, read)
         except _DamagedError as damage:
@@ -73,7 +87,7 @@ def load(sha256: str, gguf: Path | None, read: Callable[[Path], T]) -> T:
                     "it came from; install that again, or delete the folder"
                 ) from damage
             logger.warning("the cached model in %s is damaged (%s); building it again", folder, damage)
-            shutil.rmtree(folder, ignore_errors=True)
+            _set_aside(folder, seen)
     if gguf is None:
         raise InputError(f"no model with the checksum {sha256} is cached in {cache_folder()}")
     _build(gguf, folder)
@@ -128,24 +142,47 @@ def _build(gguf: Path, folder: Path) -> None:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(parent)
-        temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=parent))
+        temporary = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=parent))
     except OSError as error:
         raise _unwritable(error) from error
     try:
-        _convert(gguf, temporary)
-        files = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
-        record = {"source": gguf.name, "files": files}
-        (temporary / _CHECKSUMS).write_text(json.dumps(record, indent=1), encoding="utf-8")
-        try:
-            temporary.rename(folder)
-        except OSError:
-            # another process was faster: what it built is as good
-            if not holds(folder.name):
-                raise
+        with locked(temporary):  # as long as this process lives, so that no other takes it for a leftover
+            _convert(gguf, temporary)
+            files = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
+            record = {"source": gguf.name, "files": files}
+            (temporary / _CHECKSUMS).write_text(json.dumps(record, indent=1), encoding="utf-8")
+            try:
+                temporary.rename(folder)
+            except OSError:
+                # another process was faster: what it built is as good
+                if not holds(folder.name):
+                    raise
     except OSError as error:
         raise _unwritable(error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from another that is later put in its place; None where there is no folder."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _set_aside(folder: Path, seen: tuple[int, int]) -> None:
+    """Remove a damaged folder at once; leave it where another process has put a new one in its place."""
+    try:
+        with locked(folder.parent):
+            if _identity(folder) != seen:
+                return
+            aside = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder.parent))
+            folder.replace(aside)
+    except OSError as error:
+        raise _unwritable(error) from error
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _unwritable(error: OSError) -> InputError:
@@ -156,10 +193,15 @@ def _unwritable(error: OSError) -> InputError:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove what killed processes left behind."""
-    for path in parent.glob(".building-*"):
-        if time.time() - path.stat().st_mtime > _LEFTOVER_AGE:
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove what killed processes left behind; what a running one builds is locked."""
+    for path in parent.glob(f"{_BUILDING}*"):
+        # it may be renamed or removed by another process at any moment
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            age = time.time() - path.stat().st_mtime
+            if age > _LEFTOVER_AGE:
+                with locked(path, wait=False) as held:
+                    if held or age > _UNLOCKED_LEFTOVER_AGE:
+                        shutil.rmtree(path, ignore_errors=True)
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -179,14 +221,21 @@ def _convert(gguf: Path, folder: Path) -> None:
                 bar.advance()
         except Exception as error:  # the parsers behind this raise all kinds, bare Exception among them
             raise InputError(f"source={str(gguf)!r} is a GGUF file that transformers cannot read: {error}") from error
-        save_file(_stored(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+        tensors = _stored(model.state_dict())
+        config = copy.deepcopy(model.config)
+        # these are no quantised weights any more; with this entry left transformers would look for the GGUF file
+        del config.quantization_config
+        config.architectures = [type(model).__name__]
+        needed = sum(tensor.nbytes for tensor in tensors.values())
+        try:
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+            config.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        except Exception as error:  # on a full disk safetensors and tokenizers raise classes of their own
+            free = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in folder.iterdir())
+            takes = f"the model takes {needed / 2**20:,.1f} MiB, free are {free / 2**20:,.1f}"
+            raise OSError(f"{error}: {takes}") from error
         bar.advance()
-    config = copy.deepcopy(model.config)
-    # these are no quantised weights any more; with this entry left transformers would look for the GGUF file
-    del config.quantization_config
-    config.architectures = [type(model).__name__]
-    config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def _stored(state: dict[str, Tensor]) -> dict[str, Tensor]:

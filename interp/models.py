@@ -15,6 +15,7 @@ from torch import nn
 
 from interp import boot, gguf_cache
 from interp.errors import InputError, unknown
+from interp.files import expanded
 from interp.registry import MODELS, ModelEntry, models
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _load(
 ) -> TransformerBridge:
     """Find out what a name or path means, read it, and hand the module and its tokenizer to `finish`."""
     text = os.fspath(source)
-    path = Path(text).expanduser()
+    path = expanded(text)
     if isinstance(source, str) and source in MODELS:
         return _load_named(MODELS[source], dtype, revision, finish)
     if text and path.is_dir():

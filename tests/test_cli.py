@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -421,8 +422,8 @@ def test_curve(saved: Path, tmp_path: Path) -> None:
         ([], "give the task: either --task"),
         (["--task-file", "nowhere.csv"], "there is no such file"),
         (["--task-file", "prompts.txt"], "must be a .csv or .json file"),
-        (["--task", "ioi", "-o", "nowhere/ioi.json"], "there is no folder 'nowhere'; make it first"),
-        (["--task", "ioi", "--html", "nowhere/ioi.html"], "there is no folder 'nowhere'; make it first"),
+        (["--task", "ioi", "-o", "nowhere/ioi.json"], "does not exist; make it first"),
+        (["--task", "ioi", "--html", "nowhere/ioi.html"], "does not exist; make it first"),
         (["--task", "ioi", "-o", "same.html", "--html", "same.html"], "are two files"),
         (["--task", "ioi", "-o", "."], "is a folder; give the name of a file in it"),
     ],
@@ -441,12 +442,10 @@ def test_find_refuses_before_a_model_is_loaded(
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: list[Any]) -> None:
-    def deny(**settings: Any) -> Any:
-        raise PermissionError(errno.EACCES, "Permission denied", str(settings["dir"]))
-
-    monkeypatch.setattr("circuits.cli.output.tempfile.TemporaryFile", deny)
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and may(path, mode))
     message = refused(run("find", *QUICK, "--task", "ioi", "-o", tmp_path / "ioi.json"))
-    assert "Permission denied in the folder" in message
+    assert f"the folder '{tmp_path}' is read-only; name another" in message
     assert loaded == []
 
 
@@ -510,9 +509,9 @@ def test_evaluate_refuses(saved: Path, tmp_path: Path, loaded: list[Any]) -> Non
     assert "not both" in refused(run("evaluate", saved, "--task", "ioi", "--task-file", "x.csv"))
     assert "did you mean 'mean'" in refused(run("evaluate", saved, "--ablation", "means"))
     assert "did you mean 'ioi'" in refused(run("evaluate", saved, "--task", "ioii"))
-    assert "there is no folder" in refused(run("evaluate", saved, "-o", tmp_path / "no" / "x.csv"))
-    assert "there is no folder" in refused(run("curve", saved, "--html", tmp_path / "no" / "x.html"))
-    assert "there is no folder" in refused(run("models", "-o", tmp_path / "no" / "x.csv"))
+    assert "does not exist; make it first" in refused(run("evaluate", saved, "-o", tmp_path / "no" / "x.csv"))
+    assert "does not exist; make it first" in refused(run("curve", saved, "--html", tmp_path / "no" / "x.html"))
+    assert "does not exist; make it first" in refused(run("models", "-o", tmp_path / "no" / "x.csv"))
     assert loaded == []
 
 

@@ -69,7 +69,7 @@ def test_compare_as_json(saved: Path, bridge: Any) -> None:
         (["--task-file", "x.csv"], "give the task: either --task"),
         (["--truth", "nothing.json"], "nothing.json"),
         (["-o", "same.csv", "--html", "same.csv"], "are two files"),
-        (["--html", "no/such/folder/x.html"], "there is no folder"),
+        (["--html", "no/such/folder/x.html"], "does not exist; make it first"),
     ],
 )
 def test_compare_refuses_before_it_loads_a_model(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from tiny import tiny_module
 
 from interp import gguf_cache
 from interp.errors import InputError
+from interp.files import locked
 from interp.models import MODELS, load_model
 from interp.registry import ModelEntry, Package
 
@@ -159,14 +163,78 @@ def test_two_processes_may_build_at_once(cache: Path, file: Path, monkeypatch: p
     assert len(list(cache.iterdir())) == 1
 
 
-def test_what_a_killed_process_left_is_removed_later(cache: Path, file: Path) -> None:
-    old, young = cache / ".building-old", cache / ".building-young"
-    for folder in (old, young):
+TWO_PROCESSES = """
+import os, sys
+from pathlib import Path
+import torch, transformers
+from interp import gguf_cache
+
+torch.set_num_threads(1)
+file = Path(sys.argv[1])
+sha256 = gguf_cache.file_sha256(file)
+children = []
+for _ in range(2):
+    if not (child := os.fork()):
+        for _ in range(3):
+            gguf_cache.load(sha256, file, lambda folder: (folder / "model.safetensors").read_bytes())
+        os._exit(0)
+    children.append(child)
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+
+
+def test_two_real_processes_on_an_empty_cache(cache: Path, file: Path) -> None:
+    for i in range(200):  # both remove them, each under the eyes of the other
+        (cache / f".building-{i}").mkdir(parents=True)
+        os.utime(cache / f".building-{i}", (time.time() - 3600,) * 2)
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_PROCESSES, file], capture_output=True, text=True, cwd=Path(__file__).parent.parent
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path.name for path in cache.iterdir()] == [gguf_cache.file_sha256(file)]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_running_one_builds_is_not(cache: Path, file: Path) -> None:
+    dead, running, young = (cache / f".building-{name}" for name in ("dead", "running", "young"))
+    for folder in (dead, running, young):
         folder.mkdir(parents=True)
-    os.utime(old, (time.time() - 1e6,) * 2)
-    load_model(file)
-    assert not old.exists()
+    for folder in (dead, running):
+        os.utime(folder, (time.time() - 1e6,) * 2)
+    with locked(running):
+        load_model(file)
+    assert not dead.exists()
+    assert running.exists()
     assert young.exists()
+
+
+def test_leftovers_that_another_process_has_just_removed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([self / ".building-gone"]))
+    gguf_cache._remove_leftovers(cache)
+
+
+def test_without_locks_only_age_tells_what_is_dead(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("interp.files.fcntl", None)
+    old, older = cache / ".building-old", cache / ".building-older"
+    for folder, hours in ((old, 23), (older, 25)):
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - 3600 * hours,) * 2)
+    gguf_cache._remove_leftovers(cache)
+    assert list(cache.iterdir()) == [old]
+
+
+def test_a_damaged_folder_that_another_process_has_replaced_is_left_alone(cache: Path, file: Path) -> None:
+    load_model(file)
+    (folder,) = cache.iterdir()
+    seen = gguf_cache._identity(folder)
+    assert seen is not None
+    folder.rename(cache / "elsewhere")  # kept, or the new folder could get its number
+    load_model(file)
+    gguf_cache._set_aside(folder, seen)
+    assert folder.is_dir()
+    now = gguf_cache._identity(folder)
+    assert now is not None
+    gguf_cache._set_aside(folder, now)
+    assert list(cache.iterdir()) == [cache / "elsewhere"]
 
 
 @pytest.mark.parametrize(
@@ -254,6 +322,43 @@ def test_a_full_disk_leaves_nothing(cache: Path, file: Path, monkeypatch: pytest
     with pytest.raises(InputError, match="No space left on device"):
         load_model(file)
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("fails", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_full_disk_while_dequantising(cache: Path, file: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    """What safetensors, transformers and tokenizers raise on a full disk, each a class of its own."""
+    from tokenizers import Tokenizer
+    from transformers import PretrainedConfig
+
+    def full(kind: type[Exception]) -> Any:
+        def write(*args: Any, **more: Any) -> None:
+            raise kind("No space left on device (os error 28)")
+
+        return write
+
+    if fails == "model.safetensors":
+        monkeypatch.setattr("safetensors.torch.save_file", full(SafetensorError))
+    elif fails == "config.json":
+        monkeypatch.setattr(PretrainedConfig, "save_pretrained", full(OSError))
+    else:
+        monkeypatch.setattr(Tokenizer, "save", full(Exception))
+    size = sum(p.nbytes for p in tiny_module("llama", torch.float32).parameters()) / 2**20
+    with pytest.raises(
+        InputError, match=rf"No space left.*the model takes {size:.1f} MiB, free are [\d,.]+\).*make room"
+    ):
+        load_model(file)
+    assert list(cache.iterdir()) == []
+
+
+def test_no_home_folder_is_one_sentence(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "FAITHFUL_CIRCUITS_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)  # nobody of that number
+    with pytest.raises(InputError, match=r"no home folder is known here .*set .* FAITHFUL_CIRCUITS_CACHE to a folder"):
+        load_model(file)
+    monkeypatch.setenv("FAITHFUL_CIRCUITS_CACHE", "~/cache")
+    with pytest.raises(InputError, match="'~/cache' cannot be found: no home folder is known"):
+        load_model(file)
 
 
 def test_tensors_are_stored_small_only_where_that_loses_nothing() -> None:

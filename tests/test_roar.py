@@ -23,6 +23,7 @@ from interp.errors import InputError
 from metrics.explanation.roar import recursive_roar
 from metrics.explanation.roar_data import Fill, Split, counts, expand, mask_top, remover, splits_of
 from metrics.explanation.roar_plan import roar_plan
+from metrics.explanation.roar_run import macro_f1
 
 FEATURES = 10
 WEIGHTS = torch.tensor([3.0, 2.0, 1.5, *[0.0] * (FEATURES - 3)], dtype=torch.float64)
@@ -374,9 +375,22 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         run(folder=folder, seeds=1)
 
 
+def test_a_folder_at_work_in_another_process_is_refused(tmp_path: Path) -> None:
+    def again(train: Any, validation: Any, seed: int) -> Linear:
+        with pytest.raises(InputError, match="is at work in another process"):
+            run(folder=tmp_path, seeds=1)
+        return fit(train, validation, seed)
+
+    run(train=again, folder=tmp_path, seeds=1)
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "seed-0").rename(tmp_path.parent / "seed-0")
+    run(folder=tmp_path, seeds=1)  # as one that another process has made and not yet claimed
+
+
 def test_no_temporary_files_stay(tmp_path: Path) -> None:
     run(folder=tmp_path, seeds=1)
-    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".safetensors"}
+    assert {path.suffix for path in tmp_path.rglob("[!.]*") if path.is_file()} == {".json", ".safetensors"}
+    assert list(tmp_path.rglob(".*")) == [tmp_path / ".lock"]
     record = json.loads((tmp_path / "seed-0" / "unmasked.json").read_text())
     assert record["performance"] > 0.9
     assert record["seconds"] >= 0
@@ -403,6 +417,22 @@ def test_a_model_of_scikit_learn_and_macro_f1() -> None:
     expected = f1_score(data["test"][1], learn(data["train"], None, 0).predict(data["test"][0]), average="macro")
     assert result.curves["performance"][0] == pytest.approx(expected)
     assert result.racu["importance"].value > 0.3
+
+
+def test_macro_f1_is_that_of_scikit_learn_and_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.metrics import f1_score
+
+    generator = torch.Generator().manual_seed(0)
+    for classes in (2, 5):  # some are never predicted, others never a label
+        labels = torch.randint(classes, (12,), generator=generator)
+        scores = torch.randn(12, classes + 2, generator=generator)
+        with monkeypatch.context() as without:
+            for name in [name for name in sys.modules if name.split(".")[0] == "sklearn"] + ["sklearn"]:
+                without.setitem(sys.modules, name, None)
+            found = macro_f1(scores, labels)
+        predicted = scores.argmax(1)
+        assert found == pytest.approx(f1_score(labels, predicted, average="macro", zero_division=0), abs=1e-12)
+    assert macro_f1(torch.eye(3), torch.arange(3)) == 1.0
 
 
 def test_counts_round_halves_up_and_end_at_all() -> None:

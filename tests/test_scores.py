@@ -209,3 +209,28 @@ def test_damaged_and_newer_files_are_refused_in_a_sentence(tmp_path: Path):
     rewrite_header(path, scores=broken_graph)
     with pytest.raises(InputError, match="must divide n_heads"):
         Scores.load(path)
+
+
+def test_a_mask_that_pruning_leaves_empty_says_so_and_what_would_do(caplog):
+    """The strongest edges end in m0, whose way to the logits is ranked tenth: n=5 leaves nothing."""
+    values = torch.zeros(GRAPH.shape)
+    names = [name for name in GRAPH.edges(GRAPH.edge_mask) if name.endswith("->m0")][:9]
+    for rank, name in enumerate([*names, *["m0->m1"] * (9 - len(names)), "m0->logits"]):
+        values[GRAPH.edge_index(name)] = 10.0 - rank / 2
+    values[GRAPH.edge_index("input->m0")] = 20.0
+    scores = edge_scores(values=values)
+    least = next(n for n in range(1, GRAPH.n_edges) if top_n(values, GRAPH, n).any())
+    assert least > 5
+    assert not scores.mask(5).any()
+    assert "n=5 leaves no edges: none of those selected lie on a path from the input to the logits" in caplog.text
+    assert f"the first that leaves any is n={least}, or use selection='connected'" in caplog.text
+    caplog.clear()
+    for mask in (scores.mask(least), scores.mask(5, selection="connected"), scores.mask(5, pruned=False)):
+        assert mask.any()
+    assert not scores.mask(0).any(), "nothing was asked for"
+    assert caplog.text == ""
+    assert not scores.mask(threshold=9.25).any()
+    assert "threshold=9.25 leaves no edges: none of the 2 edges that reach it lie on a path" in caplog.text
+    caplog.clear()
+    assert not scores.mask(threshold=21).any()
+    assert "threshold=21 leaves no edges: no score reaches it; the largest score is 20" in caplog.text

@@ -96,6 +96,20 @@ def test_stability_of_a_circuit(model: Any, task: Task) -> None:
     assert len(found.figure().data[0].x) == len(frame)
 
 
+def test_circuits_without_edges_say_so(
+    model: Any, task: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = stability(model, task, method="eap", edges=20, resamples=4, quiet=True)
+    assert not found.stable(1.1).any()
+    assert "share=1.1 leaves no edges" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr("circuits.find.RULES", {"top-n": lambda scores, graph, n, absolute: graph.edge_mask & False})
+    report = find_circuit(model, task, method="eap", edges=5, selection="top-n", quiet=True).report
+    assert report.edges == 0
+    assert any("The circuit holds no edges" in note for note in report.notes)
+    assert "Ask for more edges, for selection='connected'" in caplog.text
+
+
 def test_equal_prompts_give_the_same_circuit_every_time(model: Any, task: Task) -> None:
     found = stability(model, task.select([3] * 6), method="eap", edges=40, resamples=4, chunks=6, quiet=True)
     assert (found.jaccard.low, found.pairs.low, found.halves.low) == (1, 1, 1)

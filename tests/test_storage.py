@@ -80,8 +80,27 @@ def test_a_bare_name_gets_a_suffix_and_other_suffixes_stay(tmp_path: Path, monke
     assert_same(Circuit.load("ioi"), Circuit.load("ioi.json"))
     assert make().save("other.circuit") == Path("other.circuit")
     Circuit.load("other.circuit")
-    with pytest.raises(FileNotFoundError, match="the folder"):
+    with pytest.raises(InputError, match=r"the folder .* does not exist"):
         make().save("nowhere/ioi.json")
+
+
+def test_a_link_is_followed(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    link, target = tmp_path / "link.json", tmp_path / "data" / "real.json"
+    link.symlink_to(target)
+    for seed in (0, 1):
+        assert make(seed).save(link) == link
+        assert link.is_symlink()
+        assert_same(Circuit.load(link), Circuit.load(target))
+        assert Circuit.load(link).provenance["seed"] == seed
+    assert list(tmp_path.glob("*.safetensors")) == []
+    assert len(list((tmp_path / "data").iterdir())) == 2
+
+
+@pytest.mark.parametrize("path", [os.devnull, "/dev/stdout"])
+def test_a_circuit_is_two_files_and_fits_in_no_device(path: str):
+    with pytest.raises(InputError, match="is no plain file; a circuit is two files side by side"):
+        make().save(path)
 
 
 def test_saving_again_removes_the_tensors_of_before_and_nothing_else(tmp_path: Path):
@@ -112,9 +131,9 @@ def test_an_old_json_that_names_a_foreign_file_does_not_get_it_removed(tmp_path:
     Circuit.load(path)
 
 
-@pytest.mark.parametrize("method", ["write_bytes", "write_text", "replace"])
+@pytest.mark.parametrize(("method", "tensors_fit"), [("write_bytes", False), ("write_bytes", True), ("replace", True)])
 @pytest.mark.parametrize("there_before", [True, False])
-def test_a_full_disk_leaves_the_old_circuit(tmp_path: Path, monkeypatch, method, there_before):
+def test_a_full_disk_leaves_the_old_circuit(tmp_path: Path, monkeypatch, method, tensors_fit, there_before):
     path = tmp_path / "ioi.json"
     if there_before:
         make(0).save(path)
@@ -122,8 +141,8 @@ def test_a_full_disk_leaves_the_old_circuit(tmp_path: Path, monkeypatch, method,
     real = getattr(Path, method)
 
     def full(self, *arguments, **options):
-        if method == "replace" and "safetensors" in self.name:
-            return real(self, *arguments, **options)  # the tensors still fit, the JSON does not
+        if tensors_fit and "safetensors" in self.name:
+            return real(self, *arguments, **options)  # the JSON does not
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, method, full)
@@ -138,10 +157,14 @@ def test_a_full_disk_leaves_the_old_circuit(tmp_path: Path, monkeypatch, method,
 def test_a_failure_while_saving_the_same_circuit_keeps_its_tensors(tmp_path: Path, monkeypatch):
     path = make(0).save(tmp_path / "ioi.json")
 
+    real = Path.write_bytes
+
     def full(self, *arguments, **options):
+        if "safetensors" in self.name:
+            return real(self, *arguments, **options)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         make(0).save(path)
     monkeypatch.undo()

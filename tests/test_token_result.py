@@ -15,6 +15,7 @@ from oracle import model_of
 from tiny import tiny_module, word_tokenizer
 
 from attribution import TokenAttributions, tokens
+from interp.errors import InputError
 from interp.models import load_model
 
 EVIL = "<script>alert(1)</script>"
@@ -220,7 +221,7 @@ def test_a_full_disk_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.Mon
     def full(self: Path, *given: Any, **more: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         result([["other"]], [[1.0]]).to_html(path)
     assert path.read_bytes() == before
@@ -228,10 +229,10 @@ def test_a_full_disk_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_bad_paths_say_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere.* does not exist"):
+    with pytest.raises(InputError, match=r"nowhere.* does not exist"):
         result().to_html(tmp_path / "nowhere" / "map.html")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(InputError, match="is a folder"):
         result().to_html(tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 

@@ -246,7 +246,7 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch):
     path = tmp_path / "circuit.html"
     page = make(n=20).to_html(path)
     assert path.read_text(encoding="utf-8") == page
-    monkeypatch.setattr(Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError("No space left")))
+    monkeypatch.setattr(Path, "write_bytes", lambda *_, **__: (_ for _ in ()).throw(OSError("No space left")))
     with pytest.raises(OSError, match="No space left"):
         make(n=30).to_html(path)
     monkeypatch.undo()
@@ -254,14 +254,23 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_show_opens_a_browser_outside_notebooks(monkeypatch, tmp_path: Path):
+def test_show_opens_a_browser_outside_notebooks(monkeypatch, tmp_path: Path, caplog):
     opened: list[str] = []
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or True)
     make(n=10).show()
     (file,) = tmp_path.iterdir()
     assert opened == [file.as_uri()]
+    assert caplog.text == ""
     assert file.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_show_without_a_browser_says_where_the_file_is(monkeypatch, tmp_path: Path, caplog):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(webbrowser, "open", lambda address: False)
+    make(n=10).show()
+    (file,) = tmp_path.iterdir()
+    assert f"no browser here to show the picture in; it is in the file {file}" in caplog.text
 
 
 def test_show_displays_a_frame_inside_notebooks(monkeypatch):

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,17 +84,10 @@ def check_target(option: str, path: Path | None) -> Path | None:
     """Refuse an output path that could not be written, before the work starts; returns it, `~` expanded."""
     if path is None:
         return None
-    path = path.expanduser()
-    named, folder = f"{option} {str(path)!r}", path.parent
-    if path.is_dir():
-        raise CommandError(f"{named} is a folder; give the name of a file in it")
-    if not folder.is_dir():
-        raise CommandError(f"{named} cannot be written: there is no folder {str(folder)!r}; make it first")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise CommandError(f"{named} cannot be written: {error.strerror} in the folder {str(folder)!r}") from None
+    from interp.files import check_writable, expanded
+
+    path = expanded(path)
+    check_writable(path, option)
     return path
 
 

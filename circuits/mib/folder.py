@@ -25,6 +25,7 @@ from circuits.circuit import Circuit
 from circuits.mib.names import COLUMNS, MODELS, SIZES, circuit_file, entry_name
 from interp import numbers
 from interp.errors import InputError
+from interp.files import make_folder
 from metrics.circuit.curve import ladder_masks
 
 IMPORTANCES = "importances.json"
@@ -138,9 +139,7 @@ def check(folder: str | os.PathLike[str]) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _made(folder: str | os.PathLike[str], task: str, model: str) -> Path:
-    home = Path(folder) / entry_name(task, model)
-    home.mkdir(parents=True, exist_ok=True)
-    return home
+    return make_folder(Path(folder) / entry_name(task, model))
 
 
 def _refuse_others(home: Path, ours: set[str]) -> None:

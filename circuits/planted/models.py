@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from jaxtyping import Bool
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from circuits.planted.programs import PROGRAMS
 from interp import numbers
 from interp.errors import choose
-from interp.files import atomic_path
+from interp.files import write_bytes
 from interp.graph import ComputationalGraph
 from interp.models import load_model
 from interp.selection import live_sources
@@ -125,9 +125,7 @@ def save(
     }
     tensors = {key: value.detach().float().contiguous() for key, value in module.state_dict().items()}
     path = FOLDER / f"{name}.safetensors"
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"about": json.dumps(about)})
-    return path
+    return write_bytes(path, safetensors.torch.save(tensors, metadata={"about": json.dumps(about)}))
 
 
 def empty(config: dict[str, Any]) -> nn.Module:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import html
 import importlib
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from circuits.viewer.adjacency import adjacency
 from circuits.viewer.data import EMBEDDED_LIMIT, page_data
 from circuits.viewer.traces import facts, title
 from interp.files import write_text
+
+logger = logging.getLogger(__name__)
 
 # in the order in which they are run: each uses those before it
 SCRIPTS = (
@@ -96,7 +99,7 @@ def show(circuit: Circuit, **views: Any) -> None:
 
 
 def show_page(page: str) -> None:
-    """Show a page in a notebook's cell, or else in the browser."""
+    """Show a page in a notebook's cell, or else in the browser; where there is none, a warning names the file."""
     if _in_notebook():
         notebook = importlib.import_module("IPython.display")  # there when a notebook is, else not needed
         style = f"width:100%;height:{FRAME_HEIGHT}px;border:0"
@@ -105,7 +108,8 @@ def show_page(page: str) -> None:
         return
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="circuit-", suffix=".html", delete=False) as file:
         file.write(page)
-    webbrowser.open(Path(file.name).as_uri())
+    if not webbrowser.open(Path(file.name).as_uri()):
+        logger.warning("there is no browser here to show the picture in; it is in the file %s", file.name)
 
 
 def _in_notebook() -> bool:

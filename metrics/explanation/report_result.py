@@ -162,7 +162,7 @@ class ExplanationReport:
         """The report as one page that needs no network (about 5 MB, most of it plotly.js); written to `path` if given.
 
         Raises:
-            FileNotFoundError: the folder of `path` does not exist.
+            InputError: the folder of `path` does not exist, or `path` cannot be written.
         """
         tables = {
             "Mean ranks": self.ranks,

@@ -21,7 +21,7 @@ import torch
 
 from interp import numbers
 from interp.errors import InputError, choose
-from interp.files import write_text
+from interp.files import locked, make_folder, write_text
 from interp.progress import Bar, progress
 from metrics.explanation.roar_data import digest, remover, splits_of
 from metrics.explanation.roar_plan import RATIOS, RoarPlan, explainers, roar_plan
@@ -241,7 +241,18 @@ def _opened(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
             yield Path(name)
         return
     path = Path(folder)
-    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / "run.json").is_file())):
+    # hidden files are of our own making, such as the lock of a run that is about to write its run.json
+    holds = [one.name for one in path.iterdir() if not one.name.startswith(".")] if path.is_dir() else [path.name]
+    if path.exists() and holds and not (path / "run.json").is_file():
         raise InputError(f"folder={str(path)!r} holds something else; name a new folder, or one of an earlier run")
-    path.mkdir(parents=True, exist_ok=True)
-    yield path
+    lock = make_folder(path) / ".lock"
+    lock.touch()
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, wait=False))
+        except BlockingIOError:
+            raise InputError(
+                f"folder={str(path)!r} is at work in another process, whose masks this one would mix with its own; "
+                "wait for it, name another folder, or use workers= for several processes in one run"
+            ) from None
+        yield path

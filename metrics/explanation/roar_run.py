@@ -14,11 +14,11 @@ from urllib.parse import quote
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from interp.errors import InputError
-from interp.files import atomic_path, write_text
+from interp.files import make_folder, write_bytes, write_text
 from metrics.explanation.roar_data import Remove, Split, counts, mask_top, removed_inputs
 from metrics.explanation.roar_plan import RANDOM
 
@@ -47,10 +47,11 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
 
 
 def macro_f1(scores: Tensor, labels: Tensor) -> float:
-    """F1 of each class, averaged; needs scikit-learn."""
-    from sklearn.metrics import f1_score  # type: ignore[import-untyped]
-
-    return float(f1_score(labels.numpy(), scores.argmax(1).numpy(), average="macro", zero_division=0))
+    """F1 of each class that is a label or was predicted, averaged."""
+    predicted = scores.argmax(1)
+    classes = torch.cat((labels, predicted)).unique()[:, None]
+    is_class, called = labels == classes, predicted == classes
+    return float((2 * (is_class & called).sum(1).double() / (is_class.sum(1) + called.sum(1))).mean())
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class _Run:
         if not isinstance(performance, int | float) or not np.isfinite(performance):
             raise InputError(f"performance must return a finite number; got {performance!r}")
         then(model)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         seconds = round(time.perf_counter() - started, 3)
         write_text(path, json.dumps({"performance": float(performance), "seconds": seconds}))
         self.done()
@@ -227,9 +228,8 @@ class _Run:
             chosen = mask_top(scores[name], split.maskable, masks[name], self.job.steps[step], seed)
             packed[name] = torch.from_numpy(np.packbits(chosen.flatten(1).numpy(), axis=1))
         path = self.job.masks(self.seed, measure, step)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
-            save_file(packed, temporary)
+        make_folder(path.parent)
+        write_bytes(path, save(packed))
 
     def load_masks(self, measure: str, step: int) -> Masks:
         """What `save_masks` wrote."""
