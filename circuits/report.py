@@ -157,7 +157,9 @@ def _stability_text(found: dict[str, Any]) -> str:
 def output_text(rows: list[dict[str, Any]]) -> str:
     """Rows of `OutputAgreement.to_frame()` in a line: the circuit with intervals, the others behind it."""
     own, *others = rows
-    kl = f"KL from the model {own['kl']:.3f} [{own['kl_low']:.3f}, {own['kl_high']:.3f}]"
+    kl = f"KL from the model {own['kl']:.3f}"
+    if own["kl_low"] is not None:  # one prompt has no interval
+        kl += f" [{own['kl_low']:.3f}, {own['kl_high']:.3f}]"
     same = f"same top token on {own['same_argmax']:.0%} [{own['same_low']:.0%}, {own['same_high']:.0%}] of prompts"
     named = [f"{row['of']} {row['kl']:.3f}, {row['same_argmax']:.0%}" for row in others]
     return f"{kl}, {same}" + (f" ({'; '.join(named)})" if named else "")

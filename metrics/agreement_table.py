@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from interp.errors import InputError, choose
+from metrics.percentiles import Resampled, percentile_interval
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -21,13 +22,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate without so many of the largest points: statistics [k] and what they were in resamples [r, k]."""
+    """One candidate without so many of the largest points, and its statistics [k] with their resamples."""
 
     method: str
     dropped: int
     n: int
-    values: Array
-    spread: Array
+    found: Resampled
 
 
 Part = tuple[str | None, list[Row], pd.DataFrame]  # name of a component, its rows, its points
@@ -79,11 +79,11 @@ class AgreementTable(pd.DataFrame):
         data = []
         for part, rows, _ in parts:
             for row in rows:
-                low, high = _interval(row.spread, confidence)
+                low, high = _interval(row.found, names, confidence)
                 cells: dict[str, Any] = {column: part} if column else {}
                 cells |= {"method": row.method, "dropped": row.dropped, "n": row.n}
                 for i, name in enumerate(names):
-                    cells |= {name: row.values[i], f"{name}_low": low[i], f"{name}_high": high[i]}
+                    cells |= {name: row.found.point[i], f"{name}_low": low[i], f"{name}_high": high[i]}
                 data.append(cells)
         table = cls(pd.DataFrame(data))
         for name, value in (("column", column), ("names", names), ("confidence", confidence), ("parts", parts)):
@@ -111,11 +111,12 @@ class AgreementTable(pd.DataFrame):
                 if row.method == baseline:
                     continue
                 other = base[row.dropped]
-                low, high = _interval(row.spread - other.spread, self.confidence)
+                difference = row.found - other.found
+                low, high = _interval(difference, self.names, self.confidence, difference=True)
                 cells: dict[str, Any] = {self.column: part} if self.column else {}
                 cells |= {"method": row.method, "baseline": baseline, "dropped": row.dropped}
                 for i, name in enumerate(self.names):
-                    cells |= {name: row.values[i] - other.values[i], f"{name}_low": low[i], f"{name}_high": high[i]}
+                    cells |= {name: difference.point[i], f"{name}_low": low[i], f"{name}_high": high[i]}
                 data.append(cells)
         return pd.DataFrame(data)
 
@@ -147,7 +148,8 @@ class AgreementTable(pd.DataFrame):
 
         methods = list(dict.fromkeys(row.method for _, rows, _ in self.parts for row in rows))
         titles = [
-            f"{'' if part is None else part + ': '}{row.method}<br>r = {row.values[0]:.3f}, rho = {row.values[1]:.3f}"
+            f"{'' if part is None else part + ': '}{row.method}<br>"
+            f"r = {row.found.point[0]:.3f}, rho = {row.found.point[1]:.3f}"
             for part, rows, _ in self.parts
             for row in (next(r for r in rows if r.method == m and r.dropped == rows[0].dropped) for m in methods)
         ]
@@ -189,14 +191,16 @@ def combine(tables: Mapping[str, AgreementTable], name: str) -> AgreementTable:
     return AgreementTable._build(parts, name, first.names, first.confidence)
 
 
-def _interval(spread: Array, confidence: float) -> tuple[Array, Array]:
-    """Percentile interval of each column, over the resamples in which it has a value."""
-    tail = (1 - confidence) / 2
-    ends = [
-        np.quantile(column[np.isfinite(column)], [tail, 1 - tail]) if np.isfinite(column).any() else [np.nan, np.nan]
-        for column in spread.T
-    ]
-    return np.array([end[0] for end in ends]), np.array([end[1] for end in ends])
+def _interval(
+    found: Resampled, names: Sequence[str], confidence: float, difference: bool = False
+) -> tuple[Array, Array]:
+    """Ends of the intervals of named statistics, inside what correlations, shares or their differences can be."""
+    most = np.ones(len(names))
+    least = np.where(np.isin(names, ("pearson", "spearman")), -1.0, 0.0)
+    if difference:
+        least, most = least - most, most - least
+    low, high = percentile_interval(found, confidence)
+    return np.clip(low, least, most), np.clip(high, least, most)
 
 
 def _cell(value: float, low: float, high: float) -> str:

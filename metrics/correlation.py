@@ -16,10 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from interp import numbers
 from interp.errors import InputError
 from metrics.agreement_table import AgreementTable, Row
+from metrics.percentiles import Resampled
 
 Array = NDArray[np.float64]
 RESERVED = ("label", "cluster", "reference", "component")  # other columns of the points
 _BLOCK = 2_000_000  # counts held at a time
+_PARTS = 200  # that the points are cut into where each part is left out once
 
 
 @numbers.checked(top=numbers.COUNT, drop=numbers.FROM_ZERO)
@@ -42,8 +44,9 @@ def agreement(
     - `top_k`: share of the k points largest by |reference| that are among the k largest by |candidate|. Ties go to
       the point that stands first; in a resample a point drawn twice takes two of the k places.
 
-    Each with a percentile bootstrap interval over points, or over whole clusters of points; and again without the
-    points that are largest by |reference|: one huge point can make a Pearson correlation.
+    Each with a bootstrap interval over points, or over whole clusters of points (see `percentile_interval`; NaN where
+    there is but one cluster left); and again without the points that are largest by |reference|: one huge point can
+    make a Pearson correlation.
 
     Args:
         reference: values of any shape, n in all.
@@ -81,11 +84,14 @@ def agreement(
     for dropped in drop:
         kept = np.sort(largest[dropped:])
         judge = _Judge(x[kept], tuple(top))
-        drawn = list(_counts(groups[kept], resamples, seed))
+        drawn, others = list(_counts(groups[kept], resamples, seed)), list(_left_out(groups[kept]))
         for name, y in ys.items():
-            value = judge.statistics(y[kept], np.ones((1, kept.size)))[0]
-            spread = np.concatenate([judge.statistics(y[kept], counts) for counts in drawn])
-            rows.append(Row(name, dropped, kept.size, value, spread))
+            point = judge.statistics(y[kept], np.ones((1, kept.size)))[0]
+            spread, left_out = (
+                np.concatenate([judge.statistics(y[kept], counts) for counts in blocks]) for blocks in (drawn, others)
+            )
+            found = Resampled(point, spread, left_out, np.unique(groups[kept]).size)
+            rows.append(Row(name, dropped, kept.size, found))
     return AgreementTable.of(
         rows,
         names=("pearson", "spearman", "sign", *(f"top_{k}" for k in top)),
@@ -165,6 +171,17 @@ def _counts(clusters: NDArray[np.int64], resamples: int, seed: int) -> Iterator[
         block = min(size, resamples - first)
         drawn = generator.multinomial(names.size, np.full(names.size, 1 / names.size), size=block)
         yield drawn[:, member].astype(np.float64)
+
+
+def _left_out(clusters: NDArray[np.int64]) -> Iterator[Array]:
+    """Blocks of counts [part, n] in which one cluster (or one of `_PARTS` parts of them) is missing."""
+    names, member = np.unique(clusters, return_inverse=True)
+    parts = max(2, min(names.size, _PARTS))
+    part = (np.arange(names.size) * parts // names.size)[member]
+    size = max(1, _BLOCK // member.size)
+    for first in range(0, parts, size):
+        missing = np.arange(first, min(first + size, parts))
+        yield (part != missing[:, None]).astype(np.float64)
 
 
 def _array(name: str, values: Any) -> Array:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
 
 from interp import numbers
 from interp.errors import InputError
+from metrics.percentiles import Resampled, percentile_interval
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its bootstrap interval."""
+    """A number with its interval, NaN where there is none."""
 
     value: float
     low: float
@@ -45,19 +47,20 @@ def bootstrap(
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    possible: tuple[float, float] = (-np.inf, np.inf),
 ) -> list[Estimate]:
-    """Percentile bootstrap over the last axis (Efron 1979).
+    """Bootstrap over the last axis (Efron 1979), with expanded percentile intervals (see `percentile_interval`).
 
     `values` is `[..., n]`, n being what is resampled (prompts). `statistic` maps means of shape
     `[resamples or 1, ...]` to statistics `[resamples or 1, k]`; one `Estimate` comes back for each of the k. The
     statistic is a function of means, so that ratios of means are resampled as ratios of means. A resample whose
-    statistic is not finite is left out of the interval.
+    statistic is not finite is left out of the interval. One value tells nothing of the spread: its interval is NaN.
+    Intervals are cut off at `possible`, what the statistic can be.
 
     >>> bootstrap([1.0, 1.0, 1.0], lambda means: means[:, None])
     [Estimate(value=1.0, low=1.0, high=1.0, confidence=0.95)]
     """
-    point, spread = resampled(values, statistic, resamples=resamples, seed=seed)
-    return estimates(point, spread, confidence)
+    return estimates(resampled(values, statistic, resamples=resamples, seed=seed), confidence, possible)
 
 
 def resampled(
@@ -66,8 +69,8 @@ def resampled(
     *,
     resamples: int = 2000,
     seed: int = 0,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What `bootstrap` makes intervals of: statistics `[k]`, and what they are in each resample `[resamples, k]`.
+) -> Resampled:
+    """What `bootstrap` makes intervals of.
 
     Statistics of one call are resampled jointly, so that their differences are paired.
     """
@@ -77,16 +80,36 @@ def resampled(
     drawn = resample(n, resamples, seed)
     counts = np.zeros((resamples, n))
     np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1 / n)
-    return statistic(array.mean(-1)[None])[0], statistic(np.moveaxis(array @ counts.T, -1, 0))
+    mean = array.mean(-1)
+    point = statistic(mean[None])[0]
+    left_out = np.full((2, len(point)), np.nan)
+    if n > 1:
+        # one at a time: a statistic may draw anew for each of many rows
+        others = ((n * mean[..., None] - array) / (n - 1))[None]
+        left_out = np.concatenate([statistic(others[..., i]) for i in range(n)])
+    return Resampled(point, statistic(np.moveaxis(array @ counts.T, -1, 0)), left_out, n)
 
 
-def estimates(point: NDArray[np.float64], spread: NDArray[np.float64], confidence: float = 0.95) -> list[Estimate]:
-    """Statistics `[k]` with percentile intervals of their resamples `[resamples, k]`, those that are finite."""
-    confidence = numbers.real("confidence", confidence, numbers.COMMON["confidence"])
-    tail = (1 - confidence) / 2
-    result = []
-    for column, value in enumerate(point):
-        finite = spread[:, column][np.isfinite(spread[:, column])]
-        low, high = np.quantile(finite, [tail, 1 - tail]) if len(finite) else (np.nan, np.nan)
-        result.append(Estimate(float(value), float(low), float(high), confidence))
-    return result
+def estimates(
+    found: Resampled, confidence: float = 0.95, possible: tuple[float, float] = (-np.inf, np.inf)
+) -> list[Estimate]:
+    """Statistics `[k]` with their expanded percentile intervals, cut off at what is possible."""
+    ends = (np.clip(end, *possible) for end in percentile_interval(found, confidence))
+    return [
+        Estimate(float(value), float(low), float(high), confidence)
+        for value, low, high in zip(found.point, *ends, strict=True)
+    ]
+
+
+def share(of: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """The share of true values `[n]` with Wilson's interval (1927): where all n agree, resamples would tell nothing.
+
+    >>> print(share([True] * 16))
+    1.000 [0.806, 1.000]
+    """
+    true = np.asarray(of, dtype=bool)
+    if not true.size:
+        return Estimate(np.nan, np.nan, np.nan, confidence)
+    found = binomtest(int(true.sum()), true.size)
+    interval = found.proportion_ci(confidence, "wilson")
+    return Estimate(float(found.statistic), float(interval.low), float(interval.high), confidence)

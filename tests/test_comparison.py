@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from expanded import expanded
 
 from interp.errors import InputError
 from interp.selection import LADDER_FRACTIONS
 from metrics import cmd, cpr
 from metrics.circuit.comparison import AREAS, Ladder, compare_curves, kept, needed
-from metrics.statistics import estimates, resample, resampled
-from metrics.testing import adjust, bootstrap_p
+from metrics.statistics import resample
+from metrics.testing import adjust
 
 SIZES = len(LADDER_FRACTIONS)
 EDGES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -77,9 +78,11 @@ def test_differences_are_paired_over_prompts_by_a_plain_loop(prompts: tuple[np.n
     (row,) = found.pairs[found.pairs["area"] == "cmd"].to_dict("records")
     assert (row["first"], row["second"]) == ("a", "b")
     assert row["difference"] == pytest.approx(area(a, everyone) - area(b, everyone))
-    assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])))
-    turned = min((differences <= 0).sum(), (differences >= 0).sum())
-    assert row["p"] == pytest.approx(min(1.0, 2 * (1 + turned) / 41))
+    left_out = [area(a, np.delete(everyone, i)) - area(b, np.delete(everyone, i)) for i in everyone]
+    assert (row["low"], row["high"]) == pytest.approx(expanded(differences, left_out, N, 0.95))
+    # p by its definition: the interval of confidence 1 - p ends at zero
+    ends = expanded(differences, left_out, N, 1 - row["p"])
+    assert min(map(abs, ends)) == pytest.approx(0, abs=1e-9)
     # what makes pairing worth it: the methods share their prompts' luck
     shared = np.random.default_rng(1).normal(0, 1, N)
     better = Ladder("better", "absolute", EDGES, a.values + shared + 0.05)
@@ -116,23 +119,10 @@ def test_without_a_behaviour_there_are_no_figures() -> None:
     assert found.pairs[["difference", "p", "p_adjusted"]].isna().all(axis=None)
 
 
-def test_bootstrap_p_by_hand() -> None:
-    spread = np.array([[1.0, -1.0, np.nan], [2.0, 1.0, np.nan], [3.0, np.nan, np.nan], [4.0, 2.0, np.nan]])
-    assert bootstrap_p(spread)[:2].tolist() == pytest.approx([2 / 5, 1.0])
-    assert np.isnan(bootstrap_p(spread)[2])
-    assert bootstrap_p(np.ones((999, 1))).tolist() == [2 / 1000]
-
-
-def test_resampled_statistics_make_the_intervals() -> None:
-    values = np.random.default_rng(0).normal(0, 1, (2, 30))
-    point, spread = resampled(values, lambda means: means, resamples=200, seed=3)
-    assert point.tolist() == pytest.approx(values.mean(1).tolist())
-    drawn = resample(30, 200, 3)
-    assert spread == pytest.approx(values[:, drawn].mean(-1).T)
-    low, high = np.quantile(spread[:, 1], [0.05, 0.95])
-    found = estimates(point, spread, 0.9)[1]
-    assert (found.low, found.high) == pytest.approx((low, high))
-    with pytest.raises(InputError, match=r"confidence=1\.5"):
-        estimates(point, spread, 1.5)
+def test_a_comparison_of_nothing_is_refused_and_one_prompt_decides_nothing() -> None:
     with pytest.raises(InputError, match="ladders is empty"):
-        compare_curves(values[0], values[1], [])
+        compare_curves(np.ones(4), np.zeros(4), [])
+    a, b = (Ladder(name, "absolute", EDGES, np.full((SIZES, 1), value)) for name, value in (("a", 0.9), ("b", 0.2)))
+    pairs = compare_curves(np.ones(1), np.zeros(1), [a, b], resamples=10).pairs
+    assert (pairs["difference"].abs() > 0).all()
+    assert pairs[["low", "high", "p", "p_adjusted"]].isna().all(axis=None)

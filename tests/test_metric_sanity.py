@@ -119,7 +119,7 @@ def test_retrained_without_the_truth(recursive: bool) -> None:
     true = known.true_weights
     explain = {"true": true, "scores": known.chance, "inverted": known.inverted(true)}
     ratios = [0.2, 0.4, 0.6, 0.8, 1.0]
-    found = metrics.recursive_roar(known.least_squares, data, explain, ratios=ratios, seeds=3, recursive=recursive)
+    found = metrics.recursive_roar(known.least_squares, data, explain, ratios=ratios, seeds=5, recursive=recursive)
     true_area, random, opposite = found.racu.values()
     assert true_area.low > max(random.high, 0.3)
     assert abs(random.value) < 0.2

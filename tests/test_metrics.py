@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 import torch
+from expanded import expanded
 from tiny import tiny, tiny_task
 
 import metrics
@@ -74,13 +75,21 @@ def test_areas_of_many_curves_on_the_ladder() -> None:
 # bootstrap
 
 
+def plain_level(moved: np.ndarray, confidence: float) -> float:
+    """The level of the plain percentile interval that an expanded one of a mean is."""
+    m = min(len(moved), 3 * (moved**2).sum() ** 2 / (moved**4).sum())
+    t = scipy.stats.t.ppf((1 + confidence) / 2, m - 1)
+    return float(1 - 2 * scipy.stats.norm.cdf(-t * math.sqrt(m / (m - 1))))
+
+
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 def test_bootstrap_of_a_mean_against_scipy(confidence: float) -> None:
     values = np.random.default_rng(0).gamma(2.0, size=40)
     (ours,) = bootstrap(values, mean_of, resamples=20_000, confidence=confidence)
     theirs = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="percentile", confidence_level=confidence, rng=1
-    ).confidence_interval
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=1,
+        confidence_level=plain_level(values - values.mean(), confidence),
+    ).confidence_interval  # fmt: skip
     assert ours.value == pytest.approx(values.mean())
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02 * (theirs.high - theirs.low))
     assert ours.confidence == confidence
@@ -97,10 +106,13 @@ def test_bootstrap_of_faithfulness_against_scipy() -> None:
         means = [one.mean(axis) for one in (clean, empty, circuit)]
         return (means[2] - means[1]) / (means[0] - means[1])
 
+    value = float((circuit.mean() - empty.mean()) / (clean.mean() - empty.mean()))
+    moved = circuit - empty - value * (clean - empty)  # by how much each prompt moves a ratio of means, up to a factor
     theirs = scipy.stats.bootstrap(
-        (clean, empty, circuit), ratio, paired=True, n_resamples=20_000, method="percentile", rng=2, vectorized=True
-    ).confidence_interval
-    assert ours.value == pytest.approx((circuit.mean() - empty.mean()) / (clean.mean() - empty.mean()))
+        (clean, empty, circuit), ratio, paired=True, n_resamples=20_000, method="percentile", rng=2, vectorized=True,
+        confidence_level=plain_level(moved, 0.95),
+    ).confidence_interval  # fmt: skip
+    assert ours.value == pytest.approx(value)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.03 * (theirs.high - theirs.low))
 
 
@@ -126,15 +138,21 @@ def test_resamples_without_a_value_are_left_out() -> None:
     def reciprocal(means: np.ndarray) -> np.ndarray:
         return 1 / np.where(means > 0, means, np.nan)[:, None]
 
-    (some,) = bootstrap([0.0, 0.0, 1.0], reciprocal)
-    assert some.value == pytest.approx(3)
-    assert (some.low, some.high) == pytest.approx((1, 3))
+    values = np.repeat([0.0, 1.0], [7, 1])
+    (some,) = bootstrap(values, reciprocal)
+    drawn = values[resample(8, 2000, 0)].mean(1)
+    without = [1 / np.delete(values, i).mean() if i < 7 else math.nan for i in range(8)]
+    assert some.value == pytest.approx(8)
+    assert (some.low, some.high) == pytest.approx(expanded((1 / drawn[drawn > 0]).tolist(), without, 8, 0.95))
     (none,) = bootstrap([0.0, 0.0], reciprocal)
     assert all(math.isnan(end) for end in (none.value, none.low, none.high))
 
 
-def test_one_value_has_no_spread() -> None:
-    assert bootstrap([2.0], mean_of) == [Estimate(2.0, 2.0, 2.0)]
+def test_one_value_says_nothing_of_the_spread() -> None:
+    (one,) = bootstrap([2.0], mean_of)
+    assert one.value == 2
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
 
 
 def test_resample() -> None:

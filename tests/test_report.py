@@ -53,7 +53,8 @@ def test_values_are_those_of_the_metrics_themselves(
         np.testing.assert_array_equal(result.baseline["saco"], one.baseline["saco"])
         assert result["sufficiency"] == other["sufficiency"]
         row = report.frame.set_index(["metric", "explainer"]).loc["saco", name]
-        assert (row["value"], row["low"], row["high"]) == tuple(list(one.mean.to_dict().values())[:3])
+        found = (one.mean.value, one.mean.low, one.mean.high)
+        assert (row["value"], row["low"], row["high"]) == pytest.approx(found, rel=1e-9)
         assert row["difference"] == pytest.approx((one.values - one.baseline["saco"]).mean())
 
 

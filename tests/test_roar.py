@@ -507,7 +507,8 @@ def test_result() -> None:
     part = result.curves[(result.curves["measure"] == "true") & (result.curves["ratio"] == 0.3)]["performance"]
     row = summary[(summary["measure"] == "true") & (summary["ratio"] == 0.3)].iloc[0]
     assert row["performance"] == pytest.approx(part.mean())
-    assert part.min() - 1e-12 <= row["low"] <= row["high"] <= part.max() + 1e-12
+    # two seeds say little: the interval is far wider than their range, and stays inside what accuracy can be
+    assert 0 <= row["low"] < part.min() <= part.max() < row["high"] <= 1
     assert result.racu["true"].value == pytest.approx(result.racu_by_seed["true"].mean())
     assert "RACU" in repr(result)
     assert "Recursive ROAR, 2 seeds" in repr(result)

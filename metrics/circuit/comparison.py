@@ -16,8 +16,9 @@ from interp.errors import InputError
 from interp.selection import LADDER_FRACTIONS
 from metrics.circuit.curve import areas
 from metrics.circuit.evaluate import faithfulness_of_means
+from metrics.percentiles import Resampled, bootstrap_p
 from metrics.statistics import Estimate, estimates, resampled
-from metrics.testing import adjust, bootstrap_p
+from metrics.testing import adjust
 
 Array = NDArray[np.float64]
 AREAS = ("cpr", "cmd", "log_cpr", "log_cmd")
@@ -57,7 +58,8 @@ def compare_curves(
 
     Each method has a ladder of circuits ranked by absolute scores, whose figures have plain names (`cpr`, `cmd`,
     `log_cpr`, `log_cmd`, `edges_85`), and one ranked by signed scores (`cpr_signed` and so on). A pair's difference is
-    resampled as one statistic, and its p-value is corrected for the number of pairs.
+    resampled as one statistic; its p-value is that of its interval (p < 1 - confidence where it leaves out zero), then
+    corrected for the number of pairs. With one prompt there are neither.
 
     `edges_85` is the size of the smallest circuit on the ladder that reaches faithfulness 0.85, with the interval of
     that size over resamples; `edges_85_kept` of the smallest from which on all larger ones reach it too.
@@ -75,13 +77,12 @@ def compare_curves(
         return np.concatenate(parts, -1).reshape(len(means), -1)
 
     stacked = np.concatenate([clean[None], empty[None], *(ladder.values for ladder in ladders)])
-    point, spread = resampled(stacked, statistic, resamples=resamples, seed=seed)
-    found = np.array(estimates(point, spread, confidence), dtype=object).reshape(k, -1)
-    spread = spread.reshape(len(spread), k, -1)
-    area = slice(sizes, sizes + len(AREAS))
+    drawn = resampled(stacked, statistic, resamples=resamples, seed=seed)
+    found = np.array(estimates(drawn, confidence), dtype=object).reshape(k, -1)
+    areas_at = np.arange(len(drawn.point)).reshape(k, -1)[:, sizes : sizes + len(AREAS)]
     return CurveComparison(
         rows=_rows(names, ladders, found, edges, sizes, goals),
-        pairs=_pairs(names, ladders, point.reshape(k, -1)[:, area], spread[..., area], confidence, correction),
+        pairs=_pairs(names, ladders, drawn, areas_at, confidence, correction),
         points=_points(ladders, found[:, :sizes]),
     )
 
@@ -135,28 +136,25 @@ def _triple(name: str, one: Estimate) -> dict[str, float]:
 def _pairs(
     names: list[str],
     ladders: Sequence[Ladder],
-    point: Array,
-    spread: Array,
+    drawn: Resampled,
+    columns: NDArray[np.int64],
     confidence: float,
     correction: str,
 ) -> pd.DataFrame:
     at = {ladder.method: i for i, ladder in enumerate(ladders) if ladder.ranking == "absolute"}
     pairs = list(combinations(names, 2))
-    columns = ["area", "first", "second", "difference", "low", "high", "p", "p_adjusted"]
+    heads = ["area", "first", "second", "difference", "low", "high", "p", "p_adjusted"]
     rows: list[dict[str, Any]] = []
     first, second = [at[a] for a, _ in pairs], [at[b] for _, b in pairs]
     for j, area in enumerate(AREAS):
-        difference, resampled_difference = (
-            point[first, j] - point[second, j],
-            spread[:, first, j] - spread[:, second, j],
-        )
-        p = bootstrap_p(resampled_difference)
+        difference = drawn.columns(columns[first, j]) - drawn.columns(columns[second, j])
+        p = bootstrap_p(difference)
         for pair, one, raw, corrected in zip(
-            pairs, estimates(difference, resampled_difference, confidence), p, adjust(p, correction), strict=True
+            pairs, estimates(difference, confidence), p, adjust(p, correction), strict=True
         ):
             cells = (area, *pair, one.value, one.low, one.high, float(raw), float(corrected))
-            rows.append(dict(zip(columns, cells, strict=True)))
-    return pd.DataFrame(rows, columns=columns)
+            rows.append(dict(zip(heads, cells, strict=True)))
+    return pd.DataFrame(rows, columns=heads)
 
 
 def _points(ladders: Sequence[Ladder], found: NDArray[Any]) -> pd.DataFrame:

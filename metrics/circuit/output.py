@@ -20,7 +20,7 @@ from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import checked_circuit, measure_all
 from metrics.circuit.samples import random_paths
-from metrics.statistics import Estimate, bootstrap
+from metrics.statistics import Estimate, bootstrap, share
 
 Array = NDArray[np.float64]
 
@@ -43,7 +43,8 @@ class OutputAgreement:
     Attributes:
         kl: mean KL(model || circuit) over prompts in nats, at the answer position; `kl_empty` that of the empty
             circuit, `kl_random` that of random circuits of as many edges.
-        same: share of prompts whose most likely token is the model's; `same_empty`, `same_random` as above.
+        same: share of prompts whose most likely token is the model's, with Wilson's interval; `same_empty`,
+            `same_random` as above (the last is a mean over circuits, with a bootstrap interval).
         kl_values, same_values: the circuit's, prompt by prompt: [n].
     """
 
@@ -69,22 +70,25 @@ class OutputAgreement:
     ) -> OutputAgreement:
         """From what `measure_all` gives for `OUTPUT_OBJECTIVES`: the circuit first, random ones behind it."""
 
-        def of_three(values: CircuitValues, sign: float) -> tuple[Array, list[Estimate | None]]:
+        def of_three(values: CircuitValues, sign: float, most: float) -> tuple[Array, list[Estimate]]:
             rows = [values.circuits[0], values.empty]
             if len(values.circuits) > 1:
                 rows.append(values.circuits[1:].mean(0))
             # a divergence of zero may come out as minus a rounding
             array = np.maximum(sign * torch.stack(rows).double().numpy(), 0.0)
-            found = bootstrap(array, lambda means: means, confidence=confidence, resamples=resamples, seed=seed)
-            return array[0], [*found, None][:3]
+            return array, bootstrap(
+                array, lambda means: means,
+                confidence=confidence, resamples=resamples, seed=seed, possible=(0.0, most),
+            )  # fmt: skip
 
-        kl_values, (kl, kl_empty, kl_random) = of_three(minus_kl, -1.0)
-        same_values, (share, same_empty, same_random) = of_three(same, 1.0)
-        assert kl is not None
-        assert kl_empty is not None
-        assert share is not None
-        assert same_empty is not None
-        return cls(kl, share, kl_empty, same_empty, kl_random, same_random, kl_values, same_values)
+        kl_values, (kl, kl_empty, *kl_random) = of_three(minus_kl, -1.0, np.inf)
+        same_values, (_, _, *same_random) = of_three(same, 1.0, 1.0)
+        own, empty = (share(row, confidence) for row in same_values[:2])
+        return cls(
+            kl=kl, same=own, kl_empty=kl_empty, same_empty=empty,
+            kl_random=kl_random[0] if kl_random else None, same_random=same_random[0] if same_random else None,
+            kl_values=kl_values[0], same_values=same_values[0],
+        )  # fmt: skip
 
     def records(self) -> list[dict[str, Any]]:
         """The rows of `to_frame()` as dictionaries."""

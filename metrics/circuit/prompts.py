@@ -15,7 +15,8 @@ from interp.errors import InputError
 from interp.objectives import Objective
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import checked_circuit, faithfulness_of_means, measure
-from metrics.statistics import Estimate, bootstrap, resample
+from metrics.percentiles import Resampled
+from metrics.statistics import Estimate, bootstrap, estimates, resample, share
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -35,7 +36,7 @@ class PromptFaithfulness:
             ratio says nothing.
         mean: faithfulness as it is usually given, a ratio of means; `quantiles` those of f_i at 5, 25, 50, 75 and
             95 %, with intervals over prompts.
-        within: share of prompts with |f_i - 1| <= `margin`, with its interval.
+        within: share of prompts with |f_i - 1| <= `margin`, with Wilson's interval.
         spread: standard deviation of f_i.
         left_out: how many prompts have no f_i.
 
@@ -81,14 +82,11 @@ class PromptFaithfulness:
         known = values[usable]
         settings: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
         (mean,) = bootstrap(np.stack((full, none, alone)), faithfulness_of_means, **settings)
-        within = _UNKNOWN
-        if len(known):
-            (within,) = bootstrap(np.abs(known - 1) <= margin, lambda means: means[:, None], **settings)
         return cls(
             values=values,
             mean=mean,
             quantiles=_quantiles(known, **settings),
-            within=within,
+            within=share(np.abs(known - 1) <= margin, confidence),
             spread=float(known.std()) if len(known) else float("nan"),
             left_out=int((~usable).sum()),
             margin=margin,
@@ -144,12 +142,10 @@ def _quantiles(values: Array, *, confidence: float, resamples: int, seed: int) -
     if not len(values):
         return dict.fromkeys(QUANTILES, _UNKNOWN)
     point = np.quantile(values, QUANTILES)
-    drawn = np.quantile(values[resample(len(values), resamples, seed)], QUANTILES, axis=1)
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)
-    return {
-        level: Estimate(float(value), float(below), float(above), confidence)
-        for level, value, below, above in zip(QUANTILES, point, low, high, strict=True)
-    }
+    n = len(values)
+    drawn = np.quantile(values[resample(n, resamples, seed)], QUANTILES, axis=1).T
+    left_out = np.stack([np.quantile(np.delete(values, i) if n > 1 else values, QUANTILES) for i in range(n)])
+    return dict(zip(QUANTILES, estimates(Resampled(point, drawn, left_out, n), confidence), strict=True))
 
 
 @numbers.checked(margin=numbers.POSITIVE)

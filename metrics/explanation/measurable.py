@@ -188,8 +188,10 @@ def erasure_curve(
             own, chance, last = np.split(means, [len(x), 2 * len(x)], axis=1)
             return racu(x, own, chance, last[:, 0], clip=clip, least=least)[:, None]
 
-        (areas[name],) = bootstrap(rows, area, **settings)
-    points = {name: bootstrap(rows, lambda means: means, **settings) for name, rows in values.items()}
+        (areas[name],) = bootstrap(rows, area, **settings, possible=(-1.0, 1.0) if clip else (-np.inf, np.inf))
+    points = {
+        name: bootstrap(rows, lambda means: means, **settings, possible=(0.0, 1.0)) for name, rows in values.items()
+    }
     return ErasureCurve(x, values, areas, points, performance)
 
 

@@ -91,7 +91,7 @@ def recursive_roar(
             process: functions at the top of a module, and scripts guarded by `if __name__ == "__main__"`. (Threads
             would share one global random state and end the promise that a seed decides its model.)
         clip, least: of RACU.
-        confidence, resamples: of the bootstrap over seeds. Few seeds give intervals that are too narrow.
+        confidence, resamples: of the bootstrap over seeds. With few seeds they are wide; with one there is none.
         quiet: no progress bar.
 
     Returns:

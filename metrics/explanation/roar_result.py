@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from metrics.explanation.racu import racu
 from metrics.explanation.roar_plan import RANDOM
-from metrics.explanation.roar_run import Job, read_performance
+from metrics.explanation.roar_run import Job, accuracy, macro_f1, read_performance
 from metrics.statistics import Estimate, bootstrap
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+_ANY = (-np.inf, np.inf)
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -34,6 +35,7 @@ class RoarResult:
             above 0. NaN where masking everything costs nothing.
         racu_by_seed: a data frame, one row a seed, one column a measure.
         recursive: Recursive ROAR, or plain ROAR.
+        range: what performance can be.
     """
 
     curves: pd.DataFrame
@@ -43,12 +45,13 @@ class RoarResult:
     recursive: bool
     confidence: float
     resamples: int
+    range: tuple[float, float] = _ANY
 
     def summary(self) -> pd.DataFrame:
         """Mean performance over seeds with its interval: measure, ratio, performance, low, high."""
         rows = []
         for (measure, ratio), part in self.curves.groupby(["measure", "ratio"], sort=False):
-            mean = _interval(part["performance"].to_numpy(), self.confidence, self.resamples)
+            mean = _interval(part["performance"].to_numpy(), self.confidence, self.resamples, self.range)
             rows.append((measure, ratio, mean.value, mean.low, mean.high))
         return pd.DataFrame(rows, columns=["measure", "ratio", "performance", "low", "high"])
 
@@ -137,21 +140,25 @@ def result_of(
         measure: racu(x, reached[measure], reached[RANDOM], everything, clip=clip, least=least)
         for measure in job.explain
     }
+    clipped = (-1.0, 1.0) if clip else _ANY
     return RoarResult(
         curves=pd.DataFrame(rows, columns=["measure", "seed", "ratio", "performance"]),
         everything=dict(zip(seeds, everything, strict=True)),
-        racu={measure: _interval(values, confidence, resamples) for measure, values in areas.items()},
+        racu={measure: _interval(values, confidence, resamples, clipped) for measure, values in areas.items()},
         racu_by_seed=pd.DataFrame({"seed": list(seeds), **areas}),
         recursive=job.recursive,
         confidence=confidence,
         resamples=resamples,
+        range=(0.0, 1.0) if job.performance in (accuracy, macro_f1) else _ANY,
     )
 
 
-def _interval(values: NDArray[Any], confidence: float, resamples: int) -> Estimate:
+def _interval(values: NDArray[Any], confidence: float, resamples: int, possible: tuple[float, float]) -> Estimate:
     """Mean over the seeds that have a value, with its interval."""
     known = values[np.isfinite(values)]
     if not len(known):
         return Estimate(np.nan, np.nan, np.nan, confidence)
-    (mean,) = bootstrap(known, lambda means: means[:, None], confidence=confidence, resamples=resamples)
+    (mean,) = bootstrap(
+        known, lambda means: means[:, None], confidence=confidence, resamples=resamples, possible=possible
+    )
     return mean

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 TIES = ("agree", "zero")
+_SHARE, _DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
+_POSSIBLE = {
+    "saco": _DIFFERENCE, "between": _DIFFERENCE, "comprehensiveness": _DIFFERENCE, "sufficiency": _DIFFERENCE,
+    "morf": _SHARE, "lerf": _SHARE, "insertion": _SHARE, "first": _SHARE, "fraction": _SHARE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -49,14 +54,16 @@ class PerSample:
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """Means by metric."""
-        return dict(zip(self.columns, means(list(self.columns.values()), self.settings), strict=True))
+        return self._means(self.columns)
 
     @cached_property
     def random(self) -> dict[str, Estimate] | None:
         """Means of the random baseline, if it was asked for."""
-        if self.baseline is None:
-            return None
-        return dict(zip(self.baseline, means(list(self.baseline.values()), self.settings), strict=True))
+        return None if self.baseline is None else self._means(self.baseline)
+
+    def _means(self, columns: Mapping[str, Array]) -> dict[str, Estimate]:
+        found = zip(columns, means(list(columns.values()), self.settings), strict=True)
+        return {name: _inside(one, columns[name], name) for name, one in found}
 
     def to_frame(self) -> pd.DataFrame:
         """One row per sample; the baseline's columns are called `random ...`."""
@@ -121,18 +128,31 @@ def interval_settings(confidence: float, resamples: int, seed: int) -> dict[str,
     return {"confidence": confidence, "resamples": resamples, "seed": seed}
 
 
+def _inside(mean: Estimate, values: Array, name: str) -> Estimate:
+    """Its interval cut off at what a metric can be; other measures of the same name may exceed that."""
+    low, high = _POSSIBLE.get(name, (-np.inf, np.inf))
+    known = values[np.isfinite(values)]
+    if not ((known >= low) & (known <= high)).all():
+        return mean
+    return replace(mean, low=float(np.clip(mean.low, low, high)), high=float(np.clip(mean.high, low, high)))
+
+
 def means(rows: list[Array], settings: Mapping[str, Any]) -> list[Estimate]:
-    """Means of rows `[n]` with intervals from the same resamples, NaN left out; one sample has no interval."""
+    """Means of rows `[n]` with intervals; rows without NaN share their resamples.
+
+    NaN is left out: intervals are over the samples that have a value, of which one has none.
+    """
     values = np.stack(rows)
     there = np.isfinite(values)
-
-    def statistic(both: Array) -> Array:
-        total, count = np.split(both, 2, axis=1)
-        return np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
-
-    estimates = bootstrap(np.concatenate([np.where(there, values, 0), there]), statistic, **settings)
-    alone = there.sum(1) < 2
-    return [Estimate(e.value, np.nan, np.nan, e.confidence) if a else e for e, a in zip(estimates, alone, strict=True)]
+    nothing = Estimate(np.nan, np.nan, np.nan, settings.get("confidence", 0.95))
+    result = [nothing] * len(values)
+    for known in np.unique(there, axis=0):
+        chosen = np.flatnonzero((there == known).all(1))
+        if known.any():
+            found = bootstrap(values[np.ix_(chosen, np.flatnonzero(known))], lambda means: means, **settings)
+            for i, one in zip(chosen, found, strict=True):
+                result[i] = one
+    return result
 
 
 def with_baseline(
