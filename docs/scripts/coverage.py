@@ -115,6 +115,21 @@ def curves(effect: str, n: int, draws: int, seed: int) -> tuple[float, float]:
     return rejected(cpr), rejected(cmd)
 
 
+def distances(n: int, draws: int, top: float, seed: int) -> float:
+    """Coverage of CMD where faithfulness rises to `top` on the ladder; normal effects.
+
+    Deviations of the estimate from 1 in either direction add to CMD, so that it is too large where circuits are at 1.
+    """
+    values = objectives("normal", n, draws, TOP, seed)
+    rise = np.linspace(0.1, 1, TOP) * top / TRUTH
+    values[2:] = values[1] + rise[:, None, None] * (values[2:] - values[1])
+
+    def statistic(means: Array) -> Array:
+        return np.asarray(areas(np.moveaxis(faithfulness_of_means(means), 1, -1))[..., 1])
+
+    return covered(experiments(values, statistic), float(areas(rise * TRUTH)[1]))
+
+
 def correlations(n: int, draws: int, seed: int) -> float:
     """Coverage of Pearson's correlation of .7 of normal pairs, as a function of means of products."""
     draw = np.random.default_rng(seed)
@@ -158,7 +173,8 @@ def main() -> None:
     print()
     print(table(["effect", "n", "bootstrap", "`paired_test`"], uneven))
     print()
-    print(table(["n", "Pearson"], [[n, correlations(n, draws, 4)] for n in SIZES]))
+    others = [[n, *(distances(n, draws, top, 5) for top in (0.8, 1.0)), correlations(n, draws, 4)] for n in SIZES]
+    print(table(["n", "CMD, curve to 0.8", "CMD, curve to 1", "Pearson's r of 0.7"], others))
 
 
 if __name__ == "__main__":
