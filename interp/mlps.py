@@ -74,19 +74,19 @@ class Mixture:
         total = torch.zeros_like(rows)
         for expert in chosen.unique().tolist():
             row, rank = (chosen == expert).nonzero(as_tuple=True)
-            gate, up = (backward.affine(Affine(_Matrix(part)), rows[row]) for part in gates_ups[expert].chunk(2))
+            gate, up = (backward.affine(Affine(Matrix(part)), rows[row]) for part in gates_ups[expert].chunk(2))
             inner = backward.product(backward.activation(act, gate), up)
-            out = backward.affine(Affine(_Matrix(downs[expert])), inner)
+            out = backward.affine(Affine(Matrix(downs[expert])), inner)
             total = total.index_add(0, row, out * weights[row, rank, None].to(out.dtype))
         return total.view_as(x)
 
 
-class _Matrix(nn.Module):
-    """A linear layer's shell around one expert's slice of a stacked weight."""
+class Matrix(nn.Module):
+    """A linear layer's shell around a weight that it does not own: an expert's or a head's slice of a larger one."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
-        self.__dict__["weight"] = weight  # not a parameter of its own
+        self.__dict__ |= {"weight": weight, "bias": bias}  # not parameters of its own
 
 
 def held_equals_own(value: Tensor, held: Tensor) -> bool:

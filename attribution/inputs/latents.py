@@ -16,7 +16,6 @@ from attribution.inputs.explain import find_targets, readable_targets
 from attribution.inputs.explained import Explained, one_by_one
 from attribution.inputs.relevance_map import Relevance, axes_of
 from attribution.rules.applied import applied
-from attribution.rules.rules import AttentionFactors
 from attribution.rules.sets import RuleSet
 from interp import numbers
 from interp.anatomy import working
@@ -149,13 +148,12 @@ def _of_batch(
 
 def _attention_factor(rules: RuleSet, name: str) -> float:
     """What rules for attention leave of the gradient between queries, keys and pattern: their factors act in front."""
-    rule = rules.by_operation.get("attention")
-    inside = _INSIDE_ATTENTION.search(name)
-    if not isinstance(rule, AttentionFactors) or inside is None:
+    inside, factors = _INSIDE_ATTENTION.search(name), rules.attention_factors
+    if "attention" not in rules.by_operation or inside is None or factors is None:
         return 1.0
-    factors = {"q": rule.query, "k": rule.key}
+    query, key, _ = factors
     # scores and pattern pass on what queries and keys share
-    return factors.get(inside["letter"] or inside["turned"], rule.query + rule.key)
+    return {"q": query, "k": key}.get(inside["letter"] or inside["turned"], query + key)
 
 
 def _put(values: dict[str, Tensor], name: str, found: Tensor, where: slice, inputs: Inputs) -> None:

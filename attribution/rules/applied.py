@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from attribution.rules.rules import scale_gradient
 from attribution.rules.sets import RuleSet, rule_set
 from interp.anatomy import Affine, Block, Norm
 from interp.errors import InputError
@@ -49,8 +50,8 @@ def applied(model: Any, rules: str | RuleSet) -> Iterator[RuleSet]:
     `hook_point.add_hook(..., prepend=True)`.
 
     Yields the rules as fitted to the model. Raises `InputError` for unknown rules, for a model that carries hooks
-    (contexts cannot be nested), and for a softmax temperature where the model's attention gives no access to its
-    softmax (GPT-J, OPT).
+    (contexts cannot be nested), for an attention rule that is more than constant factors, and for a softmax
+    temperature where the model's attention gives no access to its softmax (GPT-J, OPT).
     """
     fitted = rule_set(rules, model)
     put_on = _around(model, fitted)
@@ -85,27 +86,29 @@ def _around(model: Any, rules: RuleSet) -> Surroundings:
     anatomy, points, put_on = anatomy_of(model), model.hook_dict, Surroundings()
     for i, block in enumerate(anatomy.blocks):
         name = f"blocks.{i}"
-        if rules.norms_held:
+        if "norm" in rules.by_operation:
             for part, norm in _norms(block).items():
                 if f"{name}.{part}.hook_in" in points:
-                    _hold(put_on, model, f"{name}.{part}", rules, norm)
-        for part, affine in _affines(block).items() if rules.pull else ():
+                    _norm(put_on, model, f"{name}.{part}", rules, norm)
+        for part, affine in _affines(block).items() if "linear" in rules.by_operation else ():
             _replace(put_on, f"{name}.{part}", rules.affine, affine)
         _attention(put_on, model, rules, i)
         _mlp(put_on, rules, block, f"{name}.mlp")
-    if rules.norms_held:
-        _hold(put_on, model, "ln_final", rules, anatomy.final_norm)
-    if rules.pull:
+    if "norm" in rules.by_operation:
+        _norm(put_on, model, "ln_final", rules, anatomy.final_norm)
+    if "linear" in rules.by_operation:
         _replace(put_on, "unembed", rules.affine, anatomy.unembed)
     return put_on
 
 
-def _hold(put_on: Surroundings, model: Any, part: str, rules: RuleSet, norm: Norm) -> None:
-    """Hold a norm's scale constant."""
+def _norm(put_on: Surroundings, model: Any, part: str, rules: RuleSet, norm: Norm) -> None:
+    """A norm under its rule."""
     bridge = _part(model, part)
     if bridge.use_native_layernorm_autograd or getattr(bridge.config, "layer_norm_folding", False):
         _replace(put_on, part, rules.norm, norm)
-    else:  # TransformerLens computes the norm itself and shows its scale
+    elif not rules.norms_held:  # TransformerLens computes the norm itself: nothing lies behind its hook point
+        _replace(put_on, part, rules.norm, norm, read_at=f"{part}.hook_in")
+    else:  # and shows its scale
         put_on.hooks.append((f"{part}.hook_scale", lambda scale, hook: scale.detach()))
 
 
@@ -129,8 +132,10 @@ def _affines(block: Block) -> dict[str, Affine]:
     return {**found, "mlp.gate": block.mlp.gate} if isinstance(block.mlp, Gated) else found
 
 
-def _replace(put_on: Surroundings, part: str, rule: Callable[[Any, Tensor], Tensor], of: Any) -> None:
-    """The gradient of a part's output becomes that of `rule(of, input)`."""
+def _replace(
+    put_on: Surroundings, part: str, rule: Callable[[Any, Tensor], Tensor], of: Any, read_at: str | None = None
+) -> None:
+    """The gradient of a part's output becomes that of `rule(of, input)`; the input is read behind its hook point."""
     seen: list[Tensor] = []
 
     def keep(x: Tensor) -> None:
@@ -142,19 +147,24 @@ def _replace(put_on: Surroundings, part: str, rule: Callable[[Any, Tensor], Tens
             x = x.flatten(2)
         return replace_gradient(y, rule(of, x).reshape(y.shape))
 
-    put_on.readers.append((part, keep))
+    if read_at is None:
+        put_on.readers.append((part, keep))
+    else:
+        put_on.hooks.append((read_at, lambda x, hook: keep(x)))
     put_on.hooks.append((f"{part}.hook_out", replace))
 
 
 def _attention(put_on: Surroundings, model: Any, rules: RuleSet, layer: int) -> None:
     name = f"blocks.{layer}.attn"
     if "attention" in rules.by_operation:
-        for i, letter in enumerate("qkv"):
-
-            def scale(x: Tensor, i: int = i) -> Tensor:
-                return rules.factors(x, x, x)[i]
-
-            put_on.writers.append((f"{name}.{letter}", scale))
+        factors = rules.attention_factors
+        if factors is None:
+            raise InputError(
+                f"rules={rules.name!r}: {rules.by_operation['attention']!r} does more than multiply the gradients of "
+                "queries, keys and values by constants, which hooks cannot follow; use attribution.attribute"
+            )
+        for letter, factor in zip("qkv", factors, strict=True):
+            put_on.writers.append((f"{name}.{letter}", functools.partial(scale_gradient, factor=factor)))
     if rules.temperature is None:
         return
     if type(model.blocks[layer].attn).__name__ == "AttentionBridge":  # runs the model's own attention as a whole

@@ -6,6 +6,7 @@ modified gradient of what follows is all that a rule needs to know. Rules are co
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,7 +22,13 @@ from interp.errors import InputError
 
 @dataclass(frozen=True)
 class Rule:
-    """How one kind of operation is differentiated; `operation` says which."""
+    """How one kind of operation is differentiated; `operation` says which.
+
+    One of your own is a frozen dataclass with `operation` and a call, which gets what the operation gets and gives the
+    operation's value with another gradient (`interp.kernels.backward.replace_gradient(value, surrogate)`): `norm`
+    (norm, x), `activation` (function, x), `product` (a, b), `attention` (q, k, v), `linear` (affine, x) and `routing`
+    (value, held).
+    """
 
     operation: ClassVar[str]
 
@@ -35,6 +42,7 @@ class HeldScale(Rule):
     """
 
     operation: ClassVar[str] = "norm"
+    holds_divisor: ClassVar[bool] = True
 
     def __call__(self, norm: Norm, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         gain = None if norm.gain is None else working(norm.gain)
@@ -174,7 +182,7 @@ class HeldRouting(Rule):
         return replace_gradient(value, surrogate)
 
 
-class LinearRule(Rule):
+class LinearRule(Rule, ABC):
     """How linear layers pass relevance: `pull` gives the gradient in front of one (see `interp.kernels.backward`)."""
 
     operation: ClassVar[str] = "linear"
@@ -182,8 +190,9 @@ class LinearRule(Rule):
     def __call__(self, affine: Affine, x: Tensor) -> Tensor:
         return _Pulled.apply(x, affine, self)
 
+    @abstractmethod
     def pull(self, weight: Tensor, bias: Tensor | None, x: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
-        raise NotImplementedError
+        """See `interp.kernels.backward.Pull`."""
 
 
 class _Pulled(torch.autograd.Function):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
+from attribution.rules.check import CALLS, check_values
 from attribution.rules.rules import (
     AttentionFactors,
     Half,
@@ -16,17 +18,17 @@ from attribution.rules.rules import (
     HeldRouting,
     HeldScale,
     Identity,
-    LinearRule,
     Rule,
     pattern_held,
 )
+from attribution.rules.shortcuts import constant_factors, stated, through_affine, through_norm
 from interp.anatomy import Affine, Anatomy, Norm
 from interp.errors import InputError, choose
 from interp.inspection import anatomy_of
-from interp.kernels.backward import Backward, Pull
+from interp.kernels.backward import Backward, NormPull, Pull
 from interp.mlps import Gated, Mixture
 
-OPERATIONS = ("norm", "activation", "product", "attention", "routing", "linear")
+OPERATIONS = tuple(CALLS)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class RuleSet(Backward):
             operation = getattr(rule, "operation", None)
             if not isinstance(rule, Rule) or operation not in OPERATIONS:
                 raise InputError(f"rules must hold rules of attribution.rules, such as HeldScale(); got {rule!r}")
+            if not callable(rule):
+                raise InputError(f"rules: {rule!r} has no __call__({CALLS[operation][1]}), which says what it does")
             if operation in chosen:
                 raise InputError(f"rules name two rules for {operation}: {chosen[operation]!r} and {rule!r}")
             chosen[operation] = rule
@@ -81,7 +85,8 @@ class RuleSet(Backward):
     def for_anatomy(self, anatomy: Anatomy) -> RuleSet:
         """The rules that have something to act on in this model; a mixture's routing is held wherever a rule is.
 
-        Only the plain gradient (no rule at all) leaves routing its own gradient.
+        Only the plain gradient (no rule at all) leaves routing its own gradient. Raises `InputError` for a rule that
+        changes values.
         """
         kinds = {type(block.mlp) for block in anatomy.blocks}
         lacking = set() if Gated in kinds or Mixture in kinds else {"product"}
@@ -90,6 +95,8 @@ class RuleSet(Backward):
             chosen.setdefault("routing", HeldRouting())
         elif Mixture not in kinds:
             chosen.pop("routing", None)
+        for operation, rule in chosen.items():
+            check_values(operation, rule, anatomy)
         return RuleSet.of(*chosen.values(), name=self.name)
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,41 +113,51 @@ class RuleSet(Backward):
 
     @property
     def norms_held(self) -> bool:  # type: ignore[override]
-        return "norm" in self.by_operation
+        rule = self.by_operation.get("norm")
+        return rule is not None and stated(rule, "holds_divisor")
+
+    @property
+    def norm_pull(self) -> NormPull | None:  # type: ignore[override]
+        rule = self.by_operation.get("norm")
+        return None if rule is None or self.norms_held else partial(through_norm, rule)
 
     @property
     def pull(self) -> Pull | None:  # type: ignore[override]
-        rule = self.by_operation.get("linear")
-        return rule.pull if isinstance(rule, LinearRule) else None
+        rule: Any = self.by_operation.get("linear")
+        if rule is None:
+            return None
+        return rule.pull if stated(rule, "pull") else partial(through_affine, rule)
 
     @property
     def temperature(self) -> float | None:  # type: ignore[override]
-        rule = self.by_operation.get("attention")
-        return rule.temperature if isinstance(rule, AttentionFactors) else None
+        return getattr(self.by_operation.get("attention"), "temperature", None)
 
     def norm(self, norm: Norm, x: Tensor) -> Tensor:
-        rule = self.by_operation.get("norm")
-        return rule(norm, x) if isinstance(rule, HeldScale) else norm(x)
+        return self._asked("norm", super().norm, norm, x)
 
     def activation(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        rule = self.by_operation.get("activation")
-        return rule(function, x) if isinstance(rule, Identity) else function(x)
+        return self._asked("activation", super().activation, function, x)
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
-        rule = self.by_operation.get("product")
-        return rule(a, b) if isinstance(rule, Half | HeldGate) else a * b
+        return self._asked("product", super().product, a, b)
 
     def factors(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rule = self.by_operation.get("attention")
-        return rule(q, k, v) if isinstance(rule, AttentionFactors) else (q, k, v)
+        return self._asked("attention", super().factors, q, k, v)
 
     def affine(self, affine: Affine, x: Tensor) -> Tensor:
-        rule = self.by_operation.get("linear")
-        return rule(affine, x) if isinstance(rule, LinearRule) else affine(x)
+        return self._asked("linear", super().affine, affine, x)
 
     def mixture(self, value: Tensor, held: Callable[[], Tensor]) -> Tensor:
-        rule = self.by_operation.get("routing")
-        return rule(value, held) if isinstance(rule, HeldRouting) else value
+        return self._asked("routing", super().mixture, value, held)
+
+    @property
+    def attention_factors(self) -> tuple[float, float, float] | None:
+        """The constants on the gradients of queries, keys and values; None if the rule is more than constants."""
+        rule = self.by_operation.get("attention")
+        return (1.0, 1.0, 1.0) if rule is None else constant_factors(rule)
+
+    def _asked(self, operation: str, own: Callable[..., Any], *given: Any) -> Any:
+        return self.by_operation.get(operation, own)(*given)  # type: ignore[operator]
 
 
 _HALVED = AttentionFactors(0.25, 0.25, 0.5)

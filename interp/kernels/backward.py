@@ -34,10 +34,19 @@ class Pull(Protocol):
     ) -> Float[Tensor, "... in"]: ...
 
 
+class NormPull(Protocol):
+    """The gradient at the input of a norm, from the gradient at its output; all of one shape."""
+
+    def __call__(
+        self, norm: Norm, x: Float[Tensor, "... d_model"], gradient: Float[Tensor, "... d_model"]
+    ) -> Float[Tensor, "... d_model"]: ...
+
+
 class Backward:
     """Plain autograd. Sub-classes change gradients, never values."""
 
     norms_held: bool = False  # norms pass gradients as if their divisor were a constant
+    norm_pull: NormPull | None = None  # replaces the Jacobian of norms, where it is neither their own nor the held one
     pull: Pull | None = None  # replaces the transposed weight in linear layers
     temperature: float | None = None  # at which the softmax's Jacobian is taken
 

@@ -69,13 +69,15 @@ class TargetGradients:
     weight * g / r, and per point `inner` is weight * (g . q) / (d_model r^2), q being the projection less its
     constant part, and `inputs` is x. See `contract` for how they make the gradient at the norm's input. Where a
     backward rule holds norms constant, `inner` stays empty; where one changes linear layers, `reads` holds the
-    gradients in front of W, behind the norm's gain, in the place of `ports`.
+    gradients in front of W, behind the norm's gain, in the place of `ports`; where one changes norms in another way,
+    `reads` holds the gradients in front of the norm (`whole`), and `inner` stays empty too.
     """
 
     ports: list[Float[Tensor, "row port d_head"]] = field(default_factory=list)
     inner: list[list[Float[Tensor, "point row port"]]] = field(default_factory=list)
     inputs: list[list[Float[Tensor, "point row d_model"]]] = field(default_factory=list)
     reads: list[Float[Tensor, "row port d_model"]] = field(default_factory=list)
+    whole: bool = False
     mlps: list[Float[Tensor, "row d_model"]] = field(default_factory=list)
     logits: Float[Tensor, "row d_model"] | None = None
     points: int = 0
@@ -109,13 +111,19 @@ class TargetRecorder(Recorder):
         like = working(torch.empty(0, dtype=anatomy.dtype, device=anatomy.device))
         ports = self.graph.targets_per_layer - 1
         into = self.into
-        if self.backward.pull is None:
+        into.whole = self.backward.norm_pull is not None
+        if self._in_closed_form:
             into.ports = [like.new_zeros(n_rows, ports, anatomy.d_head) for _ in anatomy.blocks]
         else:
             into.reads = [like.new_zeros(n_rows, ports, anatomy.d_model) for _ in anatomy.blocks]
         into.mlps = [like.new_zeros(n_rows, anatomy.d_model) for _ in anatomy.blocks]
         into.logits = like.new_zeros(n_rows, anatomy.d_model)
         into.inner, into.inputs = [[] for _ in anatomy.blocks], [[] for _ in anatomy.blocks]
+
+    @property
+    def _in_closed_form(self) -> bool:
+        """Whether what norms and projections do to gradients is known without asking a rule."""
+        return self.backward.pull is None and self.backward.norm_pull is None
 
     def _take(self, x: Tensor) -> Tensor:
         return working(take_rows(x.detach(), self.rows, len(self.weights)))
@@ -125,7 +133,7 @@ class TargetRecorder(Recorder):
             norm = self.anatomy.blocks[layer].attention_norm
             self._read = self._take(x)
             self._divisor = norm.divisor(self._read)
-            if not self.backward.norms_held:
+            if not self.into.whole and not self.backward.norms_held:
                 self.into.inputs[layer].append(norm.centred(self._read))
 
     def projections(self, layer: int, q: PerHead, k: PerHead, v: PerHead) -> tuple[PerHead, PerHead, PerHead]:
@@ -134,12 +142,12 @@ class TargetRecorder(Recorder):
             k, v = k[:, :, groups], v[:, :, groups]
         if self.open:
             inner = self._divisor.new_zeros(*self._divisor.shape[:2], self.graph.targets_per_layer - 1)
-            if not self.backward.norms_held:
+            if not self.into.whole and not self.backward.norms_held:
                 self.into.inner[layer].append(inner)
             block, first = self.anatomy.blocks[layer], 0
             for part, affine in zip((q, k, v), (block.q, block.k, block.v), strict=True):
                 where = slice(first, first + part.shape[2])
-                if self.backward.pull is None:
+                if self._in_closed_form:
                     self._listen(part, block, affine, self.into.ports[layer][:, where], inner[..., where])
                 else:
                     self._pull(part, block, affine, self.into.reads[layer][:, where], inner[..., where])
@@ -164,17 +172,20 @@ class TargetRecorder(Recorder):
         part.register_hook(receive)
 
     def _pull(self, part: PerHead, block: Block, affine: Affine, read: Tensor, inner: Tensor) -> None:
-        """The same where a rule changes linear layers: it decides how the gradient gets in front of the weight."""
-        pull, divisor, norm = self.backward.pull, self._divisor[..., None], block.attention_norm
-        assert pull is not None
+        """The same where rules decide how the gradient gets in front of the weight, and of the norm."""
+        pull, divisor, norm = self.backward.pull or _transposed, self._divisor[..., None], block.attention_norm
+        through_norm, read_from = self.backward.norm_pull, self._read[:, :, None]
         weight, bias = self._per_head(affine.weight, part), self._per_head(affine.bias, part)
         assert weight is not None
         value, x = self._take(part), norm(self._read)[:, :, None]
-        centred = norm.centred(self._read)[:, :, None]
+        centred = norm.centred(read_from)
         weights = self.weights[:, None, None, None]
 
         def receive(gradient: Tensor) -> None:
             pulled = pull(working(weight), None if bias is None else working(bias), x, value, self._take(gradient))
+            if through_norm is not None:
+                read.add_((through_norm(norm, read_from.expand_as(pulled), pulled) * weights).sum(0))
+                return
             scaled = pulled * (weights / divisor)
             read.add_(scaled.sum(0))
             gained = scaled if norm.gain is None else scaled * working(norm.gain)
@@ -203,6 +214,11 @@ class TargetRecorder(Recorder):
     def _add(self, x: Tensor, total: Tensor) -> None:
         weights = self.weights[:, None, None]
         x.register_hook(lambda gradient: _ignore(total.add_((self._take(gradient) * weights).sum(0))))
+
+
+def _transposed(weight: Tensor, bias: Tensor | None, x: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
+    """A linear layer's own gradient."""
+    return torch.einsum("prho,hoi->prhi", gradient, weight)
 
 
 def _ignore(_: Tensor) -> None:

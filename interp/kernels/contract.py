@@ -104,6 +104,8 @@ def expand_ports(
 ) -> Float[Tensor, "port row d_model"]:
     """Gradients of a layer's q, k and v targets carried back to the input of the attention norm."""
     block = anatomy.blocks[layer]
+    if gradients.whole:
+        return gradients.reads[layer][rows].transpose(0, 1)
     if gradients.reads:
         reads = gradients.reads[layer][rows].transpose(0, 1).contiguous()
     else:
