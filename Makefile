@@ -4,14 +4,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench docs notebooks clean
+# one process a core, each with one thread; files stay whole, so that each model is made once
+WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test slow portable lint bench docs notebooks clean
 
 demo: $(READY)  ## find the indirect-object circuit of SmolLM2-135M
 	$(BIN)/circuits find --model smollm2-135m --task ioi -n 64 -o ioi-circuit.json --html ioi-circuit.html
 	@echo "The circuit is in $(CURDIR)/ioi-circuit.json, its picture in file://$(CURDIR)/ioi-circuit.html"
 
-test: $(READY)  ## run all tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## run all tests but the slow ones
+	$(BIN)/python -m pytest $(WORKERS)
+
+slow: $(READY)  ## run the tests that a release needs and a commit does not
+	$(BIN)/python -m pytest $(WORKERS) -m slow
+
+# no result may hang on how a processor rounds: vector instructions and threads change that
+SUITE := $(BIN)/python -m pytest tests interp attribution circuits metrics --ignore=tests/browser
+portable: $(READY)  ## run the suite on three sets of instructions, and with kernels that round anew for every shape
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 $(SUITE) $(WORKERS)
+	OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 $(SUITE)
+	OMP_NUM_THREADS=1 $(SUITE) $(WORKERS)
+	OMP_NUM_THREADS=1 $(SUITE) $(WORKERS) -m "not slow and not real" -p tests.rounding
 
 lint: $(READY)  ## linter, formatter and type checker
 	$(BIN)/ruff check .

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -14,8 +17,17 @@ from interp.models import load_model
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# tiny matrices gain nothing from many threads, and cores are often shared
-torch.set_num_threads(1)
+# tiny matrices gain nothing from many threads, and cores are often shared; processes that tests start inherit it
+THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(THREADS))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """No test depends on what ran before it, in which process and order."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (the global state itself)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -222,7 +222,8 @@ def test_eap_ig_json_ungroups_what_is_grouped(tmp_path: Path):
     loaded = Circuit.from_eap_ig_json(circuit.to_eap_ig_json(tmp_path / "graph.json"))
     assert loaded.graph == ComputationalGraph(2, 4, 2)
     assert torch.equal(prune(loaded.mask, loaded.graph).any(dim=1), prune(circuit.mask, grouped).any(dim=1))
-    assert torch.allclose(loaded.scores.values.sum(), scores.values.sum())
+    lost = loaded.scores.values.double().sum() - scores.values.double().sum()  # terms of both signs: of their size
+    assert lost.abs() < 1e-5 * scores.values.abs().max()
     for edge, score in circuit.edge_scores().items():
         source, _, target = edge.partition("->")
         head, _, port = target.partition("<")

@@ -582,6 +582,7 @@ def test_json_holds_no_nan() -> None:
 # the real thing
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_find_and_evaluate_a_real_circuit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smollm2: Any, loaded: list[Any]

@@ -8,11 +8,6 @@ import torch
 import metrics
 from attribution import attribute
 from interp import ComputationalGraph, Task
-from interp.inspection import anatomy_of
-from interp.kernels.ablation import Ablator
-from interp.kernels.evaluate import circuit_values
-from interp.objectives import get_objective
-from interp.selection import LADDER_FRACTIONS, ladder, top_n
 
 pytestmark = pytest.mark.real
 
@@ -54,31 +49,28 @@ def test_scores_are_the_references_to_a_ten_thousandth_of_the_largest(smollm2, r
     assert (scores.values - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
-def test_objectives_of_all_ten_circuits_are_the_references_to_a_thousandth(smollm2, reference, task):
-    tensors, metadata = reference
-    sizes = metadata["sizes"]
-    assert len(sizes) == 10
-    masks = torch.stack([tensors[f"circuit_{size}_mask"] for size in sizes])
-    expected = torch.stack([tensors[f"circuit_{size}_objective"] for size in sizes])
-    anatomy, prompts = anatomy_of(smollm2), task.prompts(smollm2)
-    graph = ComputationalGraph.of(smollm2)
-    ablator = Ablator.of(anatomy, "patch", prompts)
-    values = circuit_values(anatomy, graph, prompts, masks, ablator, get_objective("logit-difference"))
-    assert (values.circuits - expected).abs().max() < 1e-3
-    assert (values.clean - tensors["clean_objective"]).abs().max() < 1e-3
-    assert (values.empty - tensors["corrupted_objective"]).abs().max() < 1e-3
+@pytest.fixture(scope="module")
+def curve(smollm2, reference, task):
+    """Our own selection from the reference's scores, and its evaluation."""
+    return metrics.faithfulness_curve(smollm2, task, reference[0]["eap_ig_inputs_5"], quiet=True)
 
 
-def test_areas_are_the_references_by_our_own_selection_and_evaluation(smollm2, reference, task):
+def test_objectives_of_all_ten_circuits_are_the_references_to_a_thousandth(curve, reference):
     tensors, metadata = reference
-    graph = ComputationalGraph.of(smollm2)
-    masks = torch.stack([top_n(tensors["eap_ig_inputs_5"], graph, size) for size in ladder(graph)])
-    values = metrics.evaluate(smollm2, task, masks, quiet=True).mean(1)
-    clean, corrupted = tensors["clean_objective"].mean(), tensors["corrupted_objective"].mean()
-    faithfulness = ((values - corrupted) / (clean - corrupted)).tolist()
-    assert faithfulness == pytest.approx(metadata["faithfulness"], abs=1e-3)
-    assert float(metrics.cpr(LADDER_FRACTIONS, faithfulness)) == pytest.approx(metadata["cpr"], abs=5e-4)
-    assert float(metrics.cmd(LADDER_FRACTIONS, faithfulness)) == pytest.approx(metadata["cmd"], abs=5e-4)
+    assert list(curve.sizes) == metadata["sizes"]
+    assert list(curve.edges) == [int(tensors[f"circuit_{size}_mask"].sum()) for size in curve.sizes]
+    expected = torch.stack([tensors[f"circuit_{size}_objective"] for size in curve.sizes])
+    assert (curve.values.circuits - expected).abs().max() < 1e-3
+    assert (curve.values.clean - tensors["clean_objective"]).abs().max() < 1e-3
+    assert (curve.values.empty - tensors["corrupted_objective"]).abs().max() < 1e-3
+
+
+def test_areas_are_the_references(curve, reference):
+    metadata = reference[1]
+    assert list(curve.faithfulness) == pytest.approx(metadata["faithfulness"], abs=2e-4)
+    assert curve.cpr == pytest.approx(metadata["cpr"], abs=2e-4)
+    assert curve.cmd == pytest.approx(metadata["cmd"], abs=2e-4)
+    assert (round(curve.cpr, 3), round(curve.cmd, 3)) == (0.961, 0.041)
 
 
 def test_the_graph_is_the_references(smollm2, reference):

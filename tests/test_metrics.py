@@ -420,20 +420,3 @@ def test_curves_refuse(model: Any, task: Task, graph: ComputationalGraph, scores
 def test_public_names() -> None:
     assert set(metrics.__all__) >= {"evaluate", "faithfulness_curve", "cpr", "cmd", "bootstrap", "Estimate"}
     assert all(hasattr(metrics, name) for name in metrics.__all__)
-
-
-@pytest.mark.real
-def test_the_references_curve(smollm2: Any, golden: Any) -> None:
-    tensors, metadata = golden("eap_smollm2_ioi16")
-    task = Task.from_tokens(
-        "ioi16", tensors["clean_tokens"], tensors["corrupted_tokens"], metadata["correct"], metadata["incorrect"]
-    )
-    curve = faithfulness_curve(smollm2, task, tensors["eap_ig_inputs_5"], quiet=True)
-    assert list(curve.sizes) == metadata["sizes"]
-    assert list(curve.faithfulness) == pytest.approx(metadata["faithfulness"], abs=2e-4)
-    assert curve.cpr == pytest.approx(metadata["cpr"], abs=2e-4)
-    assert curve.cmd == pytest.approx(metadata["cmd"], abs=2e-4)
-    assert (round(curve.cpr, 3), round(curve.cmd, 3)) == (0.961, 0.041)
-    for size, edges, values in zip(curve.sizes, curve.edges, curve.values.circuits, strict=True):
-        assert edges == int(tensors[f"circuit_{size}_mask"].sum())
-        torch.testing.assert_close(values, tensors[f"circuit_{size}_objective"].to(values), atol=1e-3, rtol=0)

@@ -53,8 +53,7 @@ def test_the_curve_asks_again_at_every_share(model, task, method):
     curve = recursive_curve(model, task, counting, SHARES, random=2, quiet=True)
     n = ComputationalGraph.of(model).n_edges
     assert asked == [n, *(n - removed for removed in curve.removed[1:-1])]
-    last = evaluate(model, task, curve.masks[-1], quiet=True)
-    assert torch.equal(curve.values.circuits[-1], last)
+    assert error(curve.values.circuits[-1], evaluate(model, task, curve.masks[-1], quiet=True)) < 1e-12
 
 
 def test_settings_are_handed_on(model, task):

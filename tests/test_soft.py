@@ -147,11 +147,13 @@ def test_edges_without_a_way_to_the_logits_have_no_slope_and_new_edges_do():
     for edge in ("input->m1", "m1->logits"):
         weights[graph.edge_index(edge)] = 1.0
     slopes = ours(model, weights[None]).gradients[0]
-    assert slopes[graph.edge_index("input->m1")] != 0
-    assert slopes[graph.edge_index("a0.h1->m1")] == 0  # a head that reads only corrupted sources gives nothing new
-    assert slopes[graph.edge_index("m1->logits")] != 0
+    largest = slopes.abs().max()
+    assert slopes[graph.edge_index("input->m1")].abs() > 1e-3 * largest
+    # a head that reads only corrupted sources gives nothing new
+    assert slopes[graph.edge_index("a0.h1->m1")].abs() < 1e-14 * largest
+    assert slopes[graph.edge_index("m1->logits")].abs() > 1e-3 * largest
     reach = {
-        target for target, any_slope in zip(graph.targets, (slopes != 0).any(0).tolist(), strict=True) if any_slope
+        target for target, slope in zip(graph.targets, slopes.abs().amax(0), strict=True) if slope > 1e-3 * largest
     }
     assert reach == {"m1", "logits"}
 

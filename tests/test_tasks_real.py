@@ -8,7 +8,6 @@ import pytest
 
 from interp import tasks
 from interp.errors import InputError
-from interp.models import load_model
 from interp.tasks import Task
 
 pytestmark = pytest.mark.real
@@ -16,9 +15,9 @@ pytestmark = pytest.mark.real
 DONE = [name for name in tasks.names() if name != "multiple_choice"]
 
 
-@pytest.fixture(scope="module")
-def model() -> Any:
-    return load_model("smollm2-135m")
+@pytest.fixture
+def model(smollm2: Any) -> Any:
+    return smollm2
 
 
 @pytest.mark.parametrize("name", tasks.names())
@@ -33,6 +32,7 @@ def test_prompts_suit_the_tokenizer(name: str, model: Any) -> None:
     assert (differing <= allowed.get(name, 4)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DONE)
 def test_the_model_does_the_task(name: str, model: Any) -> None:
     check = tasks.get(name, n=16, model=model).check(model)
@@ -42,6 +42,7 @@ def test_the_model_does_the_task(name: str, model: Any) -> None:
     assert check.n_higher_clean >= 14
 
 
+@pytest.mark.slow
 def test_the_model_does_not_do_multiple_choice(model: Any) -> None:
     with pytest.warns(UserWarning, match="no behaviour to explain"):
         tasks.multiple_choice(n=16, model=model).check(model)
