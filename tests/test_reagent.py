@@ -194,7 +194,8 @@ def test_seeds_decide_and_the_batch_does_not(proposer: Any) -> None:
     assert not torch.allclose(found.values, reagent(model, rows, seed=2, **settings).values)
     assert found.values.sum(1).tolist() == pytest.approx([1.0] * 3)
     for batch_size in (1, 2):
-        assert torch.equal(found.values, reagent(model, rows, seed=1, batch_size=batch_size, **settings).values)
+        batched = reagent(model, rows, seed=1, batch_size=batch_size, **settings)
+        assert (batched.values - found.values).abs().max() < 1e-9
     alone = reagent(model, rows[:1], seed=1, **settings)
     assert (alone.values[0] - found.values[0]).abs().max() < 1e-9
     others = reagent(model, [[4, 4], *rows[1:]], seed=1, **settings)

@@ -306,7 +306,7 @@ def test_padded_ids_with_a_mask_on_either_side(name: str) -> None:
     plain = scored(name, "gradient-x-input", [[2, 9, 27, 3], [2, 7]])
     for padded in (right, left):
         found = scored(name, "gradient-x-input", padded, [0, 4], attention_mask=padded != PAD)
-        assert torch.equal(found.values, plain.values)
+        assert (found.values - plain.values).abs().max() < TOLERANCE
     with torch.no_grad():
         theirs = model_of(name)(input_ids=right, attention_mask=right != PAD).logits
     assert (plain.logits - theirs[[0, 1], [0, 4]]).abs().max() < TOLERANCE

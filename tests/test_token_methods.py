@@ -119,7 +119,8 @@ def test_seeds_and_places_alone_decide_what_is_drawn(method: str) -> None:
     found, again = (scored("gpt2", method, long, 5, seed=3) for _ in range(2))
     assert torch.equal(found.values, again.values)
     assert not torch.equal(found.values, scored("gpt2", method, long, 5, seed=4).values)
-    assert torch.equal(found.values, scored("gpt2", method, long, 5, seed=3, batch_size=1).values)
+    one_by_one = scored("gpt2", method, long, 5, seed=3, batch_size=1)
+    assert (one_by_one.values - found.values).abs().max() < TOLERANCE
     # an input's values do not depend on the others, nor on how long they are
     short = scored("gpt2", method, [[4, 4], *ROWS], 5, seed=3)
     assert (short.values[1:, :7] - found.values[1:, :7]).abs().max() < TOLERANCE
