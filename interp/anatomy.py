@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from interp.mlps import Dense, Gated, Mixture
+    from interp.rotary import QueryScale, Rotary
 
 
 def working(x: Tensor) -> Tensor:
@@ -99,6 +100,7 @@ class Block:
     softcap: float | None
     window: int | None  # a query sees this many positions, itself included
     rope: str  # which of the model's rotary tables this layer uses, if it has any
+    query_scale: QueryScale | None  # by the position, behind the rotary embedding
     attention_post_norm: Norm | None
     mlp_norm: Norm
     mlp: Dense | Gated | Mixture  # reads the normed input
@@ -165,23 +167,3 @@ class Anatomy:
         if block.attention_post_norm is not None and block.attention_post_norm.gain is not None:
             weight = weight * working(block.attention_post_norm.gain)
         return weight
-
-
-@dataclass(frozen=True)
-class Rotary:
-    """Rotary position embeddings: tables by name and the way in which coordinates are paired."""
-
-    tables: Callable[[Int[Tensor, " pos"], str, torch.dtype], tuple[Tensor, Tensor]]  # -> cos, sin [pos, rotated]
-    interleaved: bool  # GPT-J pairs neighbours; the others pair the two halves
-
-    def __call__(
-        self, x: Float[Tensor, "batch pos head d_head"], cos: Tensor, sin: Tensor
-    ) -> Float[Tensor, "batch pos head d_head"]:
-        width = cos.shape[-1]
-        turned, kept = x[..., :width], x[..., width:]
-        if self.interleaved:
-            other = torch.stack((-turned[..., 1::2], turned[..., ::2]), -1).flatten(-2)
-        else:
-            other = torch.cat((-turned[..., width // 2 :], turned[..., : width // 2]), -1)
-        turned = turned * cos[:, None] + other * sin[:, None]
-        return torch.cat((turned, kept), -1) if kept.shape[-1] else turned

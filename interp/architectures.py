@@ -7,7 +7,6 @@ architecture that is not named here is read the same way and then has to pass `i
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.anatomy import Affine, Anatomy, Block, Norm, Rotary
+from interp.anatomy import Affine, Anatomy, Block, Norm
 from interp.errors import InputError
 from interp.mlps import Dense, Gated, Mixture
+from interp.rotary import QueryScale, Rotary, StoredRotary
 
 SUPPORTED = {
     "GPT2LMHeadModel": "GPT-2",
@@ -136,6 +136,7 @@ def _read_block(block: Any, config: Any, layer: int) -> Block:
         softcap=getattr(config, "attn_logit_softcapping", None),
         window=_window(config, layer_type),
         rope=layer_type or "default",
+        query_scale=_query_scale(config),
         attention_post_norm=_optional_norm(block, "ln1_post"),
         mlp_norm=second or first,  # GPT-J feeds attention and MLP from one norm
         mlp=_read_mlp(block, config),
@@ -204,26 +205,16 @@ def _read_cap(config: Any) -> Callable[[Tensor], Tensor] | None:
 
 
 def _read_rotary(model: Any, attention: nn.Module) -> Rotary | None:
-    sinusoids = getattr(attention, "embed_positions", None)
-    if isinstance(sinusoids, Tensor):  # GPT-J keeps [position, sines and cosines] in each attention
+    if isinstance(getattr(attention, "embed_positions", None), Tensor):
+        return StoredRotary(attention)
+    return Rotary(_own(model.rotary_emb)) if hasattr(model, "rotary_emb") else None
 
-        def interleaved(positions: Tensor, key: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-            sin, cos = sinusoids.to(positions.device)[positions].to(dtype).repeat_interleave(2, -1).chunk(2, -1)
-            return cos, sin
 
-        return Rotary(interleaved, interleaved=True)
-    if not hasattr(model, "rotary_emb"):
-        return None
-    module = _own(model.rotary_emb)
-    typed = "layer_type" in inspect.signature(module.forward).parameters
-
-    def halves(positions: Tensor, key: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        like = torch.empty(0, dtype=dtype, device=positions.device)
-        extra = {"layer_type": key} if typed else {}
-        cos, sin = module(like, positions[None], **extra)
-        return cos[0], sin[0]
-
-    return Rotary(halves, interleaved=False)
+def _query_scale(config: Any) -> QueryScale | None:
+    """Ministral 3's."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    beta = rope.get("llama_4_scaling_beta")
+    return None if beta is None else QueryScale(float(beta), int(rope["original_max_position_embeddings"]))
 
 
 def _max_positions(model: Any, config: Any) -> int | None:

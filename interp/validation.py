@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,9 +11,27 @@ from torch import Tensor
 from interp.anatomy import Anatomy, working
 from interp.errors import InputError
 from interp.kernels.forward import PerHead, Recorder, Residual, prepare, run_blocks, unembed
+from interp.kernels.frame import Frame
+from interp.rotary import as_new
 
 # relative to the spread of the model's own values; half precision rounds at every step of either
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1.5e-1}
+
+_SHORT, _LONG, _PREFIX = 7, 12, 3  # tokens of the two prompts, and how many of them are run as a prefix
+# a window or an original context that ends below is crossed by running that many tokens; more would not be cheap
+_AFFORDABLE = 64
+
+
+@dataclass
+class _Run:
+    """What two runs are compared in: the final residual stream and the logits, [batch, pos, ...]."""
+
+    residual: Tensor
+    logits: Tensor
+
+    def at(self, row: int, start: int, stop: int) -> _Run:
+        """Some positions of a prompt."""
+        return _Run(self.residual[row, start:stop], self.logits[row, start:stop])
 
 
 class _Sum(Recorder):
@@ -34,27 +53,83 @@ class _Sum(Recorder):
 
 @torch.no_grad()
 def check_anatomy(anatomy: Anatomy, model: Any) -> None:
-    """Run a short random prompt through the bridge and through the anatomy, and compare.
+    """Run short random prompts through the bridge, each alone, and through the anatomy, and compare.
 
     Two things must hold: the sum of all sources (and of the constant output biases of attention) equals the
-    bridge's own final residual stream, and the logits equal the bridge's own. Raises `InputError` otherwise.
+    bridge's own final residual stream, and the logits equal the bridge's own. They must hold for prompts of two
+    lengths, padded, from a cached prefix on; and for one from its start, at positions beyond those that the model
+    was trained for where it can be asked about such: there tables and queries may be scaled. Raises `InputError`
+    otherwise.
+
+    Cost: three forward passes of some ten tokens of either; more tokens where a short window is to be crossed.
     """
-    generator = torch.Generator().manual_seed(0)
-    length = min(12, anatomy.max_positions or 12)
-    tokens = torch.randint(anatomy.d_vocab, (2, length), generator=generator).to(anatomy.device)
+    config = model.original_model.config
+    long = min(_to_cross(anatomy, config), anatomy.max_positions or _LONG)
+    short, start = min(_SHORT, long), min(_PREFIX, long - 1)
+    tokens = torch.randint(anatomy.d_vocab, (2, long), generator=torch.Generator().manual_seed(0)).to(anatomy.device)
+    lengths = torch.tensor([long, short], device=anatomy.device)
+    alone = [_theirs(model, tokens[:1]), _theirs(model, tokens[1:, :short])]
+    padded = _ours(prepare(anatomy, tokens, start, lengths), tokens[:, start:])
+    pairs = [(padded.at(row, 0, end - start), alone[row].at(0, start, end)) for row, end in enumerate((long, short))]
+    _compare(model, anatomy, f"random prompts of {long} and {short} tokens, padded, from position {start} on", pairs)
+    tokens = tokens[1:, :short]
+    plain = prepare(anatomy, tokens, 0, lengths[1:])
+    if anatomy.rotary is None or anatomy.max_positions is not None:
+        _compare(model, anatomy, "a random prompt", [(_ours(plain, tokens), alone[1])])
+        return
+    first = _trained_length(config)
+    far = torch.arange(first, first + short, device=anatomy.device)
+    theirs = _theirs(model, tokens, position_ids=far[None])
+    ours = _ours(plain.placed(far, far[-1:] + 1), tokens)
+    _compare(model, anatomy, f"a random prompt at positions {first} to {first + short - 1}", [(ours, theirs)])
+
+
+def _theirs(model: Any, tokens: Tensor, **settings: Any) -> _Run:
+    """The bridge's own run, as if it were its first."""
     seen: list[Tensor] = []
-    theirs = model.run_with_hooks(tokens, fwd_hooks=[("ln_final.hook_in", lambda x, hook: seen.append(x))])
-    frame = prepare(anatomy, tokens, 0)
-    x = anatomy.embed(tokens, frame.positions)
-    total = _Sum(anatomy, x)
-    ours = unembed(anatomy, run_blocks(frame, x, total))
-    residual = _error(total.total, seen[0])
-    logits = _error(ours, theirs)
+    with as_new(model.original_model):
+        logits = model.run_with_hooks(
+            tokens, fwd_hooks=[("ln_final.hook_in", lambda x, hook: seen.append(x))], **settings
+        )
+    return _Run(seen[0], logits)
+
+
+def _ours(frame: Frame, tokens: Tensor) -> _Run:
+    x = frame.anatomy.embed(tokens, frame.positions)
+    total = _Sum(frame.anatomy, x)
+    return _Run(total.total, unembed(frame.anatomy, run_blocks(frame, x, total)))
+
+
+def _to_cross(anatomy: Anatomy, config: Any) -> int:
+    """A length beyond windows and original contexts, as far as they are short."""
+    edges = [block.window or 0 for block in anatomy.blocks] + _original_lengths(config)
+    return max([_LONG] + [edge + 4 for edge in edges if edge + 4 <= _AFFORDABLE])
+
+
+def _trained_length(config: Any) -> int:
+    """A position beyond every length at which a configuration says that something changes."""
+    known = [getattr(config, name, None) for name in ("max_position_embeddings", "floor_scale")]
+    return max([int(length) for length in known if length] + _original_lengths(config) + [_LONG])
+
+
+def _original_lengths(config: Any) -> list[int]:
+    """`original_max_position_embeddings`, of each type of layer where they differ."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]
+    found = [kind.get("original_max_position_embeddings") for kind in kinds]
+    found += [config.max_position_embeddings for kind in kinds if "dynamic" in str(kind.get("rope_type"))]
+    return [int(length) for length in found if length]
+
+
+def _compare(model: Any, anatomy: Anatomy, where: str, pairs: list[tuple[_Run, _Run]]) -> None:
+    """Raise `InputError` where ours and theirs differ."""
+    residual = max(_error(ours.residual, theirs.residual) for ours, theirs in pairs)
+    logits = max(_error(ours.logits, theirs.logits) for ours, theirs in pairs)
     tolerance = _TOLERANCE[anatomy.dtype]
     if not (residual < tolerance and logits < tolerance):
         kind = type(model.original_model).__name__
         raise InputError(
-            f"model={kind} is not understood: on a random prompt the sum of all heads and MLPs misses its final "
+            f"model={kind} is not understood: on {where} the sum of all heads and MLPs misses its final "
             f"residual stream by {residual:.1e} and its logits by {logits:.1e} (relative; allowed: "
             f"{tolerance:.0e}), so circuits in it would be wrong"
         )

@@ -44,7 +44,7 @@ def test_a_run_from_a_cached_prefix_is_the_run_from_the_start(name):
     anatomy = anatomy_of(model)
     expected = oracle.run(model, TOKENS, keep=["ln_final.hook_in"])[1]["ln_final.hook_in"]
     for start in (1, 4, 7):
-        frame = prepare(anatomy, TOKENS, start)
+        frame = prepare(anatomy, TOKENS, start, torch.tensor([8, 8]))
         x = run_blocks(frame, anatomy.embed(TOKENS[:, start:], frame.positions))
         assert oracle.error(x, expected[:, start:]) < oracle.TOLERANCE
 

@@ -250,7 +250,7 @@ def test_padding_and_the_shared_prefix_change_nothing(name, rules, monkeypatch):
 def test_the_forward_pass_is_what_it_was(name, rules):
     anatomy = anatomy_of(oracle.model_of(name))
     tokens = mixed_task(oracle.model_of(name)).prompts(oracle.model_of(name)).clean
-    plain = prepare(anatomy, tokens, 0)
+    plain = prepare(anatomy, tokens, 0, torch.full((len(tokens),), tokens.shape[1]))
     ruled = replace(plain, backward=rule_set(rules, oracle.model_of(name)))
     logits = []
     for frame in (plain, ruled):

@@ -174,7 +174,7 @@ class Explained(Explainable):
     def logits(self, embeddings: Embeddings, lengths: Int[Tensor, " n"]) -> Float[Tensor, "n d_vocab"]:
         embeddings = embeddings.to(self.anatomy.dtype)
         ids = torch.zeros(embeddings.shape[:2], dtype=torch.long)  # a frame without a prefix reads their shape alone
-        frame = replace(prepare(self.anatomy, ids, 0), backward=self.backward)
+        frame = replace(prepare(self.anatomy, ids, 0, lengths), backward=self.backward)
         x = run_blocks(frame, embeddings)
         return unembed(self.anatomy, last_rows(x, frame, lengths.to(x.device)), self.backward)
 

@@ -38,7 +38,7 @@ class Batch:
 
     def frame(self, anatomy: Anatomy) -> Frame:
         """The frame in which both the clean and the corrupted prompts run."""
-        return prepare(anatomy, self.prompts.clean, self.start)
+        return prepare(anatomy, self.prompts.clean, self.start, self.prompts.lengths)
 
     def rows(self) -> Tensor:
         """Flat indices into [batch, pos] of the positions that can matter.

@@ -18,10 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from interp.anatomy import Anatomy, Block
 from interp.errors import InputError
 from interp.kernels.backward import PLAIN, Backward, replace_gradient
-from interp.kernels.frame import Frame, KeysValues
+from interp.kernels.frame import Frame, KeysValues, PerHead
 
 Residual = Float[Tensor, "batch pos d_model"]
-PerHead = Float[Tensor, "batch pos head d_head"]
 
 
 class Recorder:
@@ -102,16 +101,13 @@ def _ready(
     recorder: Recorder,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values as attention multiplies them, `[batch, head, pos, d_head]`: normed, turned, repeated."""
-    anatomy, backward = frame.anatomy, frame.backward
-    block = anatomy.blocks[layer]
+    block, backward = frame.anatomy.blocks[layer], frame.backward
     q, k, v = backward.factors(q, k, v)
     if block.q_norm is not None:
         q = backward.norm(block.q_norm, q)
     if block.k_norm is not None:
         k = backward.norm(block.k_norm, k)
-    if anatomy.rotary is not None:
-        cos, sin = frame.rope[block.rope]
-        q, k = anatomy.rotary(q, cos, sin), anatomy.rotary(k, cos, sin)
+    q, k = frame.turn(layer, q, k)
     recorder.rotated(layer, k, v)
     groups = frame.kv_of_head if heads is None else frame.kv_of_head[heads]
     if k.shape[2] != q.shape[2]:
@@ -235,8 +231,10 @@ class _PrefixRecorder(Recorder):
 
 
 @torch.no_grad()
-def prepare(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], start: int) -> Frame:
+def prepare(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], start: int, lengths: Int[Tensor, " batch"]) -> Frame:
     """The frame that runs `tokens` from position `start` on; computes the prefix's keys and values.
+
+    `lengths` are those of the prompts without padding: rotary tables may depend on them.
 
     Raises `InputError` for prompts longer than a model with learned positions can read.
     """
@@ -244,14 +242,14 @@ def prepare(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], start: int) -> F
     if anatomy.max_positions is not None and stop > anatomy.max_positions:
         raise InputError(f"prompts of {stop} tokens are too long: model={anatomy.name!r} reads {anatomy.max_positions}")
     if start == 0:
-        return Frame.of(anatomy, 0, stop)
-    before, recorder = Frame.of(anatomy, 0, start), _PrefixRecorder()
+        return Frame.of(anatomy, 0, stop, lengths)
+    before, recorder = Frame.of(anatomy, 0, start, lengths), _PrefixRecorder()
     x = anatomy.embed(tokens[:, :start], before.positions)
     for layer in range(anatomy.n_layers - 1):
         x = run_block(before, layer, x, recorder)
     # of the last layer only keys and values are ever read
     run_attention(before, anatomy.n_layers - 1, x, recorder)
-    return Frame.of(anatomy, start, stop, tuple(recorder.kept))
+    return Frame.of(anatomy, start, stop, lengths, tuple(recorder.kept))
 
 
 @torch.no_grad()
@@ -260,6 +258,6 @@ def answer_logits_of(
 ) -> Float[Tensor, "n d_vocab"]:
     """Logits at the last real position of right-padded prompts, in one pass, on the model's device."""
     tokens, lengths = tokens.to(anatomy.device), lengths.to(anatomy.device)
-    frame = prepare(anatomy, tokens, 0)
+    frame = prepare(anatomy, tokens, 0, lengths)
     x = run_blocks(frame, anatomy.embed(tokens, frame.positions))
     return unembed(anatomy, last_rows(x, frame, lengths))

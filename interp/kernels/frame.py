@@ -8,7 +8,7 @@ mask alone keeps padding from being seen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from interp.anatomy import Anatomy
 from interp.kernels.backward import PLAIN, Backward
+from interp.rotary import QueryScale, Tables
 
+PerHead = Float[Tensor, "batch pos head d_head"]
 KeysValues = tuple[Float[Tensor, "batch prefix kv_head d_head"], Float[Tensor, "batch prefix kv_head d_head"]]
 
 
@@ -27,22 +29,40 @@ class Frame:
     anatomy: Anatomy
     start: int
     stop: int
-    rope: dict[str, tuple[Tensor, Tensor]]  # per kind of layer: cos, sin [pos, rotated]
+    rope: dict[str, Tables]  # per kind of layer
+    query_scales: dict[QueryScale | None, Float[Tensor, " pos"] | None]
     masks: dict[int | None, Bool[Tensor, "pos key"] | None]  # per window; None: plainly causal
     prefix: tuple[KeysValues, ...] | None  # per layer, keys already rotated
     kv_of_head: Int[Tensor, " head"]
     backward: Backward = PLAIN  # how the run is differentiated
 
     @classmethod
-    def of(cls, anatomy: Anatomy, start: int, stop: int, prefix: tuple[KeysValues, ...] | None = None) -> Frame:
-        """The frame of positions `start .. stop-1`; with `start > 0` the keys and values before it are needed."""
+    def of(
+        cls,
+        anatomy: Anatomy,
+        start: int,
+        stop: int,
+        lengths: Int[Tensor, " batch"],
+        prefix: tuple[KeysValues, ...] | None = None,
+    ) -> Frame:
+        """The frame of positions `start .. stop-1` of prompts of `lengths` tokens, wherever the run ends.
+
+        With `start > 0` the keys and values before it are needed.
+        """
         positions = torch.arange(start, stop, device=anatomy.device)
-        rope = {}
+        masks = {w: _mask(positions, stop, w) for w in {block.window for block in anatomy.blocks}}
+        frame = cls(anatomy, start, stop, {}, {}, masks, prefix, anatomy.kv_of_head())
+        return frame.placed(positions, lengths)
+
+    def placed(self, positions: Int[Tensor, " pos"], lengths: Int[Tensor, " batch"]) -> Frame:
+        """The same with rotary tables and scales of queries as at `positions` of prompts of `lengths` tokens."""
+        anatomy, rope = self.anatomy, {}
         if anatomy.rotary is not None:
             for kind in {block.rope for block in anatomy.blocks}:
-                rope[kind] = anatomy.rotary.tables(positions, kind, anatomy.dtype)
-        masks = {w: _mask(positions, stop, w) for w in {block.window for block in anatomy.blocks}}
-        return cls(anatomy, start, stop, rope, masks, prefix, anatomy.kv_of_head())
+                rope[kind] = anatomy.rotary.tables(positions, lengths, kind, anatomy.dtype)
+        kinds = {block.query_scale for block in anatomy.blocks}
+        scales = {scale: None if scale is None else scale(positions, anatomy.dtype) for scale in kinds}
+        return replace(self, rope=rope, query_scales=scales)
 
     @property
     def positions(self) -> Int[Tensor, " pos"]:
@@ -53,6 +73,17 @@ class Frame:
     def n_positions(self) -> int:
         """How many positions are run."""
         return self.stop - self.start
+
+    def turn(self, layer: int, q: PerHead, k: PerHead) -> tuple[PerHead, PerHead]:
+        """Queries and keys as their positions have them; the batch may stack several copies of the prompts."""
+        block, rotary = self.anatomy.blocks[layer], self.anatomy.rotary
+        if rotary is not None:
+            cos, sin = self.rope[block.rope]
+            if cos.ndim == 3 and len(cos) != len(q):
+                cos, sin = (part.repeat(len(q) // len(part), 1, 1) for part in (cos, sin))
+            q, k = rotary(q, cos, sin), rotary(k, cos, sin)
+        scale = self.query_scales[block.query_scale]
+        return q if scale is None else q * scale[:, None, None], k
 
     def keys_values(self, layer: int, groups: Int[Tensor, " head"], batch: int) -> KeysValues | None:
         """The prefix's keys and values for query heads that read the key-value heads `groups`.
