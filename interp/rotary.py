@@ -37,25 +37,29 @@ class Rotary:
         """
         if not depends_on_length(self.module):
             return self._ask(self.module, positions, kind, dtype)
-        module, each = _copy_as_new(self.module), lengths.tolist()
-        turns = {n: self._turn(module, n, kind, positions.device) for n in sorted(set(each))}
+        each = lengths.tolist()
+        turns = {n: self._turn(n, kind, positions.device) for n in sorted(set(each))}
         longest = {turn: n for n, turn in turns.items()}  # prompts that are turned alike share the longest one's table
-        made = {turn: self._of_length(module, positions, n, kind, dtype) for turn, n in longest.items()}
+        made = {turn: self._of_length(positions, n, kind, dtype) for turn, n in longest.items()}
         if len(made) == 1:
             return made[turns[each[0]]]
         cos, sin = zip(*(made[turns[n]] for n in each), strict=True)
         return torch.stack(cos), torch.stack(sin)
 
-    def _turn(self, module: nn.Module, length: int, kind: str, device: torch.device) -> tuple[float, ...]:
+    def apart(self, lengths: Int[Tensor, " batch"]) -> bool:
+        """Whether prompts of `lengths` tokens must not be padded to one where the model's own module runs them."""
+        return depends_on_length(self.module) and bool((lengths != lengths[0]).any())
+
+    def _turn(self, length: int, kind: str, device: torch.device) -> tuple[float, ...]:
         """What position 1 of a prompt is turned by: tells whether two lengths have the same frequencies."""
         one = torch.ones(1, dtype=torch.long, device=device)
-        cos, sin = self._of_length(module, one, max(2, length), kind, torch.float64)
+        cos, sin = self._of_length(one, max(2, length), kind, torch.float64)
         return (*cos[0].tolist(), *sin[0].tolist())
 
-    def _of_length(self, module: nn.Module, positions: Tensor, length: int, kind: str, dtype: torch.dtype) -> Tables:
-        """Tables of a call whose last position is `length - 1`, which is how modules know its length."""
+    def _of_length(self, positions: Tensor, length: int, kind: str, dtype: torch.dtype) -> Tables:
+        """Tables of a first call whose last position is `length - 1`, which is how modules know its length."""
         last = positions.new_tensor([length - 1])
-        cos, sin = self._ask(module, torch.cat((positions.clamp(max=length - 1), last)), kind, dtype)
+        cos, sin = self._ask(_copy_as_new(self.module), torch.cat((positions.clamp(max=length - 1), last)), kind, dtype)
         return cos[:-1], sin[:-1]
 
     @staticmethod
@@ -107,7 +111,7 @@ class QueryScale:
 
 def depends_on_length(module: nn.Module) -> bool:
     """Whether a rotary module's tables depend on the length of the call, or on the calls before."""
-    types = getattr(module, "rope_type", "")
+    types = module.__dict__.get("rope_type", "")
     return any(
         "dynamic" in kind or kind == "longrope" for kind in (types.values() if isinstance(types, dict) else (types,))
     )

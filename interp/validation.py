@@ -64,7 +64,7 @@ def check_anatomy(anatomy: Anatomy, model: Any) -> None:
     Cost: three forward passes of some ten tokens of either; more tokens where a short window is to be crossed.
     """
     config = model.original_model.config
-    long = min(_to_cross(anatomy, config), anatomy.max_positions or _LONG)
+    long = _to_cross(anatomy, config)
     short, start = min(_SHORT, long), min(_PREFIX, long - 1)
     tokens = torch.randint(anatomy.d_vocab, (2, long), generator=torch.Generator().manual_seed(0)).to(anatomy.device)
     lengths = torch.tensor([long, short], device=anatomy.device)
@@ -101,9 +101,10 @@ def _ours(frame: Frame, tokens: Tensor) -> _Run:
 
 
 def _to_cross(anatomy: Anatomy, config: Any) -> int:
-    """A length beyond windows and original contexts, as far as they are short."""
+    """A length beyond windows and original contexts, as far as they are short and the model reads so much."""
     edges = [block.window or 0 for block in anatomy.blocks] + _original_lengths(config)
-    return max([_LONG] + [edge + 4 for edge in edges if edge + 4 <= _AFFORDABLE])
+    length = max([_LONG] + [edge + 4 for edge in edges if edge + 4 <= _AFFORDABLE])
+    return length if anatomy.max_positions is None else min(length, anatomy.max_positions)
 
 
 def _trained_length(config: Any) -> int:

@@ -21,6 +21,7 @@ from attribution.rules.sets import RuleSet, rule_set
 from interp.encoders import is_encoder
 from interp.errors import InputError
 from interp.kernels.batching import budget_of, check_batch_size
+from interp.rotary import as_new, depends_on_length
 
 _HEAD = "ForSequenceClassification"
 
@@ -189,7 +190,8 @@ class ClassifierExplained(Explainable):
         with evaluated(self.model):
             for which, part, real in groups:
                 mask = {"attention_mask": _mask(part, real)} if takes_mask else {}
-                found.append((which, self.model(inputs_embeds=part, **mask, **more, return_dict=True)))
+                with as_new(self.model):
+                    found.append((which, self.model(inputs_embeds=part, **mask, **more, return_dict=True)))
         return found
 
     def read_positions(self, lengths: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
@@ -224,7 +226,7 @@ class ClassifierExplained(Explainable):
         try:
             alone = replace(self, leaks=True).logits(self.embed(row.expand(2, -1)), lengths)
             padded = self.logits(self.embed(row.expand(2, -1)), lengths)
-            with evaluated(self.model):
+            with evaluated(self.model), as_new(self.model):
                 theirs = self.model(input_ids=row.to(device), return_dict=True).logits
         except (RuntimeError, ValueError, TypeError, LookupError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -236,7 +238,8 @@ class ClassifierExplained(Explainable):
                 "themselves, so that attributions would be wrong"
             )
         rounding = (2e-2 if half else 1e-5) * alone.abs().max()
-        return replace(self, leaks=not bool((padded - alone).abs().max() <= rounding))
+        apart = _has_tables_for_every_length(self.model)
+        return replace(self, leaks=apart or not bool((padded - alone).abs().max() <= rounding))
 
 
 @contextlib.contextmanager
@@ -283,4 +286,11 @@ def _max_positions(model: Any) -> int | None:
     for name, part in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(part, nn.Embedding):
             return part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1)
+    if _has_tables_for_every_length(model):
+        return None
     return getattr(model.config, "max_position_embeddings", None)
+
+
+def _has_tables_for_every_length(model: Any) -> bool:
+    """Whether rotary tables follow the length of the input (dynamic NTK, LongRoPE)."""
+    return any(depends_on_length(part) for part in model.modules())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from interp.inspection import anatomy_of
 from interp.kernels.backward import PLAIN, Backward
 from interp.kernels.batching import plan
 from interp.kernels.forward import last_rows, prepare, run_blocks, unembed
+from interp.rotary import as_new
 from interp.token_text import token_texts
 
 Embeddings = Float[Tensor, "n pos d_model"]
@@ -179,6 +181,11 @@ class Explained(Explainable):
         return unembed(self.anatomy, last_rows(x, frame, lengths.to(x.device)), self.backward)
 
     def patterns(self, inputs: Inputs) -> list[Float[Tensor, "n query key"]]:
+        if self.anatomy.rotary is not None and self.anatomy.rotary.apart(inputs.lengths):
+            rows = [self.patterns(inputs.select(slice(i, i + 1))) for i in range(len(inputs))]
+            spare = [inputs.ids.shape[1] - n for n in inputs.lengths.tolist()]
+            padded = [[F.pad(one, (0, n, 0, n)) for one in row] for row, n in zip(rows, spare, strict=True)]
+            return [torch.cat(layer) for layer in zip(*padded, strict=True)]
         found: list[Tensor] = []
 
         def keep(pattern: Tensor, hook: Any) -> Tensor:
@@ -186,7 +193,7 @@ class Explained(Explainable):
             return pattern
 
         hooks = [(f"blocks.{layer}.attn.hook_pattern", keep) for layer in range(self.anatomy.n_layers)]
-        with torch.no_grad():
+        with torch.no_grad(), as_new(self.model.original_model):
             self.model.run_with_hooks(inputs.ids.to(self.anatomy.device), fwd_hooks=hooks)
         return found
 

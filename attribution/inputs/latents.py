@@ -22,6 +22,7 @@ from interp.anatomy import working
 from interp.errors import InputError
 from interp.kernels.batching import plan
 from interp.progress import progress
+from interp.rotary import as_new
 
 _INSIDE_ATTENTION = re.compile(
     r"attn\.((?P<letter>[qk])_norm\..*|hook_rot_(?P<turned>[qk])|hook_attn_scores|hook_pattern)$"
@@ -68,6 +69,9 @@ def relevance(
     given = encode_inputs(model, inputs, attention_mask, prepend_bos)
     started = time.perf_counter()
     size = plan(explained.anatomy, len(given), given.ids.shape[1], batch_size=batch_size, memory=memory).batch_size
+    rotary = explained.anatomy.rotary
+    if rotary is not None and rotary.apart(given.lengths):
+        size = 1
     targets, logits = find_targets(explained, given, target, size)
     values: dict[str, Tensor] = {}
     with progress("relevance of latents", len(given), quiet) as bar, applied(model, rules) as fitted:
@@ -123,7 +127,11 @@ def _of_batch(
     # the soft cap of some models lies behind the last hook point
     last = "unembed.hook_out"
     hooks = [(name, lambda x, hook, name=name: keep(x, name)) for name in dict.fromkeys((*names, last))]
-    with torch.enable_grad(), model.hooks(fwd_hooks=[("embed.hook_out", source), *hooks]):
+    with (
+        torch.enable_grad(),
+        as_new(model.original_model),
+        model.hooks(fwd_hooks=[("embed.hook_out", source), *hooks]),
+    ):
         model(inputs.ids.to(anatomy.device))
         missing = [name for name in names if name not in seen]
         if missing:

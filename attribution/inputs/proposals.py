@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from interp.errors import InputError
 from interp.kernels.forward import prepare, run_blocks, unembed
+from interp.rotary import as_new
 
 Ids = Int[Tensor, "n pos"]
 Proposer = Callable[[Ids, Bool[Tensor, "n pos"], torch.Generator], Ids]
@@ -76,7 +77,8 @@ def _logits_of(module: Any, ids: Ids) -> Float[Tensor, "n pos d_vocab"]:
     """Logits without dropout, which modules made from a configuration start with."""
     training = module.training
     try:
-        return module.eval()(input_ids=ids).logits
+        with as_new(module):
+            return module.eval()(input_ids=ids).logits
     finally:
         module.train(training)
 
