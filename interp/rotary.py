@@ -12,7 +12,7 @@ import contextlib
 import copy
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -65,7 +65,7 @@ class Rotary:
     @staticmethod
     def _ask(module: nn.Module, positions: Tensor, kind: str, dtype: torch.dtype) -> Tables:
         like = torch.empty(0, dtype=dtype, device=positions.device)
-        cos, sin = module(like, positions[None], **({"layer_type": kind} if _typed(type(module)) else {}))
+        cos, sin = module(like, positions[None], **({"layer_type": kind} if _typed(type(module).forward) else {}))
         return cos[0], sin[0]
 
     def __call__(
@@ -95,17 +95,16 @@ class StoredRotary(Rotary):
 
 @dataclass(frozen=True)
 class QueryScale:
-    """What queries are multiplied by behind the rotary embedding: 1 + beta log(1 + floor((position + first) / every)).
+    """What queries are multiplied by behind the rotary embedding: 1 + beta log(1 + floor(position / every)).
 
-    Nakanishi (2025), https://arxiv.org/abs/2501.19399, as Llama 4 and Ministral 3 have it.
+    Scalable softmax (Nakanishi 2025, arXiv:2501.19399) as Ministral 3 has it.
     """
 
     beta: float
     every: int
-    first: int = 0
 
     def __call__(self, positions: Int[Tensor, " pos"], dtype: torch.dtype) -> Float[Tensor, " pos"]:
-        steps = torch.floor((positions.float() + self.first) / self.every)
+        steps = torch.floor(positions.float() / self.every)
         return (1 + self.beta * torch.log1p(steps)).to(dtype)
 
 
@@ -145,6 +144,6 @@ def _copy_as_new(module: nn.Module) -> nn.Module:
 
 
 @functools.cache
-def _typed(kind: type[nn.Module]) -> bool:
-    """Whether the tables of a class of modules differ from type of layer to type of layer (Gemma 3)."""
-    return "layer_type" in inspect.signature(kind.forward).parameters
+def _typed(forward: Callable[..., Any]) -> bool:
+    """Whether a class of modules has tables for each type of layer (Gemma 3)."""
+    return "layer_type" in inspect.signature(forward).parameters

@@ -314,3 +314,8 @@ def test_the_check_looks_beyond_windows(monkeypatch):
 
 def with_window(positions, stop, window, own):
     return own(positions, stop, None if window is None else window + 1)
+
+
+def test_llama4_whose_layers_scale_queries_and_pair_neighbours_is_refused():
+    with pytest.raises(InputError, match="Llama4ForCausalLM is not understood"):
+        anatomy_of(load_model(tiny_module("llama4")))

@@ -79,10 +79,11 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "phi3": ("phi3", _GROUPED),
     "ministral3": ("ministral3", _GROUPED),
+    "llama4": ("llama4_text", {**_GROUPED, "head_dim": 4, "intermediate_size_mlp": MLP, "moe_layers": []}),
 }
 
 VARIANTS = ("gpt_neox_sequential",)  # further settings of an architecture
-_FURTHER = ("phi3", "ministral3")  # what the checks let through, though no table names it
+_FURTHER = ("phi3", "ministral3", "llama4")  # what no table names: the check at first use decides
 ARCHITECTURES = tuple(name for name in _CONFIGS if name not in (*VARIANTS, *_FURTHER))
 
 
