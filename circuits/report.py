@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from attribution.scores import validated
-from circuits.plain import plain
+from interp.plain import plain
 
 if TYPE_CHECKING:
     from metrics.circuit.prompts import PromptFaithfulness

@@ -91,7 +91,7 @@ def size(name: str, value: Any, limits: Limits = ANY) -> int | float:
     >>> size("edges", np.int64(20)), size("edges", np.float64(0.5))
     (20, 0.5)
     """
-    plain = _plain(value)
+    plain = read(value)
     if plain is None or not (plain >= 1 if isinstance(plain, int) else 0 < plain <= 1) or not limits.hold(plain):
         raise InputError(f"{name}={_short(value)} must be a whole number of at least 1, or a share above 0, up to 1.0")
     return plain
@@ -206,7 +206,7 @@ def _read(kind: Callable[..., Any], limits: Limits, optional: bool, name: str, v
 
 
 def _within(name: str, value: Any, limits: Limits, what: str, fits: Callable[[int | float], bool]) -> int | float:
-    plain = _plain(value)
+    plain = read(value)
     if plain is not None and fits(plain) and limits.hold(plain):
         return plain
     what = what if plain is None or math.isfinite(plain) else what.replace("a ", "a finite ")
@@ -214,7 +214,7 @@ def _within(name: str, value: Any, limits: Limits, what: str, fits: Callable[[in
     raise InputError(f"{name}={_short(value)} must be {' '.join(filter(None, (what, str(limits))))}{end}")
 
 
-def _plain(value: Any) -> int | float | None:
+def read(value: Any) -> int | float | None:
     """A python number for what is without doubt a single one; None for bools, texts, arrays and the rest."""
     if isinstance(value, bool | str | bytes):
         return None

@@ -12,9 +12,9 @@ from test_find import behaving
 from tiny import tiny
 
 from attribution import attribute
-from circuits.plain import plain
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
+from interp.plain import plain
 from interp.tasks.task import Task
 from metrics import CircuitTests, circuit_tests, evaluate
 from metrics.circuit.samples import added_paths, random_paths

@@ -152,7 +152,7 @@ def call(pairs: list[Any]) -> Task:
         ([("", "b", " c", " d")], "clean of prompt 0 is empty"),
         ([("a", None, " c", " d")], "corrupted of prompt 0 is None, a NoneType; it must be a string or token ids"),
         ([("a", "b", 7, " d")], "correct of prompt 0 is the int 7 beside a string prompt; write it as a string"),
-        ([("a", "b", " c", [" c"])], "prompt 0 has the same correct and incorrect answers"),
+        ([("a", "b", " c", [" c"])], "prompt 0 has the answer ' c' among the correct and among the incorrect"),
     ],
 )
 def test_bad_pairs(pairs: list[Any], message: str) -> None:

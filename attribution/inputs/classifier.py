@@ -127,6 +127,8 @@ class ClassifierExplained(Explainable):
         classes = self.anatomy.classes
 
         def read(given: Any, index: int) -> int:
+            if classes.count(given) > 1:
+                raise InputError(f"target={given!r} is the name of several classes; give one by index")
             found = classes.index(given) if given in classes else given
             if not is_id(found, len(classes)):
                 raise InputError(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from interp import numbers
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from interp.tasks.encoding import Encoder
+from interp.tasks.examples import readable
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def as_inputs(
     """
     rows = _rows(inputs)
     if all(isinstance(row, str) for row in rows):
+        rows = [readable(f"input {index}", row) for index, row in enumerate(rows)]
         if attention_mask is not None:
             raise InputError("attention_mask goes with token ids; strings are padded here")
         rows = texts(rows)
@@ -112,19 +116,34 @@ def _rows(inputs: Any) -> list[Any]:
     """One entry an input: a string or a list of what should be ids."""
     if isinstance(inputs, str):
         return [inputs]
-    if hasattr(inputs, "ndim"):  # tensors and arrays
-        inputs = torch.as_tensor(inputs)
-        if inputs.ndim not in (1, 2) or inputs.is_floating_point():
-            raise InputError(
-                f"inputs as a tensor must be whole numbers [n, pos]; got {inputs.dtype} {list(inputs.shape)}"
-            )
-        inputs = inputs.tolist()
-    if not isinstance(inputs, Sequence) or not inputs:
+    if isinstance(inputs, Mapping) and "input_ids" in inputs:
+        raise InputError("inputs is a tokenizer's output; give its 'input_ids', its 'attention_mask' beside them")
+    if hasattr(inputs, "ndim"):  # tensors, arrays and series
+        inputs = _entries(inputs)
+    if isinstance(inputs, Mapping | bytes) or not isinstance(inputs, Iterable) or not (inputs := list(inputs)):
         raise InputError(f"inputs must be strings or token ids [n, pos], at least one; got {inputs!r}")
-    if all(isinstance(row, int) for row in inputs):
-        return [list(inputs)]
+    if all(isinstance(numbers.read(row), int) for row in inputs):
+        inputs = [inputs]
     rows = [row.tolist() if hasattr(row, "tolist") else row for row in inputs]
-    return [list(row) if isinstance(row, tuple) else row for row in rows]
+    return [[_plain_id(entry) for entry in row] if isinstance(row, list | tuple) else row for row in rows]
+
+
+def _entries(inputs: Any) -> list[Any]:
+    """The rows of a tensor, array or series: ids, or strings in one dimension."""
+    if isinstance(inputs, Tensor):
+        inputs = (inputs.detach().float() if inputs.is_floating_point() else inputs).cpu().numpy()
+    array = np.asarray(inputs)
+    ids = array.ndim in (1, 2) and array.dtype.kind in "iu"
+    strings = array.ndim == 1 and array.dtype.kind in "OUT"
+    if not ids and not strings:
+        raise InputError(f"inputs as a tensor must be whole numbers [n, pos]; got {array.dtype} {list(array.shape)}")
+    return array.tolist()
+
+
+def _plain_id(entry: Any) -> Any:
+    """The id that a number of numpy or torch is; whatever else it is, to be refused by `is_id`."""
+    found = numbers.read(entry)
+    return found if isinstance(found, int) else entry
 
 
 def _without_padding(rows: list[Any], attention_mask: Any) -> list[Any]:
@@ -163,6 +182,7 @@ def resolve_targets(
         return Targets(best.cpu(), torch.full((n,), -1))
     if hasattr(target, "tolist"):
         target = target.tolist()
+    target = _plain_id(target)
     if isinstance(target, int | str | tuple):
         target = [target] * n
     if not isinstance(target, list) or len(target) != n:
@@ -178,7 +198,7 @@ def resolve_targets(
     for index, pair in enumerate(pairs):
         if len(pair) not in (1, 2):
             raise InputError(f"target of input {index} must be a {kind} or a pair (this, that); got {target[index]!r}")
-        ids.append([read(one, index) for one in pair] + [-1] * (2 - len(pair)))
+        ids.append([read(_plain_id(one), index) for one in pair] + [-1] * (2 - len(pair)))
     positive, negative = torch.tensor(ids).T
     if (positive == negative).any():
         raise InputError(f"target contrasts a {kind} with itself; give two different ones")

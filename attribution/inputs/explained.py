@@ -22,6 +22,7 @@ from attribution.inputs.encode import (
 )
 from attribution.inputs.proposals import Proposer, as_proposer
 from attribution.rules.sets import RuleSet, rule_set
+from interp import numbers
 from interp.anatomy import Anatomy
 from interp.boot import own_special_id
 from interp.errors import InputError, choose
@@ -114,13 +115,14 @@ class Explainable(ABC):
             first = torch.zeros_like(inputs.ids)
             return self.embed(first) + (vocabulary.mean(0) - vocabulary[0])
         token: Any = baseline
-        if not isinstance(baseline, int):
+        if isinstance(baseline, str):
             token = own_special_id(self.tokenizer, choose("baseline", baseline, self.baselines))
             if token is None:
                 raise InputError(f"baseline={baseline!r}, but the model's tokenizer has no such token; try 'zero'")
-        if isinstance(token, bool) or not 0 <= int(token) < self.anatomy.d_vocab:
-            raise InputError(f"baseline={token} is no token id; the vocabulary has {self.anatomy.d_vocab}")
-        return self.embed(torch.full_like(inputs.ids, int(token)))
+        token = numbers.read(token)
+        if not isinstance(token, int) or not 0 <= token < self.anatomy.d_vocab:
+            raise InputError(f"baseline={baseline!r} is no token id; the vocabulary has {self.anatomy.d_vocab}")
+        return self.embed(torch.full_like(inputs.ids, token))
 
     def readable(self, ids: list[int]) -> list[str]:
         """Tokens as people read them; ids where there is no tokenizer."""

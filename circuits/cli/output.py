@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from circuits.plain import plain
+from interp.plain import plain
 
 if TYPE_CHECKING:
     import pandas as pd

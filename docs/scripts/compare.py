@@ -18,9 +18,9 @@ from pictures import draw
 from plotly.subplots import make_subplots
 
 from circuits import MethodComparison, compare_methods
-from circuits.plain import plain
 from interp import load_model, tasks
 from interp.files import write_text
+from interp.plain import plain
 
 DOCS = Path(__file__).parent.parent
 TASKS = ("ioi", "greater_than", "agreement")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from interp.errors import InputError
-from interp.tasks.examples import Answers, Example, Text
+from interp.tasks.examples import Answers, Example, Text, readable
 from interp.tasks.prompts import Prompts
 from interp.token_text import token_texts
 
@@ -55,6 +55,12 @@ class Encoder:
         incorrect = [self.answers(example.incorrect, index, "incorrect") for index, example in enumerate(examples)]
         for name, rows in (("clean", clean), ("corrupted", corrupted), ("correct", correct), ("incorrect", incorrect)):
             self._check_vocabulary(name, rows)
+        for index, (one, other) in enumerate(zip(correct, incorrect, strict=True)):
+            if both := set(one) & set(other):
+                raise InputError(
+                    f"prompt {index}: to the tokenizer a correct and an incorrect answer are the same token, "
+                    f"{self._named(min(both))}; reword one of them, or leave it out"
+                )
         return Prompts.from_lists(clean, corrupted, correct, incorrect)
 
     def texts(self, texts: Sequence[Text]) -> list[list[int]]:
@@ -70,8 +76,12 @@ class Encoder:
         return rows
 
     def answers(self, answers: Answers, index: int, field: str) -> list[int]:
-        """Token ids of the answers to prompt `index`. Raises `InputError` for one that is not a single token."""
-        return [self._answer(answer, index, field) if isinstance(answer, str) else answer for answer in answers]
+        """Distinct token ids of the answers to prompt `index`: `"Yes"` and `"yes"` may be one.
+
+        Raises `InputError` for one that is not a single token.
+        """
+        ids = [self._answer(answer, index, field) if isinstance(answer, str) else answer for answer in answers]
+        return list(dict.fromkeys(ids))
 
     def pieces(self, text: str) -> list[int]:
         """Token ids of `text` as it would stand behind other text.
@@ -122,6 +132,9 @@ class Encoder:
             )
         return int(ids[0])
 
+    def _named(self, token: int) -> str:
+        return f"{token}" if self.tokenizer is None else f"{self.tokenizer.decode([token])!r} (id {token})"
+
     def _advice(self, text: str) -> str:
         """What would work instead of an answer of several tokens."""
         if text.startswith(" ") and text.strip() and self.is_single(text[1:]):
@@ -152,5 +165,7 @@ class Encoder:
                 "the model has no tokenizer, and the prompts are strings: load the model with tokenizer=, or make "
                 "the task from token ids with Task.from_tokens"
             )
+        for text in texts:
+            readable("a text", text)
         # BOS is added by `texts`, so that tokenizers which add it themselves do not add it twice
         return [list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from interp import numbers
 from interp.errors import InputError
 
 Text: TypeAlias = str | tuple[int, ...]
@@ -56,9 +56,12 @@ def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect
             f"prompt {index} has a corrupted version equal to the clean one ({_short(example.clean)}); nothing can "
             "be attributed to their difference"
         )
-    if set(example.correct) == set(example.incorrect):
-        both = ", ".join(map(_short, example.correct))
-        raise InputError(f"prompt {index} has the same correct and incorrect answers ({both}); they must differ")
+    if both := set(example.correct) & set(example.incorrect):
+        named = ", ".join(sorted(map(_short, both)))
+        raise InputError(
+            f"prompt {index} has the answer {named} among the correct and among the incorrect ones; "
+            "an answer must be on one side"
+        )
     return example
 
 
@@ -68,26 +71,44 @@ def read_answers(index: int, field: str, value: Any) -> Answers:
     >>> read_answers(0, "correct", [" is", " was", " is"])
     (' is', ' was')
     """
-    if value is None:
-        return ()
-    answers = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     read: list[str | int] = []
-    for answer in answers:
+    for answer in listed(value):
         if isinstance(answer, str):
             if not answer:
                 raise InputError(f"{field} of prompt {index} is empty; an answer is one token")
-            read.append(answer)
+            read.append(readable(f"{field} of prompt {index}", answer))
         else:
             read.append(_token(index, field, answer))
     return tuple(dict.fromkeys(read))
+
+
+def listed(value: Any) -> list[Any]:
+    """One thing or several (list, tuple, array, tensor, series) as a list; none for `None`."""
+    if value is None:
+        return []
+    if isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1:
+        return list(value)
+    return [value]
+
+
+def readable(what: str, text: str) -> str:
+    """`text` as a plain string. Raises `InputError` for half a surrogate pair, which no tokenizer and no file takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{what} holds the lone surrogate {text[error.start]!a}, half of a character, in {text[:60]!a}; "
+            "read the text anew, as UTF-8"
+        ) from None
+    return str(text)
 
 
 def _prompt(index: int, field: str, value: Any) -> Text:
     if isinstance(value, str):
         if not value.strip():
             raise InputError(f"{field} of prompt {index} is empty; it needs at least one token")
-        return value
-    if isinstance(value, Sequence) or hasattr(value, "tolist"):
+        return readable(f"{field} of prompt {index}", value)
+    if isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1:
         tokens = tuple(_token(index, field, token) for token in value)
         if not tokens:
             raise InputError(f"{field} of prompt {index} is empty; it needs at least one token")
@@ -99,18 +120,17 @@ def _prompt(index: int, field: str, value: Any) -> Text:
 
 def _token(index: int, field: str, value: Any) -> int:
     """A token id from a python, numpy or torch integer."""
-    try:
-        token = value.__index__()
-    except (AttributeError, TypeError, ValueError) as error:
+    token = numbers.read(value)
+    if not isinstance(token, int):
         raise InputError(
             f"{field} of prompt {index} holds {_short(value)}, a {type(value).__name__}; "
             "it must be a string or a token id"
-        ) from error
-    if token < 0 or isinstance(value, bool):
-        raise InputError(f"{field} of prompt {index} holds {value!r}; a token id is a number from 0 up")
-    return int(token)
+        )
+    if token < 0:
+        raise InputError(f"{field} of prompt {index} holds {token}; a token id is a number from 0 up")
+    return token
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -11,7 +11,7 @@ from typing import Any
 
 from interp.errors import InputError
 from interp.tasks.encoding import Encoder
-from interp.tasks.examples import Example
+from interp.tasks.examples import Example, Text
 from interp.tasks.task import DEFAULT_OBJECTIVE, Task
 
 log = logging.getLogger(__name__)
@@ -63,19 +63,21 @@ def build(
     """
     encoder = None if model is None else Encoder(model)
     rng = random.Random(seed)
-    chosen: dict[str, Example] = {}
+    chosen: dict[Text, Example] = {}
     objections: Counter[str] = Counter()
     for _ in range(max(MIN_TRIES, TRIES_PER_PROMPT * n)):
         candidate = draw(rng, len(chosen))
-        text = str(candidate.example.clean)
-        if text in chosen:
+        clean = candidate.example.clean
+        # prompts that are the same tokens are the same prompt
+        key = tuple(encoder.texts([clean])[0]) if encoder else clean
+        if key in chosen:
             objections["a repetition"] += 1
             continue
         objection = encoder.objection(candidate.example, candidate.single) if encoder else None
         if objection:
             objections[objection] += 1
             continue
-        chosen[text] = candidate.example
+        chosen[key] = candidate.example
         if len(chosen) == n:
             break
     reasons = ", ".join(f"{count} for {reason}" for reason, count in objections.most_common())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp import numbers
 from interp.errors import InputError
-from interp.tasks.examples import Example, read_example
+from interp.tasks.examples import Example, listed, read_example
 
 PROMPT_COLUMNS = ("clean", "corrupted")
 ANSWER_COLUMNS = ("correct", "incorrect")
@@ -23,11 +24,19 @@ ANSWER_COLUMNS = ("correct", "incorrect")
 
 def examples_from_pairs(pairs: Iterable[Sequence[Any]]) -> list[Example]:
     """Examples from `(clean, corrupted, correct, incorrect)`."""
+    if isinstance(pairs, pd.DataFrame | Mapping | str) or not isinstance(pairs, Iterable):
+        raise InputError(
+            f"pairs is a {type(pairs).__name__}; it must be a list of (clean, corrupted, correct, incorrect); "
+            "tables are read by Task.from_frame"
+        )
     examples = []
-    for index, pair in enumerate(pairs):
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 4:
+    for index, row in enumerate(pairs):
+        pair = listed(row)
+        if len(pair) != 4:
+            hint = "; objects with these keys are read by Task.from_frame" if isinstance(row, Mapping) else ""
             raise InputError(
-                f"pairs[{index}] is {str(pair)[:60]!r}; it must hold four things: clean, corrupted, correct, incorrect"
+                f"pairs[{index}] is {str(row)[:60]!r}; it must hold four things: clean, corrupted, correct, "
+                f"incorrect{hint}"
             )
         for field, answers in zip(ANSWER_COLUMNS, pair[2:], strict=True):
             _refuse_numbers(index, field, pair[0], answers)
@@ -35,8 +44,9 @@ def examples_from_pairs(pairs: Iterable[Sequence[Any]]) -> list[Example]:
     return examples
 
 
-def examples_from_frame(frame: pd.DataFrame) -> list[Example]:
-    """Examples from the rows of a data frame."""
+def examples_from_frame(table: Any) -> list[Example]:
+    """Examples from the rows of a data frame, or of what can be made one (see `as_frame`)."""
+    frame = as_frame(table)
     columns = {name: name for name in PROMPT_COLUMNS}
     for name in ANSWER_COLUMNS:
         columns[name] = f"{name}_idx" if name not in frame and f"{name}_idx" in frame else name
@@ -47,6 +57,9 @@ def examples_from_frame(frame: pd.DataFrame) -> list[Example]:
             f"the table lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; it has "
             f"{', '.join(map(str, frame.columns)) or 'none'}"
         )
+    twice = [column for column in columns.values() if (frame.columns == column).sum() > 1]
+    if twice:
+        raise InputError(f"the table has the column {twice[0]} more than once; rename or drop one")
     examples = []
     for index in range(len(frame)):
         row = {field: frame[column].iloc[index] if column in frame else None for field, column in columns.items()}
@@ -71,20 +84,61 @@ def read_json(path: str | os.PathLike[str]) -> pd.DataFrame:
     """A JSON list of objects."""
     _must_exist(path)
     try:
-        records = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        # Windows writes a byte order mark
+        records = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"path={str(path)!r} cannot be read as JSON: {error}") from error
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise InputError(
             f"path={str(path)!r} must hold a list of objects with the keys {', '.join(PROMPT_COLUMNS + ANSWER_COLUMNS)}"
         )
+    return _of_records(records, f"path={str(path)!r}")
+
+
+def as_frame(table: Any) -> pd.DataFrame:
+    """A data frame, one of another library (polars, datasets, pyarrow), a dict of columns or a list of dicts."""
+    if isinstance(table, pd.DataFrame):
+        return table
+    if isinstance(table, Mapping):
+        return _of_columns(table)
+    if hasattr(table, "to_dicts"):  # polars, whose to_pandas needs pyarrow
+        return _of_records(table.to_dicts(), "the table")
+    if hasattr(table, "to_pandas"):
+        return _of_columns(table.to_pandas())
+    if isinstance(table, Iterable) and not isinstance(table, str):
+        records = list(table)
+        if all(isinstance(record, Mapping) for record in records):
+            return _of_records(records, "the list")
+    raise InputError(
+        f"frame is a {type(table).__name__}; it must be a data frame, a dict of columns or a list of dicts with the "
+        f"keys {', '.join(PROMPT_COLUMNS + ANSWER_COLUMNS)}"
+    )
+
+
+def _of_columns(table: Mapping[str, Any]) -> pd.DataFrame:
+    """A data frame from columns: lists, arrays or series of one length."""
+    columns = {name: table[name] for name in table}
+    for name, column in columns.items():
+        table_itself = hasattr(column, "columns") or hasattr(column, "column_names")  # splits of datasets
+        if table_itself or isinstance(column, str | Mapping) or not isinstance(column, Iterable):
+            raise InputError(
+                f"frame[{name!r}] is a {type(column).__name__}; it must be a list with an entry for each prompt"
+            )
+    lists = {name: list(column) for name, column in columns.items()}
+    lengths = {name: len(column) for name, column in lists.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"the columns of frame must be equally long; they have {lengths}")
+    return pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in lists.items()})
+
+
+def _of_records(records: Sequence[Mapping[str, Any]], where: str) -> pd.DataFrame:
     for index, record in enumerate(records):
         # a data frame would fill in what single objects lack
         missing = [key for key in ("clean", "corrupted") if key not in record]
         missing += [] if {"correct", "correct_idx"} & set(record) else ["correct"]
         if missing:
-            raise InputError(f"object {index} of {str(path)!r} lacks {', '.join(missing)}")
-    return pd.DataFrame(records, dtype=object)
+            raise InputError(f"object {index} of {where} lacks {', '.join(missing)}")
+    return pd.DataFrame(list(records), dtype=object)
 
 
 def stem(path: str | os.PathLike[str]) -> str:
@@ -127,18 +181,24 @@ def _must_exist(path: str | os.PathLike[str]) -> None:
 
 def _cell(index: int, field: str, value: Any, ids: bool) -> Any:
     """What an answer's cell holds: a list may be written as text, token ids as digits, nothing as nothing."""
-    if isinstance(value, float) and np.isnan(value):
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         value = None
     if isinstance(value, str):
         value = _written_list(value) if value.lstrip().startswith("[") else (value or None)
     if not ids or value is None:
         return value
-    try:
-        return [int(entry) for entry in (value if isinstance(value, list | tuple | np.ndarray) else [value])]
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{field}_idx of prompt {index} is {value!r}; it must be a token id or a list of them"
-        ) from error
+    found = [_written_id(entry) for entry in listed(value)]
+    if None in found:
+        raise InputError(f"{field}_idx of prompt {index} is {value!r}; it must be a token id or a list of them")
+    return found
+
+
+def _written_id(entry: Any) -> int | None:
+    """A token id, also as digits, or as a float: a column with a gap has made floats of its numbers."""
+    if isinstance(entry, str):
+        return int(entry) if entry.strip().isdecimal() else None
+    found = numbers.read(entry)
+    return None if found is None or found != found or found % 1 else int(found)
 
 
 def _written_list(text: str) -> Any:
@@ -153,13 +213,18 @@ def _written_list(text: str) -> Any:
 
 def _refuse_numbers(index: int, field: str, prompt: Any, answers: Any) -> None:
     """A number beside a string prompt may be meant as a text or as a token id: the user has to say."""
-    entries = answers if isinstance(answers, list | tuple | np.ndarray) else [answers]
-    for entry in entries:
-        if isinstance(prompt, str) and entry is not None and not isinstance(entry, str):
+    for entry in listed(answers):
+        if not isinstance(prompt, str) or isinstance(entry, str):
+            continue
+        if numbers.read(entry) is None and not isinstance(entry, bool):
             raise InputError(
-                f"{field} of prompt {index} is the {type(entry).__name__} {entry!r} beside a string prompt; write it "
-                f"as a string, or put token ids into a data frame's column {field}_idx"
+                f"{field} of prompt {index} holds {str(entry)[:60]!r}, a {type(entry).__name__}; "
+                "an answer is a string, several are a list of strings"
             )
+        raise InputError(
+            f"{field} of prompt {index} is the {type(entry).__name__} {entry!r} beside a string prompt; write it "
+            f"as a string, or put token ids into a data frame's column {field}_idx"
+        )
 
 
 def _array(name: str, value: Any) -> Any:
@@ -202,7 +267,7 @@ def _answers(name: str, answers: Any, n: int) -> list[Any]:
     if isinstance(array, np.ndarray) and array.ndim == 2 and np.issubdtype(array.dtype, np.integer):
         rows: list[Any] = [[token for token in row if token != -1] for row in array.tolist()]
     else:
-        rows = list(array) if isinstance(array, np.ndarray) and array.ndim == 1 else list(answers)
+        rows = list(array) if isinstance(array, np.ndarray) and array.ndim == 1 else listed(answers)
     if len(rows) != n:
         raise InputError(f"{name} has {len(rows)} entries for {n} prompts; it needs one per prompt")
     return rows

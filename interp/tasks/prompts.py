@@ -26,7 +26,7 @@ class Prompts:
         incorrect: int64 [n, k'], ids of incorrect answers, filled with -1; k' may be 0.
 
     Raises `InputError` for shapes that do not match, no prompts, negative ids, a prompt without a correct
-    answer, and a corrupted prompt that equals its clean one.
+    answer or with one twice (from_lists counts an id once), and a corrupted prompt that equals its clean one.
 
     >>> prompts = Prompts.from_lists([[5, 6, 7], [5, 8]], [[5, 9, 7], [5, 9]], [[1], [2]], [[2], [1, 3]])
     >>> len(prompts), prompts.lengths.tolist(), prompts.first_difference.tolist()
@@ -73,8 +73,8 @@ class Prompts:
             clean=_pad(clean, 0),
             corrupted=_pad(corrupted, 0),
             lengths=torch.tensor([len(tokens) for tokens in clean]),
-            correct=_pad(correct, -1),
-            incorrect=_pad(incorrect, -1),
+            correct=_pad([list(dict.fromkeys(ids)) for ids in correct], -1),
+            incorrect=_pad([list(dict.fromkeys(ids)) for ids in incorrect], -1),
         )
 
     def _check_shapes(self) -> None:
@@ -111,6 +111,16 @@ class Prompts:
             bad = (getattr(self, name) < -1).any(1)
             if bad.any():
                 raise InputError(f"{name} holds a negative token id in prompt {_first(bad)} (-1 is padding)")
+        for names in (("correct",), ("incorrect",), ("correct", "incorrect")):
+            ids = torch.cat([getattr(self, name) for name in names], 1).sort(1).values
+            twice = (ids[:, 1:] == ids[:, :-1]) & (ids[:, 1:] >= 0)
+            if twice.any():
+                index = _first(twice.any(1))
+                token = int(ids[index, 1:][twice[index]][0])
+                raise InputError(
+                    f"prompt {index} has the token id {token} twice among its {' and '.join(names)} answers; "
+                    "each counts once, and on one side"
+                )
         bad = ~self.correct_mask.any(1)
         if bad.any():
             raise InputError(f"prompt {_first(bad)} has no correct answer; every prompt needs at least one")

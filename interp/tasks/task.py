@@ -17,6 +17,7 @@ from torch import Tensor
 from interp import numbers
 from interp.errors import InputError
 from interp.objectives import Objective, ObjectiveFunction, get_objective
+from interp.plain import plain
 from interp.tasks import loaders
 from interp.tasks.check import TaskCheck, check_task
 from interp.tasks.encoding import Encoder
@@ -80,6 +81,9 @@ class Task:
         self._tokenised: dict[tuple[int, int | None, int], tuple[Any, Prompts]] = {}
         if not self.examples:
             raise InputError(f"the task {name!r} has no prompts; at least one is needed")
+        other = next((one for one in self.examples if not isinstance(one, Example)), None)
+        if other is not None:
+            raise InputError(f"examples holds a {type(other).__name__}; Task.from_pairs and its sisters make examples")
         if get_objective(objective).needs_incorrect:
             for index, example in enumerate(self.examples):
                 if not example.incorrect:
@@ -102,9 +106,10 @@ class Task:
         return cls(name, loaders.examples_from_pairs(pairs), **settings)
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame, name: str = "frame", **settings: Any) -> Task:
-        """A task from a data frame with the columns clean, corrupted, correct, incorrect.
+    def from_frame(cls, frame: Any, name: str = "frame", **settings: Any) -> Task:
+        """A task from a table with the columns clean, corrupted, correct, incorrect.
 
+        A table is a data frame (of pandas, polars, pyarrow or datasets), a dict of columns or a list of dicts.
         Instead of the answers the columns correct_idx and incorrect_idx may hold token ids. A cell may hold a
         list, also written as text: `[" is", " was"]`. Raises `InputError` that names missing columns.
 
@@ -251,7 +256,7 @@ class Task:
             "n": len(self),
             "seed": self.seed,
             "objective": str(self.objective),
-            "parameters": self.parameters,
+            "parameters": plain(self.parameters),
             "sha256": hashlib.sha256(contents.encode()).hexdigest(),
         }
 
