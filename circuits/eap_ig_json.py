@@ -82,7 +82,7 @@ def read(path: str | os.PathLike[str]) -> Circuit:
     if not Path(path).is_file():
         raise InputError(f"{where} does not exist")
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         config, nodes, own = document["cfg"], document["nodes"], document.get(OURS)
         if any("neurons" in node for node in nodes.values()):
             raise InputError("it selects single neurons, which a circuit of edges cannot express")

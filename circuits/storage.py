@@ -102,8 +102,8 @@ def load(path: str | os.PathLike[str]) -> Circuit:
     if not path.is_file():
         raise InputError(f"{where} does not exist")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is damaged: it is not JSON ({error})") from None
     if isinstance(content, dict) and {"cfg", "nodes", "edges"} <= content.keys():
         raise InputError(f"{where} is in the format of EAP-IG: read it with Circuit.from_eap_ig_json")
@@ -145,7 +145,7 @@ def _load_tensors(path: Path, document: _Document, where: str) -> dict[str, Any]
 def _tensors_of(path: Path) -> Path | None:
     """The tensors file that the circuit at `path` names, if there is one that `save` may have written."""
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["tensors"]["file"]
+        name = json.loads(path.read_text(encoding="utf-8-sig"))["tensors"]["file"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     # whatever else stands there, only a file of our own naming is ever removed

@@ -52,8 +52,11 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    """Write `text` to `path` as UTF-8 through `atomic_path`; returns the path."""
-    return write_bytes(path, text.encode("utf-8"))
+    r"""Write `text` to `path` as UTF-8 through `atomic_path`; returns the path.
+
+    Half a surrogate pair, as names of files that are not UTF-8 hold it, is written as `\udcff`, which JSON reads back.
+    """
+    return write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def check_writable(path: str | os.PathLike[str], argument: str = "path") -> Path:

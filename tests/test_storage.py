@@ -73,6 +73,18 @@ def test_the_json_is_for_people(tmp_path: Path):
         assert circuit.scores.values[GRAPH.edge_index(edge)].item() == pytest.approx(score, rel=1e-8)
 
 
+def test_a_byte_order_mark_is_read_over_and_half_a_character_is_kept(tmp_path: Path):
+    circuit = make()
+    circuit.provenance["model"] = "m\udcff"  # a folder whose name is not UTF-8
+    path = circuit.save(tmp_path / "ioi.json")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert_same(Circuit.load(path), circuit)
+    assert Circuit.load(path).provenance["model"] == "m\udcff"
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is damaged: it is not JSON"):
+        Circuit.load(path)
+
+
 def test_a_bare_name_gets_a_suffix_and_other_suffixes_stay(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert make().save("ioi") == Path("ioi.json")

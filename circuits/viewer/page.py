@@ -106,7 +106,9 @@ def show_page(page: str) -> None:
         frame = f'<iframe srcdoc="{html.escape(page)}" style="{style}" allow="fullscreen"></iframe>'
         notebook.display(notebook.HTML(frame))
         return
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="circuit-", suffix=".html", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", errors="backslashreplace", prefix="circuit-", suffix=".html", delete=False
+    ) as file:
         file.write(page)
     if not webbrowser.open(Path(file.name).as_uri()):
         logger.warning("there is no browser here to show the picture in; it is in the file %s", file.name)
