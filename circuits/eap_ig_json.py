@@ -102,7 +102,7 @@ def read(path: str | os.PathLike[str]) -> Circuit:
         return Circuit(scores, mask, provenance=own["provenance"] if own else {"created": None})
     except InputError as error:
         raise InputError(f"{where} cannot be read: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{where} is damaged, or is not a graph of EAP-IG ({error!r})") from None
 
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from interp.plain import plain
-
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console, RenderableType
@@ -98,6 +96,8 @@ def print_json(data: Any) -> None:
 
 def as_json(data: Any) -> str:
     """JSON text; NaN and infinity become null, arrays and tuples lists."""
+    from interp.plain import plain  # interp loads torch
+
     return json.dumps(plain(data), indent=1, allow_nan=False, ensure_ascii=False)
 
 
