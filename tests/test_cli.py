@@ -105,6 +105,14 @@ def test_help_lists_the_commands() -> None:
     assert run("-h").stdout == result.stdout
 
 
+@pytest.mark.parametrize("command", [("find", "-m", "gpt2"), ("evaluate", "x.json"), ("curve", "x.json")])
+@pytest.mark.parametrize("seed", ["-1", str(2**64)])
+def test_a_seed_that_is_none_is_refused_before_a_model_is_loaded(command: tuple[str, ...], seed: str) -> None:
+    result = run(*command, "--seed", seed)
+    assert result.exit_code == 2
+    assert "Invalid value for '--seed'" in result.stderr
+
+
 def test_nothing_heavy_is_imported_to_show_help() -> None:
     # the package's own __init__ is left out: what it imports is its affair
     code = (

@@ -57,7 +57,7 @@ def compare(
     selection: Annotated[str, typer.Option(help="top-n, or greedy from the logits upwards.")] = "top-n",
     random_circuits: options.RandomCircuits = 3,
     inverted: Annotated[bool, typer.Option(help="Add the first method's ranking upside down.")] = False,
-    seed: Annotated[int, typer.Option(help="Of prompts, split, bootstrap and controls.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of prompts, split, bootstrap and controls.")] = 0,
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,

@@ -67,7 +67,9 @@ def find(
         bool, typer.Option("--tests", help="Also test the circuit (see `circuits evaluate --tests`); takes minutes.")
     ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Points on the path of integrated gradients.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of prompts, split, bootstrap and random circuits.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of prompts, split, bootstrap and random circuits.")
+    ] = 0,
     random_circuits: options.RandomCircuits = 3,
     device: options.Device = None,
     dtype: options.Dtype = None,

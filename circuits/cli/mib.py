@@ -41,7 +41,7 @@ def submit(
     circuits: Circuits = False,
     selection: Annotated[str, typer.Option(help="Of --circuits: top-n or greedy.")] = "top-n",
     n: Number = None,
-    seed: Annotated[int, typer.Option(help="Of the prompts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the prompts.")] = 0,
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
@@ -157,7 +157,7 @@ def evaluate(
     ] = None,
     task_file: options.TaskFile = None,
     n: Number = None,
-    seed: Annotated[int, typer.Option(help="Of prompts and bootstrap.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of prompts and bootstrap.")] = 1,
     ablation: Annotated[str, typer.Option(help="patch, zero, mean or mean-positional.")] = "patch",
     truth: Annotated[
         Path | None,

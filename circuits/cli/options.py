@@ -34,7 +34,9 @@ SavedNumber = Annotated[
 ]
 SavedSeed = Annotated[
     int | None,
-    typer.Option(help="Of prompts and bootstrap.", show_default="the circuit's plus 1, for fresh prompts"),
+    typer.Option(
+        min=0, max=2**63 - 1, help="Of prompts and bootstrap.", show_default="the circuit's plus 1, for fresh prompts"
+    ),
 ]
 SavedAblation = Annotated[
     str | None,
