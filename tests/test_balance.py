@@ -111,6 +111,9 @@ def test_averages_by_hand() -> None:
     # by rank: (1, -1/2, 0) and (1/3, 1, -2/3)
     assert average([one, other], by="rank") == pytest.approx(torch.tensor([[2 / 3, 1 / 4, -1 / 3]]))
     assert average([torch.tensor([[3.0, 3.0]])], by="rank").tolist() == [[1.0, 1.0]]
+    for by in ("scale", "rank"):  # a zero that was rounded is a zero
+        rounded = average([one + torch.tensor([[0.0, 0.0, 3e-8]]), other], by=by)
+        assert torch.equal(rounded, average([one, other], by=by))
     for wrong, sentence in (([], "at least one"), ([one, other.T], "same shape"), ([one, 0 * one], "all zero")):
         with pytest.raises(InputError, match=sentence):
             average(wrong)
@@ -119,7 +122,7 @@ def test_averages_by_hand() -> None:
 def test_consistency_by_hand() -> None:
     parts = torch.tensor([[[1.0, 4.0, -2.0]], [[3.0, -4.0, -2.0]]])
     # mean 2, 0, -2; standard error 1, 4, 0
-    assert consistent(parts).tolist() == [[1.0, 0.0, -2.0]]
+    torch.testing.assert_close(consistent(parts), torch.tensor([[1.0, 0.0, -2.0]]))
     assert consistent(parts, errors=0).tolist() == parts.mean(0).tolist()
     with pytest.raises(InputError, match="at least two scores"):
         consistent(parts[:1])

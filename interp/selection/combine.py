@@ -41,7 +41,8 @@ def average(
         raise InputError("scores must be at least one tensor, all of the same shape")
     if not all(one.any() for one in scores):
         raise InputError("scores of one of the methods are all zero: there is nothing to normalise by")
-    normalised = [_ranks(one.double()) if by == "rank" else _scaled(one.double()) for one in scores]
+    settled = [_settled(one).double() for one in scores]
+    normalised = [_ranks(one) if by == "rank" else _scaled(one) for one in settled]
     return torch.stack(normalised).mean(0).to(scores[0].dtype)
 
 
@@ -59,6 +60,12 @@ def consistent(parts: Float[Tensor, "part source target"], errors: float = 1.0) 
     mean = parts.mean(0)
     lower = mean.abs() - errors * parts.std(0) / len(parts) ** 0.5
     return mean.sign() * lower.clamp(min=0)
+
+
+def _settled(scores: Tensor) -> Tensor:
+    """Scores with exact zeros where they are zero but for rounding, which differs between processors and batches."""
+    size = scores.abs()
+    return torch.where(size > torch.finfo(scores.dtype).eps * size.max(), scores, 0.0)
 
 
 def _scaled(scores: Tensor) -> Tensor:
