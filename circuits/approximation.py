@@ -149,7 +149,8 @@ def stratified_edges(
     numbers.whole("sample", n, numbers.Limits(3, graph.n_edges, advice="the graph has no more edges"))
     edges = graph.edge_mask.nonzero()
     source, target = edges.T
-    ranks = torch.stack([v[source, target].abs().argsort(descending=True, stable=True).argsort() for v in values.values()])
+    sizes = torch.stack([one[source, target].abs() for one in values.values()])
+    ranks = sizes.argsort(descending=True, stable=True).argsort()
     place = ranks.double().mean(0).argsort(stable=True).argsort() / len(edges)
     band = torch.bucketize(place, torch.tensor(BANDS[:-1], dtype=place.dtype), right=True)
     sources, targets = ([_kind(name) for name in names] for names in (graph.sources, graph.targets))

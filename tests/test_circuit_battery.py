@@ -59,6 +59,7 @@ def test_a_good_circuit_passes_what_a_random_one_fails(
     assert not other["sufficiency"].rejected
 
 
+@pytest.mark.slow
 def test_random_circuits_are_seldom_sufficient(model: Any, task: Task, graph: ComputationalGraph) -> None:
     # a null circuit is the best of its 31 kin, and so found sufficient, once in 31 times
     found = [

@@ -103,6 +103,7 @@ def test_retraining_is_seeded_and_leaves_the_frozen_part() -> None:
         assert scores.isfinite().all()
 
 
+@pytest.mark.slow
 def test_recursive_roar_of_minilm_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roar_minilm, "EPOCHS", 1)
     whole = run(1, tmp_path / "whole", sizes=SIZES, ratios=[0.4, 0.8])

@@ -102,6 +102,7 @@ def stated(method: str) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [

@@ -291,6 +291,7 @@ def fit_and_die(train: Any, validation: Any, seed: int) -> Linear:
     return fit(train, validation, seed)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_resumed_to_the_same_result(tmp_path: Path) -> None:
     folder, count = tmp_path / "run", tmp_path / "count"
     script = (
@@ -317,6 +318,7 @@ def test_further_seeds_and_explainers_join(tmp_path: Path) -> None:
     assert len(count.read_text()) == 1 + 2 + 8  # the unmasked model once more, to be explained by the new measure
 
 
+@pytest.mark.slow
 def test_seeds_in_processes(tmp_path: Path) -> None:
     together, alone = run(workers=2, folder=tmp_path), run()
     pd.testing.assert_frame_equal(together.curves, alone.curves)

@@ -100,6 +100,7 @@ def run_first_cell(page: Any) -> None:
     pytest.fail("the kernel never took the cell")
 
 
+@pytest.mark.slow
 def test_show_draws_in_a_notebook(browser, jupyter):
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
