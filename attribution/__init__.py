@@ -3,20 +3,24 @@
 from attribution.components import ComponentScores, component_scores
 from attribution.decompx.decompose import decompose
 from attribution.decompx.result import Decomposition
-from attribution.edge_pruning import Schedule, edge_pruning
+from attribution.edges.learned import Schedule, edge_pruning
+from attribution.edges.method import Method, Passes
+from attribution.edges.named import METHODS, methods
 from attribution.engines import attribute
 from attribution.inputs.explain import tokens
 from attribution.inputs.latents import relevance
 from attribution.inputs.methods import token_methods
 from attribution.inputs.relevance_map import Relevance
 from attribution.inputs.result import TokenAttributions
-from attribution.methods import methods
 from attribution.rules import RuleSet, applied, rule_set, rule_sets
 from attribution.scores import Scores
 
 __all__ = [
+    "METHODS",
     "ComponentScores",
     "Decomposition",
+    "Method",
+    "Passes",
     "Relevance",
     "RuleSet",
     "Schedule",

@@ -11,27 +11,27 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from attribution.edges.gradient import EAPIGActivations, GradientMethod
+from attribution.edges.method import Method
+from attribution.edges.patched import ActivationPatching, Exact
+from attribution.engines import chosen_method
 from attribution.exact import patching_sizes
-from attribution.methods import METHODS
 from attribution.patching import Patcher
-from attribution.paths import Path, check_rule, clean_corrupted_path, clean_path, input_path
-from attribution.rules.sets import RuleSet, rule_set
-from interp import numbers
+from attribution.paths import Path
+from attribution.rules.sets import RuleSet
 from interp.errors import InputError, choose
-from interp.graph import ComputationalGraph
-from interp.inspection import anatomy_of
-from interp.kernels.ablation import Ablator
 from interp.kernels.batching import make_batches, refuse_nan, run_batches
 from interp.kernels.forward import Recorder, Residual, last_rows, run_blocks, unembed
-from interp.objectives import Objective, get_objective
-from interp.progress import progress
+from interp.keywords import check_keywords, leftover
+from interp.run import RunKeywords
+from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 
 KINDS = ("resid_pre", "attn_out", "mlp_out")
@@ -71,54 +71,56 @@ class ComponentScores:
         return f"ComponentScores({self.method}: {sizes})"
 
 
-@numbers.checked(steps=numbers.STEPS)
+class ComponentKeywords(SettingKeywords, RunKeywords, total=False):
+    """The keywords of `component_scores`."""
+
+    rules: str | RuleSet | None
+    steps: int
+    quadrature: str | None
+
+
 def component_scores(
     model: Any,
     task: Task,
-    method: str = "attribution-patching",
+    method: str | Method = "attribution-patching",
     *,
     kinds: str | Sequence[str] = KINDS,
-    rules: str | RuleSet | None = None,
-    steps: int = 5,
-    quadrature: str = "left",
-    ablation: str = "patch",
-    objective: str | Objective | None = None,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
+    **keywords: Unpack[ComponentKeywords],
 ) -> ComponentScores:
     """Score attention outputs, MLP outputs and the residual stream, by prompt, layer and position.
 
     Args:
-        model, task, rules, steps, quadrature, ablation, objective, batch_size, memory, quiet: as for `attribute`.
-        method: a gradient method at the clean run (`attribution-patching`, `eap`, `relp`, `gim`, `attnlrp`,
-            `cp-lrp`), `clean-corrupted`, `eap-ig`; or `exact`, which patches one component at one position at a
-            time (about half a forward pass for each, on the positions behind the first difference).
+        model: what `interp.load_model` returns.
+        task: the behaviour.
+        method: a gradient method (`attribution-patching`, `eap`, `relp`, `gim`, `attnlrp`, `cp-lrp`,
+            `clean-corrupted`, `eap-ig`), by name or as an object; or `exact`, which patches one component at one
+            position at a time (about half a forward pass for each, on the positions behind the first difference).
         kinds: `resid_pre` (what enters a layer), `attn_out`, `mlp_out`; for gradient methods also `z` (each head).
+        **keywords: as for `attribute`: `rules`, `steps`, `quadrature`, `ablation`, `objective`, `batch_size`, `memory`,
+            `quiet`.
 
     Raises:
         InputError: unknown names, a method without a meaning for components, an objective without a gradient.
     """
+    check_keywords("component_scores", keywords, ComponentKeywords)
+    chosen = chosen_method(method, leftover(keywords, SettingKeywords, RunKeywords))
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
     if not kinds:
         raise InputError(f"kinds names no kind of component; give at least one of {', '.join(KINDS)}")
-    for kind in kinds:
-        choose("kinds", kind, KINDS if method in ("exact", "activation-patching") else (*KINDS, "z"))
-    chosen = METHODS[choose("method", method, METHODS)]
-    chosen.check_ablation(ablation)
-    if chosen.path in ("activations", "mask"):
-        raise InputError(f"method={method!r} scores edges alone; for components use 'eap-ig' or 'attribution-patching'")
-    chosen.check_rules(rules)
-    anatomy, goal = anatomy_of(model), get_objective(objective if objective is not None else task.objective)
-    path = None if chosen.path is None else _path(chosen.path, steps, quadrature)
-    if path is not None and (not goal.differentiable or (goal.flat_at_clean and path.only_clean)):
+    if isinstance(chosen, EAPIGActivations) or not isinstance(chosen, GradientMethod | Exact | ActivationPatching):
         raise InputError(
-            f"objective={goal.name!r} has no gradient that method={method!r} could use; try method='exact'"
+            f"method={chosen.name!r} scores edges alone; for components use 'eap-ig' or 'attribution-patching'"
         )
-    graph, prompts = ComputationalGraph.of_anatomy(anatomy), task.prompts(model)
-    ablator = Ablator.of(anatomy, ablation, prompts, batch_size, memory)
-    backward = rule_set(chosen.rules if rules is None else rules).for_anatomy(anatomy)
-    size, stacked = patching_sizes(anatomy, graph, prompts, batch_size, memory)
+    for kind in kinds:
+        choose("kinds", kind, (*KINDS, "z") if isinstance(chosen, GradientMethod) else KINDS)
+    setting = Setting.of(model, task, keywords)
+    chosen.check(setting)
+    return _scored(setting, chosen, kinds)
+
+
+def _scored(setting: Setting, method: Method, kinds: Sequence[str]) -> ComponentScores:
+    anatomy, prompts, ablator = setting.anatomy, setting.prompts, setting.ablator
+    size, stacked = patching_sizes(setting)
     shape = len(prompts), anatomy.n_layers, prompts.clean.shape[1]
     wide = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
     with torch.inference_mode(False):
@@ -126,26 +128,22 @@ def component_scores(
     started = time.perf_counter()
 
     def work(batch: Any) -> None:
-        patcher = Patcher(anatomy, graph, ablator, goal, batch, stacked)
-        found = _exact(patcher, kinds) if path is None else _from_gradients(patcher, kinds, path, backward)
+        patcher = Patcher(anatomy, setting.graph, ablator, setting.goal, batch, stacked)
+        if isinstance(method, GradientMethod):
+            found = _from_gradients(patcher, kinds, method.path(anatomy.n_layers), method.backward(setting))
+        else:
+            found = _exact(patcher, kinds)
         for kind, part in found.items():
             values[kind][list(batch.indices), :, batch.start : batch.start + part.shape[2]] = part.to(wide).cpu()
         bar.advance(len(batch))
 
-    with progress(f"scoring components ({method})", len(prompts), quiet) as bar, torch.inference_mode(False):
+    with setting.run.progress(f"scoring components ({method.name})", len(prompts)) as bar, torch.inference_mode(False):
         run_batches(make_batches(prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix), work)
     positions = torch.arange(shape[2])
     mask = prompts.mask & (positions >= prompts.first_difference[:, None]) if ablator.skip_prefix else prompts.mask
     for kind, each in values.items():
         values[kind] = each * mask.reshape(shape[0], 1, shape[2], *[1] * (each.ndim - 3))
-    return ComponentScores(values, mask, method, time.perf_counter() - started)
-
-
-def _path(kind: str, steps: int, quadrature: str) -> Path:
-    check_rule(steps, quadrature)
-    if kind == "inputs":
-        return input_path(steps, quadrature)
-    return clean_corrupted_path() if kind == "clean-corrupted" else clean_path()
+    return ComponentScores(values, mask, method.name, time.perf_counter() - started)
 
 
 def _exact(patcher: Patcher, kinds: Sequence[str]) -> dict[str, Tensor]:

@@ -17,28 +17,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from attribution.patching import Patcher
-from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.files import check_writable, write_bytes
-from interp.graph import ComputationalGraph
-from interp.kernels.ablation import Ablator
-from interp.kernels.batching import budget_of, bytes_per_position, check_batch_size, make_batches
-from interp.objectives import Objective
-from interp.tasks.prompts import Prompts
+from interp.kernels.batching import budget_of, bytes_per_position, make_batches
+from interp.setting import Setting
 
 _SAVE_EVERY = 20.0  # seconds between saves of a resumable run
 
 
 def exact_scores(
-    anatomy: Anatomy,
-    graph: ComputationalGraph,
-    prompts: Prompts,
-    ablator: Ablator,
-    objective: Objective,
+    setting: Setting,
     edges: Bool[Tensor, "source target"] | None,
-    *,
-    batch_size: int | None,
-    memory: int | None,
     resume: str | os.PathLike[str] | None,
     fingerprint: dict[str, Any],
     advance: Callable[[int], None] = lambda n: None,
@@ -46,10 +35,12 @@ def exact_scores(
     """Mean scores of the edges in a mask ([source, target]), or with `edges=None` of all nodes ([source]).
 
     `resume` names a file that holds what is done so far: an interrupted run that is started again with the same
-    file goes on where it stopped. `advance` is called with the number of edges (nodes) x prompts done.
+    file goes on where it stopped; `fingerprint` says what it is a run of. `advance` is called with the number of
+    edges (nodes) x prompts done.
     """
-    size, stacked = patching_sizes(anatomy, graph, prompts, batch_size, memory)
-    batches = list(make_batches(prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix))
+    anatomy, graph, ablator = setting.anatomy, setting.graph, setting.ablator
+    size, stacked = patching_sizes(setting)
+    batches = list(make_batches(setting.prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix))
     n_targets = 1 if edges is None else graph.shape[1]
     whole = {**fingerprint, "size": size, "weights": anatomy.weights_digest()}
     progress = _Progress(resume, (len(graph.sources), n_targets), len(batches), whole)
@@ -59,14 +50,14 @@ def exact_scores(
             for target in range(n_targets):
                 sources = _sources_of(edges, target, len(graph.sources))
                 if sources and not progress.has(number, target):
-                    patcher = patcher or Patcher(anatomy, graph, ablator, objective, batch, stacked)
+                    patcher = patcher or Patcher(anatomy, graph, ablator, setting.goal, batch, stacked)
                     values = patcher.nodes(sources) if edges is None else patcher.edges_into(target, sources)
                     progress.add(number, target, sources, values)
                 advance(len(sources) * len(batch))
     finally:
         progress.save()
     wide = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
-    scores = (progress.totals / len(prompts)).to(wide)
+    scores = (progress.totals / len(setting)).to(wide)
     return scores[:, 0] if edges is None else scores
 
 
@@ -76,19 +67,13 @@ def _sources_of(edges: Tensor | None, target: int, n_sources: int) -> list[int]:
     return edges[:, target].nonzero()[:, 0].tolist()
 
 
-def patching_sizes(
-    anatomy: Anatomy,
-    graph: ComputationalGraph,
-    prompts: Prompts,
-    batch_size: int | None,
-    memory: int | None,
-) -> tuple[int, int]:
+def patching_sizes(setting: Setting) -> tuple[int, int]:
     """Prompts per batch and patched copies per pass, within the budget."""
-    check_batch_size(batch_size)
-    budget, positions = budget_of(anatomy.device, memory), prompts.clean.shape[1]
+    anatomy, graph, run = setting.anatomy, setting.graph, setting.run
+    budget, positions = budget_of(anatomy.device, run.memory), setting.prompts.clean.shape[1]
     held = (4 * len(graph.sources) + 8 * anatomy.n_layers) * anatomy.d_model * anatomy.parameter().element_size()
     per_copy = positions * bytes_per_position(anatomy, gradient=False)
-    size = batch_size or max(1, min(len(prompts), budget // 2 // (positions * held)))
+    size = run.batch_size or max(1, min(len(setting), budget // 2 // (positions * held)))
     return size, max(1, min(64, budget // 2 // (per_copy * size)))
 
 

@@ -20,7 +20,7 @@ from attribution.paths import Path, Point, Site
 from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
-from interp.kernels.ablation import Ablator, record_sources
+from interp.kernels.ablation import record_sources
 from interp.kernels.backward import PLAIN, Backward
 from interp.kernels.batching import Batch, Plan, make_batches, refuse_nan, run_batches
 from interp.kernels.capture import Rows, SourceRecorder, Sources, TargetGradients, TargetRecorder
@@ -34,8 +34,7 @@ from interp.kernels.forward import (
     unembed,
 )
 from interp.kernels.frame import Frame
-from interp.objectives import Objective
-from interp.tasks.prompts import Prompts
+from interp.setting import Setting
 
 # points whose rank-one parts are kept before they are contracted: bounds memory on long paths
 _POINTS_KEPT = 16
@@ -45,40 +44,34 @@ _POINTS_KEPT = 16
 class GradientScorer:
     """Everything that is the same for all batches."""
 
-    anatomy: Anatomy
-    graph: ComputationalGraph
-    objective: Objective
+    setting: Setting
     path: Path
-    ablator: Ablator
     plan: Plan
     backward: Backward = PLAIN
 
-    def scores(
-        self, prompts: Prompts, advance: Callable[[int], None] = lambda n: None
-    ) -> Float[Tensor, "source target"]:
+    def scores(self, advance: Callable[[int], None] = lambda n: None) -> Float[Tensor, "source target"]:
         """Mean over prompts; float32, or float64 for a float64 model; on the CPU.
 
         `advance` is called with the number of prompts done. Raises `InputError` where the objective is NaN.
         """
-        total = torch.zeros(self.graph.shape, dtype=torch.float64)
+        setting = self.setting
+        total = torch.zeros(setting.graph.shape, dtype=torch.float64)
 
         def work(batch: Batch) -> None:
             total.add_(_BatchScorer(self, batch).scores().double().cpu())
             advance(len(batch))
 
-        run_batches(
-            make_batches(prompts, self.plan.batch_size, self.anatomy.device, skip_prefix=self.ablator.skip_prefix),
-            work,
-        )
-        wide = torch.float64 if self.anatomy.dtype == torch.float64 else torch.float32
-        return (total / len(prompts)).to(wide)
+        skip = setting.ablator.skip_prefix
+        run_batches(make_batches(setting.prompts, self.plan.batch_size, setting.anatomy.device, skip_prefix=skip), work)
+        wide = torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32
+        return (total / len(setting)).to(wide)
 
 
 class _BatchScorer:
     """Scores of one batch, summed over its prompts."""
 
     def __init__(self, scorer: GradientScorer, batch: Batch) -> None:
-        self.scorer, self.batch, self.anatomy = scorer, batch, scorer.anatomy
+        self.scorer, self.batch, self.anatomy = scorer, batch, scorer.setting.anatomy
         with torch.no_grad():
             self.frame: Frame = replace(batch.frame(self.anatomy), backward=scorer.backward)
             self.rows: Rows = batch.rows()
@@ -93,7 +86,7 @@ class _BatchScorer:
 
     def scores(self) -> Tensor:
         path, prompts = self.scorer.path, self.batch.prompts
-        if self.scorer.objective.needs_clean and not path.only_clean:
+        if self.scorer.setting.goal.needs_clean and not path.only_clean:
             self.clean_logits = answer_logits_of(self.anatomy, prompts.clean, prompts.lengths)
         self.corrupted_embedding = None if path.only_clean else self._corrupted_embedding()
         if self.scorer.path.credit == "own":
@@ -123,7 +116,7 @@ class _BatchScorer:
 
     @torch.no_grad()
     def _corrupted_embedding(self) -> Residual:
-        if self.scorer.ablator.ablation == "patch":
+        if self.scorer.setting.ablator.ablation == "patch":
             return self._embed(self.batch.prompts.corrupted)
         return self._scatter(self.corrupted_sources().embedding).to(self.embedding.dtype)
 
@@ -136,7 +129,7 @@ class _BatchScorer:
     def corrupted_sources(self) -> Sources:
         """Outputs of corrupted sources: what a point of the path recorded, or else a run of their own."""
         if self.corrupted is None:
-            self.corrupted = self.scorer.ablator.sources(self.batch, self.frame, self.rows)
+            self.corrupted = self.scorer.setting.ablator.sources(self.batch, self.frame, self.rows)
         return self.corrupted
 
     @torch.no_grad()
@@ -150,8 +143,8 @@ class _BatchScorer:
 
     @torch.no_grad()
     def _contract(self, gradients: TargetGradients, site: Site | None = None) -> Tensor:
-        only = None if site is None else site_sources(self.scorer.graph, site)
-        return contract(self.anatomy, self.scorer.graph, self.delta(), gradients, only)
+        only = None if site is None else site_sources(self.scorer.setting.graph, site)
+        return contract(self.anatomy, self.scorer.setting.graph, self.delta(), gradients, only)
 
     def _differentiate(self, points: list[Point], gradients: TargetGradients) -> None:
         """One forward and one backward pass over stacked points."""
@@ -174,7 +167,7 @@ class _BatchScorer:
         return self.corrupted_embedding + point.alpha * (self.embedding - self.corrupted_embedding)
 
     def _objective(self, logits: Float[Tensor, "point batch d_vocab"]) -> Tensor:
-        prompts, objective = self.batch.prompts, self.scorer.objective
+        prompts, objective = self.batch.prompts, self.scorer.setting.goal
         clean = logits[0].detach() if self.scorer.path.only_clean else self.clean_logits
         values = torch.stack([objective(one, prompts, clean) for one in logits])
         refuse_nan(values, objective.name, self.batch)
@@ -198,10 +191,10 @@ class _PointRecorder(TargetRecorder):
     ) -> None:
         dtype = torch.float64 if owner.anatomy.dtype == torch.float64 else torch.float32
         super().__init__(
-            owner.anatomy, owner.scorer.graph, owner.rows, weights.to(dtype), gradients, owner.frame.backward
+            owner.anatomy, owner.scorer.setting.graph, owner.rows, weights.to(dtype), gradients, owner.frame.backward
         )
         self.owner, self.points = owner, points
-        patch = owner.scorer.ablator.ablation == "patch"
+        patch = owner.scorer.setting.ablator.ablation == "patch"
         self.ends = {
             p.alpha: SourceRecorder(start, owner.rows, i, len(points))
             for i, p in enumerate(points)

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.anatomy import Anatomy, working
+from interp.anatomy import Anatomy
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator
 from interp.kernels.batching import Batch, free_memory, out_of_memory, refuse_nan
@@ -37,6 +37,7 @@ from interp.kernels.forward import (
     write_heads,
 )
 from interp.objectives import Objective
+from interp.parts import working
 
 
 class _Trace(SourceRecorder):

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from attribution.methods import METHODS
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 import metrics
 from attribution import attribute
 from attribution.components import KINDS, component_scores
-from attribution.methods import METHODS
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from attribution.methods import METHODS
 from jaxtyping import Float
 from torch import Tensor
 
 from attribution.engines import attribute
-from attribution.methods import METHODS
 from attribution.scores import Scores
 from circuits.cost import Cost, measured
 from circuits.find import SETTINGS

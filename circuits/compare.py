@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from attribution.methods import METHODS
 from jaxtyping import Bool
 from torch import Tensor
 
 import metrics
 from attribution.engines import attribute
-from attribution.methods import METHODS
 from circuits.approximation import stratified_edges
 from circuits.candidates import Candidate, Given, Scored, candidates, noise, score
 from circuits.comparison import MethodComparison
@@ -29,7 +29,7 @@ from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
 from interp.progress import track
 from interp.selection import ladder
-from interp.selection.rules import RULES
+from interp.selection.named import RULES
 from interp.tasks.task import Task
 from metrics.circuit.comparison import Ladder, compare_curves
 from metrics.circuit.curve import ladder_masks
@@ -89,7 +89,7 @@ def compare_methods(
         reference: how they are drawn: `paths` from the input to the logits, or `grown` from the logits upwards.
         inverted: add the row `inverted NAME` for the first method: its smallest |scores| first, its most negative
             signed scores first. A ranking that says anything is far better than its inversion.
-        selection: a rule of `interp.selection.rules`, such as `top-n` or `greedy`.
+        selection: a rule of `interp.selection.named`, such as `top-n` or `greedy`.
         kv: key and value targets per query `head` or per key-value `group`.
         scoring_share: share of the prompts that the methods see.
         ablation: what edges outside of circuits give, when scored and when judged.

@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 import torch
+from attribution.methods import METHODS
 from jaxtyping import Bool
 from torch import Tensor
 
 from attribution.engines import attribute
-from attribution.methods import METHODS
 from attribution.scores import Scores
 from circuits.circuit import Circuit
 from circuits.report import Report

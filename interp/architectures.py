@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.anatomy import Affine, Anatomy, Block, Norm
+from interp.anatomy import Anatomy, Block
 from interp.errors import InputError
 from interp.mlps import Dense, Gated, Mixture
+from interp.parts import Affine, Norm
 from interp.rotary import QueryScale, Rotary, StoredRotary
 
 SUPPORTED = {

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.anatomy import Affine
 from interp.errors import InputError
 from interp.kernels.backward import PLAIN, Backward
+from interp.parts import Affine
 
 Activation = Callable[[Tensor], Tensor]
 Normed = Float[Tensor, "batch pos d_model"]

@@ -1,84 +1,166 @@
-"""What a number about a circuit is true under: an ablation, an objective, a kind of graph and a set of prompts.
-
-Scores and circuits carry the setting that they were found under (`.setting`); whatever takes one judges it under that,
-unless it is told otherwise, and says so in its result.
-"""
+"""`Setting`: a model, a task, an ablation and an objective: everything that a number is true under."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict
 
-from interp.errors import InputError
-from interp.objectives import Objective, ObjectiveFunction, get_objective, names
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from interp.tasks.task import Task
+from interp.anatomy import Anatomy
+from interp.errors import InputError, choose
+from interp.graph import KV, ComputationalGraph
+from interp.inspection import anatomy_of
+from interp.kernels.ablation import ABLATIONS, Ablator
+from interp.kernels.evaluate import CircuitValues, Masks, Meter
+from interp.keywords import chosen
+from interp.objectives import Objective, ObjectiveFunction, get_objective
+from interp.run import Run
+from interp.tasks.prompts import Prompts
+from interp.tasks.task import Task
+
+GivenObjective = str | Objective | ObjectiveFunction | None
 
 
-@dataclass(frozen=True)
+class SettingKeywords(TypedDict, total=False):
+    """The keywords of a `Setting` beside model and task, as public functions take them."""
+
+    ablation: str | None
+    objective: GivenObjective
+    kv: KV
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Setting:
-    """An ablation, an objective, a graph's key-value targets (`head` or `group`) and prompts; None: not known.
+    """A model on a task under an ablation and an objective, and what is computed once for all that is asked of it.
 
-    `objective` is the function itself, or its name: a file holds no more of a function of your own. `task` is the
-    sha256 digest of the prompts (`Task.to_dict`).
+    Everything that measures takes one: methods, selections, metrics. The functions that take a model and a task make
+    one. A setting is for a model as it is: whoever edits its weights makes a new one.
+
+    Attributes:
+        model: what `interp.load_model` returns.
+        task: the prompts; `split` and `select` give settings of fewer.
+        ablation: what an edge outside of a circuit gives: `patch` (the source's value in the corrupted prompt), `zero`,
+            `mean` or `mean-positional` over the task's clean prompts. None: `patch`.
+        objective: what a circuit is to preserve; None: the task's own. An `Objective` in any case.
+        kv: key and value targets per query `head` or per key-value `group`.
+        run: how runs are made.
+
+    Raises `InputError` for unknown names, and for a model or prompts that cannot be used.
     """
 
+    model: Any
+    task: Task
     ablation: str | None = None
-    objective: str | Objective | None = None
-    kv: str | None = None
-    task: str | None = None
+    objective: GivenObjective = None
+    kv: KV = "head"
+    run: Run = field(default_factory=Run)
 
-    def to_dict(self) -> dict[str, str | None]:
-        """As JSON holds it; of the objective, its name."""
-        objective = None if self.objective is None else str(self.objective)
-        return {"ablation": self.ablation, "objective": objective, "kv": self.kv, "task": self.task}
+    def __post_init__(self) -> None:
+        if not hasattr(self.task, "prompts"):
+            raise InputError(
+                f"task is a {type(self.task).__name__}; give a Task, such as tasks.ioi(model=model) or "
+                "Task.from_pairs(name, pairs)"
+            )
+        object.__setattr__(self, "ablation", choose("ablation", self.ablation or "patch", ABLATIONS))
+        goal = get_objective(self.task.objective if self.objective is None else self.objective)
+        object.__setattr__(self, "objective", goal)
 
-    def __str__(self) -> str:
-        return f"{self.objective or 'unknown objective'} under {self.ablation or 'unknown'} ablation"
+    @classmethod
+    def of(cls, model: Any, task: Task, keywords: Mapping[str, Any]) -> Setting:
+        """From a function's model, task and keywords; those of others are passed over."""
+        return cls(model, task, run=Run.of(keywords), **chosen(keywords, SettingKeywords))
 
+    @property
+    def goal(self) -> Objective:
+        """The objective."""
+        assert isinstance(self.objective, Objective)
+        return self.objective
 
-@dataclass(frozen=True)
-class Judged:
-    """The ablation and the objective that something is judged under."""
+    @functools.cached_property
+    def anatomy(self) -> Anatomy:
+        """The model's parts, read and checked."""
+        return anatomy_of(self.model)
 
-    ablation: str
-    objective: Objective
+    @functools.cached_property
+    def graph(self) -> ComputationalGraph:
+        """The computational graph that scores and circuits are over."""
+        return ComputationalGraph.of_anatomy(self.anatomy, self.kv)
 
-    def on(self, task: Task, kv: str | None = None) -> Setting:
-        """The whole setting, as results name it."""
-        return Setting(self.ablation, self.objective.name, kv, task.to_dict()["sha256"])
+    @functools.cached_property
+    def prompts(self) -> Prompts:
+        """The tokenised prompts."""
+        return self.task.prompts(self.model)
 
+    @functools.cached_property
+    def ablator(self) -> Ablator:
+        """What corrupted sources give; means are taken at the first use."""
+        return Ablator.of(self.anatomy, str(self.ablation), self.prompts, self.run.batch_size, self.run.memory)
 
-def judged_under(
-    circuit: Any,
-    task: Task,
-    ablation: str | None = None,
-    objective: str | Objective | ObjectiveFunction | None = None,
-) -> Judged:
-    """What a circuit (or scores, or a bare mask) is judged under: what is asked for, or else its own setting.
+    @functools.cached_property
+    def meter(self) -> Meter:
+        """What measures circuits, and remembers the runs that they share."""
+        run = self.run
+        return Meter(self.anatomy, self.graph, self.prompts, self.ablator, run.batch_size, run.memory)
 
-    What knows of no setting is judged under `patch` and the task's objective. Raises `InputError` where a circuit
-    was found under an objective that its file could only name, or that the task's prompts do not allow.
-    """
-    own = getattr(circuit, "setting", None)
-    found_by = getattr(own, "objective", None)
-    if ablation is None:
-        ablation = getattr(own, "ablation", None) or "patch"
-    if objective is None and found_by is not None:
-        objective = task.with_objective(_known(found_by, task)).objective  # which refuses what its prompts do not allow
-    if objective is None:
-        objective = task.objective
-    return Judged(ablation, get_objective(objective))
+    def __len__(self) -> int:
+        return len(self.task)
 
+    def measure(self, masks: Masks) -> CircuitValues:
+        """Objectives of the clean model, of the empty circuit and of each circuit, prompt by prompt.
 
-def _known(objective: str | Objective, task: Task) -> str | Objective:
-    """An objective by name, where the name is of one that is built in, or the task's own."""
-    if not isinstance(objective, str) or objective in names():
-        return objective
-    if str(task.objective) == objective:
-        return task.objective
-    raise InputError(
-        f"the circuit was found under the objective {objective!r}, a function of which its file holds the name alone; "
-        "give objective=, that function or another one"
-    )
+        `masks` are bool `[circuit, source, target]`; what was measured before is not measured again.
+        """
+        return self.measure_all(masks, (self.goal,))[0]
+
+    def measure_all(self, masks: Masks, objectives: Sequence[GivenObjective]) -> list[CircuitValues]:
+        """The same for several objectives (None: the setting's own) at the cost of one."""
+        checked = [self.graph.check_mask(one) for one in masks]
+        goals = [self.goal if one is None else get_objective(one) for one in objectives]
+        stacked = torch.stack(checked) if checked else self.graph.edge_mask[None][:0]
+        with self.run.progress("running circuits", len(checked) * len(self)) as bar:
+            return self.meter.values(stacked, goals, bar.advance)
+
+    def on(self, task: Task) -> Setting:
+        """The same on other prompts."""
+        return self._sharing(replace(self, task=task), "anatomy", "graph")
+
+    def under(self, **changes: Any) -> Setting:
+        """The same but for `ablation`, `objective`, `kv` or `run`; what these leave as it is stays computed."""
+        shared = ["anatomy", "prompts"]
+        shared += [] if "kv" in changes else ["graph"]
+        shared += ["ablator"] if changes.keys() <= {"objective", "kv"} else []
+        shared += ["meter"] if changes.keys() <= {"objective"} else []
+        return self._sharing(replace(self, **changes), *shared)
+
+    def _sharing(self, other: Setting, *names: str) -> Setting:
+        other.__dict__.update({name: self.__dict__[name] for name in names if name in self.__dict__})
+        return other
+
+    def select(self, indices: Iterable[int] | Tensor) -> Setting:
+        """The same on some of the prompts (`Task.select`)."""
+        return self.on(self.task.select(indices))
+
+    def split(self, share: float, seed: int) -> tuple[Setting, Setting]:
+        """Two settings of disjoint prompts (`Task.split`)."""
+        first, second = self.task.split(share, seed)
+        return self.on(first), self.on(second)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Names, for files and tables: model, task, ablation, objective, kv."""
+        return {
+            "model": self.anatomy.name,
+            "task": self.task.to_dict(),
+            "ablation": self.ablation,
+            "objective": self.goal.name,
+            "kv": self.kv,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"Setting({getattr(self.model.cfg, 'model_name', '?')}, {self.task.name!r}, n={len(self)}, "
+            f"ablation={self.ablation}, objective={self.goal}, kv={self.kv})"
+        )

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.anatomy import Anatomy, working
+from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.kernels.forward import PerHead, Recorder, Residual, prepare, run_blocks, unembed
 from interp.kernels.frame import Frame
+from interp.parts import working
 from interp.rotary import as_new
 
 # relative to the spread of the model's own values; half precision rounds at every step of either

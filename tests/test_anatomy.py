@@ -8,11 +8,11 @@ from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
 from attribution import attribute
 from interp import ComputationalGraph, load_model
-from interp.anatomy import Norm
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from interp.kernels.answers import answer_logits
 from interp.kernels.forward import prepare, run_blocks
+from interp.parts import Norm
 
 TOKENS = torch.tensor([[2, 7, 20, 33, 8, 52, 3, 11], [5, 9, 9, 2, 51, 30, 6, 5]])
 

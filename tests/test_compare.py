@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from attribution.methods import METHODS
 from tiny import tiny, tiny_task
 
 import metrics
 from attribution import Scores, attribute
-from attribution.methods import METHODS
 from circuits import MethodComparison, compare_methods
 from circuits.cost import measured
 from interp import ComputationalGraph

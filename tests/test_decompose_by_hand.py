@@ -18,8 +18,8 @@ from attribution.decompx.carry import carry
 from attribution.decompx.propagate import Options
 from attribution.decompx.shares import add_bias, weights
 from attribution.decompx.steps import HeldAttention, HeldHead, HeldMLP, HeldNorm, HeldRun, Linearised, Sublayer
-from interp.anatomy import Affine, Norm
 from interp.errors import InputError
+from interp.parts import Affine, Norm
 
 
 def tensor(values: Any) -> torch.Tensor:

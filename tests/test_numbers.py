@@ -8,9 +8,9 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from attribution.edge_pruning import Schedule
 from oracle import mixed_task
 
-from attribution.edge_pruning import Schedule
 from attribution.inputs.reagent import ReAGent
 from attribution.rules import rules
 from circuits import Circuit, find_circuit

@@ -11,11 +11,11 @@ from torch import nn
 
 from attribution import RuleSet, rule_set
 from attribution.rules import AttentionFactors, Epsilon, Gamma, Half, HeldRouting, HeldScale, Identity, pattern_held
-from interp.anatomy import Affine, Norm
 from interp.errors import InputError
 from interp.kernels.backward import PLAIN
 from interp.kernels.forward import attend, softmax
 from interp.mlps import Dense, Gated, Mixture
+from interp.parts import Affine, Norm
 
 LOG3 = math.log(3)
 HALF_PRECISION = [torch.bfloat16, torch.float16]

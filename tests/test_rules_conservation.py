@@ -11,8 +11,8 @@ from tiny import tiny
 
 from attribution import applied, component_scores, rule_set, tokens
 from attribution.rules import Epsilon, Gamma, Half, HeldScale, Identity, pattern_held
-from interp.anatomy import Affine, Norm
 from interp.inspection import anatomy_of
+from interp.parts import Affine, Norm
 
 WITHOUT_BIASES = ("llama", "mistral", "qwen3", "gemma2", "gemma3", "mixtral")
 WITH_BIASES = ("gpt2", "qwen2", "gpt_neox", "gptj", "opt", "gpt_neox_sequential")

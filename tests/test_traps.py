@@ -11,11 +11,11 @@ import contextlib
 import oracle
 import pytest
 import torch
+from attribution.methods import METHODS as ENGINES
 from oracle import TOLERANCE, error, mixed_task
 from tiny import tiny
 
 from attribution import Scores, attribute, methods
-from attribution.methods import METHODS as ENGINES
 from interp import ComputationalGraph, Task
 from interp.errors import InputError
 from interp.inspection import anatomy_of

@@ -8,11 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attribution.decompx.steps import HeldAttention, HeldHead, HeldMLP, HeldNorm, HeldRun, Sublayer
-from interp.anatomy import Anatomy, Block, Norm
+from interp.anatomy import Anatomy, Block
 from interp.errors import InputError
 from interp.kernels.backward import PLAIN
 from interp.kernels.forward import Residual, attend, attention_pattern, prepare, project
 from interp.mlps import Dense, Gated
+from interp.parts import Norm
 
 
 def refuse_other_decoders(anatomy: Anatomy) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from attribution.decompx.steps import HeldAttention, HeldHead, HeldMLP, HeldNorm, HeldRun, Sublayer
 from attribution.inputs.classifier import evaluated
-from interp.anatomy import Affine, Norm
 from interp.errors import InputError
+from interp.parts import Affine, Norm
 
 
 def refuse_other_encoders(model: Any) -> None:

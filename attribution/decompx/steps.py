@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attribution.rules.rules import origin_slope
-from interp.anatomy import Affine, Norm
 from interp.errors import choose
+from interp.parts import Affine, Norm
 
 ACTIVATIONS = ("zero-origin", "tangent", "relu")
 GATES = ("held", "halves")

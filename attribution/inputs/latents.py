@@ -18,9 +18,9 @@ from attribution.inputs.relevance_map import Relevance, axes_of
 from attribution.rules.applied import applied
 from attribution.rules.sets import RuleSet
 from interp import numbers
-from interp.anatomy import working
 from interp.errors import InputError
 from interp.kernels.batching import plan
+from interp.parts import working
 from interp.progress import progress
 from interp.rotary import as_new
 

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from attribution.rules.rules import scale_gradient
 from attribution.rules.sets import RuleSet, rule_set
-from interp.anatomy import Affine, Block, Norm
+from interp.anatomy import Block
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from interp.kernels.backward import replace_gradient
 from interp.kernels.forward import softmax
 from interp.mlps import Gated, Mixture
+from interp.parts import Affine, Norm
 
 Hook = tuple[str, Callable[..., Any]]
 

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp import numbers
-from interp.anatomy import Affine, Norm, working
 from interp.errors import InputError
+from interp.parts import Affine, Norm, working
 
 
 @dataclass(frozen=True)

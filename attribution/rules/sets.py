@@ -22,11 +22,12 @@ from attribution.rules.rules import (
     pattern_held,
 )
 from attribution.rules.shortcuts import constant_factors, stated, through_affine, through_norm
-from interp.anatomy import Affine, Anatomy, Norm
+from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
 from interp.inspection import anatomy_of
 from interp.kernels.backward import Backward, NormPull, Pull
 from interp.mlps import Gated, Mixture
+from interp.parts import Affine, Norm
 
 OPERATIONS = tuple(CALLS)
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from interp.anatomy import Affine, Norm
 from interp.mlps import Matrix
+from interp.parts import Affine, Norm
 
 if TYPE_CHECKING:
     from attribution.rules.rules import Rule

@@ -42,6 +42,7 @@ def check_names(
 ) -> None:
     """Refuse unknown names, and a method that scores no edges or takes no such ablation or rules, before any work."""
     from attribution.methods import METHODS
+
     from interp import tasks
     from interp.errors import choose, unknown
     from interp.kernels.ablation import ABLATIONS

@@ -8,12 +8,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from interp.anatomy import Anatomy, working
+from interp.anatomy import Anatomy
 from interp.errors import choose
 from interp.kernels.batching import Batch, make_batches, plan
 from interp.kernels.capture import SourceRecorder, Sources
 from interp.kernels.forward import Recorder, Residual, run_blocks
 from interp.kernels.frame import Frame
+from interp.parts import working
 from interp.tasks.prompts import Prompts
 
 Ablation = Literal["patch", "zero", "mean", "mean-positional"]

@@ -7,14 +7,13 @@ plain autograd; rule sets (`attribution.rules`) answer with the same values and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from interp.anatomy import Affine, Norm
+from interp.parts import Affine, Norm
 
 
 class Pull(Protocol):

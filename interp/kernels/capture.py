@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.anatomy import Affine, Anatomy, Block, working
+from interp.anatomy import Anatomy, Block
 from interp.graph import ComputationalGraph
 from interp.kernels.backward import PLAIN, Backward
 from interp.kernels.forward import PerHead, Recorder, Residual
+from interp.parts import Affine, working
 
 Rows = Int[Tensor, " row"]  # flat indices into [batch * pos]
 

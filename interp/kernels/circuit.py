@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.anatomy import working
 from interp.kernels.contract import expand_heads
 from interp.kernels.forward import run_mlp, unembed
 from interp.kernels.mixture import MixtureRunner
 from interp.kernels.reach import live_edges
+from interp.parts import working
 
 
 class CircuitRunner(MixtureRunner):

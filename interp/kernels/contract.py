@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.anatomy import Anatomy, Block, working
+from interp.anatomy import Anatomy, Block
 from interp.graph import ComputationalGraph
 from interp.kernels.capture import Sources, TargetGradients
+from interp.parts import working
 
 CHUNK_BYTES = 24 << 20  # of expanded differences: small enough to stay in a core's outer cache
 

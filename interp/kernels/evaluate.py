@@ -1,10 +1,16 @@
-"""Objectives of circuits over all prompts of a task, batch by batch."""
+"""Objectives of circuits over all prompts of a task, batch by batch.
+
+A `Meter` keeps what all circuits over the same prompts share: the clean, the corrupted and the empty run of each
+batch, as far as a part of the memory budget holds them, and the objectives of circuits that it has measured.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -28,6 +34,10 @@ from interp.tasks.prompts import Prompts
 
 # rows (prompts x positions) beyond which stacking more circuits brings no speed
 _ROWS_STACKED = 256
+_KEPT = 4  # this part of the budget holds runs for later circuits
+
+Masks = Bool[Tensor, "circuit source target"]
+Values = Float[Tensor, "... n"]
 
 
 @dataclass(frozen=True)
@@ -38,87 +48,129 @@ class CircuitValues:
     empty: Float[Tensor, " n"]
     circuits: Float[Tensor, "circuit n"]
 
+    def only(self, chosen: slice | Sequence[int]) -> CircuitValues:
+        """The same of some of the circuits."""
+        return CircuitValues(self.clean, self.empty, self.circuits[chosen])
 
-def circuit_values(
-    anatomy: Anatomy,
-    graph: ComputationalGraph,
-    prompts: Prompts,
-    masks: Bool[Tensor, "circuit source target"],
-    ablator: Ablator,
-    objective: Objective,
-    *,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    advance: Callable[[int], None] = lambda n: None,
-) -> CircuitValues:
-    """The objective of the clean model, of the empty circuit and of each circuit, prompt by prompt.
 
-    Cost per batch: a clean and a corrupted forward pass, and for each circuit at most one forward pass plus one
-    product of its mask with the sources' differences. `advance` is called with prompts x circuits done. Raises
-    `InputError` where the objective is NaN.
+@dataclass(eq=False)
+class Meter:
+    """Measures circuits over some prompts under one ablation; nothing is measured twice.
+
+    `batch_size` and `memory` as in `Run`.
     """
-    (values,) = circuit_values_of_all(
-        anatomy, graph, prompts, masks, ablator, (objective,), batch_size=batch_size, memory=memory, advance=advance
-    )
-    return values
+
+    anatomy: Anatomy
+    graph: ComputationalGraph
+    prompts: Prompts
+    ablator: Ablator
+    batch_size: int | None = None
+    memory: int | None = None
+    _known: dict[tuple[Objective, bytes], Values] = field(default_factory=dict)  # b"clean" is the model itself
+    _runners: dict[tuple[int, ...], CircuitRunner] = field(default_factory=dict)
+    _kept: int = 0  # bytes that the runners hold
+
+    def __post_init__(self) -> None:
+        check_batch_size(self.batch_size)
+
+    def values(
+        self,
+        masks: Masks,
+        objectives: Sequence[Objective],
+        advance: Callable[[float], None] = lambda n: None,
+    ) -> list[CircuitValues]:
+        """For each objective its values for the clean model, the empty circuit and each circuit, prompt by prompt.
+
+        Cost per batch: a clean and a corrupted forward pass where they are not kept, and for each circuit that was not
+        measured before at most one forward pass plus one product of its mask with the sources' differences.
+        `advance` is called with prompts x circuits done. Raises `InputError` where an objective is NaN.
+        """
+        empty = torch.zeros_like(self.graph.edge_mask)
+        keys = [_CLEAN, _key(empty), *map(_key, masks)]
+        wanted = {
+            key: mask
+            for key, mask in zip(keys, (None, empty, *masks), strict=True)
+            if any((objective, key) not in self._known for objective in objectives)
+        }
+        circuits = {key: mask for key, mask in wanted.items() if mask is not None}
+        advance(len(self.prompts) * (len(masks) - sum(key in circuits for key in set(keys[2:]))))
+        if wanted:
+            self._measure(circuits, objectives, advance)
+        return [
+            CircuitValues(found[0], found[1], torch.stack(found[2:]) if len(masks) else found[0][None][:0])
+            for found in ([self._known[objective, key] for key in keys] for objective in objectives)
+        ]
+
+    def _measure(
+        self, circuits: dict[bytes, Tensor], objectives: Sequence[Objective], advance: Callable[[float], None]
+    ) -> None:
+        """Run circuits, and the clean model, and keep their values."""
+        dtype = torch.float64 if self.anatomy.dtype == torch.float64 else torch.float32
+        keys = [_CLEAN, *circuits]
+        masks = torch.stack([*circuits.values()]) if circuits else self.graph.edge_mask[None][:0]
+        masks = masks.to(self.anatomy.device)
+        used = self._used(masks)
+        order = sorted(range(len(masks)), key=lambda i: int(used[i]))
+        values = torch.zeros(len(objectives), len(keys), len(self.prompts), dtype=dtype)
+        budget = budget_of(self.anatomy.device, self.memory)
+
+        def work(batch: Batch) -> None:
+            runner = self._runner(batch, budget)
+            here = list(batch.indices)
+
+            def measure(row: int, logits: Tensor) -> None:
+                for number, objective in enumerate(objectives):
+                    one = objective(logits, batch.prompts, runner.clean_logits)
+                    refuse_nan(one, objective.name, batch)
+                    values[number, row, here] = one.to(dtype).cpu()
+
+            measure(0, runner.clean_logits)
+            rows = len(batch) * batch.n_positions
+            for group in _stacks(order, used.tolist(), rows, budget, self.anatomy):
+                for index, logits in zip(group, runner.logits(masks[group]), strict=True):
+                    measure(index + 1, logits)
+                advance(len(batch) * len(group))
+
+        with torch.no_grad():
+            run_batches(self._batches(budget), work)
+        for number, objective in enumerate(objectives):
+            self._known.update({(objective, key): values[number, row] for row, key in enumerate(keys)})
+
+    def _used(self, masks: Masks) -> Tensor:
+        """How many sources of each circuit can change its output."""
+        coupled = self.anatomy.coupled_heads
+        live = live_edges(masks, self.graph, from_input=self.ablator.ablation == "patch", coupled=coupled)
+        return live.any(2).sum(1)
+
+    def _batches(self, budget: int) -> Iterator[Batch]:
+        """The same batches for every circuit, so that their runs can be kept: the full circuit fits too."""
+        row = _row_bytes(self.anatomy, len(self.graph.sources))
+        fitting = max(1, min(len(self.prompts), budget // (self.prompts.clean.shape[1] * row)))
+        size, skip = self.batch_size or fitting, self.ablator.skip_prefix
+        return make_batches(self.prompts, size, self.anatomy.device, skip_prefix=skip)
+
+    def _runner(self, batch: Batch, budget: int) -> CircuitRunner:
+        runner = self._runners.get(batch.indices)
+        if runner is None:
+            runner = CircuitRunner(self.anatomy, self.graph, self.ablator, batch)
+            size = runner.n_bytes()
+            if self._kept + size <= budget // _KEPT:
+                self._runners[batch.indices] = runner
+                self._kept += size
+        return runner
 
 
-def circuit_values_of_all(
-    anatomy: Anatomy,
-    graph: ComputationalGraph,
-    prompts: Prompts,
-    masks: Bool[Tensor, "circuit source target"],
-    ablator: Ablator,
-    objectives: Sequence[Objective],
-    *,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    advance: Callable[[int], None] = lambda n: None,
-) -> list[CircuitValues]:
-    """The same for several objectives, all of the same logits: every circuit is run once."""
-    check_batch_size(batch_size)
-    masks = masks.to(anatomy.device)
-    live = live_edges(masks, graph, from_input=ablator.ablation == "patch", coupled=anatomy.coupled_heads)
-    used = live.any(2).sum(1)
-    order = sorted(range(len(masks)), key=lambda i: int(used[i]))
-    dtype = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
-    values = torch.zeros(len(objectives), len(masks) + 2, len(prompts), dtype=dtype)
-    budget = budget_of(anatomy.device, memory)
-    widest = int(used.max()) if len(masks) else 0
+_CLEAN = b"clean"
 
-    def work(batch: Batch) -> None:
-        runner = CircuitRunner(anatomy, graph, ablator, batch)
-        here = list(batch.indices)
 
-        def measure(row: int, logits: Tensor) -> None:
-            for number, objective in enumerate(objectives):
-                one = objective(logits, batch.prompts, runner.clean_logits)
-                refuse_nan(one, objective.name, batch)
-                values[number, row, here] = one.to(dtype).cpu()
-
-        measure(0, runner.clean_logits)
-        measure(1, runner.logits(torch.zeros_like(graph.edge_mask)[None])[0])
-        rows = len(batch) * batch.n_positions
-        for group in _stacks(order, used.tolist(), rows, budget, anatomy):
-            for index, logits in zip(group, runner.logits(masks[group]), strict=True):
-                measure(index + 2, logits)
-            advance(len(batch) * len(group))
-
-    size = batch_size or _prompts_that_fit(anatomy, prompts, widest, budget)
-    with torch.no_grad():
-        run_batches(make_batches(prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix), work)
-    return [CircuitValues(one[0], one[1], one[2:]) for one in values]
+def _key(mask: Bool[Tensor, "source target"]) -> bytes:
+    return hashlib.sha256(np.packbits(mask.cpu().numpy()).tobytes()).digest()
 
 
 def _row_bytes(anatomy: Anatomy, sources: int) -> int:
     """What a row takes in a circuit's run: differences of its sources, and one layer's separate inputs."""
     floats = (sources + 8 * anatomy.n_heads) * anatomy.d_model
     return 4 * floats + bytes_per_position(anatomy, gradient=False)
-
-
-def _prompts_that_fit(anatomy: Anatomy, prompts: Prompts, sources: int, budget: int) -> int:
-    positions = prompts.clean.shape[1]
-    return max(1, min(len(prompts), budget // (positions * _row_bytes(anatomy, sources))))
 
 
 def _stacks(order: list[int], used: list[int], rows: int, budget: int, anatomy: Anatomy) -> Iterator[list[int]]:

@@ -13,11 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.anatomy import Anatomy, Block, working
+from interp.anatomy import Anatomy, Block
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator
 from interp.kernels.batching import Batch
 from interp.kernels.forward import PerHead, attend, last_rows, run_blocks, unembed, write_heads
+from interp.parts import working
 
 
 class MixtureRunner:
@@ -59,6 +60,12 @@ class MixtureRunner:
             self.at_mlp.append(total if block.parallel else middle)
             total = middle + working(corrupted.mlps[layer])
         self.at_logits = total[self.last]
+
+    def n_bytes(self) -> int:
+        """What is held for all circuits over this batch."""
+        held = [self.embedding, self.corrupted.embedding, *self.corrupted.heads, *self.corrupted.mlps]
+        held += [*self.at_attention, *self.at_mlp, *(part for pair in self.frame.prefix or () for part in pair)]
+        return sum(tensor.element_size() * tensor.nelement() for tensor in held)
 
     def ports_of(self, heads: Int[Tensor, " head"]) -> tuple[Int[Tensor, " port"], Int[Tensor, " head"]]:
         """The key (value) targets that some heads read, and for each head which of those."""

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.anatomy import Anatomy, working
+from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator
@@ -38,6 +38,7 @@ from interp.kernels.contract import expand_heads
 from interp.kernels.forward import run_mlp, unembed
 from interp.kernels.mixture import MixtureRunner
 from interp.objectives import Objective
+from interp.parts import working
 from interp.tasks.prompts import Prompts
 
 

@@ -6,17 +6,23 @@ balance of helping and harming edges before any of them; `average` and `consiste
 """
 
 from interp.selection.combine import average, consistent, weighed
-from interp.selection.connected import connected
-from interp.selection.greedy import greedy
+from interp.selection.connecting import connected
+from interp.selection.growing import greedy
+from interp.selection.integer import program
+from interp.selection.named import SELECTIONS, Connected, Greedy, Program, Rule, Selection, TopN, select
 from interp.selection.paths import live_sources, prune
-from interp.selection.program import program
-from interp.selection.rules import RULES, select
 from interp.selection.sizes import LADDER_FRACTIONS, ladder
 from interp.selection.top import threshold, top_n, top_n_nodes
 
 __all__ = [
     "LADDER_FRACTIONS",
-    "RULES",
+    "SELECTIONS",
+    "Connected",
+    "Greedy",
+    "Program",
+    "Rule",
+    "Selection",
+    "TopN",
     "average",
     "connected",
     "consistent",

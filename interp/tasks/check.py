@@ -6,7 +6,7 @@ import html
 import math
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from scipy.stats import t as student
@@ -15,9 +15,18 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.kernels.answers import answer_logits
 from interp.objectives import get_objective
+from interp.tasks.prompts import Prompts
 
-if TYPE_CHECKING:
-    from interp.tasks.task import Task
+
+class Checkable(Protocol):
+    """What the check asks of a task."""
+
+    name: str
+    objective: Any
+
+    def prompts(self, model: Any) -> Prompts:
+        """The tokenised prompts."""
+
 
 MIN_ACCURACY = 0.6
 SIGNIFICANCE = 0.05
@@ -75,7 +84,7 @@ class TaskCheck:
         ]
 
 
-def check_task(task: Task, model: Any) -> TaskCheck:
+def check_task(task: Checkable, model: Any) -> TaskCheck:
     """Run a model on a task's clean and corrupted prompts. Cost: two forward passes, no backward one.
 
     Warns (`UserWarning`) if the clean accuracy is below 0.6, or if the mean objective on clean prompts does not

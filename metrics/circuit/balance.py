@@ -7,31 +7,27 @@ edges that help and one for those that harm, leave one number free at every size
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.graph import ComputationalGraph
-from interp.objectives import Objective
-from interp.selection import connected, weighed
-from interp.tasks.task import Task
-from metrics.circuit.evaluate import faithfulness_of_means, measure
+from interp.numbers import COUNT, settle
+from interp.selection import SELECTIONS, Rule, Selection, connected, weighed
+from interp.setting import Setting
+from metrics.circuit.evaluate import faithfulness_of_means
+
+Scores = Float[Tensor, "source target"]
+Mask = Bool[Tensor, "source target"]
 
 STEPS = 5
 CLOSE = 0.01  # a circuit this near to the model is not improved any further
-
-
-@dataclass(frozen=True, eq=False)
-class Balanced:
-    """A circuit, the weight `helping` that chose it (`interp.selection.weighed`), and its faithfulness there."""
-
-    mask: Bool[Tensor, "source target"]
-    helping: float
-    faithfulness: float
 
 
 @dataclass
@@ -63,57 +59,59 @@ class Bracket:
         self.at = self.low + part * (self.high - self.low)
 
 
-def circuit_at(
-    helping: float, graph: ComputationalGraph, n: int, scores: Float[Tensor, "source target"]
-) -> Bool[Tensor, "source target"]:
+def circuit_at(helping: float, graph: ComputationalGraph, n: int, scores: Scores) -> Mask:
     """The connected circuit of `n` edges under a weight of helping."""
     return connected(weighed(scores, helping), graph, n, absolute=False)
 
 
-def balanced(
-    model: Any,
-    task: Task,
-    scores: Float[Tensor, "source target"],
-    graph: ComputationalGraph,
-    sizes: Sequence[int],
-    *,
-    ablation: str = "patch",
-    objective: str | Objective | None = None,
-    steps: int = STEPS,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
-) -> list[Balanced]:
-    """For each size the connected circuit whose faithfulness is nearest to 1 on `task`, over the weight of helping.
+@dataclass(frozen=True)
+class Balanced(Selection):
+    """For each size the connected circuit whose faithfulness is nearest to 1, over the weight of helping.
 
     Edges are ranked by h max(score, 0) + (1 - h) max(-score, 0) and taken by `interp.selection.connected`. h starts
     at 0.5, the order of |score|, and is searched by false position, `steps` measurements in all: the more help, the
-    higher faithfulness. The nearest circuit seen is returned, so that on these prompts none is worse than by |score|.
-    Measure it on other prompts: its faithfulness on these is rosy.
+    higher faithfulness. The nearest circuit seen is taken, so that on the setting's prompts none is worse than by
+    |score|. Measure it on other prompts: its faithfulness on these is rosy.
 
     Cost: at most `steps` circuits for each size; the circuits of all sizes are run together. The same arguments give
-    the same circuits. Raises `InputError` as `connected` and `evaluate` do.
+    the same circuits. Raises `InputError` as `connected` and `metrics.evaluate` do.
     """
-    brackets = [Bracket() for _ in sizes]
-    best: list[Balanced | None] = [None] * len(sizes)
-    for _ in range(steps):
-        open_ones = [i for i, found in enumerate(best) if found is None or abs(1 - found.faithfulness) > CLOSE]
-        if not open_ones:
-            break
-        masks = [circuit_at(brackets[i].at, graph, sizes[i], scores) for i in open_ones]
-        reached = _faithfulness(
-            model, task, torch.stack(masks), ablation,
-            objective=objective, batch_size=batch_size, memory=memory, quiet=quiet,
-        )  # fmt: skip
-        for i, mask, value in zip(open_ones, masks, reached, strict=True):
-            found = best[i]
-            if found is None or abs(1 - value) < abs(1 - found.faithfulness):
-                best[i] = Balanced(mask, brackets[i].at, value)
-            brackets[i].tell(value)
-    return [found for found in best if found is not None]
+
+    steps: int = STEPS
+
+    name = "balanced"
+    measures: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        settle(self, steps=COUNT)
+
+    def mask(self, scores: Scores, graph: ComputationalGraph, n: int) -> Mask:
+        """By |score|: what the search starts from."""
+        return circuit_at(0.5, graph, n, scores)
+
+    def rules(self, setting: Setting, scores: Scores, sizes: Sequence[int]) -> list[Rule]:
+        found = self.search(setting, scores, sizes)
+        return [partial(circuit_at, one, setting.graph, n) for one, n in zip(found, sizes, strict=True)]
+
+    def search(self, setting: Setting, scores: Scores, sizes: Sequence[int]) -> list[float]:
+        """The weight of helping at each size."""
+        brackets = [Bracket() for _ in sizes]
+        best: list[tuple[float, float]] = [(math.inf, 0.5)] * len(sizes)  # distance from 1, weight
+        for _ in range(self.steps):
+            still = [i for i, (distance, _) in enumerate(best) if distance > CLOSE]
+            if not still:
+                break
+            masks = torch.stack([circuit_at(brackets[i].at, setting.graph, sizes[i], scores) for i in still])
+            for i, value in zip(still, _faithfulness(setting, masks), strict=True):
+                best[i] = min(best[i], (abs(1 - value), brackets[i].at), key=lambda found: found[0])
+                brackets[i].tell(value)
+        return [weight for _, weight in best]
 
 
-def _faithfulness(model: Any, task: Task, masks: Tensor, ablation: str, **settings: Any) -> list[float]:
-    values = measure(model, task, masks, ablation, **settings)
+SELECTIONS.register(Balanced.name, Balanced)
+
+
+def _faithfulness(setting: Setting, masks: Tensor) -> list[float]:
+    values = setting.measure(masks)
     means = torch.cat((values.clean[None], values.empty[None], values.circuits)).double().mean(1)
-    return faithfulness_of_means(means[None].numpy())[0].tolist()
+    return [float(one) for one in faithfulness_of_means(means[None].numpy())[0]]

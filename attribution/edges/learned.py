@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar, Unpack
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attribution.engines import attribute, check_objective
+from attribution.edges.gradient import EAPIG, MaskIG
+from attribution.edges.method import Method, Passes, check_objective
 from attribution.scores import Scores
 from interp import numbers
 from interp.errors import InputError
-from interp.graph import KV, ComputationalGraph
-from interp.inspection import anatomy_of
-from interp.kernels.ablation import Ablator
-from interp.kernels.batching import check_batch_size, make_batches
+from interp.graph import ComputationalGraph
+from interp.kernels.batching import make_batches
 from interp.kernels.soft import SoftRunner, prompts_that_fit
-from interp.objectives import Objective, get_objective
-from interp.progress import progress
+from interp.keywords import check_keywords
+from interp.objectives import Objective
+from interp.run import RunKeywords
+from interp.setting import Setting, SettingKeywords
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 
@@ -39,7 +39,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         positive = dict.fromkeys(("rate", "first_temperature", "last_temperature"), numbers.POSITIVE)
-        numbers.settle(self, steps=numbers.COUNT, **positive)
+        numbers.settle(self, steps=numbers.Limits(1, advice="40 is usual"), **positive)
 
     def temperature(self, step: int) -> float:
         """Falls geometrically from the first to the last step."""
@@ -47,21 +47,8 @@ class Schedule:
         return self.first_temperature * (self.last_temperature / self.first_temperature) ** share
 
 
-@numbers.checked()
-def edge_pruning(
-    model: Any,
-    task: Task,
-    edges: int | float,
-    start: Scores | None = None,
-    *,
-    schedule: Schedule | None = None,
-    objective: str | Objective | None = None,
-    ablation: str = "patch",
-    kv: KV = "head",
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
-) -> Scores:
+@dataclass(frozen=True)
+class EdgePruning(Method):
     """Learn which edges to keep, for a circuit of about a given size (after Bhaskar et al. 2024, arXiv:2406.16778).
 
     w = sigmoid((theta - margin) / temperature), with the margin such that the weights add up to `edges`. Adam moves
@@ -72,70 +59,89 @@ def edge_pruning(
     sampled, nodes have no masks of their own, and the start is not a mask of all ones but the ranking of scores: tens
     of steps do instead of thousands.
 
+    Cost: `schedule.steps` times two forward and one backward pass (`interp.kernels.soft`). The corrupted run of all
+    prompts stays in memory.
+
+    Attributes:
+        edges: size to learn for: a number of edges, or a share of all edges between 0 and 1.
+        start: edge scores to start from, ranked by |score|; None: `eap-ig` under `patch`, else `mask-ig`.
+        schedule: steps, rate and temperatures.
+    """
+
+    edges: int | float = 0.01
+    start: Scores | None = None
+    schedule: Schedule = Schedule()
+
+    name = "edge-pruning"
+    paper: ClassVar[str] = "Bhaskar et al. 2024, arXiv:2406.16778"
+    formula: ClassVar[tuple[str, str]] = ("2S", "S")
+
+    def __post_init__(self) -> None:
+        numbers.settle(self)
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        _size(self.edges, setting.graph)
+        check_objective(setting.goal, self.name, only_clean=False)
+
+    def passes(self, graph: ComputationalGraph) -> Passes:
+        return Passes(2 * self.schedule.steps, self.schedule.steps)
+
+    def values(self, setting: Setting) -> Tensor:
+        return self._found(setting)[0]
+
+    def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
+        graph, size = setting.graph, _size(self.edges, setting.graph)
+        start = self.start or (EAPIG() if setting.ablation == "patch" else MaskIG()).scores(setting)
+        logits = _logits(start, graph, size)
+        fitting = setting.run.batch_size or prompts_that_fit(
+            setting.anatomy, graph, setting.prompts, setting.run.memory
+        )
+        bar = setting.run.progress("learning a mask", self.schedule.steps * len(setting))
+        with torch.inference_mode(False), bar as told:
+            skip = setting.ablator.skip_prefix
+            runners = [
+                SoftRunner(setting.anatomy, graph, setting.ablator, batch)
+                for batch in make_batches(setting.prompts, fitting, setting.anatomy.device, skip_prefix=skip)
+            ]
+            losses = _learn(logits, runners, _loss(setting.goal), graph.edge_mask, size, self.schedule, told.advance)
+        values = torch.zeros(graph.shape, dtype=torch.float64)
+        values[graph.edge_mask] = (logits - _margin(logits, size, self.schedule.last_temperature)).exp()
+        return values, {"edges": size, "start": start.method, "losses": losses, **asdict(self.schedule)}
+
+
+class PruningKeywords(SettingKeywords, RunKeywords, total=False):
+    """The keywords of `edge_pruning`."""
+
+
+def edge_pruning(
+    model: Any,
+    task: Task,
+    edges: int | float,
+    start: Scores | None = None,
+    *,
+    schedule: Schedule | None = None,
+    **keywords: Unpack[PruningKeywords],
+) -> Scores:
+    """Learn which edges to keep, for a circuit of about a given size: `EdgePruning` in one call.
+
     Args:
         model: what `interp.load_model` returns.
         task: the behaviour.
-        edges: size to learn for: a number of edges, or a share of all edges between 0 and 1.
-        start: edge scores to start from, ranked by |score|; None: `eap-ig` under `patch`, else `mask-ig`.
+        edges, start: as for `EdgePruning`.
         schedule: steps, rate and temperatures; None: `Schedule()`.
-        objective: overrides the task's own.
-        ablation, kv, batch_size, memory, quiet: as for `attribution.attribute`.
+        **keywords: `ablation`, `objective`, `kv`, `batch_size`, `memory`, `quiet`, as for `attribution.attribute`.
 
     Returns:
         `Scores`: exp(theta - margin), the odds that an edge is kept: above 1 inside the circuit that was learned for.
         Rank them for circuits of this size, or near it. `settings["losses"]` is L step by step. The same input gives
         the same scores.
 
-    Cost: `steps` times two forward and one backward pass (`interp.kernels.soft`). The corrupted run of all prompts
-    stays in memory.
-
     Raises:
         InputError: a size out of range, scores of nodes or of another graph, and whatever `attribute` refuses.
     """
-    schedule = schedule or Schedule()
-    check_batch_size(batch_size)
-    anatomy = anatomy_of(model)
-    graph, prompts = ComputationalGraph.of_anatomy(anatomy, kv), task.prompts(model)
-    size = _size(edges, graph)
-    judged = get_objective(objective if objective is not None else task.objective)
-    check_objective(judged, "edge-pruning", only_clean=False)
-    goal = _loss(judged)
-    started = time.perf_counter()
-    if start is None:
-        method = "eap-ig" if ablation == "patch" else "mask-ig"
-        shared: dict[str, Any] = {"batch_size": batch_size, "memory": memory, "quiet": quiet, "objective": objective}
-        start = attribute(model, task, method, ablation=ablation, kv=kv, **shared)
-    logits = _logits(start, graph, size)
-    ablator = Ablator.of(anatomy, ablation, prompts, batch_size, memory)
-    fitting = batch_size or prompts_that_fit(anatomy, graph, prompts, memory)
-    with torch.inference_mode(False), progress("learning a mask", schedule.steps * len(prompts), quiet) as bar:
-        runners = [
-            SoftRunner(anatomy, graph, ablator, batch)
-            for batch in make_batches(prompts, fitting, anatomy.device, skip_prefix=ablator.skip_prefix)
-        ]
-        losses = _learn(logits, runners, goal, graph.edge_mask, size, schedule, bar.advance)
-    values = torch.zeros(graph.shape, dtype=torch.float64)
-    values[graph.edge_mask] = (logits - _margin(logits, size, schedule.last_temperature)).exp()
-    settings = {
-        "edges": size,
-        "start": start.method,
-        "objective": judged.name,
-        "loss": goal.name,
-        "losses": losses,
-        **asdict(schedule),
-    }
-    return Scores(
-        values=values,
-        graph=graph,
-        method="edge-pruning",
-        ablation=ablation,
-        settings=settings,
-        task=task.to_dict(),
-        model=anatomy.name,
-        seconds=time.perf_counter() - started,
-        n_prompts=len(prompts),
-        goal=judged,
-    )
+    check_keywords("edge_pruning", keywords, PruningKeywords)
+    return EdgePruning(edges, start, schedule or Schedule()).scores(Setting.of(model, task, keywords))
 
 
 def _learn(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp import numbers
 from interp.graph import ComputationalGraph
-from interp.selection.connected import connected
+from interp.selection.connecting import connected
 from interp.selection.paths import feeds, pruned_mask
 from interp.selection.ranking import check_size, edge_keys, edge_positions, largest
 

@@ -1,0 +1,295 @@
+"""Methods that take gradients: along a path, under backward rules, or inside a circuit."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from attribution.edges.method import Method, Passes, check_objective
+from attribution.gradients import GradientScorer
+from attribution.inside import AT_THE_CIRCUIT, Points, inside_scores, node_scores
+from attribution.paths import (
+    CREDITS,
+    Credit,
+    Path,
+    activation_path,
+    check_rule,
+    clean_corrupted_path,
+    clean_path,
+    input_path,
+    quadrature_rule,
+)
+from attribution.rules.sets import RULE_SETS, RuleSet, rule_set
+from attribution.scores import Level
+from interp.errors import InputError, choose
+from interp.graph import ComputationalGraph
+from interp.kernels.batching import plan
+from interp.setting import Setting
+
+
+@dataclass(frozen=True)
+class GradientMethod(Method):
+    """Attribution along a path of runs: (clean - corrupted) . mean gradient.
+
+    Attributes:
+        level: a node's score is the sum over its edges: the gradient at its output is that of all its readers.
+        rules: backward rules, by name or as a `RuleSet`; None: the plain gradient.
+        checkpointed: recompute activations in the backward pass; None: when a prompt would not fit otherwise.
+    """
+
+    level: Level = "edge"
+    rules: str | RuleSet | None = None
+    checkpointed: bool | None = None
+
+    def __post_init__(self) -> None:
+        choose("level", self.level, ("edge", "node"))
+        if self.rules is not None:
+            rule_set(self.rules)
+
+    @abstractmethod
+    def path(self, n_layers: int) -> Path:
+        """Where gradients are taken."""
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        check_objective(setting.goal, self.name, self.path(setting.graph.n_layers).only_clean)
+
+    def passes(self, graph: ComputationalGraph) -> Passes:
+        points = self.path(graph.n_layers).n_points
+        return Passes(points + self._further_runs, points)
+
+    _further_runs: ClassVar[int] = 1  # clean and corrupted runs that no point of the path visits
+
+    def backward(self, setting: Setting) -> RuleSet:
+        """The rules, as fitted to the model."""
+        return rule_set(self.rules or "gradient").for_anatomy(setting.anatomy)
+
+    def settings(self) -> dict[str, Any]:
+        told = super().settings()
+        return {name: value for name, value in told.items() if name not in ("level", "rules", "checkpointed")}
+
+    def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
+        backward = self.backward(setting)
+        return self.values(setting), ({"rules": backward.to_dict()} if backward.rules else {})
+
+    def values(self, setting: Setting) -> Tensor:
+        path = self.path(setting.graph.n_layers)
+        planned = plan(
+            setting.anatomy, len(setting), setting.prompts.clean.shape[1], copies=path.n_points,
+            batch_size=setting.run.batch_size, checkpointed=self.checkpointed, memory=setting.run.memory,
+        )  # fmt: skip
+        with setting.run.progress(f"scoring edges ({self.name})", len(setting)) as bar:
+            scorer = GradientScorer(setting, path, planned, self.backward(setting))
+            with torch.inference_mode(False):
+                values = scorer.scores(bar.advance)
+        return values.sum(1) if self.level == "node" else values
+
+
+@dataclass(frozen=True)
+class EAP(GradientMethod):
+    """Edge attribution patching: the gradient at the clean run.
+
+    With `inside` (a bool mask `[source, target]` or anything with such a `.mask`) every edge outside of that circuit is
+    ablated: an edge inside is scored by how much the circuit's objective falls when that edge is ablated too, to
+    first order; an edge outside by how much it rises when that edge is added.
+    """
+
+    inside: Any = None
+
+    name = "eap"
+    paper: ClassVar[str] = "Syed et al. 2023, arXiv:2310.10348"
+    formula: ClassVar[tuple[str, str]] = ("2", "1")
+
+    def path(self, n_layers: int) -> Path:
+        return clean_path()
+
+    def check(self, setting: Setting) -> None:
+        if self.inside is None:
+            return super().check(setting)
+        if self.rules is not None:
+            raise InputError(
+                f"method={self.name!r} with rules={self.rules!r} scores the whole model; inside a circuit use "
+                "method='eap' without rules (the gradient at the circuit) or 'mask-ig' (along the weights of its edges)"
+            )
+        return _check_inside(self, setting, self.inside, AT_THE_CIRCUIT)
+
+    def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
+        if self.inside is None:
+            return super()._found(setting)
+        mask = mask_of(self.inside, setting.graph)
+        return _inside(self, setting, mask, AT_THE_CIRCUIT), {"edges_inside": int(mask.sum())}
+
+    def values(self, setting: Setting) -> Tensor:
+        if self.inside is None:
+            return super().values(setting)
+        return _inside(self, setting, mask_of(self.inside, setting.graph), AT_THE_CIRCUIT)
+
+
+@dataclass(frozen=True)
+class AttributionPatching(EAP):
+    """Attribution patching of nodes: the sum of the scores of a node's edges, by the chain rule."""
+
+    level: Level = "node"
+
+    name = "attribution-patching"
+    paper: ClassVar[str] = "Nanda 2023; Kramar et al. 2024, arXiv:2403.00745"
+
+
+@dataclass(frozen=True)
+class Relevance(GradientMethod):
+    """A rule set of its own, at the cost of `eap`: RelP, GIM, AttnLRP, CP-LRP, DecompX's linear maps."""
+
+    rules: str | RuleSet | None = "relp"
+
+    formula: ClassVar[tuple[str, str]] = ("2", "1")
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The rule set's name."""
+        return self.rules if isinstance(self.rules, str) else rule_set(self.rules or "gradient").name
+
+    @property
+    def paper(self) -> str:  # type: ignore[override]
+        """The rule set's paper."""
+        return RULE_SETS[self.name][2] if self.name in RULE_SETS else ""
+
+    def path(self, n_layers: int) -> Path:
+        return clean_path()
+
+
+@dataclass(frozen=True)
+class CleanCorrupted(GradientMethod):
+    """The mean gradient of the clean and the corrupted run."""
+
+    name = "clean-corrupted"
+    paper: ClassVar[str] = "Hanna et al. 2024, arXiv:2403.17806"
+    ablations: ClassVar[tuple[str, ...]] = ("patch",)
+    formula: ClassVar[tuple[str, str]] = ("2", "2")
+    _further_runs: ClassVar[int] = 0
+
+    def path(self, n_layers: int) -> Path:
+        return clean_corrupted_path()
+
+
+@dataclass(frozen=True)
+class EAPIG(GradientMethod):
+    """EAP with integrated gradients over the input embedding, from corrupted to clean.
+
+    `quadrature`: `left` is what the authors' code does (it visits the corrupted end), or `right`, `midpoint`,
+    `gauss-legendre`.
+    """
+
+    steps: int = 5
+    quadrature: str | None = "left"
+
+    name = "eap-ig"
+    paper: ClassVar[str] = "Hanna et al. 2024, arXiv:2403.17806"
+    ablations: ClassVar[tuple[str, ...]] = ("patch",)
+    formula: ClassVar[tuple[str, str]] = ("S+1", "S")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _settle_rule(self, "left")
+
+    def path(self, n_layers: int) -> Path:
+        return input_path(self.steps, str(self.quadrature))
+
+
+@dataclass(frozen=True)
+class EAPIGActivations(GradientMethod):
+    """EAP with integrated gradients over each sub-layer's output in turn.
+
+    `credit`: `all` credits an edge in the passes of every sub-layer, as the authors' code does; `own` in those of its
+    own source alone. `quadrature`: `right` (the clean end) is what the authors' code does.
+    """
+
+    steps: int = 5
+    quadrature: str | None = "right"
+    credit: Credit = "all"
+
+    name = "eap-ig-activations"
+    paper: ClassVar[str] = "Marks et al. 2024, arXiv:2403.19647"
+    formula: ClassVar[tuple[str, str]] = ("S(2L+1)+2", "S(2L+1)")
+    _further_runs: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _settle_rule(self, "right")
+        choose("credit", self.credit, CREDITS)
+
+    def path(self, n_layers: int) -> Path:
+        return activation_path(n_layers, self.steps, str(self.quadrature), self.credit)
+
+
+@dataclass(frozen=True)
+class MaskIG(Method):
+    """Integrated gradients along the weights of a circuit's edges: shares of M(circuit) - M(empty circuit).
+
+    `inside` is the circuit (None: the whole model), as for `EAP`. The shares add up only as far as the quadrature
+    goes: `scores.settings["gap"]` says by how much they miss.
+    """
+
+    level: Level = "edge"
+    steps: int = 5
+    quadrature: str | None = "gauss-legendre"
+    inside: Any = None
+
+    name = "mask-ig"
+    paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
+    formula: ClassVar[tuple[str, str]] = ("2S+1", "S")
+
+    def __post_init__(self) -> None:
+        choose("level", self.level, ("edge", "node"))
+        _settle_rule(self, "gauss-legendre")
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        inside = setting.graph.edge_mask if self.inside is None else self.inside
+        _check_inside(self, setting, inside, self._points)
+
+    def passes(self, graph: ComputationalGraph) -> Passes:
+        return Passes(2 * self.steps + 1, self.steps)
+
+    @property
+    def _points(self) -> Points:
+        return quadrature_rule(self.steps, str(self.quadrature))
+
+    def settings(self) -> dict[str, Any]:
+        return {"steps": self.steps, "quadrature": self.quadrature}
+
+    def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
+        found = {} if self.inside is None else {"edges_inside": int(mask_of(self.inside, setting.graph).sum())}
+        return self.values(setting), found
+
+    def values(self, setting: Setting) -> Tensor:
+        mask = setting.graph.edge_mask if self.inside is None else mask_of(self.inside, setting.graph)
+        return _inside(self, setting, mask, self._points)
+
+
+def mask_of(circuit: Any, graph: ComputationalGraph) -> Bool[Tensor, "source target"]:
+    """A circuit's mask, checked."""
+    return graph.check_mask(getattr(circuit, "mask", circuit), "inside")
+
+
+def _settle_rule(method: Any, quadrature: str) -> None:
+    object.__setattr__(method, "quadrature", method.quadrature or quadrature)
+    check_rule(method.steps, method.quadrature)
+
+
+def _check_inside(method: Method, setting: Setting, inside: Any, points: Points) -> None:
+    mask = mask_of(inside, setting.graph)
+    flat = mask.equal(setting.graph.edge_mask) and all(alpha == 1 for alpha, _ in points)
+    check_objective(setting.goal, method.name, flat)
+
+
+def _inside(
+    method: Method, setting: Setting, mask: Bool[Tensor, "source target"], points: Points
+) -> Float[Tensor, "source target"] | Float[Tensor, " source"]:
+    with setting.run.progress(f"scoring edges ({method.name})", len(setting)) as bar:
+        values = inside_scores(setting, mask, points, bar.advance)
+    return node_scores(values, mask) if method.level == "node" else values

@@ -1,0 +1,67 @@
+"""The methods of `attribute` by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from attribution.edges.gradient import (
+    EAP,
+    EAPIG,
+    AttributionPatching,
+    CleanCorrupted,
+    EAPIGActivations,
+    GradientMethod,
+    MaskIG,
+    Relevance,
+)
+from attribution.edges.learned import EdgePruning
+from attribution.edges.method import Method
+from attribution.edges.patched import ActivationPatching, Exact
+from attribution.scores import Level
+from interp.plugins import Registry
+
+
+def _relevance(rules: str) -> Callable[..., Relevance]:
+    """What makes the method of a rule set."""
+
+    def make(level: Level = "edge", checkpointed: bool | None = None) -> Relevance:
+        return Relevance(level, rules, checkpointed)
+
+    return make
+
+
+METHODS: Registry[Method] = Registry("method", Method, "faithful_circuits.methods")  # type: ignore[type-abstract]
+for _maker in (EAP, EAPIG, EAPIGActivations, CleanCorrupted, MaskIG, EdgePruning):
+    METHODS.register(_maker.name, _maker)
+for _rules in ("relp", "gim", "attnlrp", "cp-lrp", "decompx"):
+    METHODS.register(_rules, _relevance(_rules))
+for _maker in (Exact, AttributionPatching, ActivationPatching):
+    METHODS.register(_maker.name, _maker)
+
+
+def methods() -> pd.DataFrame:
+    """The methods of `attribute`: name, level, passes per prompt, backward rules, ablations, paper.
+
+    Gradient methods score edges and nodes (`level=`) and take other rule sets (`rules=`).
+
+    >>> methods().query("level == 'node'")["method"].tolist()
+    ['attribution-patching', 'activation-patching']
+    """
+    rows = []
+    for name in METHODS.names():
+        method = METHODS.make(name)
+        rules = getattr(method, "rules", None) or "gradient"
+        rows.append(
+            {
+                "method": name,
+                "level": method.level,
+                "forward passes": method.formula[0],
+                "backward passes": method.formula[1],
+                "rules": str(rules) if isinstance(method, GradientMethod | MaskIG) else "",
+                "ablations": ", ".join(method.ablations),
+                "paper": method.paper,
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,67 @@
+"""What a number about a circuit is true under, as a record: an ablation, an objective, a kind of graph, prompts.
+
+Scores and circuits carry the conditions that they were found under (`.setting`); whatever takes one judges it under
+these, unless it is told otherwise, and says so in its result. A live `interp.setting.Setting` makes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from interp.errors import InputError
+from interp.keeping import kept
+from interp.objectives import Objective, names
+from interp.tasks.task import Task
+
+
+@kept
+@dataclass(frozen=True)
+class Conditions:
+    """An ablation, an objective, a graph's key-value targets (`head` or `group`) and prompts; None: not known.
+
+    `objective` is the function itself, or its name: a file holds no more of a function of your own. `task` is the
+    sha256 digest of the prompts (`Task.to_dict`).
+    """
+
+    ablation: str | None = None
+    objective: str | Objective | None = None
+    kv: str | None = None
+    task: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        """As JSON holds it; of the objective, its name."""
+        objective = None if self.objective is None else str(self.objective)
+        return {"ablation": self.ablation, "objective": objective, "kv": self.kv, "task": self.task}
+
+    def __str__(self) -> str:
+        return f"{self.objective or 'unknown objective'} under {self.ablation or 'unknown'} ablation"
+
+
+def conditions_of(circuit: Any) -> Conditions:
+    """What a circuit or scores were found under; a bare mask knows of nothing."""
+    found = getattr(circuit, "setting", None)
+    return found if isinstance(found, Conditions) else Conditions()
+
+
+def objective_of(circuit: Any, task: Task) -> str | Objective | None:
+    """The objective that a circuit was found under, for a task's prompts; None: it knows of none.
+
+    Raises `InputError` where its file could only name it, and where the prompts do not allow it.
+    """
+    found = conditions_of(circuit).objective
+    if found is None:
+        return None
+    return task.with_objective(_known(found, task)).objective
+
+
+def _known(objective: str | Objective, task: Task) -> str | Objective:
+    """An objective by name, where the name is of one that is built in, or the task's own."""
+    if not isinstance(objective, str) or objective in names():
+        return objective
+    if str(task.objective) == objective:
+        return task.objective
+    raise InputError(
+        f"the circuit was found under the objective {objective!r}, a function of which its file holds the name alone; "
+        "give objective=, that function or another one"
+    )

@@ -1,0 +1,12 @@
+"""What 0.1 called otherwise: an old keyword is refused with the sentence that names the new way."""
+
+from __future__ import annotations
+
+# old keyword -> what to write now; asked only for keywords that a function no longer takes
+NEW_WAY: dict[str, str] = {
+    "random": "it is called n_random now: how many random ones are measured beside it",
+    "random_circuits": "it is called n_random now: how many random circuits are measured beside it",
+    "replacement": "it is called baseline now: what a removed token or pixel becomes",
+    "absolute": "it belongs to the selection now: selection=TopN(absolute=False), from interp.selection",
+    "stable_share": "it belongs to stability now: stable=Stable(share=0.75), from circuits",
+}
