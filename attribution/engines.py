@@ -68,7 +68,11 @@ def attribute(model: Any, task: Task, method: str | Method = "eap-ig", **keyword
             does not suit, NaN objectives.
     """
     check_keywords("attribute", keywords, AttributeKeywords)
-    return score(Setting.of(model, task, keywords), method, leftover(keywords, SettingKeywords, RunKeywords))
+    return score(
+        Setting.of(model, task, keywords, keywords.get("inside")),
+        method,
+        leftover(keywords, SettingKeywords, RunKeywords),
+    )
 
 
 def score(setting: Setting, method: str | Method, told: Mapping[str, Any] | None = None) -> Scores:

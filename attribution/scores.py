@@ -25,12 +25,13 @@ from torch import Tensor
 
 from interp import numbers
 from interp import selection as rules
+from interp.conditions import Conditions
 from interp.errors import InputError, choose
 from interp.files import write_bytes
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import ABLATIONS
+from interp.selection import Selection
 from interp.selection.empty import warn_if_below, warn_if_empty
-from interp.setting import Setting
 
 Level = Literal["edge", "node"]
 FORMAT = "faithful-circuits/scores"
@@ -102,10 +103,10 @@ class Scores:
         return self.values if self.level == "edge" else self.values[:, None] * self.graph.edge_mask
 
     @property
-    def setting(self) -> Setting:
+    def setting(self) -> Conditions:
         """What the scores are true under: ablation, objective, kind of graph, and digest of the prompts."""
         known = self.ablation if self.ablation in ABLATIONS else None
-        return Setting(known, self.goal or self.settings.get("objective"), self.graph.kv, self.task.get("sha256"))
+        return Conditions(known, self.goal or self.settings.get("objective"), self.graph.kv, self.task.get("sha256"))
 
     @numbers.checked(n=numbers.FROM_ZERO)
     def mask(
@@ -113,18 +114,17 @@ class Scores:
         n: int | None = None,
         *,
         threshold: float | None = None,
-        selection: str = "top-n",
+        selection: str | Selection = "top-n",
         absolute: bool = True,
         pruned: bool = True,
     ) -> Tensor:
         """A circuit of these scores: a bool `[source, target]` mask, by size `n` or by `threshold`.
 
-        `selection` says how the `n` edges are taken (see `interp.selection`); `connected` and `program` give circuits
+        `selection` says how the `n` edges are taken (a name or object of `interp.selection`); `connected` and `program` give circuits
         in which nothing is left to prune. At level "node", `n` counts heads and MLPs, and all edges among them are
         in. A warning says so when pruning leaves no edge at all. Raises `InputError` unless exactly one of `n` and
         `threshold` is given, and for what a level does not offer.
         """
-        choose("selection", selection, rules.RULES)
         if (n is None) == (threshold is None):
             raise InputError(f"give either n or threshold; got n={n!r} and threshold={threshold!r}")
         if self.level == "node":
@@ -139,13 +139,14 @@ class Scores:
         largest = self.graph.n_edges if self.level == "edge" else len(self.values) - 1
         return warn_if_empty(select(n), n, select, largest)
 
-    def _selecting(self, selection: str, absolute: bool, pruned: bool) -> Callable[[int], Tensor]:
+    def _selecting(self, selection: str | Selection, absolute: bool, pruned: bool) -> Callable[[int], Tensor]:
         """From a size to the mask of that size."""
-        if selection not in ("top-n", "greedy"):
-            return lambda n: rules.select(self.values, self.graph, n, selection, absolute)
-        edges = rules.greedy if selection == "greedy" else rules.top_n
-        rule: Callable[..., Tensor] = edges if self.level == "edge" else rules.top_n_nodes
-        return lambda n: rule(self.values, self.graph, n, absolute, pruned)
+        if self.level == "node":
+            return lambda n: rules.top_n_nodes(self.values, self.graph, n, absolute, pruned)
+        told = {"absolute": absolute} if isinstance(selection, str) else {}
+        told |= {"pruned": pruned} if selection in ("top-n", "greedy") else {}
+        chosen = rules.SELECTIONS.make(selection, told)
+        return lambda n: chosen.mask(self.values, self.graph, n)
 
     def to_frame(self) -> pd.DataFrame:
         """All edges (columns edge, source, target, score) or nodes (node, score), by |score| descending."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.anatomy import Anatomy
+from interp.conditions import Conditions, conditions_of, objective_of
 from interp.errors import InputError, choose
 from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
@@ -25,11 +26,16 @@ from interp.tasks.task import Task
 GivenObjective = str | Objective | ObjectiveFunction | None
 
 
-class SettingKeywords(TypedDict, total=False):
-    """The keywords of a `Setting` beside model and task, as public functions take them."""
+class UnderKeywords(TypedDict, total=False):
+    """What is asked of circuits that are there already: their graph is known."""
 
     ablation: str | None
     objective: GivenObjective
+
+
+class SettingKeywords(UnderKeywords, total=False):
+    """The keywords of a `Setting` beside model and task, as public functions take them."""
+
     kv: KV
 
 
@@ -70,9 +76,18 @@ class Setting:
         object.__setattr__(self, "objective", goal)
 
     @classmethod
-    def of(cls, model: Any, task: Task, keywords: Mapping[str, Any]) -> Setting:
-        """From a function's model, task and keywords; those of others are passed over."""
-        return cls(model, task, run=Run.of(keywords), **chosen(keywords, SettingKeywords))
+    def of(cls, model: Any, task: Task, keywords: Mapping[str, Any], circuit: Any = None) -> Setting:
+        """From a function's model, task and keywords; those of others are passed over.
+
+        What is not asked for is as the `circuit` (or the scores) was found, which a bare mask knows nothing of: an
+        ablation of None is then `patch`, an objective of None the task's own.
+        """
+        told = chosen(keywords, SettingKeywords)
+        if told.get("ablation") is None:
+            told["ablation"] = conditions_of(circuit).ablation
+        if told.get("objective") is None:
+            told["objective"] = objective_of(circuit, task)
+        return cls(model, task, run=Run.of(keywords), **told)
 
     @property
     def goal(self) -> Objective:
@@ -148,6 +163,11 @@ class Setting:
         """Two settings of disjoint prompts (`Task.split`)."""
         first, second = self.task.split(share, seed)
         return self.on(first), self.on(second)
+
+    @property
+    def conditions(self) -> Conditions:
+        """The record of it that results carry."""
+        return Conditions(self.ablation, self.goal, self.kv, self.task.to_dict()["sha256"])
 
     def to_dict(self) -> dict[str, Any]:
         """Names, for files and tables: model, task, ablation, objective, kv."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,24 +11,11 @@ from scipy.stats import binomtest
 
 from interp import numbers
 from interp.errors import InputError
+from interp.interval import Estimate, Interval, IntervalKeywords
+from interp.keywords import check_keywords
 from metrics.percentiles import Resampled, percentile_interval
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its interval, NaN where there is none."""
-
-    value: float
-    low: float
-    high: float
-    confidence: float = 0.95
-
-    def __str__(self) -> str:
-        return f"{self.value:z.3f} [{self.low:z.3f}, {self.high:z.3f}]"
-
-    def to_dict(self) -> dict[str, float]:
-        """`value`, `low`, `high` and `confidence`."""
-        return {"value": self.value, "low": self.low, "high": self.high, "confidence": self.confidence}
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def resample(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
@@ -39,15 +26,12 @@ def resample(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(numbers.seed(seed)).integers(0, n, (resamples, n))
 
 
-@numbers.checked()
 def bootstrap(
     values: ArrayLike,
-    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    statistic: Statistic,
     *,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
     possible: tuple[float, float] = (-np.inf, np.inf),
+    **keywords: Unpack[IntervalKeywords],
 ) -> list[Estimate]:
     """Bootstrap over the last axis (Efron 1979), with expanded percentile intervals (see `percentile_interval`).
 
@@ -60,16 +44,21 @@ def bootstrap(
     >>> bootstrap([1.0, 1.0, 1.0], lambda means: means[:, None])
     [Estimate(value=1.0, low=1.0, high=1.0, confidence=0.95)]
     """
-    return estimates(resampled(values, statistic, resamples=resamples, seed=seed), confidence, possible)
+    check_keywords("bootstrap", keywords, IntervalKeywords)
+    return bootstrapped(values, statistic, Interval.of(keywords), possible)
 
 
-def resampled(
+def bootstrapped(
     values: ArrayLike,
-    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Resampled:
+    statistic: Statistic,
+    interval: Interval,
+    possible: tuple[float, float] = (-np.inf, np.inf),
+) -> list[Estimate]:
+    """`bootstrap` with its interval whole."""
+    return estimates(resampled(values, statistic, interval), interval.confidence, possible)
+
+
+def resampled(values: ArrayLike, statistic: Statistic, interval: Interval) -> Resampled:
     """What `bootstrap` makes intervals of.
 
     Statistics of one call are resampled jointly, so that their differences are paired.
@@ -77,9 +66,9 @@ def resampled(
     array = np.asarray(values, dtype=np.float64)
     n = array.shape[-1]
     # how often each prompt is drawn: means of all resamples are one matrix product
-    drawn = resample(n, resamples, seed)
-    counts = np.zeros((resamples, n))
-    np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1 / n)
+    drawn = resample(n, interval.resamples, interval.seed)
+    counts = np.zeros(drawn.shape)
+    np.add.at(counts, (np.arange(len(drawn))[:, None], drawn), 1 / n)
     mean = array.mean(-1)
     point = statistic(mean[None])[0]
     left_out = np.full((2, len(point)), np.nan)

@@ -96,6 +96,7 @@ class Method(ABC):
             seconds=time.perf_counter() - started,
             n_prompts=len(setting),
             seed=self.drawn_with(),
+            goal=setting.goal,
         )
 
     def drawn_with(self) -> int | None:

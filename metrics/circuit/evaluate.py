@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -11,46 +11,42 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp import numbers
 from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
-from interp.kernels.ablation import Ablator
-from interp.kernels.evaluate import CircuitValues, circuit_values_of_all
-from interp.objectives import Objective, get_objective
-from interp.progress import progress
-from interp.setting import judged_under
+from interp.interval import Estimate, Interval, IntervalKeywords
+from interp.kernels.evaluate import CircuitValues
+from interp.keywords import check_keywords
+from interp.run import RunKeywords
+from interp.setting import Setting, UnderKeywords
 from interp.tasks.task import Task
-from metrics.statistics import Estimate, bootstrap
+from metrics.statistics import bootstrapped
 
 
-@numbers.checked()
+class MeasureKeywords(UnderKeywords, RunKeywords, total=False):
+    """The keywords of what runs circuits."""
+
+
+class JudgeKeywords(MeasureKeywords, IntervalKeywords, total=False):
+    """The keywords of what judges circuits, with intervals."""
+
+
 def evaluate(
-    model: Any,
-    task: Task,
-    mask: Any,
-    ablation: str | None = None,
-    *,
-    objective: str | Objective | None = None,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
+    model: Any, task: Task, circuit: Any, ablation: str | None = None, **keywords: Unpack[MeasureKeywords]
 ) -> Float[Tensor, " n"]:
     """The task's objective, prompt by prompt, with every edge outside the circuit ablated.
 
     Args:
         model: what `interp.load_model` returns.
         task: the behaviour.
-        mask: bool `[source, target]` over the model's graph, or anything with such a `.mask` (a `Circuit`); a
+        circuit: bool `[source, target]` over the model's graph, or anything with such a `.mask` (a `Circuit`); a
             stack `[circuit, source, target]` evaluates many circuits at once and returns `[circuit, n]`.
         ablation: what an edge outside gives: `patch` (the source's value in the corrupted prompt), `zero`,
             `mean` or `mean-positional` over the task's clean prompts. None: the one that the circuit was found under
             (its `.setting`), or `patch` for a bare mask.
         objective: None: the one that the circuit was found under, or the task's own for a bare mask.
-        batch_size: prompts per pass; None lets the memory budget choose.
-        memory: bytes a batch may take; None: 1 GiB on a CPU, half of the free memory on a GPU.
-        quiet: no progress bar.
+        batch_size, memory, quiet: how runs are made, see `interp.run.Run`.
 
     Returns:
         float32 (float64 for a float64 model) on the CPU, in the order of the prompts.
@@ -58,57 +54,53 @@ def evaluate(
     Raises:
         InputError: a mask of another shape or with edges that do not exist, unknown names, a NaN objective.
     """
-    masks, single = _masks(mask)
-    judged = judged_under(mask, task, ablation, objective)
-    values = measure(
-        model, task, masks, judged.ablation, objective=judged.objective,
-        batch_size=batch_size, memory=memory, quiet=quiet,
-    )  # fmt: skip
+    check_keywords("evaluate", keywords, MeasureKeywords)
+    setting, masks, single = _judging(model, task, circuit, {**keywords, "ablation": ablation})
+    values = setting.measure(masks)
     return values.circuits[0] if single else values.circuits
 
 
-@numbers.checked()
-def measure(
-    model: Any,
-    task: Task,
-    masks: Bool[Tensor, "circuit source target"],
-    ablation: str = "patch",
-    *,
-    objective: str | Objective | None = None,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
-) -> CircuitValues:
-    """Objectives of the clean model, of the empty circuit, and of each circuit in a stack of masks."""
-    (values,) = measure_all(
-        model, task, masks, ablation, objectives=(objective,), batch_size=batch_size, memory=memory, quiet=quiet
-    )
-    return values
+def measure(model: Any, task: Task, circuit: Any, **keywords: Unpack[MeasureKeywords]) -> CircuitValues:
+    """Objectives of the clean model (`.clean`), the empty circuit (`.empty`) and the circuit (`.circuits`) by prompt.
+
+    Arguments as for `evaluate`, which gives the circuit's alone.
+    """
+    check_keywords("measure", keywords, MeasureKeywords)
+    setting, masks, _ = _judging(model, task, circuit, keywords)
+    return setting.measure(masks)
 
 
-@numbers.checked()
-def measure_all(
-    model: Any,
-    task: Task,
-    masks: Bool[Tensor, "circuit source target"],
-    ablation: str = "patch",
-    *,
-    objectives: Sequence[str | Objective | None],
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
-) -> list[CircuitValues]:
-    """The same for several objectives (None: the task's own), at the cost of one: every circuit is run once."""
-    anatomy = anatomy_of(model)
-    graph = graph_of_mask(anatomy, masks)
-    masks = torch.stack([graph.check_mask(one) for one in masks])
-    prompts = task.prompts(model)
-    ablator = Ablator.of(anatomy, ablation, prompts, batch_size, memory)
-    goals = [get_objective(task.objective if objective is None else objective) for objective in objectives]
-    with progress("running circuits", len(masks) * len(prompts), quiet) as bar:
-        return circuit_values_of_all(
-            anatomy, graph, prompts, masks, ablator, goals, batch_size=batch_size, memory=memory, advance=bar.advance
-        )
+def judging(
+    model: Any, task: Task, circuit: Any, keywords: Mapping[str, Any]
+) -> tuple[Setting, Bool[Tensor, "source target"]]:
+    """The setting that a single circuit (a mask, or anything with `.mask`) is judged in, and its mask.
+
+    What is not asked for is as the circuit was found.
+    """
+    setting, masks, single = _judging(model, task, circuit, keywords)
+    if not single:
+        raise InputError(f"circuit holds {len(masks)} circuits; this looks at one: give a mask [source, target]")
+    return setting, setting.graph.check_mask(masks[0])
+
+
+def setting_of_scores(
+    model: Any, task: Task, scores: Any, keywords: Mapping[str, Any]
+) -> tuple[Setting, Float[Tensor, "source target"]]:
+    """The setting that scores over edges are judged in, and their values."""
+    # a tensor has a method of that name
+    values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
+    if not isinstance(values, Tensor):
+        raise InputError(f"scores must be a tensor [source, target] or have such .values; got {type(scores).__name__}")
+    kv = graph_of_mask(anatomy_of(model), values).kv
+    return Setting.of(model, task, {**keywords, "kv": kv}, scores), values
+
+
+def _judging(
+    model: Any, task: Task, circuit: Any, keywords: Mapping[str, Any]
+) -> tuple[Setting, Bool[Tensor, "circuit source target"], bool]:
+    masks, single = _masks(circuit)
+    kv = graph_of_mask(anatomy_of(model), masks).kv
+    return Setting.of(model, task, {**keywords, "kv": kv}, circuit), masks, single
 
 
 def graph_of_mask(anatomy: Anatomy, mask: Tensor) -> ComputationalGraph:
@@ -125,36 +117,34 @@ def graph_of_mask(anatomy: Anatomy, mask: Tensor) -> ComputationalGraph:
     )
 
 
-def checked_circuit(model: Any, mask: Any) -> tuple[ComputationalGraph, Bool[Tensor, "source target"]]:
-    """The graph that a single circuit (a mask, or anything with `.mask`) belongs to, and its mask."""
-    masks, single = _masks(mask)
-    if not single:
-        raise InputError(f"mask holds {len(masks)} circuits; this looks at one: give a mask [source, target]")
-    graph = graph_of_mask(anatomy_of(model), masks)
-    return graph, graph.check_mask(masks[0])
-
-
 def _masks(mask: Any) -> tuple[Bool[Tensor, "circuit source target"], bool]:
     tensor = getattr(mask, "mask", mask)
     if not isinstance(tensor, Tensor) or tensor.ndim not in (2, 3):
         given = f"shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(mask).__name__
         raise InputError(
-            "mask must be a bool tensor [source, target] or [circuit, source, target], or have such a .mask; "
+            "circuit must be a bool tensor [source, target] or [circuit, source, target], or have such a .mask; "
             f"got {given}"
         )
     return (tensor[None], True) if tensor.ndim == 2 else (tensor, False)
 
 
-@numbers.checked()
-def faithfulness(
-    values: CircuitValues, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> list[Estimate]:
+def faithfulness(values: CircuitValues, **keywords: Unpack[IntervalKeywords]) -> list[Estimate]:
     """Faithfulness of each circuit: a ratio of mean objectives, prompts resampled for the interval.
 
     NaN where the clean model does no better than the empty circuit to rounding: there is nothing to explain.
     """
-    stacked = torch.cat((values.clean[None], values.empty[None], values.circuits)).double().numpy()
-    return bootstrap(stacked, faithfulness_of_means, confidence=confidence, resamples=resamples, seed=seed)
+    check_keywords("faithfulness", keywords, IntervalKeywords)
+    return faithfulness_in(values, Interval.of(keywords))
+
+
+def faithfulness_in(values: CircuitValues, interval: Interval) -> list[Estimate]:
+    """`faithfulness` with its interval whole."""
+    return bootstrapped(stacked(values), faithfulness_of_means, interval)
+
+
+def stacked(values: CircuitValues) -> NDArray[np.float64]:
+    """Objectives as statistics of faithfulness take them: `[clean | empty | circuits..., n]`."""
+    return torch.cat((values.clean[None], values.empty[None], values.circuits)).double().numpy()
 
 
 def resolution_of(values: CircuitValues) -> float:
