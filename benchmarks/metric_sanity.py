@@ -24,7 +24,7 @@ from benchmarks import known
 from benchmarks.known_circuit import tiny_circuit
 from interp import ComputationalGraph
 from metrics.explanation.report_metrics import COLUMNS
-from metrics.statistics import Estimate
+from interp.interval import Estimate
 
 METRICS: dict[str, Any] = {name: name for columns in COLUMNS.values() for name in columns}
 METRICS |= {"saco, ties zero": functools.partial(metrics.saco, ties="zero")}

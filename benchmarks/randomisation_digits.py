@@ -21,7 +21,7 @@ import metrics
 from benchmarks.digits_vit import DigitsViT, digits, train_digits
 from benchmarks.roar_digits import attention_rollout
 from interp.files import write_text
-from metrics.statistics import Estimate
+from interp.interval import Estimate
 
 LAYERS = ("embed", "blocks.0", "blocks.1", "norm", "head")
 

@@ -25,7 +25,7 @@ from interp.errors import choose
 from interp.selection import greedy, prune, top_n
 from interp.selection.empty import PATHS, warn_if_empty
 from interp.tasks.task import Task
-from metrics.statistics import Estimate
+from interp.interval import Estimate
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -1,10 +1,11 @@
 """How faithful is a circuit, or an explanation."""
 
+from interp.interval import Estimate
 from metrics.circuit.battery import circuit_tests
 from metrics.circuit.battery_result import CircuitTests
 from metrics.circuit.completeness import Completeness, completeness
 from metrics.circuit.curve import Curve, cmd, cpr, faithfulness_curve, mib
-from metrics.circuit.evaluate import evaluate, faithfulness
+from metrics.circuit.evaluate import evaluate, faithfulness, measure
 from metrics.circuit.ground_truth import auroc, average_precision
 from metrics.circuit.minimality import Minimality, minimality
 from metrics.circuit.output import OutputAgreement, output_agreement
@@ -29,7 +30,7 @@ from metrics.explanation.roar_result import RoarResult
 from metrics.explanation.saco import PerSample, SaCo, saco
 from metrics.explanation.sensitivity import sensitivity
 from metrics.explanation.soft import soft_erasure
-from metrics.statistics import Estimate, bootstrap
+from metrics.statistics import bootstrap
 
 __all__ = [
     "CircuitSaCo",
@@ -71,6 +72,7 @@ __all__ = [
     "faithfulness",
     "faithfulness_curve",
     "masked_finetune",
+    "measure",
     "mib",
     "minimality",
     "normalised_aopc",

@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, permutation_test
 
 from interp import numbers
 from interp.errors import InputError, choose
+from interp.keywords import told
 
 CORRECTIONS = ("holm", "bh", "none")
+
+
+class TestingKeywords(TypedDict, total=False):
+    """The keywords of `Testing`, as public functions take them."""
+
+    correction: str
+    alpha: float
+    permutations: int
+
+
+@dataclass(frozen=True)
+class Testing:
+    """How p-values are judged.
+
+    Attributes:
+        correction: for their number: `holm`, `bh` or `none` (see `adjust`).
+        alpha: level of the decisions.
+        permutations: of tests that draw.
+    """
+
+    __test__ = False  # pytest collects names like this one
+
+    correction: str = "holm"
+    alpha: float = 0.05
+    permutations: int = 9999
+
+    def __post_init__(self) -> None:
+        choose("correction", self.correction, CORRECTIONS)
+        numbers.settle(self, alpha=numbers.BETWEEN, permutations=numbers.COUNT)
+
+    @classmethod
+    def of(cls, keywords: Mapping[str, Any], permutations: int = 9999) -> Testing:
+        """From a function's keywords, with its own default of `permutations`; those of others are passed over."""
+        return told(cls(permutations=permutations), keywords, TestingKeywords)
+
+
 _HELD = 20_000_000  # numbers that a test holds at a time
 
 

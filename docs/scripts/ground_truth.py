@@ -20,7 +20,8 @@ from circuits import planted
 from circuits.planted import Planted
 from interp.files import write_text
 from metrics.circuit.evaluate import faithfulness, measure
-from metrics.statistics import Estimate, bootstrap
+from interp.interval import Estimate
+from metrics.statistics import bootstrap
 
 DOCS = Path(__file__).parent.parent
 SEEDS, PROMPTS = range(10), 64

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
 
 import pandas as pd
 import torch
@@ -13,26 +13,49 @@ from torch import Tensor
 
 from interp import numbers
 from interp.errors import InputError, choose
-from interp.kernels.evaluate import CircuitValues
-from interp.objectives import Objective
-from interp.setting import judged_under
+from interp.keywords import check_keywords
 from interp.tasks.task import Task
 from metrics.circuit import battery_tests
 from metrics.circuit.battery_result import CircuitTests, NullTest
-from metrics.circuit.evaluate import checked_circuit, measure
+from metrics.circuit.evaluate import MeasureKeywords, judging
 from metrics.circuit.nulls import TOLERANCE
 from metrics.circuit.samples import REFERENCES
-from metrics.testing import CORRECTIONS, adjust
+from metrics.testing import Testing, TestingKeywords, adjust
 
 Mask = Bool[Tensor, "source target"]
 
 TESTS = ("equivalence", "independence", "minimality", "sufficiency", "necessity")
 
 
-@numbers.checked(
-    tolerance=TOLERANCE, quantile=numbers.BETWEEN, random_circuits=numbers.COUNT, reference_prompts=numbers.COUNT,
-    sample=numbers.COUNT, permutations=numbers.COUNT, alpha=numbers.BETWEEN,
-)  # fmt: skip
+@dataclass(frozen=True)
+class Reference:
+    """The random circuits that a circuit is held against in the tests.
+
+    Attributes:
+        drawn: how: `paths` (from input to logits, as in the paper) or `grown` (from the logits upwards; small ones
+            seldom reach the input).
+        size: their size for sufficiency: a number of edges or a share of all; None: that of the circuit.
+        prompts: so many prompts for the tests against them; None: all.
+        quantile: share of them that has to be beaten. Lower asks for less.
+    """
+
+    drawn: str = "paths"
+    size: int | float | None = None
+    prompts: int | None = 16
+    quantile: float = 0.9
+
+    def __post_init__(self) -> None:
+        choose("reference", self.drawn, REFERENCES)
+        numbers.settle(self, prompts=numbers.COUNT, quantile=numbers.BETWEEN)
+
+
+class BatteryKeywords(MeasureKeywords, TestingKeywords, total=False):
+    """The keywords of `circuit_tests`."""
+
+    seed: int
+
+
+@numbers.checked(tolerance=TOLERANCE, quantile=numbers.BETWEEN, n_random=numbers.COUNT, sample=numbers.COUNT)
 def circuit_tests(
     model: Any,
     task: Task,
@@ -40,21 +63,11 @@ def circuit_tests(
     *,
     tests: Sequence[str] = TESTS,
     tolerance: float = 0.1,
-    quantile: float = 0.9,
-    reference: str = "paths",
-    reference_size: int | float | None = None,
-    random_circuits: int = 60,
-    reference_prompts: int | None = 16,
+    quantile: float | None = None,
+    reference: str | Reference = "paths",
+    n_random: int = 60,
     sample: int | None = 40,
-    permutations: int = 1000,
-    ablation: str | None = None,
-    objective: str | Objective | None = None,
-    correction: str = "holm",
-    alpha: float = 0.05,
-    seed: int = 0,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
+    **keywords: Unpack[BatteryKeywords],
 ) -> CircuitTests:
     """Test the circuit hypothesis (Shi et al. 2024, arXiv:2410.13032): is this the part that does the task?
 
@@ -75,8 +88,8 @@ def circuit_tests(
 
     Not to reject is no proof: with few prompts nothing is. The tests against random circuits hold the circuit and the
     prompts fixed; their sample size is the number of random circuits, so they use fewer prompts. Costs 2 circuits over
-    all prompts, and over `reference_prompts` about 2 x `random_circuits` for sufficiency and necessity and `sample` +
-    2 x `random_circuits` for minimality.
+    all prompts, and over the prompts of `reference` about 2 x `n_random` for sufficiency and necessity and `sample` +
+    2 x `n_random` for minimality.
 
     Args:
         model: what `interp.load_model` returns.
@@ -84,17 +97,14 @@ def circuit_tests(
         circuit: a `Circuit`, or a bool mask `[source, target]`.
         tests: those to make.
         tolerance: of the equivalence test, below 1/2; 0 asks for a fair coin.
-        quantile: share of the reference that has to be beaten. Lower asks for less.
-        reference: how random circuits are drawn: `paths` (paths from input to logits, as in the paper) or `grown` (from
-            the logits upwards; small ones seldom reach the input).
-        reference_size: their size for sufficiency: a number of edges or a share of all; None: that of the circuit.
-        random_circuits: how many; with 0.9 and five tests fewer than 44 can never reject at 5 %.
-        reference_prompts: so many prompts for the last three tests; None: all.
+        quantile: share of the random circuits that has to be beaten; None: that of `reference`.
+        reference: how random circuits are drawn, `paths` or `grown`, or a `Reference` that also says how large they are
+            and on how many prompts they are run.
+        n_random: how many; with 0.9 and five tests fewer than 44 can never reject at 5 %.
         sample: so many random edges for minimality; None: all.
-        permutations: of the independence test.
         ablation, objective, batch_size, memory, quiet: as in `evaluate`.
-        correction: of the p-values of the tests, and of the edges: `holm`, `bh`, `none`.
-        alpha: level of the decisions.
+        correction, alpha, permutations: of the p-values of the tests and of the edges, see `metrics.testing.Testing`;
+            permutations (1000) are those of the independence test.
         seed: of prompts, random circuits, edges and permutations.
 
     Returns:
@@ -105,62 +115,52 @@ def circuit_tests(
     """
     for name in tests:
         choose("tests", name, TESTS)
-    choose("reference", reference, REFERENCES)
-    choose("correction", correction, CORRECTIONS)
+    against = reference if isinstance(reference, Reference) else Reference(reference)
+    against = against if quantile is None else replace(against, quantile=quantile)
+    check_keywords("circuit_tests", keywords, BatteryKeywords)
     if len(task) < 2:
         raise InputError(f"task={task.name!r} has {len(task)} prompts; the tests need at least 2")
-    graph, mask = checked_circuit(model, circuit)
-    judged = judged_under(circuit, task, ablation, objective)
+    setting, mask = judging(model, task, circuit, keywords)
+    graph, testing, seed = setting.graph, Testing.of(keywords, permutations=1000), numbers.seed(keywords.get("seed", 0))
     if not mask.any():
         raise InputError("circuit has no edges; there is nothing to test")
-    few = task
-    if reference_prompts is not None and reference_prompts < len(task):
-        few, _ = task.split(reference_prompts / len(task), seed)
-
-    def run(masks: list[Mask], prompts: Task) -> CircuitValues:
-        return measure(
-            model, prompts, torch.stack(masks), judged.ablation,
-            objective=judged.objective, batch_size=batch_size, memory=memory, quiet=quiet,
-        )  # fmt: skip
-
-    setup = battery_tests.Setup(
-        graph, mask, lambda masks: run(masks, few), quantile, reference, reference_size, random_circuits, seed
-    )
+    few = setting
+    if against.prompts is not None and against.prompts < len(task):
+        few, _ = setting.split(against.prompts / len(task), seed)
+    setup = battery_tests.Setup(few, mask, against.quantile, against.drawn, against.size, n_random, seed)
     found: dict[str, NullTest] = {}
     edges = pd.DataFrame(columns=battery_tests.EDGE_COLUMNS)
     if {"equivalence", "independence"} & set(tests):
-        values = run([mask, graph.edge_mask & ~mask], task)
+        values = setting.measure(torch.stack([mask, graph.edge_mask & ~mask]))
         found["equivalence"] = battery_tests.equivalence(values, tolerance)
-        found["independence"] = battery_tests.independence(values, permutations, seed)
+        found["independence"] = battery_tests.independence(values, testing.permutations, seed)
     if "minimality" in tests:
-        found["minimality"], edges = battery_tests.minimality(setup, sample, correction, alpha)
+        found["minimality"], edges = battery_tests.minimality(setup, sample, testing)
     if "sufficiency" in tests:
         found["sufficiency"] = battery_tests.sufficiency(setup)
     if "necessity" in tests:
         found["necessity"] = battery_tests.necessity(setup)
     made = [found[name] for name in TESTS if name in tests]
-    corrected = adjust([one.p for one in made], correction).tolist()
+    corrected = adjust([one.p for one in made], testing.correction).tolist()
     settings = {
-        "alpha": alpha, "correction": correction, "tolerance": tolerance, "quantile": quantile, "reference": reference,
-        "reference_size": reference_size, "prompts": len(task), "reference_prompts": len(few),
-        "random_circuits": random_circuits, "edges_tested": len(edges), "permutations": permutations,
-        **judged.on(task, graph.kv).to_dict(), "seed": seed,
+        "alpha": testing.alpha, "correction": testing.correction, "tolerance": tolerance,
+        "quantile": against.quantile, "reference": against.drawn, "reference_size": against.size,
+        "prompts": len(task), "reference_prompts": len(few), "n_random": n_random, "edges_tested": len(edges),
+        "permutations": testing.permutations, **setting.conditions.to_dict(), "seed": seed,
     }  # fmt: skip
-    decided = [replace(one, p_corrected=p, rejected=p <= alpha) for one, p in zip(made, corrected, strict=True)]
-    notes = _notes(len(task), random_circuits, quantile, tests, correction, alpha)
+    decided = [replace(one, p_corrected=p, rejected=p <= testing.alpha) for one, p in zip(made, corrected, strict=True)]
+    notes = _notes(len(task), n_random, against.quantile, tests, testing)
     return CircuitTests(tuple(decided), edges, settings, tuple(notes))
 
 
-def _notes(
-    n: int, random_circuits: int, quantile: float, tests: Sequence[str], correction: str, alpha: float
-) -> list[str]:
+def _notes(n: int, n_random: int, quantile: float, tests: Sequence[str], testing: Testing) -> list[str]:
     notes = []
     if n < 16:
         notes.append(f"Only {n} prompts: equivalence and independence can hardly be rejected.")
-    smallest = quantile**random_circuits * (len(tests) if correction == "holm" else 1)
-    if smallest > alpha and {"sufficiency", "necessity"} & set(tests):
+    smallest = quantile**n_random * (len(tests) if testing.correction == "holm" else 1)
+    if smallest > testing.alpha and {"sufficiency", "necessity"} & set(tests):
         notes.append(
-            f"{random_circuits} random circuits are too few for quantile={quantile:g}: sufficiency and necessity may "
+            f"{n_random} random circuits are too few for quantile={quantile:g}: sufficiency and necessity may "
             "not be rejected even if all are beaten."
         )
     return notes

@@ -9,9 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from interp.keeping import kept
+from interp.result import Result
+
 COLUMNS = ("test", "null", "observed", "statistic", "p", "p_corrected", "rejected", "wanted", "passed", "meaning")
 
 
+@kept
 @dataclass(frozen=True)
 class NullTest:
     """One test: its null hypothesis, what was observed, and what that means.
@@ -50,7 +54,7 @@ class NullTest:
 
 
 @dataclass(frozen=True, repr=False)
-class CircuitTests:
+class CircuitTests(Result):
     """The battery of tests of one circuit.
 
     Attributes:
@@ -90,15 +94,6 @@ class CircuitTests:
         )
         return pd.DataFrame([{name: getattr(one, name) for name in columns} for one in self.tests], columns=columns)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Tests, edges, settings and notes, as JSON can hold them but for NaN."""
-        return {
-            "tests": self.to_frame().to_dict("records"),
-            "edges": self.edges.to_dict("records"),
-            "settings": dict(self.settings),
-            "notes": list(self.notes),
-        }
-
     def rows(self) -> list[tuple[str, str, str, str, str]]:
         """For each test: name, corrected p-value, decision, what a good circuit gets, and the decision in words."""
         marks = {True: "passed", False: "failed", None: "not made"}
@@ -117,11 +112,15 @@ class CircuitTests:
     def _heading(self) -> str:
         s = self.settings
         return (
-            f"{s['prompts']} prompts, {s['random_circuits']} random circuits; p-values corrected by {s['correction']}, "
+            f"{s['prompts']} prompts, {s['n_random']} random circuits; p-values corrected by {s['correction']}, "
             f"level {s['alpha']:g}; {s['objective']} under {s['ablation']} ablation"
         )
 
-    def __repr__(self) -> str:
+    def headline(self) -> str:
+        found = ", ".join(f"{one.test} {row[2]}" for one, row in zip(self.tests, self.rows(), strict=True))
+        return f"{found} ({self._heading})"
+
+    def __str__(self) -> str:
         lines = [f"CircuitTests: {self._heading}"]
         for name, p, decision, wanted, text in self.rows():
             lines.append(f"  {name:13} {decision:8} p {p or '-':7} (wanted: {wanted})  {text}")

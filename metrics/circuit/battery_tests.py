@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random as python_random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,11 +17,12 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.evaluate import CircuitValues
+from interp.setting import Setting
 from metrics.circuit.battery_result import NullTest
 from metrics.circuit.evaluate import resolution_of
 from metrics.circuit.nulls import equivalence_p_value, independence_p_value, quantile_p_value
 from metrics.circuit.samples import Edge, added_paths, edges_of, random_circuit, random_paths, with_edges, without_edges
-from metrics.testing import adjust
+from metrics.testing import Testing, adjust
 
 Mask = Bool[Tensor, "source target"]
 Array = NDArray[np.float64]
@@ -30,16 +32,24 @@ EDGE_COLUMNS = ("edge", "change", "beaten", "p", "p_corrected", "superfluous")
 
 @dataclass(frozen=True)
 class Setup:
-    """What the tests against random circuits share; `run` measures circuits on their prompts."""
+    """What the tests against random circuits share; circuits are measured in a setting of few prompts."""
 
-    graph: ComputationalGraph
+    setting: Setting
     mask: Mask
-    run: Callable[[list[Mask]], CircuitValues]
     quantile: float
     reference: str
     reference_size: int | float | None
-    random_circuits: int
+    n_random: int
     seed: int
+
+    @property
+    def graph(self) -> ComputationalGraph:
+        """The graph of the circuit."""
+        return self.setting.graph
+
+    def run(self, masks: list[Mask]) -> CircuitValues:
+        """Objectives of circuits."""
+        return self.setting.measure(torch.stack(masks))
 
 
 def equivalence(values: CircuitValues, tolerance: float) -> NullTest:
@@ -81,7 +91,7 @@ def independence(values: CircuitValues, permutations: int, seed: int) -> NullTes
     )
 
 
-def minimality(setup: Setup, sample: int | None, correction: str, alpha: float) -> tuple[NullTest, pd.DataFrame]:
+def minimality(setup: Setup, sample: int | None, testing: Testing) -> tuple[NullTest, pd.DataFrame]:
     """Each edge of the circuit against random edges of inflated circuits; the edges as a frame, too."""
     graph, mask, seed = setup.graph, setup.mask, setup.seed
     rng = python_random.Random(seed)
@@ -89,7 +99,7 @@ def minimality(setup: Setup, sample: int | None, correction: str, alpha: float) 
     if sample is not None and sample < len(tested):
         tested = sorted(rng.sample(tested, sample))
     null = f"each edge does more than {setup.quantile:.0%} of random edges of inflated circuits"
-    paths = added_paths(graph, mask, setup.random_circuits, seed)
+    paths = added_paths(graph, mask, setup.n_random, seed)
     if not paths:
         return _not_made("minimality", null, "not rejected", "no edge can be added"), pd.DataFrame(columns=EDGE_COLUMNS)
     masks = [mask]
@@ -111,7 +121,7 @@ def minimality(setup: Setup, sample: int | None, correction: str, alpha: float) 
     scores = values.circuits.double().numpy()
     random = np.array([np.abs(scores[one] - scores[other]).mean() for one, other in pairs])
     changes = np.abs(scores[first:] - scores[0]).mean(1)
-    frame = minimality_frame(changes, random, setup.quantile, correction, alpha, resolution_of(values))
+    frame = minimality_frame(changes, random, setup.quantile, testing, resolution_of(values))
     frame.insert(0, "edge", [graph.edge_name(*edge) for edge in tested])
     frame = frame.sort_values(["beaten", "change"], ignore_index=True, kind="stable")
     flagged = int(frame["superfluous"].sum())
@@ -131,19 +141,19 @@ def minimality(setup: Setup, sample: int | None, correction: str, alpha: float) 
 
 
 def minimality_frame(
-    changes: Array, random: Array, quantile: float, correction: str, alpha: float, resolution: float = 0.0
+    changes: Array, random: Array, quantile: float, testing: Testing, resolution: float = 0.0
 ) -> pd.DataFrame:
     """Each edge's change `[edge]` against those of random edges `[draw]`; see `CircuitTests.edges`."""
     wins = (changes[:, None] > random[None] + resolution).sum(1)
     p = [quantile_p_value(int(won), len(random), quantile, "less") for won in wins]
-    corrected = adjust(p, correction)
+    corrected = adjust(p, testing.correction)
     return pd.DataFrame(
         {
             "change": changes,
             "beaten": wins / len(random),
             "p": p,
             "p_corrected": corrected,
-            "superfluous": corrected <= alpha,
+            "superfluous": corrected <= testing.alpha,
         }
     )
 
@@ -158,7 +168,7 @@ def sufficiency(setup: Setup) -> NullTest:
             raise InputError(
                 f"reference_size={wanted} must be a number of edges up to {graph.n_edges:,}, or a share up to 1.0"
             )
-    drawn = [random_circuit(graph, size, setup.seed + i, setup.reference) for i in range(setup.random_circuits)]
+    drawn = [random_circuit(graph, size, setup.seed + i, setup.reference) for i in range(setup.n_random)]
     values = setup.run([setup.mask, *drawn])
     own, *others = _distances(values)
     wins = int((own + resolution_of(values) < np.array(others)).sum())
@@ -186,7 +196,7 @@ def necessity(setup: Setup) -> NullTest:
     size = int(mask.sum())
     if int(outside.sum()) < size:
         return _not_made("necessity", null, "rejected", "fewer edges outside of the circuit than in it")
-    drawn = [random_paths(graph, size, setup.seed + i, outside) for i in range(setup.random_circuits)]
+    drawn = [random_paths(graph, size, setup.seed + i, outside) for i in range(setup.n_random)]
     values = setup.run([graph.edge_mask & ~one for one in (mask, *drawn)])
     own, *others = _distances(values)
     wins = int((own > np.array(others) + resolution_of(values)).sum())

@@ -13,11 +13,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from interp.errors import InputError
+from interp.interval import Interval
 from interp.selection import LADDER_FRACTIONS
 from metrics.circuit.curve import areas
 from metrics.circuit.evaluate import faithfulness_of_means
 from metrics.percentiles import Resampled, bootstrap_p
-from metrics.statistics import Estimate, estimates, resampled
+from metrics.statistics import estimates, resampled
 from metrics.testing import adjust
 
 Array = NDArray[np.float64]
@@ -48,11 +49,8 @@ def compare_curves(
     clean: Float[np.ndarray, " n"],
     empty: Float[np.ndarray, " n"],
     ladders: Sequence[Ladder],
-    *,
-    confidence: float = 0.95,
-    resamples: int = 10_000,
+    interval: Interval,
     correction: str = "holm",
-    seed: int = 0,
 ) -> CurveComparison:
     """Compare methods by the faithfulness of their circuits; prompts are resampled for all of them together.
 
@@ -77,12 +75,12 @@ def compare_curves(
         return np.concatenate(parts, -1).reshape(len(means), -1)
 
     stacked = np.concatenate([clean[None], empty[None], *(ladder.values for ladder in ladders)])
-    drawn = resampled(stacked, statistic, resamples=resamples, seed=seed)
-    found = np.array(estimates(drawn, confidence), dtype=object).reshape(k, -1)
+    drawn = resampled(stacked, statistic, interval)
+    found = np.array(estimates(drawn, interval.confidence), dtype=object).reshape(k, -1)
     areas_at = np.arange(len(drawn.point)).reshape(k, -1)[:, sizes : sizes + len(AREAS)]
     return CurveComparison(
         rows=_rows(names, ladders, found, edges, sizes, goals),
-        pairs=_pairs(names, ladders, drawn, areas_at, confidence, correction),
+        pairs=_pairs(names, ladders, drawn, areas_at, interval.confidence, correction),
         points=_points(ladders, found[:, :sizes]),
     )
 
@@ -121,16 +119,12 @@ def _rows(
         suffix = "" if ladder.ranking == "absolute" else f"_{ladder.ranking}"
         row, figures = cells[ladder.method], found[i, sizes:]
         for name, one in zip(AREAS, figures, strict=False):
-            row |= _triple(f"{name}{suffix}", one)
+            row |= one.columns(f"{name}{suffix}")
         f = np.array([one.value for one in found[i, :sizes]])
         for goal, one in zip(GOALS, figures[-goals:], strict=True):
             name = f"edges_{goal:.0%}{suffix}".replace("%", "")
-            row |= _triple(name, one) | {f"{name}_kept": float(kept(f, edges[i], goal))}
+            row |= one.columns(name) | {f"{name}_kept": float(kept(f, edges[i], goal))}
     return pd.DataFrame(list(cells.values()))
-
-
-def _triple(name: str, one: Estimate) -> dict[str, float]:
-    return {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
 
 
 def _pairs(

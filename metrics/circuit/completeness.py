@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -14,16 +13,18 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp import numbers
+from interp import numbers, theme
+from interp.conditions import Conditions
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
+from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
-from interp.objectives import Objective
-from interp.setting import Setting, judged_under
+from interp.keywords import check_keywords
+from interp.result import Result
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import checked_circuit, measure, model_gap
+from metrics.circuit.evaluate import JudgeKeywords, judging, model_gap, stacked
 from metrics.circuit.samples import edges_of, knock_out_sets, nodes_of, random_circuit, without_edges, without_nodes
-from metrics.statistics import Estimate, bootstrap
+from metrics.statistics import bootstrapped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -32,7 +33,7 @@ Mask = Bool[Tensor, "source target"]
 
 
 @dataclass(frozen=True, repr=False)
-class Completeness:
+class Completeness(Result):
     """How far a circuit and the model come apart when the same parts are knocked out of both.
 
     Attributes:
@@ -53,7 +54,7 @@ class Completeness:
     worst: Estimate
     values: CircuitValues
     random: Estimate | None = None
-    setting: Setting | None = None
+    setting: Conditions | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """One row per knock-out set, from the largest gap to the smallest.
@@ -84,14 +85,8 @@ class Completeness:
         under = "" if self.setting is None else f"; {self.setting}"
         return f"mean gap {self.incompleteness}, largest {self.worst}{against}{under}"
 
-    def __repr__(self) -> str:
-        table = self.to_frame().drop(columns="set").to_string(index=False, float_format=lambda v: f"{v:.3f}")
-        return f"Completeness ({len(self.sets)} knock-out sets of {self.level}s): {self._summary}\n{table}"
-
-    def _repr_html_(self) -> str:
-        head = html.escape(f"{len(self.sets)} knock-out sets of {self.level}s: {self._summary}")
-        table = self.to_frame().drop(columns="set")
-        return f"<p>{head}</p>{table.to_html(index=False, border=0, float_format='{:.3f}'.format)}"
+    def headline(self) -> str:
+        return f"{len(self.sets)} knock-out sets of {self.level}s: {self._summary}"
 
     def figure(self) -> Figure:
         """Model against circuit, one point a knock-out set; a complete circuit's points lie on the diagonal."""
@@ -103,7 +98,7 @@ class Completeness:
             x=frame["model"],
             y=frame["circuit"],
             mode="markers",
-            marker={"color": "#0072B2"},
+            marker={"color": theme.OWN},
             customdata=frame[["removed", "gap"]],
             hovertemplate=(
                 f"%{{customdata[0]}} {self.level}s out: model %{{x:.3f}}, circuit %{{y:.3f}}, "
@@ -112,46 +107,38 @@ class Completeness:
             showlegend=False,
         )
         ends = [min(frame["model"].min(), frame["circuit"].min()), max(frame["model"].max(), frame["circuit"].max())]
-        figure.add_scatter(x=ends, y=ends, mode="lines", line={"dash": "dot", "color": "#666666"}, showlegend=False)
+        figure.add_scatter(x=ends, y=ends, mode="lines", line={"dash": "dot", "color": theme.DARK}, showlegend=False)
         figure.update_xaxes(title="model without the set, as faithfulness")
         figure.update_yaxes(title="circuit without the set, as faithfulness")
-        figure.update_layout(template="plotly_white", title=f"Incompleteness {self.incompleteness}")
-        return figure
+        return theme.styled(figure, f"Incompleteness {self.incompleteness}")
 
 
-@numbers.checked(sets=numbers.COUNT, largest=numbers.SHARE)
+@numbers.checked(sets=numbers.COUNT, largest=numbers.SHARE, n_random=numbers.FROM_ZERO)
 def completeness(
     model: Any,
     task: Task,
-    mask: Any,
+    circuit: Any,
     *,
     level: str = "node",
     sets: int = 20,
     largest: float = 0.5,
-    random: int = 1,
-    ablation: str | None = None,
-    objective: str | Objective | None = None,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
+    n_random: int = 1,
+    **keywords: Unpack[JudgeKeywords],
 ) -> Completeness:
     """Completeness of a circuit (Wang et al. 2023, arXiv:2211.00593): |F(C without K) - F(M without K)|.
 
     F is the mean objective, and K are random parts of the circuit C, knocked out of the circuit and of the whole model
     M. A circuit may be faithful and yet lack what the model falls back on when a part of the circuit is gone: then the
-    model without K does better than the circuit without K. Costs 2 circuits a set, times 1 + `random`.
+    model without K does better than the circuit without K. Costs 2 circuits a set, times 1 + `n_random`.
 
     Args:
         model: what `interp.load_model` returns.
         task: the prompts; use others than the circuit was chosen on.
-        mask: bool `[source, target]`, or anything with such a `.mask` (a `Circuit`).
+        circuit: bool `[source, target]`, or anything with such a `.mask` (a `Circuit`).
         level: `node`: K are heads and MLPs of the circuit, all their outgoing edges are knocked out; `edge`: edges.
         sets: number of knock-out sets.
         largest: share of the circuit's nodes (edges) that the largest set may hold; sizes are uniform from 1 to that.
-        random: so many random circuits of as many edges (paths from input to logits), as a baseline.
+        n_random: so many random circuits of as many edges (paths from input to logits), as a baseline.
         ablation, objective, batch_size, memory, quiet: as in `evaluate`.
         confidence, resamples, seed: of the intervals over prompts; `seed` also draws sets and random circuits.
 
@@ -162,30 +149,25 @@ def completeness(
         InputError: an empty circuit, unknown names, numbers out of range.
     """
     choose("level", level, ("node", "edge"))
-    graph, circuit = checked_circuit(model, mask)
-    judged = judged_under(mask, task, ablation, objective)
-    if not (nodes_of(circuit) if level == "node" else circuit.any()):
-        raise InputError(f"mask holds no {level} that could be knocked out; completeness needs a circuit with some")
-    circuits = [circuit, *(random_circuit(graph, int(circuit.sum()), seed + i) for i in range(random))]
-    drawn = [_drawn(graph, one, level, sets, largest, seed) for one in circuits]
+    check_keywords("completeness", keywords, JudgeKeywords)
+    setting, mask = judging(model, task, circuit, keywords)
+    graph, interval = setting.graph, Interval.of(keywords)
+    if not (nodes_of(mask) if level == "node" else mask.any()):
+        raise InputError(f"circuit holds no {level} that could be knocked out; completeness needs some")
+    circuits = [mask, *(random_circuit(graph, int(mask.sum()), interval.seed + i) for i in range(n_random))]
+    drawn = [_drawn(graph, one, level, sets, largest, interval.seed) for one in circuits]
     parts = [(part, outs) for one, outs in zip(circuits, drawn, strict=True) for part in (one, graph.edge_mask)]
-    masks = torch.stack([_without(part, out, level) for part, outs in parts for out in outs])
-    values = measure(
-        model, task, masks, judged.ablation, objective=judged.objective,
-        batch_size=batch_size, memory=memory, quiet=quiet,
-    )  # fmt: skip
-    settings: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
-    stacked = torch.cat((values.clean[None], values.empty[None], values.circuits)).double().numpy()
+    values = setting.measure(torch.stack([_without(part, out, level) for part, outs in parts for out in outs]))
 
     def statistic(means: NDArray[np.float64]) -> NDArray[np.float64]:
         """Gaps of the sets, their mean and largest, and the mean gap of the random circuits."""
         parts = means[:, 2:].reshape(len(means), len(circuits), 2, sets)
         gaps = np.abs(parts[:, :, 0] - parts[:, :, 1]) / np.abs(model_gap(means))[:, None, None]
         own = gaps[:, 0]
-        others = gaps[:, 1:].mean((1, 2)) if random else np.full(len(means), np.nan)
+        others = gaps[:, 1:].mean((1, 2)) if n_random else np.full(len(means), np.nan)
         return np.column_stack((own, own.mean(1), own.max(1), others))
 
-    *gaps, mean, worst, baseline = bootstrap(stacked, statistic, **settings)
+    *gaps, mean, worst, baseline = bootstrapped(stacked(values), statistic, interval)
     names = [tuple(_name(graph, one) for one in out) for out in drawn[0]]
     return Completeness(
         sets=tuple(names),
@@ -193,9 +175,9 @@ def completeness(
         gaps=tuple(gaps),
         incompleteness=mean,
         worst=worst,
-        values=CircuitValues(values.clean, values.empty, values.circuits[: 2 * sets]),
-        random=baseline if random else None,
-        setting=judged.on(task, graph.kv),
+        values=values.only(slice(2 * sets)),
+        random=baseline if n_random else None,
+        setting=setting.conditions,
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -13,22 +13,37 @@ from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from interp import numbers
+from interp import numbers, theme
+from interp.conditions import Conditions
 from interp.errors import InputError
-from interp.graph import ComputationalGraph
-from interp.inspection import anatomy_of
+from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
-from interp.objectives import Objective
-from interp.selection import LADDER_FRACTIONS, ladder, select
-from interp.setting import Setting, judged_under
+from interp.keywords import check_keywords, chosen
+from interp.result import Result
+from interp.selection import LADDER_FRACTIONS, SELECTIONS, Selection, ladder
+from interp.setting import Setting
 from interp.tasks.task import Task
-from metrics.circuit.balance import balanced
-from metrics.circuit.evaluate import faithfulness_of_means, graph_of_mask, measure
+from metrics.circuit import balance  # noqa: F401  registers the selection of that name
+from metrics.circuit.evaluate import (
+    JudgeKeywords,
+    faithfulness_in,
+    faithfulness_of_means,
+    setting_of_scores,
+    stacked,
+)
 from metrics.circuit.samples import random_circuit
-from metrics.statistics import Estimate, bootstrap
+from metrics.statistics import bootstrapped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+Mask = Bool[Tensor, "source target"]
+
+
+class AbsoluteKeyword(TypedDict, total=False):
+    """Of selections by name: rank by |score| (their default) or by signed score."""
+
+    absolute: bool
 
 
 def cpr(fractions: ArrayLike, faithfulness: ArrayLike) -> NDArray[np.float64]:
@@ -60,7 +75,7 @@ def areas(faithfulness: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, repr=False)
-class Curve:
+class Curve(Result):
     """Faithfulness on a ladder of circuit sizes.
 
     Attributes:
@@ -84,7 +99,7 @@ class Curve:
     log_cmd: Estimate
     values: CircuitValues
     random: tuple[Estimate, ...] | None = None
-    setting: Setting | None = None
+    setting: Conditions | None = None
 
     @property
     def faithfulness(self) -> tuple[float, ...]:
@@ -114,70 +129,55 @@ class Curve:
         if self.random is not None:
             columns |= {
                 "random": [p.value for p in self.random],
-                "random low": [p.low for p in self.random],
-                "random high": [p.high for p in self.random],
+                "random_low": [p.low for p in self.random],
+                "random_high": [p.high for p in self.random],
             }
         return pd.DataFrame(columns)
 
-    def __repr__(self) -> str:
-        table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3f}")
+    def headline(self) -> str:
         under = "" if self.setting is None else f"; {self.setting}"
-        return f"Curve: CPR {self.cpr_estimate}, CMD {self.cmd_estimate}{under}\n{table}"
-
-    def _repr_html_(self) -> str:
-        head = html.escape(f"CPR {self.cpr_estimate}, CMD {self.cmd_estimate}")
-        return f"<p>{head}</p>{self.to_frame().to_html(index=False, float_format='{:.3f}'.format)}"
+        return f"CPR {self.cpr_estimate}, CMD {self.cmd_estimate}{under}"
 
     def figure(self) -> Figure:
         """Faithfulness over log p with intervals, beside random circuits and the clean model's 1."""
         import plotly.graph_objects as go
 
         figure = go.Figure()
-        lines = [("circuit", self.points, "#0072B2")]
+        lines = [("circuit", self.points, theme.OWN)]
         if self.random is not None:
-            lines.append(("random circuits of equal size", self.random, "#999999"))
+            lines.append(("random circuits of equal size", self.random, theme.CONTROL))
         for name, points, colour in lines:
             figure.add_scatter(
                 x=self.fractions,
                 y=[p.value for p in points],
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [p.high - p.value for p in points],
-                    "arrayminus": [p.value - p.low for p in points],
-                },
+                error_y=theme.error_bars(points),
                 name=name,
                 mode="lines+markers",
                 line={"color": colour},
                 customdata=list(self.edges),
                 hovertemplate="%{y:.3f} with %{customdata} edges<extra>" + name + "</extra>",
             )
-        figure.add_hline(y=1, line={"dash": "dot", "color": "#666666"})
+        theme.target_line(figure)
         figure.update_xaxes(type="log", title="share of edges")
         figure.update_yaxes(title="faithfulness")
-        figure.update_layout(template="plotly_white", title=f"CPR {self.cpr:.3f}, CMD {self.cmd:.3f}")
-        return figure
+        return theme.styled(figure, f"CPR {self.cpr:.3f}, CMD {self.cmd:.3f}")
 
 
-@numbers.checked()
+class CurveKeywords(JudgeKeywords, AbsoluteKeyword, total=False):
+    """The keywords of `faithfulness_curve`."""
+
+
+@numbers.checked(n_random=numbers.FROM_ZERO)
 def faithfulness_curve(
     model: Any,
     task: Task,
     scores: Any,
     *,
-    ablation: str | None = None,
-    objective: str | Objective | None = None,
-    selection: str = "top-n",
-    absolute: bool = True,
+    selection: str | Selection = "top-n",
     choosing: Task | None = None,
-    random: int = 0,
+    n_random: int = 0,
     reference: str = "paths",
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
+    **keywords: Unpack[CurveKeywords],
 ) -> Curve:
     """Faithfulness of the circuits that scores choose, over the size ladder of the MIB benchmark.
 
@@ -190,12 +190,11 @@ def faithfulness_curve(
         task: the prompts to measure on; use others than the scores were made on.
         scores: a float `[source, target]` tensor, or anything with such `.values`.
         ablation, objective: as in `evaluate`; None: those that the scores were found under.
-        selection: `top-n`, `greedy`, `connected` or `program` (`interp.selection`), or `balanced`
-            (`metrics.circuit.balance`).
-        absolute: choose by |score| rather than by signed score; `balanced` weighs the signs itself.
-        choosing: the prompts that `balanced` chooses on: others than `task`.
-        random: so many random circuits per size, of as many edges, as a baseline.
+        selection: `top-n`, `greedy`, `connected`, `program`, `balanced`, or a `Selection`.
+        choosing: the prompts that a selection which measures (`balanced`) chooses on: others than `task`.
+        n_random: so many random circuits per size, of as many edges, as a baseline.
         reference: how they are drawn: `paths` from the input to the logits, or `grown` from the logits upwards.
+        absolute: of a selection by name: choose by |score| rather than by signed score.
         confidence, resamples, seed: of the bootstrap intervals over prompts, and of the random circuits.
         batch_size, memory, quiet: as in `evaluate`.
 
@@ -203,68 +202,52 @@ def faithfulness_curve(
         `Curve`, with sizes, faithfulness, cpr, cmd, `to_frame()` and `figure()`.
 
     Raises:
-        InputError: scores of another shape or not finite, unknown names, a negative `random`.
+        InputError: scores of another shape or not finite, unknown names, a negative `n_random`.
     """
-    # a tensor has a method of that name
-    values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
-    if not isinstance(values, Tensor):
-        raise InputError(f"scores must be a tensor [source, target] or have such .values; got {type(scores).__name__}")
-    graph = graph_of_mask(anatomy_of(model), values)
-    judged = judged_under(scores, task, ablation, objective)
-    if (selection == "balanced") != (choosing is not None):
+    check_keywords("faithfulness_curve", keywords, CurveKeywords)
+    setting, values = setting_of_scores(model, task, scores, keywords)
+    rule = SELECTIONS.make(selection, chosen(keywords, AbsoluteKeyword))
+    if rule.measures != (choosing is not None):
         raise InputError(
-            f"selection={selection!r} and choosing={'None' if choosing is None else choosing.name!r} do not fit: "
+            f"selection={rule.name!r} and choosing={'None' if choosing is None else choosing.name!r} do not fit: "
             "'balanced' chooses on prompts of its own, choosing=task; other selections look at scores alone"
         )
-    if choosing is None:
-        chosen = ladder_masks(values, graph, selection, absolute)
-    else:
-        found = balanced(
-            model, choosing, values, graph, ladder(graph), ablation=judged.ablation, objective=judged.objective,
-            batch_size=batch_size, memory=memory, quiet=quiet,
-        )  # fmt: skip
-        chosen = [one.mask for one in found]
-    edges = [int(mask.sum()) for mask in chosen]
-    others = [random_circuit(graph, n, seed + i, reference) for n in edges for i in range(random)]
-    measured = measure(
-        model,
-        task,
-        torch.stack([*chosen, *others]),
-        judged.ablation,
-        objective=judged.objective,
-        batch_size=batch_size,
-        memory=memory,
-        quiet=quiet,
-    )
-    settings = {"confidence": confidence, "resamples": resamples, "seed": seed}
-    own = CircuitValues(measured.clean, measured.empty, measured.circuits[: len(chosen)])
-    summary = _areas(own, settings)
+    picked = ladder_masks(setting if choosing is None else setting.on(choosing), values, rule)
+    return curve_of(setting, picked, n_random, reference, Interval.of(keywords))
+
+
+def curve_of(setting: Setting, picked: Sequence[Mask], n_random: int, reference: str, interval: Interval) -> Curve:
+    """The curve of circuits on the ladder."""
+    graph, k = setting.graph, len(picked)
+    edges = [int(mask.sum()) for mask in picked]
+    others = [random_circuit(graph, n, interval.seed + i, reference) for n in edges for i in range(n_random)]
+    measured = setting.measure(torch.stack([*picked, *others]))
+    own = measured.only(slice(k))
+    summary = _areas(own, interval)
     baseline = None
-    if random:
+    if n_random:
         # a random circuit of each size per prompt on average: mean over the circuits of a size
-        means = measured.circuits[len(chosen) :].unflatten(0, (len(chosen), random)).mean(1)
-        baseline = tuple(_estimates(CircuitValues(measured.clean, measured.empty, means), settings))
-    area, distance, log_area, log_distance = summary[len(chosen) :]
+        means = measured.circuits[k:].unflatten(0, (k, n_random)).mean(1)
+        baseline = tuple(faithfulness_in(CircuitValues(measured.clean, measured.empty, means), interval))
+    area, distance, log_area, log_distance = summary[k:]
     return Curve(
         fractions=LADDER_FRACTIONS,
         sizes=ladder(graph),
         edges=tuple(edges),
-        points=tuple(summary[: len(chosen)]),
+        points=tuple(summary[:k]),
         cpr_estimate=area,
         cmd_estimate=distance,
         log_cpr=log_area,
         log_cmd=log_distance,
         values=own,
         random=baseline,
-        setting=judged.on(task, graph.kv),
+        setting=setting.conditions,
     )
 
 
-def ladder_masks(
-    scores: Float[Tensor, "source target"], graph: ComputationalGraph, selection: str = "top-n", absolute: bool = True
-) -> list[Bool[Tensor, "source target"]]:
+def ladder_masks(setting: Setting, scores: Float[Tensor, "source target"], selection: Selection) -> list[Mask]:
     """The circuits that scores choose at each size of the ladder."""
-    return [select(scores, graph, size, selection, absolute) for size in ladder(graph)]
+    return [rule(scores) for rule in selection.rules(setting, scores, ladder(setting.graph))]
 
 
 def mib(model: Any, task: Task, scores: Any, **settings: Any) -> pd.DataFrame:
@@ -276,26 +259,15 @@ def mib(model: Any, task: Task, scores: Any, **settings: Any) -> pd.DataFrame:
     rows = []
     for name, absolute in (("signed", False), ("absolute", True)):
         curve = faithfulness_curve(model, task, scores, absolute=absolute, **settings)
-        row: dict[str, Any] = {"selection": name}
-        for area, estimate in (("cpr", curve.cpr_estimate), ("cmd", curve.cmd_estimate)):
-            row |= {area: estimate.value, f"{area} low": estimate.low, f"{area} high": estimate.high}
-        rows.append(row)
+        rows.append({"selection": name, **curve.cpr_estimate.columns("cpr"), **curve.cmd_estimate.columns("cmd")})
     return pd.DataFrame(rows)
 
 
-def _stacked(values: CircuitValues) -> NDArray[np.float64]:
-    return torch.cat((values.clean[None], values.empty[None], values.circuits)).double().numpy()
-
-
-def _estimates(values: CircuitValues, settings: dict[str, Any]) -> list[Estimate]:
-    return bootstrap(_stacked(values), faithfulness_of_means, **settings)
-
-
-def _areas(values: CircuitValues, settings: dict[str, Any]) -> list[Estimate]:
+def _areas(values: CircuitValues, interval: Interval) -> list[Estimate]:
     """Faithfulness at each size, then CPR, CMD and their means over log p, from the same resamples."""
 
     def statistic(means: NDArray[np.float64]) -> NDArray[np.float64]:
         f = faithfulness_of_means(means)
         return np.concatenate((f, areas(f)), 1)
 
-    return bootstrap(_stacked(values), statistic, **settings)
+    return bootstrapped(stacked(values), statistic, interval)

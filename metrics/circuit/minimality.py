@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import random as python_random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -14,17 +13,19 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from interp import numbers
+from interp import numbers, theme
+from interp.conditions import Conditions
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
+from interp.interval import Interval
 from interp.kernels.evaluate import CircuitValues
-from interp.objectives import Objective
-from interp.setting import Setting, judged_under
+from interp.keywords import check_keywords
+from interp.result import Result
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import checked_circuit, measure, resolution_of
+from metrics.circuit.evaluate import JudgeKeywords, judging, resolution_of
 from metrics.circuit.samples import edges_of, knock_out_sets, nodes_of, without_edges, without_nodes
-from metrics.statistics import bootstrap
-from metrics.testing import CORRECTIONS, adjust, paired_test
+from metrics.statistics import bootstrapped
+from metrics.testing import Testing, TestingKeywords, adjust, paired_test
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -33,7 +34,7 @@ Mask = Bool[Tensor, "source target"]
 
 
 @dataclass(frozen=True, repr=False)
-class Minimality:
+class Minimality(Result):
     """What removing each edge (node) of a circuit changes.
 
     Attributes:
@@ -52,7 +53,7 @@ class Minimality:
     tested: int
     total: int
     alpha: float
-    setting: Setting | None = None
+    setting: Conditions | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """A copy of `frame`."""
@@ -69,13 +70,8 @@ class Minimality:
         under = "" if self.setting is None else f"; {self.setting}"
         return f"{of}; for {len(self.unproven):,} no change is shown (corrected p > {self.alpha:g}){under}"
 
-    def __repr__(self) -> str:
-        table = self.frame.head(20).to_string(index=False, float_format=lambda v: f"{v:.3g}")
-        return f"Minimality: {self._summary}\n{table}"
-
-    def _repr_html_(self) -> str:
-        table = self.frame.head(20).to_html(index=False, border=0, float_format="{:.3g}".format)
-        return f"<p>{html.escape(self._summary)}</p>{table}"
+    def headline(self) -> str:
+        return self._summary
 
     def figure(self) -> Figure:
         """Largest change by element with intervals; grey where none is shown."""
@@ -86,7 +82,7 @@ class Minimality:
             go.Bar(
                 x=frame[self.level],
                 y=frame["largest"],
-                marker={"color": np.where(shown, "#0072B2", "#999999").tolist()},
+                marker={"color": np.where(shown, theme.OWN, theme.CONTROL).tolist()},
                 error_y={
                     "type": "data",
                     "symmetric": False,
@@ -98,29 +94,24 @@ class Minimality:
             )
         )
         figure.update_yaxes(title="fall of the objective when removed")
-        figure.update_layout(template="plotly_white", title=f"Minimality: {self._summary}")
-        return figure
+        return theme.styled(figure, f"Minimality: {self._summary}")
 
 
-@numbers.checked(sets=numbers.COUNT, largest=numbers.SHARE, sample=numbers.COUNT, alpha=numbers.BETWEEN)
+class MinimalityKeywords(JudgeKeywords, TestingKeywords, total=False):
+    """The keywords of `minimality`."""
+
+
+@numbers.checked(sets=numbers.COUNT, largest=numbers.SHARE, sample=numbers.COUNT)
 def minimality(
     model: Any,
     task: Task,
-    mask: Any,
+    circuit: Any,
     *,
     level: str = "edge",
     sets: int = 3,
     largest: float = 0.5,
     sample: int | None = 50,
-    ablation: str | None = None,
-    objective: str | Objective | None = None,
-    correction: str = "holm",
-    alpha: float = 0.05,
-    confidence: float = 0.95,
-    seed: int = 0,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
+    **keywords: Unpack[MinimalityKeywords],
 ) -> Minimality:
     """What each edge (node) v does inside a circuit C (Wang et al. 2023): F(C without K) - F(C without K and v).
 
@@ -132,7 +123,7 @@ def minimality(
     Args:
         model: what `interp.load_model` returns.
         task: the prompts; use others than the circuit was chosen on.
-        mask: bool `[source, target]`, or anything with such a `.mask` (a `Circuit`).
+        circuit: bool `[source, target]`, or anything with such a `.mask` (a `Circuit`).
         level: `edge`, or `node`: all edges out of a head or MLP.
         sets: how many knock-out sets, the empty one among them.
         largest: share of the circuit that the largest set may hold.
@@ -149,39 +140,28 @@ def minimality(
         InputError: an empty circuit, unknown names, numbers out of range.
     """
     choose("level", level, ("edge", "node"))
-    choose("correction", correction, CORRECTIONS)
-    graph, circuit = checked_circuit(model, mask)
-    judged = judged_under(mask, task, ablation, objective)
-    everything: Sequence[Any] = edges_of(circuit) if level == "edge" else nodes_of(circuit)
+    check_keywords("minimality", keywords, MinimalityKeywords)
+    setting, mask = judging(model, task, circuit, keywords)
+    graph, interval, testing = setting.graph, Interval.of(keywords), Testing.of(keywords)
+    everything: Sequence[Any] = edges_of(mask) if level == "edge" else nodes_of(mask)
     if not everything:
-        raise InputError(f"mask holds no {level} that could be removed; minimality needs a circuit with some")
+        raise InputError(f"circuit holds no {level} that could be removed; minimality needs some")
     taken = everything
     if sample is not None and sample < len(everything):
-        taken = sorted(python_random.Random(seed).sample(list(everything), sample))
-    outs = [set(), *map(set, knock_out_sets(everything, sets - 1, largest, seed))]
+        taken = sorted(python_random.Random(interval.seed).sample(list(everything), sample))
+    outs = [set(), *map(set, knock_out_sets(everything, sets - 1, largest, interval.seed))]
     # with v in K the circuit to compare with is C without the rest of K: either way one new circuit an element and set
-    masks = [_without(circuit, out, level) for out in outs]
-    masks += [_without(circuit, out ^ {element}, level) for element in taken for out in outs]
-    values = measure(
-        model,
-        task,
-        torch.stack(masks),
-        judged.ablation,
-        objective=judged.objective,
-        batch_size=batch_size,
-        memory=memory,
-        quiet=quiet,
-    )
+    masks = [_without(mask, out, level) for out in outs]
+    masks += [_without(mask, out ^ {element}, level) for element in taken for out in outs]
+    values = setting.measure(torch.stack(masks))
     inside = [[1.0 if element not in out else -1.0 for out in outs] for element in taken]
-    frame = _judged(values, np.array(inside), sets, correction, confidence, seed)
+    frame = _judged(values, np.array(inside), sets, testing, interval)
     frame.insert(0, level, [_name(graph, element) for element in taken])
     frame = frame.sort_values("largest", key=lambda column: -column.abs(), ignore_index=True, kind="stable")
-    return Minimality(frame, level, len(taken), len(everything), alpha, judged.on(task, graph.kv))
+    return Minimality(frame, level, len(taken), len(everything), testing.alpha, setting.conditions)
 
 
-def _judged(
-    values: CircuitValues, signs: np.ndarray, sets: int, correction: str, confidence: float, seed: int
-) -> pd.DataFrame:
+def _judged(values: CircuitValues, signs: np.ndarray, sets: int, testing: Testing, interval: Interval) -> pd.DataFrame:
     """Changes, intervals and p-values; `signs` [element, set] say which of two circuits still has the element."""
     objectives = values.circuits.double().numpy()
     base, removed = objectives[:sets], objectives[sets:].reshape(len(signs), sets, -1)
@@ -190,8 +170,18 @@ def _judged(
     means = falls.mean(2)
     best = np.abs(means).argmax(1)
     chosen = falls[np.arange(len(falls)), best]
-    intervals = bootstrap(chosen, lambda drawn: drawn, confidence=confidence, seed=seed)
-    p = [min(1.0, sets * min(paired_test(fall, np.zeros_like(fall), seed=seed) for fall in one)) for one in falls]
+    intervals = bootstrapped(chosen, lambda drawn: drawn, interval)
+    p = [
+        min(
+            1.0,
+            sets
+            * min(
+                paired_test(fall, np.zeros_like(fall), seed=interval.seed, resamples=testing.permutations)
+                for fall in one
+            ),
+        )
+        for one in falls
+    ]
     gap = float(values.clean.double().mean() - values.empty.double().mean())
     return pd.DataFrame(
         {
@@ -201,7 +191,7 @@ def _judged(
             "mean": means.mean(1),
             "share": means[np.arange(len(means)), best] / gap if gap else float("nan"),
             "p": p,
-            "p_corrected": adjust(p, correction),
+            "p_corrected": adjust(p, testing.correction),
         }
     )
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -13,15 +12,22 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp import numbers
+from interp import numbers, theme
+from interp.conditions import Conditions
+from interp.interval import Estimate, Interval, IntervalKeywords
 from interp.kernels.evaluate import CircuitValues
+from interp.keywords import check_keywords
 from interp.objectives import Objective
-from interp.setting import Setting, judged_under
+from interp.result import Result
+from interp.run import RunKeywords
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import checked_circuit, measure_all
+from metrics.circuit.evaluate import judging
 from metrics.circuit.samples import random_circuit
-from metrics.statistics import Estimate, bootstrap, share
+from metrics.statistics import bootstrapped, share
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 Array = NDArray[np.float64]
 
@@ -37,8 +43,11 @@ SAME_ARGMAX = Objective("same-argmax", _same_argmax, differentiable=False, needs
 OUTPUT_OBJECTIVES = ("kl", SAME_ARGMAX)
 
 
+_USUAL = Interval()
+
+
 @dataclass(frozen=True, repr=False)
-class OutputAgreement:
+class OutputAgreement(Result):
     """How near a circuit's next-token distribution is to the model's, prompt by prompt.
 
     Attributes:
@@ -58,20 +67,17 @@ class OutputAgreement:
     same_random: Estimate | None
     kl_values: Array
     same_values: Array
-    setting: Setting | None = None
+    setting: Conditions | None = None
 
     @classmethod
-    @numbers.checked()
     def of(
         cls,
         minus_kl: CircuitValues,
         same: CircuitValues,
-        *,
-        confidence: float = 0.95,
-        resamples: int = 2000,
-        seed: int = 0,
+        interval: Interval = _USUAL,
+        setting: Conditions | None = None,
     ) -> OutputAgreement:
-        """From what `measure_all` gives for `OUTPUT_OBJECTIVES`: the circuit first, random ones behind it."""
+        """From what a setting measures for `OUTPUT_OBJECTIVES`: the circuit first, random ones behind it."""
 
         def of_three(values: CircuitValues, sign: float, most: float) -> tuple[Array, list[Estimate]]:
             rows = [values.circuits[0], values.empty]
@@ -79,18 +85,15 @@ class OutputAgreement:
                 rows.append(values.circuits[1:].mean(0))
             # a divergence of zero may come out as minus a rounding
             array = np.maximum(sign * torch.stack(rows).double().numpy(), 0.0)
-            return array, bootstrap(
-                array, lambda means: means,
-                confidence=confidence, resamples=resamples, seed=seed, possible=(0.0, most),
-            )  # fmt: skip
+            return array, bootstrapped(array, lambda means: means, interval, possible=(0.0, most))
 
         kl_values, (kl, kl_empty, *kl_random) = of_three(minus_kl, -1.0, np.inf)
         same_values, (_, _, *same_random) = of_three(same, 1.0, 1.0)
-        own, empty = (share(row, confidence) for row in same_values[:2])
+        own, empty = (share(row, interval.confidence) for row in same_values[:2])
         return cls(
             kl=kl, same=own, kl_empty=kl_empty, same_empty=empty,
             kl_random=kl_random[0] if kl_random else None, same_random=same_random[0] if same_random else None,
-            kl_values=kl_values[0], same_values=same_values[0],
+            kl_values=kl_values[0], same_values=same_values[0], setting=setting,
         )  # fmt: skip
 
     def records(self) -> list[dict[str, Any]]:
@@ -118,57 +121,52 @@ class OutputAgreement:
     def _under(self) -> str:
         return "" if self.setting is None else f" under {self.setting.ablation} ablation"
 
-    def __repr__(self) -> str:
-        table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3f}")
+    def headline(self) -> str:
         return (
-            f"OutputAgreement on {len(self.kl_values)} prompts{self._under}: KL(model || ...) and share of equal top "
-            f"tokens\n{table}"
+            f"{len(self.kl_values)} prompts{self._under}: KL(model || circuit) {self.kl}, share of equal top tokens "
+            f"{self.same}"
         )
 
-    def _repr_html_(self) -> str:
-        head = html.escape(
-            f"KL(model || ...) and share of equal top tokens, {len(self.kl_values)} prompts{self._under}"
-        )
-        return f"<p>{head}</p>{self.to_frame().to_html(index=False, border=0, float_format='{:.3f}'.format)}"
+    def figure(self) -> Figure:
+        """A histogram of KL(model || circuit) over prompts, with the mean."""
+        import plotly.graph_objects as go
+
+        figure = go.Figure(go.Histogram(x=self.kl_values, nbinsx=30, marker={"color": theme.OWN}))
+        theme.target_line(figure, self.kl.value, vertical=True)
+        figure.update_xaxes(title="KL(model || circuit) in nats")
+        figure.update_yaxes(title="prompts")
+        return theme.styled(figure, f"KL {self.kl}, same top token {self.same}")
 
 
-@numbers.checked()
+class OutputKeywords(RunKeywords, IntervalKeywords, total=False):
+    """The keywords of `output_agreement`."""
+
+    ablation: str | None
+
+
+@numbers.checked(n_random=numbers.FROM_ZERO)
 def output_agreement(
-    model: Any,
-    task: Task,
-    mask: Any,
-    *,
-    random: int = 3,
-    ablation: str | None = None,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
+    model: Any, task: Task, circuit: Any, *, n_random: int = 3, **keywords: Unpack[OutputKeywords]
 ) -> OutputAgreement:
     """KL(model || circuit) at the answer position, and how often both have the same most likely token.
 
     KL = sum over tokens of p_model log(p_model / p_circuit), in nats, mean over prompts. A circuit may be faithful in
-    the objective, a contrast of two answers, and predict something else altogether. Costs 1 + `random` circuits.
+    the objective, a contrast of two answers, and predict something else altogether. Costs 1 + `n_random` circuits.
 
     Args:
         model: what `interp.load_model` returns.
         task: the prompts; use others than the circuit was chosen on.
-        mask: bool `[source, target]`, or anything with such a `.mask` (a `Circuit`).
-        random: so many random circuits of as many edges (paths from input to logits) beside it.
+        circuit: bool `[source, target]`, or anything with such a `.mask` (a `Circuit`).
+        n_random: so many random circuits of as many edges (paths from input to logits) beside it.
         ablation, batch_size, memory, quiet: as in `evaluate`.
         confidence, resamples, seed: of the intervals over prompts; `seed` also draws the random circuits.
 
     Raises:
-        InputError: a mask of another shape, a negative `random`, unknown names.
+        InputError: a mask of another shape, a negative `n_random`, unknown names.
     """
-    graph, circuit = checked_circuit(model, mask)
-    judged = judged_under(mask, task, ablation, SAME_ARGMAX)
-    others = [random_circuit(graph, int(circuit.sum()), seed + i) for i in range(random)]
-    minus_kl, same = measure_all(
-        model, task, torch.stack([circuit, *others]), judged.ablation, objectives=OUTPUT_OBJECTIVES,
-        batch_size=batch_size, memory=memory, quiet=quiet,
-    )  # fmt: skip
-    found = OutputAgreement.of(minus_kl, same, confidence=confidence, resamples=resamples, seed=seed)
-    return replace(found, setting=replace(judged.on(task, graph.kv), objective=None))
+    check_keywords("output_agreement", keywords, OutputKeywords)
+    setting, mask = judging(model, task, circuit, {**keywords, "objective": SAME_ARGMAX})
+    interval = Interval.of(keywords)
+    others = [random_circuit(setting.graph, int(mask.sum()), interval.seed + i) for i in range(n_random)]
+    minus_kl, same = setting.measure_all(torch.stack([mask, *others]), OUTPUT_OBJECTIVES)
+    return OutputAgreement.of(minus_kl, same, interval, replace(setting.conditions, objective=None))

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import html
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from interp import numbers
+from interp import numbers, theme
+from interp.conditions import Conditions
 from interp.errors import InputError
-from interp.objectives import Objective
-from interp.setting import Setting, judged_under
+from interp.interval import Estimate, Interval
+from interp.keywords import check_keywords
+from interp.result import Result
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import checked_circuit, faithfulness_of_means, measure
+from metrics.circuit.evaluate import JudgeKeywords, faithfulness_of_means, judging
 from metrics.percentiles import Resampled
-from metrics.statistics import Estimate, bootstrap, estimates, resample, share
+from metrics.statistics import bootstrapped, estimates, resample, share
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -28,8 +29,11 @@ _LEAST_GAP = 0.1  # of the mean gap
 _UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 
 
+_USUAL = Interval()
+
+
 @dataclass(frozen=True, repr=False)
-class PromptFaithfulness:
+class PromptFaithfulness(Result):
     """Faithfulness of each prompt: f_i = (C_i - empty_i) / (clean_i - empty_i).
 
     Attributes:
@@ -54,7 +58,7 @@ class PromptFaithfulness:
     spread: float
     left_out: int
     margin: float = 0.2
-    setting: Setting | None = None
+    setting: Conditions | None = None
 
     @classmethod
     @numbers.checked(margin=numbers.POSITIVE)
@@ -65,9 +69,8 @@ class PromptFaithfulness:
         circuit: ArrayLike,
         *,
         margin: float = 0.2,
-        confidence: float = 0.95,
-        resamples: int = 2000,
-        seed: int = 0,
+        interval: Interval = _USUAL,
+        setting: Conditions | None = None,
     ) -> PromptFaithfulness:
         """From objectives of the model, the empty circuit and the circuit, each [n].
 
@@ -83,16 +86,16 @@ class PromptFaithfulness:
         usable = np.abs(gap) > _LEAST_GAP * abs(gap.mean())
         values = np.where(usable, (alone - none) / np.where(usable, gap, 1.0), np.nan)
         known = values[usable]
-        settings: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
-        (mean,) = bootstrap(np.stack((full, none, alone)), faithfulness_of_means, **settings)
+        (mean,) = bootstrapped(np.stack((full, none, alone)), faithfulness_of_means, interval)
         return cls(
             values=values,
             mean=mean,
-            quantiles=_quantiles(known, **settings),
-            within=share(np.abs(known - 1) <= margin, confidence),
+            quantiles=_quantiles(known, interval),
+            within=share(np.abs(known - 1) <= margin, interval.confidence),
             spread=float(known.std()) if len(known) else float("nan"),
             left_out=int((~usable).sum()),
             margin=margin,
+            setting=setting,
         )
 
     def to_frame(self) -> pd.DataFrame:
@@ -118,54 +121,38 @@ class PromptFaithfulness:
         )
         return text + (f"; {self.left_out} without a gap left out" if self.left_out else "")
 
-    def __repr__(self) -> str:
-        return f"PromptFaithfulness({self}{'' if self.setting is None else f'; {self.setting}'})"
-
-    def _repr_html_(self) -> str:
-        return f"<p>Faithfulness by prompt: {html.escape(str(self))}</p>"
+    def headline(self) -> str:
+        return f"{self}{'' if self.setting is None else f'; {self.setting}'}"
 
     def figure(self) -> Figure:
         """A histogram of f_i, with the band around the model and the mean."""
         import plotly.graph_objects as go
 
         known = self.values[np.isfinite(self.values)]
-        figure = go.Figure(go.Histogram(x=known, nbinsx=30, marker={"color": "#0072B2"}))
+        figure = go.Figure(go.Histogram(x=known, nbinsx=30, marker={"color": theme.OWN}))
         figure.add_vrect(
-            x0=1 - self.margin, x1=1 + self.margin, fillcolor="#009E73", opacity=0.15, line_width=0,
+            x0=1 - self.margin, x1=1 + self.margin, fillcolor=theme.GREEN, opacity=0.15, line_width=0,
             annotation_text=f"within {self.margin:.0%} of the model",
         )  # fmt: skip
-        figure.add_vline(x=self.mean.value, line={"dash": "dot", "color": "#D55E00"}, annotation_text="mean")
+        figure.add_vline(x=self.mean.value, line={"dash": "dot", "color": theme.VERMILION}, annotation_text="mean")
         figure.update_xaxes(title="faithfulness of the prompt")
         figure.update_yaxes(title="prompts")
-        figure.update_layout(template="plotly_white", title="Faithfulness by prompt")
-        return figure
+        return theme.styled(figure, "Faithfulness by prompt")
 
 
-def _quantiles(values: Array, *, confidence: float, resamples: int, seed: int) -> dict[float, Estimate]:
+def _quantiles(values: Array, interval: Interval) -> dict[float, Estimate]:
     if not len(values):
         return dict.fromkeys(QUANTILES, _UNKNOWN)
     point = np.quantile(values, QUANTILES)
     n = len(values)
-    drawn = np.quantile(values[resample(n, resamples, seed)], QUANTILES, axis=1).T
+    drawn = np.quantile(values[resample(n, interval.resamples, interval.seed)], QUANTILES, axis=1).T
     left_out = np.stack([np.quantile(np.delete(values, i) if n > 1 else values, QUANTILES) for i in range(n)])
-    return dict(zip(QUANTILES, estimates(Resampled(point, drawn, left_out, n), confidence), strict=True))
+    return dict(zip(QUANTILES, estimates(Resampled(point, drawn, left_out, n), interval.confidence), strict=True))
 
 
 @numbers.checked(margin=numbers.POSITIVE)
 def prompt_faithfulness(
-    model: Any,
-    task: Task,
-    mask: Any,
-    ablation: str | None = None,
-    *,
-    margin: float = 0.2,
-    objective: str | Objective | None = None,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
+    model: Any, task: Task, circuit: Any, *, margin: float = 0.2, **keywords: Unpack[JudgeKeywords]
 ) -> PromptFaithfulness:
     """Faithfulness of a circuit prompt by prompt: quantiles, spread, and the share of prompts near the model.
 
@@ -175,7 +162,7 @@ def prompt_faithfulness(
     Args:
         model: what `interp.load_model` returns.
         task: the prompts; use others than the circuit was chosen on.
-        mask: bool `[source, target]`, or anything with such a `.mask` (a `Circuit`).
+        circuit: bool `[source, target]`, or anything with such a `.mask` (a `Circuit`).
         margin: how near to 1 counts as near.
         ablation, objective, batch_size, memory, quiet: as in `evaluate`.
         confidence, resamples, seed: of the intervals over prompts.
@@ -183,14 +170,10 @@ def prompt_faithfulness(
     Raises:
         InputError: a mask of another shape, unknown names, a margin that is not positive.
     """
-    graph, circuit = checked_circuit(model, mask)
-    judged = judged_under(mask, task, ablation, objective)
-    values = measure(
-        model, task, circuit[None], judged.ablation, objective=judged.objective,
-        batch_size=batch_size, memory=memory, quiet=quiet,
-    )  # fmt: skip
-    found = PromptFaithfulness.of(
+    check_keywords("prompt_faithfulness", keywords, JudgeKeywords)
+    setting, mask = judging(model, task, circuit, keywords)
+    values = setting.measure(mask[None])
+    return PromptFaithfulness.of(
         values.clean.numpy(), values.empty.numpy(), values.circuits[0].numpy(),
-        margin=margin, confidence=confidence, resamples=resamples, seed=seed,
+        margin=margin, interval=Interval.of(keywords), setting=setting.conditions,
     )  # fmt: skip
-    return replace(found, setting=judged.on(task, graph.kv))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -15,18 +14,27 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp import numbers
+from interp import numbers, theme
+from interp.conditions import Conditions
 from interp.errors import InputError
-from interp.graph import ComputationalGraph
+from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
+from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
-from interp.objectives import Objective
-from interp.progress import progress
+from interp.keywords import check_keywords
+from interp.result import Result
 from interp.selection import LADDER_FRACTIONS, top_n
-from interp.setting import Setting, judged_under
+from interp.setting import Setting
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import faithfulness_of_means, graph_of_mask, measure
-from metrics.statistics import Estimate, bootstrap
+from metrics.circuit.evaluate import (
+    JudgeKeywords,
+    MeasureKeywords,
+    faithfulness_of_means,
+    graph_of_mask,
+    setting_of_scores,
+    stacked,
+)
+from metrics.statistics import bootstrapped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -36,7 +44,7 @@ _STACK = 64  # circuits that a rescoring by removal measures at a time
 
 
 @dataclass(frozen=True, repr=False)
-class RecursiveCurve:
+class RecursiveCurve(Result):
     """Faithfulness of what is left after the most important edges were ablated, against random edges.
 
     Attributes:
@@ -61,70 +69,52 @@ class RecursiveCurve:
     log_area: Estimate
     masks: Bool[Tensor, "share source target"]
     values: CircuitValues
-    setting: Setting | None = None
+    setting: Conditions | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """One row per share: share, removed, faithfulness, low, high, and random edges'."""
         columns: dict[str, Any] = {"share": self.shares, "removed": self.removed}
         for name, points in (("faithfulness", self.points), ("random", self.random)):
-            prefix = "" if name == "faithfulness" else "random "
+            prefix = "" if name == "faithfulness" else "random_"
             columns[name] = [one.value for one in points]
             columns[f"{prefix}low"] = [one.low for one in points]
             columns[f"{prefix}high"] = [one.high for one in points]
         return pd.DataFrame(columns)
 
-    def __repr__(self) -> str:
-        table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3f}")
+    def headline(self) -> str:
         under = "" if self.setting is None else f"; {self.setting}"
-        return f"RecursiveCurve: area {self.area}, over log share {self.log_area}{under}\n{table}"
-
-    def _repr_html_(self) -> str:
-        head = html.escape(f"Area {self.area}, over log share {self.log_area}")
-        return f"<p>{head}</p>{self.to_frame().to_html(index=False, border=0, float_format='{:.3f}'.format)}"
+        return f"area {self.area}, over log share {self.log_area}{under}"
 
     def figure(self) -> Figure:
         """Faithfulness of what is left over the share ablated, beside random edges; the further below, the better."""
         import plotly.graph_objects as go
 
         figure = go.Figure()
-        for name, points, colour in (("scores", self.points, "#0072B2"), ("random edges", self.random, "#999999")):
+        for name, points, colour in (("scores", self.points, theme.OWN), ("random edges", self.random, theme.CONTROL)):
             figure.add_scatter(
                 x=self.shares[1:],
                 y=[one.value for one in points[1:]],
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [one.high - one.value for one in points[1:]],
-                    "arrayminus": [one.value - one.low for one in points[1:]],
-                },
+                error_y=theme.error_bars(points[1:]),
                 name=name,
                 mode="lines+markers",
                 line={"color": colour},
             )
-        figure.add_hline(y=0, line={"dash": "dot", "color": "#666666"})
+        theme.target_line(figure, 0)
         figure.update_xaxes(type="log", title="share of edges ablated")
         figure.update_yaxes(title="faithfulness of what is left")
-        figure.update_layout(template="plotly_white", title=f"area {self.area}, over log share {self.log_area}")
-        return figure
+        return theme.styled(figure, f"area {self.area}, over log share {self.log_area}")
 
 
-@numbers.checked(shares=numbers.SHARE, random=numbers.COUNT)
+@numbers.checked(shares=numbers.SHARE, n_random=numbers.COUNT)
 def recursive_curve(
     model: Any,
     task: Task,
     score: Any,
     shares: Sequence[float] = LADDER_FRACTIONS,
     *,
-    random: int = 5,
+    n_random: int = 5,
     absolute: bool = False,
-    ablation: str | None = None,
-    objective: str | Objective | None = None,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
+    **keywords: Unpack[JudgeKeywords],
 ) -> RecursiveCurve:
     """A curve in the manner of Recursive ROAR (Madsen et al. 2022) for edges, with ablation instead of retraining.
 
@@ -140,7 +130,7 @@ def recursive_curve(
             themselves (a tensor [source, target], or anything with such `.values`) are not made again: they are
             restricted to what is left, and the curve is not recursive.
         shares: of the graph's edges, ascending, above 0 and up to 1; the number of edges is rounded down.
-        random: so many random orders of edges. One alone is no baseline: orders differ much.
+        n_random: so many random orders of edges. One alone is no baseline: orders differ much.
         absolute: choose by |score|. By default by signed score, since the fall of the objective is measured.
         ablation, objective, batch_size, memory, quiet: as in `evaluate`.
         confidence, resamples, seed: of the bootstrap over prompts and over random orders; `seed` also draws the orders.
@@ -152,29 +142,20 @@ def recursive_curve(
         InputError: scores of another shape, NaN, or constant; shares out of order; unknown names.
     """
     steps = _shares(shares)
-    anatomy = anatomy_of(model)
-    recursive = callable(score) and not isinstance(score, Tensor)
-    if recursive:
-        first = score(ComputationalGraph.of_anatomy(anatomy).edge_mask.clone())
-    else:
-        first = score if isinstance(score, Tensor) else getattr(score, "values", score)
-    if not isinstance(first, Tensor):
-        raise InputError(f"score must give a tensor [source, target]; got {type(first).__name__}")
-    graph = graph_of_mask(anatomy, first)
-    judged = judged_under(score, task, ablation, objective)
+    check_keywords("recursive_curve", keywords, JudgeKeywords)
+    interval, recursive = Interval.of(keywords), callable(score) and not isinstance(score, Tensor)
+    scores = score(ComputationalGraph.of(model).edge_mask.clone()) if recursive else score
+    setting, first = setting_of_scores(model, task, scores, keywords)
+    graph = setting.graph
     sizes = [int(share * graph.n_edges) for share in steps]
     rescore: Rescore | None = score if recursive else None
-    with progress("scoring what is left", len(sizes), quiet) as bar:
+    with setting.run.progress("scoring what is left", len(sizes)) as bar:
         own = _what_is_left(graph, first, rescore, sizes, absolute, bar.advance)
-    others = [mask for draw in range(random) for mask in _random_orders(graph, sizes, seed + draw)]
-    measured = measure(
-        model, task, torch.stack([*own, *others]), judged.ablation,
-        objective=judged.objective, batch_size=batch_size, memory=memory, quiet=quiet,
-    )  # fmt: skip
+    others = [mask for draw in range(n_random) for mask in _random_orders(graph, sizes, interval.seed + draw)]
+    measured = setting.measure(torch.stack([*own, *others]))
     mine = measured.circuits[: len(sizes)]
-    stacked = torch.cat((measured.clean[None], measured.empty[None], measured.circuits)).double().numpy()
-    statistic = _statistic(np.array([0.0, *steps]), random, seed)
-    found = bootstrap(stacked, statistic, confidence=confidence, resamples=resamples, seed=seed)
+    statistic = _statistic(np.array([0.0, *steps]), n_random, interval.seed)
+    found = bootstrapped(stacked(measured), statistic, interval)
     half = len(sizes) + 1
     return RecursiveCurve(
         shares=(0.0, *steps),
@@ -185,25 +166,29 @@ def recursive_curve(
         log_area=found[-1],
         masks=torch.stack([graph.edge_mask, *own]),
         values=CircuitValues(measured.clean, measured.empty, torch.cat((measured.clean[None], mine))),
-        setting=judged.on(task, graph.kv),
+        setting=setting.conditions,
     )
 
 
-def removal_scores(model: Any, task: Task, *, ablation: str = "patch", **settings: Any) -> Rescore:
+def removal_scores(model: Any, task: Task, **keywords: Unpack[MeasureKeywords]) -> Rescore:
     """A `score` for `recursive_curve`: how far the mean objective falls when an edge is taken out of what is left.
 
     Exact inside any circuit, at one circuit for every edge that is left: for small models and small circuits.
-    `settings` are those of `evaluate`.
+    `keywords` are those of `evaluate`.
     """
+    check_keywords("removal_scores", keywords, MeasureKeywords)
+    settings: dict[KV, Setting] = {}  # by the kind of graph, which the first circuit tells
 
     def score(left: Bool[Tensor, "source target"]) -> Float[Tensor, "source target"]:
+        kv = graph_of_mask(anatomy_of(model), left).kv
+        setting = settings.setdefault(kv, Setting.of(model, task, {**keywords, "kv": kv}))
         edges = left.nonzero()
-        scores = torch.zeros(left.shape, dtype=torch.float64)
-        whole = measure(model, task, left[None], ablation, **settings).circuits[0].double().mean()
+        scores = torch.zeros(left.shape, dtype=torch.float64, device="cpu")
+        whole = setting.measure(left[None]).circuits[0].double().mean()
         for part in edges.split(_STACK) if len(edges) else ():
             masks = left.repeat(len(part), 1, 1)
-            masks[torch.arange(len(part)), part[:, 0], part[:, 1]] = False
-            after = measure(model, task, masks, ablation, **settings).circuits.double().mean(1)
+            masks[torch.arange(len(part), device="cpu"), part[:, 0], part[:, 1]] = False
+            after = setting.measure(masks).circuits.double().mean(1)
             scores[part[:, 0], part[:, 1]] = whole - after
         return scores
 

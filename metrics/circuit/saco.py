@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -14,16 +13,19 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp import numbers
+from interp import numbers, theme
+from interp.conditions import Conditions
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
-from interp.objectives import Objective
-from interp.setting import Setting, judged_under
+from interp.interval import Estimate, Interval
+from interp.keywords import check_keywords
+from interp.result import Result
+from interp.setting import Setting
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import graph_of_mask, measure
+from metrics.circuit.evaluate import JudgeKeywords, graph_of_mask
 from metrics.explanation.saco import TIES, group_bounds, salience_coefficient
-from metrics.statistics import Estimate, bootstrap
+from metrics.statistics import bootstrapped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -32,7 +34,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, repr=False)
-class CircuitSaCo:
+class CircuitSaCo(Result):
     """Salience-guided faithfulness of scores over a graph.
 
     Attributes:
@@ -58,11 +60,11 @@ class CircuitSaCo:
     level: str
     random: Estimate | None = None
     draws: tuple[float, ...] = ()
-    setting: Setting | None = None
+    setting: Conditions | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """One row per group: how many edges or nodes, salience, and the mean fall of the objective with interval."""
-        falls = bootstrap(self.drops, lambda means: means, confidence=self.mean.confidence)
+        falls = bootstrapped(self.drops, lambda means: means, Interval(confidence=self.mean.confidence))
         return pd.DataFrame(
             {
                 "group": np.arange(1, len(self.sizes) + 1),
@@ -80,13 +82,8 @@ class CircuitSaCo:
         under = "" if self.setting is None else f"; {self.setting}"
         return f"mean over prompts {self.mean}, pooled {self.pooled}{against}{under}"
 
-    def __repr__(self) -> str:
-        table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3g}")
-        return f"CircuitSaCo: {self._summary}\n{table}"
-
-    def _repr_html_(self) -> str:
-        head = f"<p>SaCo: {html.escape(self._summary)}</p>"
-        return f"{head}{self.to_frame().to_html(index=False, border=0, float_format='{:.3g}'.format)}"
+    def headline(self) -> str:
+        return self._summary
 
     def figure(self) -> Figure:
         """Fall of the objective by group, from the highest scores to the lowest: faithful scores go downhill."""
@@ -108,8 +105,7 @@ class CircuitSaCo:
         )
         figure.update_xaxes(title=f"groups of {self.level}s, highest scores first", dtick=1)
         figure.update_yaxes(title="fall of the objective when ablated")
-        figure.update_layout(template="plotly_white", title=f"SaCo {self.mean}, pooled {self.pooled}")
-        return figure
+        return theme.styled(figure, f"SaCo {self.mean}, pooled {self.pooled}")
 
 
 @numbers.checked(groups=numbers.Limits(2), tolerance=numbers.FROM_ZERO)
@@ -119,26 +115,19 @@ def circuit_saco(
     scores: Any,
     groups: int = 10,
     level: str = "edge",
-    ablation: str | None = None,
     *,
     absolute: bool = False,
     ties: str = "agree",
     tolerance: float = 0.0,
-    random: int = 0,
-    objective: str | Objective | None = None,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
+    n_random: int = 0,
+    **keywords: Unpack[JudgeKeywords],
 ) -> CircuitSaCo:
     """Salience-guided faithfulness coefficient (Wu et al., CVPR 2024) over groups of edges or nodes.
 
     Edges (nodes) are sorted by falling score and cut into K groups; s_i is the summed score of group i and d_i the
     fall of the objective when that group alone is ablated in the whole model.
     F = sum over i < j of sigma_ij (s_i - s_j) / sum over i < j of |s_i - s_j|, sigma = +1 if d_i >= d_j, else -1.
-    Costs K circuits, and K more for each of `random`.
+    Costs K circuits, and K more for each of `n_random`.
 
     Args:
         model: what `interp.load_model` returns.
@@ -150,7 +139,7 @@ def circuit_saco(
         absolute: sort and sum |score|. By default scores are signed, as the fall of the objective is.
         ties: what two groups with equal falls count: `agree` as in the paper (sigma = 1), or `zero`.
         tolerance: falls that differ by no more are equal.
-        random: deal the same scores out at random so many times, as a baseline.
+        n_random: deal the same scores out at random so many times, as a baseline.
         objective, batch_size, memory, quiet: as in `evaluate`.
         confidence, resamples, seed: of the bootstrap intervals over prompts; `seed` also deals.
 
@@ -167,42 +156,40 @@ def circuit_saco(
         shape = "[source, target]" if level == "edge" else "[source]"
         given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(scores).__name__
         raise InputError(f"scores must be a tensor {shape} for level={level!r}, or have such .values; got {given}")
+    check_keywords("circuit_saco", keywords, JudgeKeywords)
     graph = _graph(model, values, level)
-    judged = judged_under(scores, task, ablation, objective)
+    setting = Setting.of(model, task, {**keywords, "kv": graph.kv}, scores)
+    interval = Interval.of(keywords)
     elements = graph.edge_mask.nonzero() if level == "edge" else torch.arange(1, len(graph.sources))[:, None]
     salience = values.detach().cpu().double()[tuple(elements.T)]
     salience = salience.abs() if absolute else salience
     _check(salience, groups, level)
     ranked, order = salience.sort(descending=True, stable=True)
     bounds = list(itertools.pairwise(group_bounds(np.array([len(order)]), groups)[0].tolist()))
-    generator = torch.Generator().manual_seed(seed)
-    orders = [order, *(torch.randperm(len(order), generator=generator) for _ in range(random))]
+    generator = torch.Generator().manual_seed(interval.seed)
+    orders = [order, *(torch.randperm(len(order), generator=generator) for _ in range(n_random))]
     masks = torch.stack([_without(graph, elements[one[first:last]]) for one in orders for first, last in bounds])
-    measured = measure(
-        model, task, masks, judged.ablation, objective=judged.objective,
-        batch_size=batch_size, memory=memory, quiet=quiet,
-    )  # fmt: skip
-    falls = (measured.clean - measured.circuits).double().numpy().reshape(1 + random, groups, -1)
+    measured = setting.measure(masks)
+    falls = (measured.clean - measured.circuits).double().numpy().reshape(1 + n_random, groups, -1)
     sums = np.array([float(ranked[first:last].sum()) for first, last in bounds])
 
     def coefficients(drops: Array) -> Array:
         """[resample, group] -> [resample, 1]."""
         return np.array([[salience_coefficient(sums, one, ties, tolerance)[0]] for one in drops])
 
-    settings: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
     per_prompt = coefficients(falls[0].T)[:, 0]
     draws = [float(coefficients(drops.T).mean()) for drops in falls[1:]]
     return CircuitSaCo(
         values=per_prompt,
-        mean=bootstrap(per_prompt, lambda means: means[:, None], **settings)[0],
-        pooled=bootstrap(falls[0], coefficients, **settings)[0],
+        mean=bootstrapped(per_prompt, lambda means: means[:, None], interval)[0],
+        pooled=bootstrapped(falls[0], coefficients, interval)[0],
         salience=sums,
         drops=falls[0],
         sizes=tuple(last - first for first, last in bounds),
         level=level,
-        random=bootstrap(draws, lambda means: means[:, None], **settings)[0] if draws else None,
+        random=bootstrapped(draws, lambda means: means[:, None], interval)[0] if draws else None,
         draws=tuple(draws),
-        setting=judged.on(task, graph.kv),
+        setting=setting.conditions,
     )
 
 

@@ -11,10 +11,10 @@ import pandas as pd
 
 from interp import numbers
 from interp.errors import InputError, choose
+from interp.interval import Estimate
 from metrics.explanation.prediction import Array, Indices, Subject
 from metrics.explanation.replacement import Fill, Replacement, filler
 from metrics.explanation.saco import PerSample, interval_settings, means, with_baseline
-from metrics.statistics import Estimate
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

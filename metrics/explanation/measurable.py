@@ -13,6 +13,7 @@ from torch import Tensor
 
 from interp import numbers
 from interp.errors import InputError, choose
+from interp.interval import Estimate
 from interp.progress import progress
 from metrics.explanation.prediction import Array
 from metrics.explanation.racu import racu
@@ -20,7 +21,7 @@ from metrics.explanation.roar_data import SPLITS, Split, mask_top, removed_input
 from metrics.explanation.roar_plan import RANDOM, RATIOS, explainers, roar_plan
 from metrics.explanation.roar_run import as_tensor, call_model, checked_scores, constant, derived_seed
 from metrics.explanation.saco import interval_settings
-from metrics.statistics import Estimate, bootstrap
+from metrics.statistics import bootstrap
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from interp.interval import Estimate
 from metrics.explanation.prediction import Array
 from metrics.explanation.saco import means
-from metrics.statistics import Estimate
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

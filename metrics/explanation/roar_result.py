@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from interp.interval import Estimate
 from metrics.explanation.racu import racu
 from metrics.explanation.roar_plan import RANDOM
 from metrics.explanation.roar_run import Job, accuracy, macro_f1, read_performance
-from metrics.statistics import Estimate, bootstrap
+from metrics.statistics import bootstrap
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

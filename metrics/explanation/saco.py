@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike
 
 from interp import numbers
 from interp.errors import InputError, choose
+from interp.interval import Estimate
 from metrics.explanation.prediction import Array, Indices, Subject
 from metrics.explanation.replacement import Replacement
-from metrics.statistics import Estimate, bootstrap
+from metrics.statistics import bootstrap
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
