@@ -34,6 +34,8 @@ class Conditions:
         objective = None if self.objective is None else str(self.objective)
         return {"ablation": self.ablation, "objective": objective, "kv": self.kv, "task": self.task}
 
+    in_files = to_dict
+
     def __str__(self) -> str:
         return f"{self.objective or 'unknown objective'} under {self.ablation or 'unknown'} ablation"
 

@@ -19,10 +19,12 @@ from interp import numbers
 from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
 from interp.inspection import anatomy_of
+from interp.keeping import kept
 
 KV = Literal["head", "group"]
 
 
+@kept
 @dataclass(frozen=True)
 class ComputationalGraph:
     """Sources, targets and possible edges of a pre-norm decoder.

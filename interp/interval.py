@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from interp.keeping import kept
 from interp.keywords import told
 from interp.numbers import settle
 
 
+@kept
 @dataclass(frozen=True)
 class Estimate:
     """A number with its interval, NaN where there is none.

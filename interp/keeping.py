@@ -63,8 +63,10 @@ def encode(value: Any) -> Any:
             return {key: encode(item) for key, item in value.items()}
         return {"$pairs": [[encode(key), encode(item)] for key, item in value.items()]}
     if is_dataclass(value) and _KINDS.get(type(value).__name__) is type(value):
-        own = {item.name: encode(getattr(value, item.name)) for item in fields(value) if item.init}
-        return {"$kind": type(value).__name__, "fields": own}
+        given = {item.name: getattr(value, item.name) for item in fields(value) if item.init}
+        if hasattr(value, "in_files"):  # it says itself what of it a file can hold
+            given = value.in_files()
+        return {"$kind": type(value).__name__, "fields": {name: encode(own) for name, own in given.items()}}
     raise InputError(f"a {type(value).__name__} cannot be saved in a result's file")
 
 

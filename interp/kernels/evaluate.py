@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp.anatomy import Anatomy
 from interp.graph import ComputationalGraph
+from interp.keeping import kept
 from interp.kernels.ablation import Ablator
 from interp.kernels.batching import (
     Batch,
@@ -40,6 +41,7 @@ Masks = Bool[Tensor, "circuit source target"]
 Values = Float[Tensor, "... n"]
 
 
+@kept
 @dataclass(frozen=True)
 class CircuitValues:
     """Objectives per prompt, in the order of the prompts; float32 (float64 for a float64 model), on the CPU."""
