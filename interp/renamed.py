@@ -8,5 +8,7 @@ NEW_WAY: dict[str, str] = {
     "random_circuits": "it is called n_random now: how many random circuits are measured beside it",
     "replacement": "it is called baseline now: what a removed token or pixel becomes",
     "absolute": "it belongs to the selection now: selection=TopN(absolute=False), from interp.selection",
+    "reference_size": "it belongs to the reference now: reference=Reference(size=...), from metrics",
+    "reference_prompts": "it belongs to the reference now: reference=Reference(prompts=...), from metrics",
     "stable_share": "it belongs to stability now: stable=Stable(share=0.75), from circuits",
 }

@@ -1,7 +1,7 @@
 """How faithful is a circuit, or an explanation."""
 
 from interp.interval import Estimate
-from metrics.circuit.battery import circuit_tests
+from metrics.circuit.battery import Reference, circuit_tests
 from metrics.circuit.battery_result import CircuitTests
 from metrics.circuit.completeness import Completeness, completeness
 from metrics.circuit.curve import Curve, cmd, cpr, faithfulness_curve, mib
@@ -51,6 +51,7 @@ __all__ = [
     "PromptFaithfulness",
     "Randomisation",
     "RecursiveCurve",
+    "Reference",
     "Road",
     "RoarPlan",
     "RoarResult",

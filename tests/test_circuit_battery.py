@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_find import behaving
-from tiny import tiny
+from tiny import behaving, tiny
 
 from attribution import attribute
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.plain import plain
 from interp.tasks.task import Task
-from metrics import CircuitTests, circuit_tests, evaluate
+from metrics import CircuitTests, Reference, circuit_tests, evaluate
 from metrics.circuit.samples import added_paths, random_paths
 
 
@@ -64,7 +63,7 @@ def test_random_circuits_are_seldom_sufficient(model: Any, task: Task, graph: Co
     # a null circuit is the best of its 31 kin, and so found sufficient, once in 31 times
     found = [
         circuit_tests(
-            model, task, random_paths(graph, 80, 1000 + i), tests=["sufficiency"], random_circuits=30, seed=50 * i,
+            model, task, random_paths(graph, 80, 1000 + i), tests=["sufficiency"], n_random=30, seed=50 * i,
             quiet=True,
         )["sufficiency"].rejected
         for i in range(40)
@@ -73,7 +72,7 @@ def test_random_circuits_are_seldom_sufficient(model: Any, task: Task, graph: Co
 
 
 def test_the_whole_model_is_equivalent_to_itself(model: Any, task: Task, graph: ComputationalGraph) -> None:
-    found = circuit_tests(model, task, graph.edge_mask, random_circuits=5, quiet=True)
+    found = circuit_tests(model, task, graph.edge_mask, n_random=5, quiet=True)
     assert found["equivalence"].p == 1.0
     assert found["independence"].passed  # of the corrupted prompts' scores
     assert not found["sufficiency"].rejected  # random circuits of its size are the model, too
@@ -125,7 +124,7 @@ def test_the_result_speaks(found: CircuitTests) -> None:
 
 
 def test_seeds_decide(model: Any, task: Task, circuit: torch.Tensor) -> None:
-    settings: dict[str, Any] = {"random_circuits": 8, "sample": 5, "quiet": True}
+    settings: dict[str, Any] = {"n_random": 8, "sample": 5, "quiet": True}
     one, same, other = (circuit_tests(model, task, circuit, seed=seed, **settings) for seed in (3, 3, 4))
     assert one.edges.equals(same.edges)
     assert not one.edges["edge"].equals(other.edges["edge"])
@@ -135,7 +134,7 @@ def test_seeds_decide(model: Any, task: Task, circuit: torch.Tensor) -> None:
 @pytest.mark.parametrize("reference", ["paths", "grown"])
 def test_reference_distributions(model: Any, task: Task, circuit: torch.Tensor, reference: str) -> None:
     found = circuit_tests(
-        model, task, circuit, tests=["sufficiency"], reference=reference, reference_size=0.9, random_circuits=20,
+        model, task, circuit, tests=["sufficiency"], reference=Reference(reference, size=0.9), n_random=20,
         quantile=0.5, correction="none", quiet=True,
     )  # fmt: skip
     assert "235 edges" in found["sufficiency"].observed
@@ -173,11 +172,11 @@ def test_random_paths_keep_to_what_is_allowed(graph: ComputationalGraph, circuit
     [
         ({"tests": ["equivalance"]}, "tests='equivalance' is unknown; did you mean 'equivalence'"),
         ({"reference": "path"}, "reference='path' is unknown"),
-        ({"random_circuits": 0}, "random_circuits=0"),
+        ({"n_random": 0}, "n_random=0"),
         ({"alpha": 0.0}, "alpha=0.0"),
         ({"tolerance": 0.6}, "tolerance=0.6"),
         ({"quantile": 1.5}, "quantile=1.5"),
-        ({"reference_prompts": 0}, "reference_prompts=0"),
+        ({"reference_prompts": 3}, "reference=Reference\\(prompts="),
         ({"tests": ["sufficiency"], "reference_size": 10_000}, "reference_size=10000"),
         ({"correction": "bonferroni", "tests": ["equivalence"]}, "correction='bonferroni' is unknown"),
     ],

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_find import behaving
-from tiny import tiny
+from tiny import behaving, tiny
 
 from attribution import attribute
 from interp.errors import InputError
@@ -53,7 +52,7 @@ def off(mask: torch.Tensor, graph: ComputationalGraph, names: list[str], level: 
 def test_gaps_are_those_of_circuit_and_model(
     model: Any, task: Task, graph: ComputationalGraph, circuit: torch.Tensor, level: str, ablation: str
 ) -> None:
-    found = completeness(model, task, circuit, level=level, sets=4, random=0, ablation=ablation, quiet=True)
+    found = completeness(model, task, circuit, level=level, sets=4, n_random=0, ablation=ablation, quiet=True)
     ends = torch.stack((graph.edge_mask, torch.zeros_like(circuit)))
     clean, empty = evaluate(model, task, ends, ablation, quiet=True).mean(1)
     for names, gap in zip(found.sets, found.gaps, strict=True):
@@ -70,11 +69,11 @@ def test_gaps_are_those_of_circuit_and_model(
     assert (frame["circuit"] - frame["model"]).abs().to_numpy() == pytest.approx(frame["gap"].to_numpy())
 
 
-def test_the_whole_model_is_complete_and_random_circuits_are_not(
+def test_the_whole_model_is_complete_and_n_random_are_not(
     model: Any, task: Task, graph: ComputationalGraph, circuit: torch.Tensor
 ) -> None:
-    assert completeness(model, task, graph.edge_mask, sets=5, random=0, quiet=True).worst.value < 1e-9
-    found = completeness(model, task, circuit, sets=8, random=2, quiet=True)
+    assert completeness(model, task, graph.edge_mask, sets=5, n_random=0, quiet=True).worst.value < 1e-9
+    found = completeness(model, task, circuit, sets=8, n_random=2, quiet=True)
     assert found.random is not None
     assert found.random.low > found.incompleteness.value
     assert "random circuits" in repr(found)
@@ -85,10 +84,10 @@ def test_the_whole_model_is_complete_and_random_circuits_are_not(
 def test_sets_hold_parts_of_the_circuit(
     model: Any, task: Task, graph: ComputationalGraph, circuit: torch.Tensor
 ) -> None:
-    found = completeness(model, task, circuit, sets=10, largest=0.3, random=0, seed=2, quiet=True)
+    found = completeness(model, task, circuit, sets=10, largest=0.3, n_random=0, seed=2, quiet=True)
     inside = {name for name, writes in zip(graph.sources, circuit.any(1).tolist(), strict=True) if writes} - {"input"}
     assert all(0 < len(one) <= 0.3 * len(inside) and set(one) <= inside for one in found.sets)
-    again = completeness(model, task, circuit, sets=10, largest=0.3, random=0, seed=2, quiet=True)
+    again = completeness(model, task, circuit, sets=10, largest=0.3, n_random=0, seed=2, quiet=True)
     assert again.sets == found.sets
 
 
@@ -143,7 +142,7 @@ def test_an_idle_edge_is_not_shown_to_be_needed(model: Any, graph: Computational
         (completeness, {"level": "head"}, "level='head' is unknown"),
         (completeness, {"sets": 0}, "sets=0"),
         (completeness, {"largest": 1.5}, "largest=1.5"),
-        (completeness, {"random": -1}, "random=-1"),
+        (completeness, {"n_random": -1}, "n_random=-1"),
         (minimality, {"level": "head"}, "level='head' is unknown"),
         (minimality, {"sample": 0}, "sample=0"),
         (minimality, {"sets": 0}, "sets=0"),

@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_find import behaving
-from tiny import tiny
+from tiny import behaving, tiny
 
 from attribution import attribute
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.answers import answer_logits
+from interp.setting import Setting
 from interp.tasks.task import Task
-from metrics import PromptFaithfulness, evaluate, output_agreement, prompt_faithfulness
-from metrics.circuit.evaluate import measure, measure_all
+from metrics import PromptFaithfulness, evaluate, measure, output_agreement, prompt_faithfulness
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def circuit(model: Any, task: Task) -> torch.Tensor:
 
 def test_several_objectives_are_those_of_one_at_a_time(model: Any, task: Task, circuit: torch.Tensor) -> None:
     names = (None, "kl", "accuracy")
-    for name, values in zip(names, measure_all(model, task, circuit[None], objectives=names, quiet=True), strict=True):
+    for name, values in zip(names, Setting(model, task).measure_all(circuit[None], names), strict=True):
         alone = measure(model, task, circuit[None], objective=name, quiet=True)
         for part in ("clean", "empty", "circuits"):
             torch.testing.assert_close(getattr(values, part), getattr(alone, part))
@@ -62,15 +61,15 @@ def test_empty_circuit_has_the_kl_and_top_tokens_of_the_corrupted_prompts(
 
 
 def test_the_whole_model_agrees_with_itself(model: Any, task: Task, graph: ComputationalGraph) -> None:
-    found = output_agreement(model, task, graph.edge_mask, random=0, quiet=True)
+    found = output_agreement(model, task, graph.edge_mask, n_random=0, quiet=True)
     assert found.kl.value == pytest.approx(0, abs=1e-9)
     assert found.same.value == 1
     assert found.kl_random is None
     assert found.to_frame()["of"].tolist() == ["circuit", "empty"]
     assert "equal top tokens" in repr(found)
     assert "<table" in found._repr_html_()
-    with pytest.raises(InputError, match="random=-1"):
-        output_agreement(model, task, graph.edge_mask, random=-1, quiet=True)
+    with pytest.raises(InputError, match="n_random=-1"):
+        output_agreement(model, task, graph.edge_mask, n_random=-1, quiet=True)
 
 
 def test_a_mean_of_one_made_of_zero_and_two_is_seen() -> None:

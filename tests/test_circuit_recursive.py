@@ -78,7 +78,7 @@ def test_points_are_the_faithfulness_of_what_is_left(
 
 
 def test_areas_by_trapezoids(model: Any, task: Task, scores: torch.Tensor) -> None:
-    curve = recursive_curve(model, task, scores, SHARES, random=2)
+    curve = recursive_curve(model, task, scores, SHARES, n_random=2)
     x = np.array(curve.shares)
     m, b = (np.array([one.value for one in points]) for points in (curve.points, curve.random))
 
@@ -94,10 +94,10 @@ def test_areas_by_trapezoids(model: Any, task: Task, scores: torch.Tensor) -> No
 def test_random_orders_are_part_of_the_interval(model: Any, task: Task, scores: torch.Tensor) -> None:
     """With one prompt nothing but the orders varies: the interval of the mean of two lies between the two."""
     one = task.select([0] * 8)
-    alone = recursive_curve(model, one, scores, SHARES, random=1)
+    alone = recursive_curve(model, one, scores, SHARES, n_random=1)
     assert alone.random[3].low == pytest.approx(alone.random[3].high)
-    each = [recursive_curve(model, one, scores, SHARES, random=1, seed=seed).random[3].value for seed in (0, 1)]
-    both = recursive_curve(model, one, scores, SHARES, random=2).random[3]
+    each = [recursive_curve(model, one, scores, SHARES, n_random=1, seed=seed).random[3].value for seed in (0, 1)]
+    both = recursive_curve(model, one, scores, SHARES, n_random=2).random[3]
     assert both.value == pytest.approx(sum(each) / 2)
     assert sorted(each) == pytest.approx([both.low, both.high])
     assert abs(each[0] - each[1]) > 0.01
@@ -138,9 +138,9 @@ def test_removal_scores_are_exact(model: Any, task: Task, graph: ComputationalGr
 def test_exact_scores_stand_above_random_and_inverted_below(model: Any, task: Task, graph: ComputationalGraph) -> None:
     exact = removal_scores(model, task)
     shares = (0.05, 0.1, 0.2, 0.4, 1.0)
-    best = recursive_curve(model, task, exact, shares, random=5)
-    once = recursive_curve(model, task, exact(graph.edge_mask), shares, random=5)
-    worst = recursive_curve(model, task, lambda left: -exact(left), shares, random=5)
+    best = recursive_curve(model, task, exact, shares, n_random=5)
+    once = recursive_curve(model, task, exact(graph.edge_mask), shares, n_random=5)
+    worst = recursive_curve(model, task, lambda left: -exact(left), shares, n_random=5)
     assert best.area.value > 0.5
     assert best.area.value > once.area.value  # scoring again inside what is left finds more
     assert worst.area.value < -0.5
@@ -157,7 +157,7 @@ def test_decided_by_its_seed(model: Any, task: Task, scores: torch.Tensor) -> No
 def test_what_people_see(model: Any, task: Task, scores: torch.Tensor) -> None:
     curve = recursive_curve(model, task, scores, SHARES)
     assert list(curve.to_frame().columns) == [
-        "share", "removed", "faithfulness", "low", "high", "random", "random low", "random high",
+        "share", "removed", "faithfulness", "low", "high", "random", "random_low", "random high",
     ]  # fmt: skip
     assert repr(curve).startswith("RecursiveCurve: area")
     assert "<table" in curve._repr_html_()
@@ -175,7 +175,7 @@ def test_what_people_see(model: Any, task: Task, scores: torch.Tensor) -> None:
         (None, {"shares": [0.5]}, "shares=.* at least two"),
         (None, {"shares": [0.5, 0.2]}, "must ascend"),
         (None, {"shares": [0.5, 1.2]}, "above 0 and up to 1"),
-        (None, {"random": 0}, "random=0 must be a whole number of at least 1"),
+        (None, {"n_random": 0}, "n_random=0 must be a whole number of at least 1"),
         (None, {"ablation": "zeros"}, "did you mean 'zero'"),
     ],
 )

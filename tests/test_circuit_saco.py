@@ -118,7 +118,7 @@ def test_what_edges_do_is_the_best_score_and_its_opposite_the_worst(
 
 
 def test_scores_dealt_out_at_random(model: Any, task: Task, graph: ComputationalGraph, falls: torch.Tensor) -> None:
-    plain, against = (circuit_saco(model, task, falls.mean(2), random=random) for random in (0, 12))
+    plain, against = (circuit_saco(model, task, falls.mean(2), n_random=random) for random in (0, 12))
     np.testing.assert_allclose(plain.values, against.values)
     assert plain.random is None
     assert against.random is not None
@@ -174,7 +174,7 @@ def test_what_people_see(model: Any, task: Task, scores: torch.Tensor) -> None:
         (lambda s: s * torch.nan, {}, "scores are NaN"),
         (torch.ones_like, {}, "scores are constant"),
         (lambda s: s, {"groups": 1}, "groups=1 must be"),
-        (lambda s: s, {"random": -1}, "random=-1 must be a whole number of at least 0"),
+        (lambda s: s, {"n_random": -1}, "n_random=-1 must be a whole number of at least 0"),
         (lambda s: s, {"groups": 10_000}, "groups=10000 is more than the"),
         (lambda s: s, {"level": "edges"}, "did you mean 'edge'"),
         (lambda s: s, {"ties": "agrees"}, "did you mean 'agree'"),

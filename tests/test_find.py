@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny, tiny_task
+from tiny import tiny
 
 from circuits import Circuit, find_circuit
 from circuits import find as module
 from interp.errors import InputError
-from interp.kernels.answers import answer_logits
 from interp.selection import ladder, prune
 from interp.tasks.task import Task
 from metrics import evaluate
@@ -34,18 +33,6 @@ def task(model: Any) -> Task:
 @pytest.fixture(scope="module")
 def circuit(model: Any, task: Task) -> Circuit:
     return find_circuit(model, task, quiet=True)
-
-
-def behaving(model: Any, n: int, seed: int = 0, turned: bool = False) -> Task:
-    """Random prompts with answers that the model prefers more on the clean prompt (less, if `turned`)."""
-    plain = tiny_task(model, n, seed=seed)
-    prompts = plain.prompts(model)
-    clean, corrupted = (answer_logits(model, tokens, prompts.lengths) for tokens in (prompts.clean, prompts.corrupted))
-    gain = clean - corrupted
-    right, wrong = gain.argmax(1), gain.argmin(1)
-    if turned:
-        right, wrong = wrong, right
-    return Task.from_tokens("behaving", prompts.clean, prompts.corrupted, right, wrong)
 
 
 def clean_prompts(task: Task) -> set[Any]:

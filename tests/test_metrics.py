@@ -207,7 +207,7 @@ def test_the_full_and_the_empty_circuit(model: Any, task: Task, graph: Computati
     empty = torch.zeros_like(graph.edge_mask)
     torch.testing.assert_close(evaluate(model, task, empty), corrupted)
     # nothing of the prompt is left: the same for all, but for their answers
-    assert not torch.allclose(evaluate(model, task, empty, "zero"), corrupted)
+    assert not torch.allclose(evaluate(model, task, empty, ablation="zero"), corrupted)
     assert evaluate(model, task, empty, "zero", objective="accuracy").shape == (6,)
 
 
@@ -364,8 +364,8 @@ def test_curve_as_a_table(model: Any, task: Task, scores: torch.Tensor) -> None:
     assert frame.columns.tolist() == own
     assert len(frame) == 10
     assert frame["faithfulness"].tolist() == list(plain.faithfulness)
-    curve = faithfulness_curve(model, task, SimpleNamespace(values=scores), random=2, **settings)
-    assert curve.to_frame().columns.tolist() == [*own, "random", "random low", "random high"]
+    curve = faithfulness_curve(model, task, SimpleNamespace(values=scores), n_random=2, **settings)
+    assert curve.to_frame().columns.tolist() == [*own, "random", "random_low", "random_high"]
     pd.testing.assert_frame_equal(curve.to_frame()[own], frame)
     assert "CPR" in repr(curve)
     assert "<table" in curve._repr_html_()
@@ -373,8 +373,8 @@ def test_curve_as_a_table(model: Any, task: Task, scores: torch.Tensor) -> None:
     assert len(plain.figure().data) == 1
 
 
-def test_curve_of_random_circuits(model: Any, task: Task, graph: ComputationalGraph, scores: torch.Tensor) -> None:
-    curve = faithfulness_curve(model, task, scores, random=2, seed=5)
+def test_curve_of_n_random(model: Any, task: Task, graph: ComputationalGraph, scores: torch.Tensor) -> None:
+    curve = faithfulness_curve(model, task, scores, n_random=2, seed=5)
     assert curve.random is not None
     clean, empty = curve.values.clean.mean(), curve.values.empty.mean()
     for n, point in list(zip(curve.edges, curve.random, strict=True))[5:]:
@@ -406,8 +406,8 @@ def test_mib_selects_both_ways(model: Any, task: Task, scores: torch.Tensor) -> 
 
 
 def test_curves_refuse(model: Any, task: Task, graph: ComputationalGraph, scores: torch.Tensor) -> None:
-    with pytest.raises(InputError, match="random=-1 must be a whole number of at least 0"):
-        faithfulness_curve(model, task, scores, random=-1)
+    with pytest.raises(InputError, match="n_random=-1 must be a whole number of at least 0"):
+        faithfulness_curve(model, task, scores, n_random=-1)
     with pytest.raises(InputError, match=r"scores must be a tensor .* got list"):
         faithfulness_curve(model, task, [1.0])
     with pytest.raises(InputError, match="does not fit model="):

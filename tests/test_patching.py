@@ -17,7 +17,7 @@ from interp import ComputationalGraph
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from interp.kernels.ablation import ABLATIONS, Ablator
-from interp.kernels.evaluate import circuit_values
+from interp.kernels.evaluate import Meter
 from interp.objectives import Objective, get_objective
 
 # into every kind of target, early and late
@@ -84,7 +84,7 @@ def test_patching_one_edge_is_running_the_circuit_without_that_edge(name, ablati
         mask[graph.edge_index(edge)] = False
     anatomy, prompts = anatomy_of(model), task.prompts(model)
     ablator = Ablator.of(anatomy, ablation, prompts)
-    values = circuit_values(anatomy, graph, prompts, masks, ablator, get_objective("logit-difference"))
+    values = Meter(anatomy, graph, prompts, ablator).values(masks, [get_objective("logit-difference")])[0]
     expected = (values.clean - values.circuits).mean(1)
     assert error(at(exact(name, ablation=ablation), graph), expected) < TOLERANCE
 

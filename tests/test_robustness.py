@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_find import behaving
 from test_tasks_support import every_word
-from tiny import tiny, tiny_module
+from tiny import behaving, tiny, tiny_module
 
 from attribution import attribute
 from circuits import Circuit, robustness

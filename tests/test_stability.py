@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_find import behaving
-from tiny import tiny
+from tiny import behaving, tiny
 
 import metrics
 from attribution import attribute

@@ -146,6 +146,21 @@ def tiny_task(model: TransformerBridge, n: int = 3, length: int = 7, seed: int =
     )
 
 
+def behaving(model: Any, n: int, seed: int = 0, turned: bool = False) -> Task:
+    """Random prompts with answers that the model prefers more on the clean prompt (less, if `turned`)."""
+    from interp.kernels.answers import answer_logits
+    from interp.tasks.task import Task
+
+    plain = tiny_task(model, n, seed=seed)
+    prompts = plain.prompts(model)
+    clean, corrupted = (answer_logits(model, tokens, prompts.lengths) for tokens in (prompts.clean, prompts.corrupted))
+    gain = clean - corrupted
+    right, wrong = gain.argmax(1), gain.argmin(1)
+    if turned:
+        right, wrong = wrong, right
+    return Task.from_tokens("behaving", prompts.clean, prompts.corrupted, right, wrong)
+
+
 def word_tokenizer(bos: str | None = "<bos>") -> Any:
     """A tokenizer of a few words that adds no BOS by itself, with a name that leads nowhere."""
     from tokenizers import Tokenizer
