@@ -158,5 +158,5 @@ def test_bad_input_is_refused(
 
 @pytest.mark.parametrize("function", [completeness, minimality])
 def test_an_empty_circuit_is_refused(model: Any, task: Task, circuit: torch.Tensor, function: Any) -> None:
-    with pytest.raises(InputError, match="mask holds no"):
+    with pytest.raises(InputError, match="circuit holds no"):
         function(model, task, torch.zeros_like(circuit), quiet=True)

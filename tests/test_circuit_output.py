@@ -107,7 +107,7 @@ def test_values_are_those_of_evaluate(model: Any, task: Task, graph: Computation
     assert found.summary()["q50"] == pytest.approx(np.median(found.values[usable]))
     assert found.quantiles[0.5].low <= found.quantiles[0.5].value <= found.quantiles[0.5].high
     assert len(found.figure().data[0].x) == usable.sum()
-    assert "Faithfulness by prompt" in found._repr_html_()
+    assert "PromptFaithfulness" in found._repr_html_()
 
 
 @pytest.mark.parametrize(

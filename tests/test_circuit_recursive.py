@@ -157,7 +157,7 @@ def test_decided_by_its_seed(model: Any, task: Task, scores: torch.Tensor) -> No
 def test_what_people_see(model: Any, task: Task, scores: torch.Tensor) -> None:
     curve = recursive_curve(model, task, scores, SHARES)
     assert list(curve.to_frame().columns) == [
-        "share", "removed", "faithfulness", "low", "high", "random", "random_low", "random high",
+        "share", "removed", "faithfulness", "low", "high", "random", "random_low", "random_high",
     ]  # fmt: skip
     assert repr(curve).startswith("RecursiveCurve: area")
     assert "<table" in curve._repr_html_()
@@ -170,8 +170,8 @@ def test_what_people_see(model: Any, task: Task, scores: torch.Tensor) -> None:
         (lambda left: left.double() * torch.nan, {}, "are NaN or infinite"),
         (lambda left: left.double(), {}, "scores are constant"),
         (lambda left: left.double()[:3], {}, "does not fit model="),
-        (lambda left: None, {}, "score must give a tensor .* got NoneType"),
-        ([1.0], {}, "score must give a tensor .* got list"),
+        (lambda left: None, {}, "scores must be a tensor .* got NoneType"),
+        ([1.0], {}, "scores must be a tensor .* got list"),
         (None, {"shares": [0.5]}, "shares=.* at least two"),
         (None, {"shares": [0.5, 0.2]}, "must ascend"),
         (None, {"shares": [0.5, 1.2]}, "above 0 and up to 1"),

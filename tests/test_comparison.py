@@ -7,6 +7,7 @@ import pytest
 from expanded import expanded
 
 from interp.errors import InputError
+from interp.interval import Interval
 from interp.selection import LADDER_FRACTIONS
 from metrics import cmd, cpr
 from metrics.circuit.comparison import AREAS, Ladder, compare_curves, kept, needed
@@ -47,7 +48,7 @@ def test_edges_needed_by_hand() -> None:
 def test_rows_are_the_curves_own_figures(prompts: tuple[np.ndarray, np.ndarray]) -> None:
     clean, empty = prompts
     ladders = [ladder_of("a"), ladder_of("a", "signed", 1), ladder_of("b", seed=2), ladder_of("b", "signed", 3)]
-    found = compare_curves(clean, empty, ladders, resamples=50)
+    found = compare_curves(clean, empty, ladders, Interval(resamples=50))
     assert found.rows["method"].tolist() == ["a", "b"]
     for i, (method, suffix) in enumerate((m, s) for m in (0, 1) for s in ("", "_signed")):
         f = (ladders[i].values.mean(1) - empty.mean()) / (clean.mean() - empty.mean())
@@ -66,7 +67,7 @@ def test_rows_are_the_curves_own_figures(prompts: tuple[np.ndarray, np.ndarray])
 def test_differences_are_paired_over_prompts_by_a_plain_loop(prompts: tuple[np.ndarray, np.ndarray]) -> None:
     clean, empty = prompts
     a, b = ladder_of("a"), ladder_of("b", seed=2)
-    found = compare_curves(clean, empty, [a, b], resamples=40, seed=5, correction="none")
+    found = compare_curves(clean, empty, [a, b], Interval(resamples=40, seed=5), correction="none")
 
     def area(ladder: Ladder, chosen: np.ndarray) -> float:
         low = empty[chosen].mean()
@@ -87,7 +88,7 @@ def test_differences_are_paired_over_prompts_by_a_plain_loop(prompts: tuple[np.n
     shared = np.random.default_rng(1).normal(0, 1, N)
     better = Ladder("better", "absolute", EDGES, a.values + shared + 0.05)
     worse = Ladder("worse", "absolute", EDGES, a.values + shared)
-    paired = compare_curves(clean, empty, [better, worse], resamples=400)
+    paired = compare_curves(clean, empty, [better, worse], Interval(resamples=400))
     width = paired.rows.at[0, "cpr_high"] - paired.rows.at[0, "cpr_low"]
     (row,) = paired.pairs[paired.pairs["area"] == "cpr"].to_dict("records")
     assert row["low"] > 0
@@ -97,7 +98,7 @@ def test_differences_are_paired_over_prompts_by_a_plain_loop(prompts: tuple[np.n
 def test_a_method_does_not_differ_from_itself(prompts: tuple[np.ndarray, np.ndarray]) -> None:
     a = ladder_of("a")
     twin = Ladder("twin", "absolute", EDGES, a.values.copy())
-    pairs = compare_curves(*prompts, [a, twin], resamples=30).pairs
+    pairs = compare_curves(*prompts, [a, twin], Interval(resamples=30)).pairs
     assert pairs["area"].tolist() == list(AREAS)
     assert (pairs[["difference", "low", "high"]] == 0).all(axis=None)
     assert (pairs[["p", "p_adjusted"]] == 1).all(axis=None)
@@ -105,24 +106,24 @@ def test_a_method_does_not_differ_from_itself(prompts: tuple[np.ndarray, np.ndar
 
 def test_p_values_are_corrected_over_the_pairs_of_an_area(prompts: tuple[np.ndarray, np.ndarray]) -> None:
     ladders = [ladder_of(name, seed=i) for i, name in enumerate("abcd")]
-    pairs = compare_curves(*prompts, ladders, resamples=60).pairs
+    pairs = compare_curves(*prompts, ladders, Interval(resamples=60)).pairs
     for _, part in pairs.groupby("area"):
         assert len(part) == 6
         assert part["p_adjusted"].tolist() == pytest.approx(adjust(part["p"], "holm").tolist())
-    assert compare_curves(*prompts, ladders[:1], resamples=10).pairs.empty
+    assert compare_curves(*prompts, ladders[:1], Interval(resamples=10)).pairs.empty
 
 
 def test_without_a_behaviour_there_are_no_figures() -> None:
     flat = np.zeros(N)
-    found = compare_curves(flat, flat, [ladder_of("a"), ladder_of("b", seed=1)], resamples=10)
+    found = compare_curves(flat, flat, [ladder_of("a"), ladder_of("b", seed=1)], Interval(resamples=10))
     assert found.rows[["cpr", "cmd", "edges_85", "edges_85_kept"]].isna().all(axis=None)
     assert found.pairs[["difference", "p", "p_adjusted"]].isna().all(axis=None)
 
 
 def test_a_comparison_of_nothing_is_refused_and_one_prompt_decides_nothing() -> None:
     with pytest.raises(InputError, match="ladders is empty"):
-        compare_curves(np.ones(4), np.zeros(4), [])
+        compare_curves(np.ones(4), np.zeros(4), [], Interval())
     a, b = (Ladder(name, "absolute", EDGES, np.full((SIZES, 1), value)) for name, value in (("a", 0.9), ("b", 0.2)))
-    pairs = compare_curves(np.ones(1), np.zeros(1), [a, b], resamples=10).pairs
+    pairs = compare_curves(np.ones(1), np.zeros(1), [a, b], Interval(resamples=10)).pairs
     assert (pairs["difference"].abs() > 0).all()
     assert pairs[["low", "high", "p", "p_adjusted"]].isna().all(axis=None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny
+from tiny import behaving, tiny
 
 from circuits import Circuit, find_circuit
 from circuits import find as module

@@ -22,7 +22,8 @@ from interp.inspection import anatomy_of
 from interp.kernels.answers import answer_logits
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import get_objective
-from interp.selection import LADDER_FRACTIONS, ladder, top_n
+from interp.selection import LADDER_FRACTIONS, Greedy, TopN, ladder, top_n
+from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics import Estimate, bootstrap, cmd, cpr, evaluate, faithfulness, faithfulness_curve, mib
 from metrics.circuit.curve import ladder_masks
@@ -250,9 +251,9 @@ def test_masks_per_key_value_group(model: Any, task: Task) -> None:
     [
         (lambda mask: mask[:-1], "mask of shape .* does not fit model="),
         (lambda mask: mask[None, :, :5], "mask of shape .* does not fit model="),
-        (lambda mask: mask[0], "mask must be a bool tensor .* got shape"),
-        (lambda mask: mask[None, None], "mask must be a bool tensor .* got shape"),
-        (lambda mask: mask.tolist(), "mask must be a bool tensor .* got list"),
+        (lambda mask: mask[0], "circuit must be a bool tensor .* got shape"),
+        (lambda mask: mask[None, None], "circuit must be a bool tensor .* got shape"),
+        (lambda mask: mask.tolist(), "circuit must be a bool tensor .* got list"),
         (lambda mask: mask.int(), "int32"),
         (torch.ones_like, "mask"),
     ],
@@ -385,9 +386,9 @@ def test_curve_of_n_random(model: Any, task: Task, graph: ComputationalGraph, sc
     assert curve.random[-1].value == pytest.approx(1)
 
 
-def test_ladder_masks(graph: ComputationalGraph, scores: torch.Tensor) -> None:
-    absolute, signed = ladder_masks(scores, graph), ladder_masks(scores, graph, absolute=False)
-    grown = ladder_masks(scores, graph, selection="greedy")
+def test_ladder_masks(model: Any, task: Task, graph: ComputationalGraph, scores: torch.Tensor) -> None:
+    absolute, signed = (ladder_masks(Setting(model, task), scores, one) for one in (TopN(), TopN(absolute=False)))
+    grown = ladder_masks(Setting(model, task), scores, Greedy())
     assert not torch.equal(absolute[6], signed[6])
     assert not torch.equal(absolute[7], grown[7])
     for masks in (absolute, signed, grown):
@@ -398,7 +399,7 @@ def test_ladder_masks(graph: ComputationalGraph, scores: torch.Tensor) -> None:
 
 def test_mib_selects_both_ways(model: Any, task: Task, scores: torch.Tensor) -> None:
     frame = mib(model, task, scores, resamples=50)
-    assert frame.columns.tolist() == ["selection", "cpr", "cpr low", "cpr high", "cmd", "cmd low", "cmd high"]
+    assert frame.columns.tolist() == ["selection", "cpr", "cpr_low", "cpr_high", "cmd", "cmd_low", "cmd_high"]
     assert frame["selection"].tolist() == ["signed", "absolute"]
     for row, absolute in zip(frame.to_dict("records"), (False, True), strict=True):
         curve = faithfulness_curve(model, task, scores, absolute=absolute, resamples=50)

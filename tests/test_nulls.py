@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from interp.errors import InputError
 from metrics.circuit.battery_tests import minimality_frame
 from metrics.circuit.nulls import equivalence_p_value, hsic, independence_p_value, quantile_p_value
+from metrics.testing import Testing
 
 RUNS = 400
 # a test of level .05 rejects at most so often in 400 runs, but for one chance in a thousand
@@ -133,7 +134,7 @@ def test_minimality_holds_its_level_over_all_edges(spread: float) -> None:
     rng, quantile = np.random.default_rng(5), 0.9
     changes = np.linspace(0, spread, 25) - math.log(1 - quantile)  # of an exponential distribution
     flagged = sum(
-        minimality_frame(changes, rng.exponential(size=60), quantile, "holm", 0.05)["superfluous"].any()
+        minimality_frame(changes, rng.exponential(size=60), quantile, Testing())["superfluous"].any()
         for _ in range(RUNS // 2)
     )
     assert flagged <= MOST / 2
@@ -143,7 +144,7 @@ def test_minimality_flags_what_does_no_more_than_random_edges() -> None:
     rng = np.random.default_rng(6)
     needed, idle = np.full(20, 8.0), rng.exponential(size=5)
     found = [
-        minimality_frame(np.concatenate((needed, idle)), rng.exponential(size=60), 0.9, "holm", 0.05)["superfluous"]
+        minimality_frame(np.concatenate((needed, idle)), rng.exponential(size=60), 0.9, Testing())["superfluous"]
         for _ in range(50)
     ]
     assert not any(one[:20].any() for one in found)

@@ -199,7 +199,7 @@ def test_a_choice_that_cannot_be_right_is_refused(settings, message):
 @pytest.mark.parametrize("setting", [{"edges": ["m0->m1"]}, {"sample": 2}])
 def test_nodes_have_no_edges_to_choose_from(setting):
     model = oracle.model_of("gpt2")
-    with pytest.raises(InputError, match="method='activation-patching' scores nodes"):
+    with pytest.raises(InputError, match="is no setting of method='activation-patching'"):
         attribute(model, mixed_task(model), "activation-patching", quiet=True, **setting)
 
 
@@ -399,9 +399,11 @@ def test_half_an_edge_cannot_be_sampled():
     ],
     ids=["steps", "quadrature", "credit"],
 )
-def test_settings_are_checked_even_where_a_method_has_no_use_for_them(settings, message):
+def test_settings_are_checked_and_refused_where_a_method_has_no_use_for_them(settings, message):
     model = oracle.model_of("gpt2")
     with pytest.raises(InputError, match=message):
+        attribute(model, mixed_task(model), "eap-ig-activations", quiet=True, **settings)
+    with pytest.raises(InputError, match=f"{next(iter(settings))} is no setting of method='eap'"):
         attribute(model, mixed_task(model), "eap", quiet=True, **settings)
 
 

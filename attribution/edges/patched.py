@@ -40,7 +40,7 @@ class Exact(Method):
     formula: ClassVar[tuple[str, str]] = ("E/2", "0")
 
     def __post_init__(self) -> None:
-        numbers.settle(self)
+        numbers.settle(self, sample=numbers.COUNT)
 
     def chosen(self, graph: ComputationalGraph) -> Bool[Tensor, "source target"]:
         """The edges that are patched."""
@@ -104,8 +104,8 @@ def chosen_edges(
     if sample is None:
         return mask
     available = mask.nonzero()
-    if not 1 <= sample <= len(available):
-        raise InputError(f"sample={sample} must be between 1 and the {len(available)} edges to choose from")
+    advice = "it draws from the edges to choose from"
+    numbers.whole("sample", sample, numbers.Limits(1, len(available), advice=advice))
     order = torch.randperm(len(available), generator=torch.Generator().manual_seed(seed))[:sample]
     result = torch.zeros_like(mask)
     result[tuple(available[order].T)] = True

@@ -108,7 +108,7 @@ class CircuitSaCo(Result):
         return theme.styled(figure, f"SaCo {self.mean}, pooled {self.pooled}")
 
 
-@numbers.checked(groups=numbers.Limits(2), tolerance=numbers.FROM_ZERO)
+@numbers.checked(groups=numbers.Limits(2), tolerance=numbers.FROM_ZERO, n_random=numbers.FROM_ZERO)
 def circuit_saco(
     model: Any,
     task: Task,
