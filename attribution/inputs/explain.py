@@ -22,6 +22,7 @@ from attribution.inputs.result import TokenAttributions
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.progress import progress
+from interp.wrappers import refuse_wrapped, uncompiled
 
 DEFAULTS: dict[str, Any] = {
     "baseline": "zero", "steps": 32, "samples": 32, "noise": 0.1, "window": 2, "rules": None, "proposer": None,
@@ -138,7 +139,9 @@ def explained_of(model: Any, tokenizer: Any = None) -> Explainable:
 
     Raises `InputError` for a model of neither kind, and for a tokenizer beside a model that brings its own.
     """
+    model = uncompiled(model)
     if is_classifier(model):
+        refuse_wrapped(model, "model")
         return ClassifierExplained.of(model, tokenizer)
     if tokenizer is not None:
         raise InputError(
