@@ -114,7 +114,7 @@ def edge_pruning(
             for batch in make_batches(prompts, fitting, anatomy.device, skip_prefix=ablator.skip_prefix)
         ]
         losses = _learn(logits, runners, goal, graph.edge_mask, size, schedule, bar.advance)
-    values = torch.zeros(graph.shape, dtype=torch.float64)
+    values = torch.zeros(graph.shape, dtype=torch.float64, device="cpu")
     values[graph.edge_mask] = (logits - _margin(logits, size, schedule.last_temperature)).exp()
     settings = {"edges": size, "start": start.method, "objective": goal.name, "losses": losses, **asdict(schedule)}
     return Scores(
@@ -140,7 +140,7 @@ def _learn(
     advance: Any,
 ) -> list[float]:
     """Move the logits in place; returns the loss at each step."""
-    weights = torch.zeros(real.shape, dtype=torch.float64)
+    weights = torch.zeros(real.shape, dtype=torch.float64, device="cpu")
     optimiser: torch.optim.Optimizer | None = None
     losses = []
     n_prompts = sum(len(runner.batch) for runner in runners)
@@ -160,7 +160,8 @@ def _learn(
             # the gradient at the last edge that can be kept, only the edges that compete for a place move
             epsilon = float(logits.grad.abs().topk(size).values[-1])
             optimiser = torch.optim.Adam([logits], lr=schedule.rate, betas=(0.9, 0.95), eps=max(epsilon, 1e-12))
-        optimiser.step()
+        with torch.device("cpu"):  # Adam counts its steps on the default device
+            optimiser.step()
     return losses
 
 

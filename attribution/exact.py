@@ -104,8 +104,8 @@ class _Progress:
     ) -> None:
         self.path = None if path is None else Path(path)
         self.fingerprint = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
-        totals: Float[Tensor, "source target"] = torch.zeros(shape, dtype=torch.float64)
-        done: Bool[Tensor, "batch target"] = torch.zeros(n_batches, shape[1], dtype=torch.bool)
+        totals: Float[Tensor, "source target"] = torch.zeros(shape, dtype=torch.float64, device="cpu")
+        done: Bool[Tensor, "batch target"] = torch.zeros(n_batches, shape[1], dtype=torch.bool, device="cpu")
         self.state = totals, done
         self.saved_at = time.monotonic()
         if self.path is not None:

@@ -113,7 +113,7 @@ def _check_device(device: str | torch.device | None) -> torch.device | None:
     if device is None:
         return None
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=device, dtype=torch.float32)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"device={device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return torch.device(device)

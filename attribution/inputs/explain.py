@@ -104,8 +104,8 @@ def tokens(
         raise InputError(f"method={method!r} explains one {kind}'s probability; give target as a single {kind}")
     run = _runner(chosen, told, explained, size, memory)
     wide = torch.float64 if explained.anatomy.dtype == torch.float64 else torch.float32
-    values = torch.zeros(given.ids.shape, dtype=wide)
-    converged = torch.zeros(len(given), dtype=torch.bool) if method == "reagent" else None
+    values = torch.zeros(given.ids.shape, dtype=wide, device="cpu")
+    converged = torch.zeros(len(given), dtype=torch.bool, device="cpu") if method == "reagent" else None
     with progress(f"scoring tokens ({method})", len(given), quiet) as bar:
         for where, some, of in one_by_one(given, targets, size):
             found, done = run(some, of, seeds[where])

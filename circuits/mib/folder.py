@@ -66,7 +66,7 @@ def write_importances(
     """Write `FOLDER/task_model/importances.json`; returns its path. MIB's reader wants the model's width, `d_model`."""
     path = _made(folder, task, model) / IMPORTANCES
     _refuse_others(path.parent, {IMPORTANCES})
-    empty = torch.zeros(scores.graph.shape, dtype=torch.bool)
+    empty = torch.zeros(scores.graph.shape, dtype=torch.bool, device="cpu")
     return eap_ig_json.write(Circuit(scores, empty), path, d_model)
 
 

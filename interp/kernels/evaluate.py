@@ -82,7 +82,7 @@ def circuit_values_of_all(
     used = live.any(2).sum(1)
     order = sorted(range(len(masks)), key=lambda i: int(used[i]))
     dtype = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
-    values = torch.zeros(len(objectives), len(masks) + 2, len(prompts), dtype=dtype)
+    values = torch.zeros(len(objectives), len(masks) + 2, len(prompts), dtype=dtype, device="cpu")
     budget = budget_of(anatomy.device, memory)
     widest = int(used.max()) if len(masks) else 0
 

@@ -261,7 +261,7 @@ def ladder_masks(
 
 def random_circuit(graph: ComputationalGraph, n: int, seed: int) -> Bool[Tensor, "source target"]:
     """A random circuit of `n` edges that grows from the logits upwards, so that every edge can matter."""
-    noise = torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed))
+    noise = torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
     return greedy(noise, graph, n, pruned=False)
 
 

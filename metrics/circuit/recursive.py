@@ -192,11 +192,11 @@ def removal_scores(model: Any, task: Task, *, ablation: str = "patch", **setting
 
     def score(left: Bool[Tensor, "source target"]) -> Float[Tensor, "source target"]:
         edges = left.nonzero()
-        scores = torch.zeros(left.shape, dtype=torch.float64)
+        scores = torch.zeros(left.shape, dtype=torch.float64, device="cpu")
         whole = measure(model, task, left[None], ablation, **settings).circuits[0].double().mean()
         for part in edges.split(_STACK) if len(edges) else ():
             masks = left.repeat(len(part), 1, 1)
-            masks[torch.arange(len(part)), part[:, 0], part[:, 1]] = False
+            masks[torch.arange(len(part), device="cpu"), part[:, 0], part[:, 1]] = False
             after = measure(model, task, masks, ablation, **settings).circuits.double().mean(1)
             scores[part[:, 0], part[:, 1]] = whole - after
         return scores
@@ -243,7 +243,7 @@ def _highest(
 
 def _random_orders(graph: ComputationalGraph, sizes: list[int], seed: int) -> list[Bool[Tensor, "source target"]]:
     """What is left when the first edges of one random order are ablated."""
-    noise = torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    noise = torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu")
     return [graph.edge_mask & ~top_n(noise, graph, size, pruned=False) for size in sizes]
 
 

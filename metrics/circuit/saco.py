@@ -164,14 +164,16 @@ def circuit_saco(
         given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(scores).__name__
         raise InputError(f"scores must be a tensor {shape} for level={level!r}, or have such .values; got {given}")
     graph = _graph(model, values, level)
-    elements = graph.edge_mask.nonzero() if level == "edge" else torch.arange(1, len(graph.sources))[:, None]
+    elements = (
+        graph.edge_mask.nonzero() if level == "edge" else torch.arange(1, len(graph.sources), device="cpu")[:, None]
+    )
     salience = values.detach().cpu().double()[tuple(elements.T)]
     salience = salience.abs() if absolute else salience
     _check(salience, groups, level)
     ranked, order = salience.sort(descending=True, stable=True)
     bounds = list(itertools.pairwise(group_bounds(np.array([len(order)]), groups)[0].tolist()))
     generator = torch.Generator().manual_seed(seed)
-    orders = [order, *(torch.randperm(len(order), generator=generator) for _ in range(random))]
+    orders = [order, *(torch.randperm(len(order), generator=generator, device="cpu") for _ in range(random))]
     masks = torch.stack([_without(graph, elements[one[first:last]]) for one in orders for first, last in bounds])
     measured = measure(
         model, task, masks, ablation, objective=objective, batch_size=batch_size, memory=memory, quiet=quiet

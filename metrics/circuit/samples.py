@@ -128,7 +128,7 @@ def _pairs(mask: Bool[Tensor, "source target"]) -> list[Edge]:
 def _mask_like(mask: Bool[Tensor, "source target"], edges: Sequence[Edge]) -> Bool[Tensor, "source target"]:
     result = torch.zeros_like(mask)
     if edges:
-        result[tuple(torch.tensor(edges).T)] = True
+        result[tuple(torch.tensor(edges, device="cpu").T)] = True
     return result
 
 
