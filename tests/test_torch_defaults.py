@@ -20,6 +20,7 @@ from attribution import Schedule, attribute, component_scores, edge_pruning, tok
 from attribution.inputs.methods import TOKEN_METHODS
 from circuits import find_circuit, stability
 from circuits.candidates import noise
+from circuits.planted import models as planted
 from circuits.planted.programs import PROGRAMS
 from interp.arrays import as_tensor
 from interp.graph import ComputationalGraph
@@ -185,6 +186,7 @@ WITHOUT: dict[str, Callable[[], Any]] = {
     ),
     "sensitivity": lambda: metrics.sensitivity(classifier, inputs(), lambda given, target: given * given, target=0),
     "roar": roar,
+    "planted model": lambda: list(planted.load("induction", n=2).model.state_dict().values()),
     "lists": lambda: as_tensor([[0.1, 0.7], [2.0, 3.0]]),
 }
 
