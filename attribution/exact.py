@@ -19,7 +19,7 @@ from torch import Tensor
 from attribution.patching import Patcher
 from interp.anatomy import Anatomy
 from interp.errors import InputError
-from interp.files import check_writable, write_bytes
+from interp.files import check_writable, is_regular, write_bytes
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator
 from interp.kernels.batching import budget_of, bytes_per_position, check_batch_size, make_batches
@@ -110,6 +110,8 @@ class _Progress:
         self.saved_at = time.monotonic()
         if self.path is not None:
             check_writable(self.path, "resume")
+            if not is_regular(self.path):
+                raise InputError(f"resume={str(path)!r} is no plain file, and is to be read again; name a new file")
         if self.path is not None and self.path.exists():
             self._load(self.path)
 
