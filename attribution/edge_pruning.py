@@ -116,7 +116,14 @@ def edge_pruning(
         losses = _learn(logits, runners, goal, graph.edge_mask, size, schedule, bar.advance)
     values = torch.zeros(graph.shape, dtype=torch.float64, device="cpu")
     values[graph.edge_mask] = (logits - _margin(logits, size, schedule.last_temperature)).exp()
-    settings = {"edges": size, "start": start.method, "objective": goal.name, "losses": losses, **asdict(schedule)}
+    settings = {
+        "edges": size,
+        "start": start.method,
+        "objective": judged.name,
+        "loss": goal.name,
+        "losses": losses,
+        **asdict(schedule),
+    }
     return Scores(
         values=values,
         graph=graph,
@@ -127,6 +134,7 @@ def edge_pruning(
         model=anatomy.name,
         seconds=time.perf_counter() - started,
         n_prompts=len(prompts),
+        goal=judged,
     )
 
 

@@ -35,8 +35,9 @@ from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
 from interp.kernels.ablation import Ablator
 from interp.kernels.batching import plan
-from interp.objectives import Objective, get_objective
+from interp.objectives import Objective
 from interp.progress import progress
+from interp.setting import judged_under
 from interp.tasks.task import Task
 
 
@@ -81,7 +82,7 @@ def attribute(
     steps: int = 5,
     quadrature: str | None = None,
     credit: str = "all",
-    ablation: str = "patch",
+    ablation: str | None = None,
     objective: str | Objective | None = None,
     kv: KV = "head",
     edges: Sequence[str] | Bool[Tensor, "source target"] | None = None,
@@ -118,8 +119,8 @@ def attribute(
         credit: for `eap-ig-activations`: `all` credits an edge in the passes of every sub-layer, as the authors'
             code does; `own` in those of its own source alone.
         ablation: what a corrupted source gives: `patch` (its value in the corrupted prompt), `zero`, `mean` or
-            `mean-positional` over the task's clean prompts.
-        objective: overrides the task's own, see `interp.objectives`.
+            `mean-positional` over the task's clean prompts. None: that of the circuit `inside`, or `patch`.
+        objective: see `interp.objectives`. None: that of the circuit `inside`, or the task's own.
         kv: `head` scores a key and a value target per query head, `group` one per key-value head.
         edges: for `exact`: names of edges, or a mask, to patch instead of all.
         sample: for `exact`: so many random edges (drawn with `seed`) instead of all.
@@ -138,6 +139,8 @@ def attribute(
         InputError: unknown names, a method that the ablation or objective does not suit, NaN objectives.
     """
     chosen = METHODS[choose("method", method, METHODS)]
+    judged = judged_under(inside, task, ablation, objective)
+    ablation, goal = judged.ablation, judged.objective
     chosen.check_ablation(ablation)
     if chosen.path is not None and (resume is not None or edges is not None or sample is not None):
         raise InputError(f"edges, sample and resume are for patching methods; method={method!r} is quick: drop them")
@@ -149,7 +152,6 @@ def attribute(
     anatomy = anatomy_of(model)
     backward = rule_set(chosen.rules if rules is None else rules).for_anatomy(anatomy)
     graph, prompts = ComputationalGraph.of_anatomy(anatomy, kv), task.prompts(model)
-    goal = get_objective(objective if objective is not None else task.objective)
     mask = checked_inside(chosen, inside, rules, graph)
     started = time.perf_counter()
     ablator = Ablator.of(anatomy, ablation, prompts, batch_size, memory)
@@ -214,6 +216,7 @@ def attribute(
         seed=seed if sample is not None else None,
         seconds=time.perf_counter() - started,
         n_prompts=len(prompts),
+        goal=goal,
     )
 
 

@@ -28,7 +28,9 @@ from interp import selection as rules
 from interp.errors import InputError, choose
 from interp.files import write_bytes
 from interp.graph import ComputationalGraph
+from interp.kernels.ablation import ABLATIONS
 from interp.selection.empty import warn_if_below, warn_if_empty
+from interp.setting import Setting
 
 Level = Literal["edge", "node"]
 FORMAT = "faithful-circuits/scores"
@@ -59,6 +61,8 @@ class Scores:
     exists), `[source]` at level "node". A positive value means that the edge or node helps: it estimates how
     much the objective falls when that one alone is corrupted, as a mean over prompts.
 
+    `setting` is what they are true under. `goal` is the objective itself, which a file cannot hold: it keeps the name.
+
     Raises `InputError` for values of another shape or dtype, that are not finite, or that score an edge that
     does not exist, and for `settings`, `task` or `versions` that JSON cannot hold.
 
@@ -83,6 +87,7 @@ class Scores:
     seconds: float | None = None
     versions: dict[str, str] = field(default_factory=installed_versions)
     n_prompts: int | None = None
+    goal: Any = None
 
     def __post_init__(self) -> None:
         choose("level", self.level, ("edge", "node"))
@@ -95,6 +100,12 @@ class Scores:
     def edge_values(self) -> Float[Tensor, "source target"]:
         """A value for every edge: the values themselves, or at level "node" those of each edge's source."""
         return self.values if self.level == "edge" else self.values[:, None] * self.graph.edge_mask
+
+    @property
+    def setting(self) -> Setting:
+        """What the scores are true under: ablation, objective, kind of graph, and digest of the prompts."""
+        known = self.ablation if self.ablation in ABLATIONS else None
+        return Setting(known, self.goal or self.settings.get("objective"), self.graph.kv, self.task.get("sha256"))
 
     @numbers.checked(n=numbers.FROM_ZERO)
     def mask(
@@ -154,7 +165,7 @@ class Scores:
         return {
             item.name: self.graph.to_dict() if item.name == "graph" else getattr(self, item.name)
             for item in fields(self)
-            if item.name != "values"
+            if item.name not in ("values", "goal")
         }
 
     @classmethod

@@ -6,7 +6,7 @@ import datetime
 import html
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from attribution.scores import Scores, edge_frame, json_copy
 from circuits.report import Report, with_interval
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
+from interp.setting import Setting
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -33,7 +34,9 @@ class Circuit:
 
     `mask` is a bool `[source, target]` tensor over the graph of `scores`. `provenance` says where the circuit
     came from; model, task, method, seed, versions and the time of creation are taken from `scores` and the
-    clock where they are not given. Raises `InputError` when the mask does not fit the graph.
+    clock where they are not given. `setting` is what it was found under (ablation, objective, key-value targets, digest
+    of the task), by default that of `scores`: whatever takes a circuit judges it under its setting unless told
+    otherwise. Raises `InputError` when the mask does not fit the graph.
 
     >>> import torch
     >>> graph = ComputationalGraph(n_layers=1, n_heads=1)
@@ -46,6 +49,7 @@ class Circuit:
     mask: Tensor
     report: Report = field(default_factory=Report)
     provenance: dict[str, Any] = field(default_factory=dict)
+    setting: Setting = None  # type: ignore[assignment]  # filled in where it is not given
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mask", self.graph.check_mask(self.mask).clone())
@@ -58,6 +62,10 @@ class Circuit:
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         object.__setattr__(self, "provenance", json_copy({**known, **self.provenance}, "provenance"))
+        if self.setting is None:
+            task = self.provenance["task"]
+            digest = task.get("sha256") if isinstance(task, dict) else None
+            object.__setattr__(self, "setting", replace(self.scores.setting, task=digest))
 
     @property
     def graph(self) -> ComputationalGraph:
@@ -143,13 +151,13 @@ class Circuit:
         return int((self.mask & other.mask).sum()) / either if either else 1.0
 
     def test(self, model: Any, task: Task, **settings: Any) -> CircuitTests:
-        """Hypothesis tests of the circuit: `metrics.circuit_tests` under the ablation that it was found with.
+        """Hypothesis tests of the circuit: `metrics.circuit_tests` under the setting that it was found under.
 
         Give prompts that the circuit was not chosen on. `settings` are those of `circuit_tests`.
         """
         from metrics.circuit.battery import circuit_tests
 
-        return circuit_tests(model, task, self, **{"ablation": self.scores.ablation, **settings})
+        return circuit_tests(model, task, self, **settings)
 
     def compare(self, other: Circuit, names: tuple[str, str] = ("here", "there")) -> CircuitComparison:
         """This circuit beside another over the same graph: shared edges, differences, Jaccard, one picture."""

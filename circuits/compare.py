@@ -32,8 +32,9 @@ from interp.selection import ladder
 from interp.selection.rules import RULES
 from interp.tasks.task import Task
 from metrics.circuit.comparison import Ladder, compare_curves
-from metrics.circuit.curve import ladder_masks, random_circuit
+from metrics.circuit.curve import ladder_masks
 from metrics.circuit.evaluate import measure
+from metrics.circuit.samples import REFERENCES, random_circuit
 from metrics.testing import CORRECTIONS
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def compare_methods(
     truth: Any = None,
     exact: int | None = None,
     random: int = 3,
+    reference: str = "paths",
     inverted: bool = False,
     selection: str = "top-n",
     kv: KV = "head",
@@ -84,6 +86,7 @@ def compare_methods(
             are sampled): adds `pearson` and `spearman` with intervals. Costs half a forward pass an edge and prompt.
         random: so many draws of random circuits of the same sizes make the row `random`: the mean of their objectives,
             prompt by prompt. 0 leaves it out.
+        reference: how they are drawn: `paths` from the input to the logits, or `grown` from the logits upwards.
         inverted: add the row `inverted NAME` for the first method: its smallest |scores| first, its most negative
             signed scores first. A ranking that says anything is far better than its inversion.
         selection: a rule of `interp.selection.rules`, such as `top-n` or `greedy`.
@@ -106,6 +109,7 @@ def compare_methods(
     """
     choose("selection", selection, RULES)
     choose("correction", correction, CORRECTIONS)
+    choose("reference", reference, REFERENCES)
     choose("ablation", ablation, ABLATIONS)
     chosen = candidates(methods, ablation, selection, tuple(RULES))
     _check(task)
@@ -119,7 +123,7 @@ def compare_methods(
     _warm_up(model, scoring, chosen, kv, shared)
     scored = [score(model, scoring, one, kv, shared) for one in track(chosen, "scoring methods", quiet=quiet)]
     rows = [*scored, *_controls(scored, graph, random, inverted, selection, seed)]
-    values, ladders = _judge(model, judging, rows, random, seed, shared)
+    values, ladders = _judge(model, judging, rows, random, reference, seed, shared)
     compared = compare_curves(
         values.clean.double().numpy(), values.empty.double().numpy(), ladders,
         confidence=confidence, resamples=resamples, correction=correction, seed=seed,
@@ -143,6 +147,7 @@ def compare_methods(
             "selection": selection,
             "seed": seed,
             "random": random,
+            "reference": reference,
             "exact": exact,
             "confidence": confidence,
             "resamples": resamples,
@@ -190,7 +195,7 @@ def _masks(row: Scored, absolute: bool) -> list[Bool[Tensor, "source target"]]:
 
 
 def _judge(
-    model: Any, judging: Task, rows: list[Scored], random: int, seed: int, shared: dict[str, Any]
+    model: Any, judging: Task, rows: list[Scored], random: int, reference: str, seed: int, shared: dict[str, Any]
 ) -> tuple[CircuitValues, list[Ladder]]:
     """Run every circuit of every row once; equal circuits of several methods are one."""
     stack: list[Bool[Tensor, "source target"]] = []
@@ -208,7 +213,7 @@ def _judge(
         label = row.candidate.label
         if label == "random":
             sizes = ladder(row.graph)
-            draws = [[put(random_circuit(row.graph, n, seed + i)) for i in range(random)] for n in sizes]
+            draws = [[put(random_circuit(row.graph, n, seed + i, reference)) for i in range(random)] for n in sizes]
             placed += [(label, ranking, sizes, draws) for ranking in RANKINGS]
             continue
         for ranking, absolute in RANKINGS.items():

@@ -27,10 +27,10 @@ from interp.selection import RULES, ladder
 from interp.tasks.task import Task
 from metrics.circuit.balance import balanced, circuit_at
 from metrics.circuit.battery import circuit_tests
-from metrics.circuit.curve import random_circuit
 from metrics.circuit.evaluate import faithfulness as estimate_faithfulness
 from metrics.circuit.evaluate import measure, measure_all
 from metrics.circuit.output import OUTPUT_OBJECTIVES, OutputAgreement
+from metrics.circuit.samples import REFERENCES, random_circuit
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ def find_circuit(
     tests: bool = False,
     scoring_share: float = 0.5,
     random_circuits: int = 3,
+    reference: str = "paths",
     confidence: float = 0.95,
     seed: int = 0,
     batch_size: int | None = None,
@@ -101,6 +102,7 @@ def find_circuit(
             p-values. About 200 more circuits: minutes on a real model.
         scoring_share: share of the prompts that choose the circuit.
         random_circuits: how many random circuits of the same size to report beside it.
+        reference: how they are drawn: `paths` from the input to the logits, or `grown` from the logits upwards.
         confidence: of the interval.
         seed: of the split, the bootstrap and the random circuits: the same seed gives the same circuit.
         batch_size, memory, quiet: as in `attribution.attribute`.
@@ -115,6 +117,7 @@ def find_circuit(
             `attribute` refuses.
     """
     _check(method, edges, faithfulness, selection, absolute)
+    choose("reference", reference, REFERENCES)
     for name in settings:
         choose("setting", name, SETTINGS)
     if len(task) < 4:
@@ -143,11 +146,12 @@ def find_circuit(
         goal = DEFAULT_FAITHFULNESS if faithfulness is None else faithfulness
         best, rungs = _of_faithfulness(model, scoring, sizes, masks, goal, shared, seed, confidence)
     mask = masks[best]
-    report = _report(model, scoring, held_out, scores, mask, rungs, shared, random_circuits, confidence, seed)
+    beside = [random_circuit(scores.graph, int(mask.sum()), seed + i, reference) for i in range(random_circuits)]
+    report = _report(model, scoring, held_out, scores, mask, rungs, shared, beside, confidence, seed)
     if drawn is not None:
         report = replace(report, stability=_stability(drawn, rules[best], mask, sizes[best], stable_share))
     if tests:
-        made = circuit_tests(model, held_out, mask, seed=seed, **shared)
+        made = circuit_tests(model, held_out, mask, reference=reference, seed=seed, **shared)
         report = replace(report, tests=made.to_dict()["tests"], notes=[*report.notes, *made.notes])
     provenance = {
         "task": task.to_dict(),
@@ -158,6 +162,7 @@ def find_circuit(
         "stable_share": stable_share if stable else None,
         "edges_asked": edges,
         "faithfulness_asked": DEFAULT_FAITHFULNESS if edges is None and faithfulness is None else faithfulness,
+        "reference": reference,
         "settings": scores.settings,
         "d_model": int(model.cfg.d_model),
     }
@@ -234,13 +239,12 @@ def _report(
     mask: Bool[Tensor, "source target"],
     rungs: list[dict[str, Any]],
     shared: dict[str, Any],
-    random_circuits: int,
+    others: list[Bool[Tensor, "source target"]],
     confidence: float,
     seed: int,
 ) -> Report:
     """Measure the circuit, and random ones of its size, on prompts that nothing was chosen on."""
     graph, n_edges = scores.graph, int(mask.sum())
-    others = [random_circuit(graph, n_edges, seed + i) for i in range(random_circuits)]
     objectives = (shared["objective"], *OUTPUT_OBJECTIVES)
     rest = {name: value for name, value in shared.items() if name != "objective"}
     values, *output = measure_all(model, held_out, torch.stack([mask, *others]), objectives=objectives, **rest)

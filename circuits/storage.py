@@ -1,10 +1,10 @@
 """A circuit on disk: one JSON for people and programs, and one safetensors file beside it for the arrays.
 
-`ioi.json` holds the format version, the graph, provenance, report, how the scores were made and the edges
-with their scores. `ioi-<digest>.safetensors` holds `mask` and `values`, and is named by its content: the JSON
-names the file and its checksum. Saving writes the tensors under their new name first, renames the JSON over
-the old one, and only then removes the tensors that the old JSON named. So at every moment the JSON and the
-tensors it names fit each other, whatever happens in between.
+`ioi.json` holds the format version, the setting that the circuit was found under, the graph, provenance, report, how
+the scores were made and the edges with their scores. `ioi-<digest>.safetensors` holds `mask` and `values`, and is named
+by its content: the JSON names the file and its checksum. Saving writes the tensors under their new name first, renames
+the JSON over the old one, and only then removes the tensors that the old JSON named. So at every moment the JSON and
+the tensors it names fit each other, whatever happens in between.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,20 @@ from circuits.circuit import Circuit
 from circuits.report import Report
 from interp.errors import InputError
 from interp.files import check_writable, is_regular, locked, write_bytes, write_text
+from interp.setting import Setting
 
 FORMAT = "faithful-circuits/circuit"
-VERSION = 1
+VERSION = 2  # 1 held no setting: it is that of the scores
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """`interp.setting.Setting` with the objective by name."""
+
+    ablation: str | None
+    objective: str | None
+    kv: str | None
+    task: str | None
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class _Document:
     report: dict[str, Any]
     scores: dict[str, Any]
     edges: dict[str, float]
+    setting: _Setting | None = None
 
 
 def json_path(path: str | os.PathLike[str]) -> Path:
@@ -77,6 +89,7 @@ def save(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
         "format": FORMAT,
         "version": VERSION,
         "tensors": {"file": tensors.name, "sha256": digest},
+        "setting": circuit.setting.to_dict(),
         "provenance": circuit.provenance,
         "report": circuit.report.to_dict(),
         "scores": circuit.scores.to_dict(),
@@ -121,7 +134,8 @@ def load(path: str | os.PathLike[str]) -> Circuit:
     scores = Scores.from_dict(document.scores, arrays["values"], where)
     report = Report.from_dict(document.report, where)
     try:
-        circuit = Circuit(scores, arrays["mask"], report, document.provenance)
+        kept = {"setting": Setting(**asdict(document.setting))} if document.setting else {}
+        circuit = Circuit(scores, arrays["mask"], report, document.provenance, **kept)
     except InputError as error:
         raise InputError(f"{where} is damaged: {error}") from None
     if set(circuit.edges) != document.edges.keys():

@@ -10,17 +10,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from circuits.circuit import Circuit
 from interp import numbers
 from interp.errors import choose
 from interp.kernels.ablation import ABLATIONS
 from interp.kernels.evaluate import CircuitValues
-from interp.objectives import get_objective
+from interp.objectives import Objective, get_objective
+from interp.objectives import names as objective_names
+from interp.setting import judged_under
 from interp.tasks.resampled import resampled
 from interp.tasks.task import Task
 from interp.tasks.templates import by_template
 from metrics.circuit.evaluate import checked_circuit, faithfulness, measure_all
-from metrics.circuit.samples import random_paths
+from metrics.circuit.samples import random_circuit
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -114,7 +115,8 @@ def robustness(
         objectives: names; those that the task's prompts do not allow are left out.
         others: further tasks by name, such as prompts of other wordings or lengths.
         random: number of random circuits; 0 for none.
-        ablation: of the base condition; None: the circuit's own, or `patch` for a mask.
+        ablation: of the base condition; None: the circuit's own, or `patch` for a mask. The objective of the base
+            condition is the circuit's own, or the task's for a mask and where its prompts do not allow the circuit's.
         confidence, resamples, seed: of the intervals over prompts; `seed` also draws random circuits.
         batch_size, memory, quiet: as in `metrics.evaluate`.
 
@@ -127,19 +129,19 @@ def robustness(
     for name in ablations:
         choose("ablations", name, (*ABLATIONS, RESAMPLED))
     graph, mask = checked_circuit(model, circuit)
-    base = ablation or (circuit.scores.ablation if isinstance(circuit, Circuit) else "patch")
-    masks = torch.stack([mask, *(random_paths(graph, int(mask.sum()), seed + i) for i in range(random))])
-    own = get_objective(task.objective)
+    judged = judged_under(circuit, task, ablation, _instead(circuit, task))
+    base, own = judged.ablation, judged.objective
+    masks = torch.stack([mask, *(random_circuit(graph, int(mask.sum()), seed + i) for i in range(random))])
     wanted = [one for one in map(get_objective, objectives) if one.name != own.name and _allowed(task, one)]
     estimated: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
 
-    def run(prompts: Task, under: str, goals: Sequence[Any] = (None,)) -> list[CircuitValues]:
+    def run(prompts: Task, under: str, goals: Sequence[Any] = (own,)) -> list[CircuitValues]:
         return measure_all(
             model, prompts, masks, under, objectives=goals, batch_size=batch_size, memory=memory, quiet=quiet
         )
 
     def rows() -> Iterator[dict[str, Any]]:
-        first, *further = run(task, base, (None, *wanted))
+        first, *further = run(task, base, (own, *wanted))
         yield _row("as found", f"{base}, {own.name}", first, estimated)
         for name in ablations:
             if name == RESAMPLED:
@@ -155,6 +157,13 @@ def robustness(
             yield _row("prompts", name, run(prompts, base)[0], estimated)
 
     return Robustness(pd.DataFrame(list(rows())))
+
+
+def _instead(circuit: Any, task: Task) -> Any:
+    """The task's objective where its prompts do not allow the one that a circuit was found under."""
+    found_by: Any = getattr(getattr(circuit, "setting", None), "objective", None)
+    built_in = isinstance(found_by, Objective) or found_by in objective_names()
+    return task.objective if built_in and not _allowed(task, get_objective(found_by)) else None
 
 
 def _allowed(task: Task, objective: Any) -> bool:

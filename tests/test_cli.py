@@ -359,6 +359,36 @@ def test_evaluate_with_other_settings(saved: Path, bridge: Any) -> None:
     assert (data["ablation"], data["objective"], data["n"], data["seed"]) == ("zero", "log-probability", 6, 9)
 
 
+def test_evaluate_and_the_library_judge_a_circuit_under_its_own_setting(bridge: Any, tmp_path: Path) -> None:
+    found = circuits.find.find_circuit(
+        bridge, tasks.ioi(n=8, seed=3, model=bridge), method="eap", edges=40, ablation="zero",
+        objective="log-probability", random_circuits=0, quiet=True,
+    )  # fmt: skip
+    path = found.save(tmp_path / "zero.json")
+    data = json.loads(run("evaluate", path, "--model", "tiny", "--tests", "--json", "-q").stdout)
+    task, loaded = tasks.ioi(n=8, seed=4, model=bridge), Circuit.load(path)
+    assert (data["ablation"], data["objective"]) == ("zero", "log-probability")
+    assert data["mean_objective"]["circuit"] == pytest.approx(float(evaluate(bridge, task, loaded).mean()), rel=1e-4)
+    made = loaded.test(bridge, task, seed=4, quiet=True)
+    assert [row["p"] for row in data["tests"]["tests"]] == pytest.approx([one.p for one in made.tests], rel=1e-3)
+    assert data["tests"]["settings"]["objective"] == "log-probability"
+    told = json.loads(run("evaluate", path, "--model", "tiny", "--objective", "kl", "--tests", "--json", "-q").stdout)
+    assert (told["objective"], told["tests"]["settings"]["objective"]) == ("kl", "kl")
+
+
+def test_a_circuit_of_an_objective_of_ones_own_needs_one_by_name(bridge: Any, tmp_path: Path) -> None:
+    def mine(logits: Any, prompts: Any, clean: Any) -> Any:
+        return logits[:, 0]
+
+    task = tasks.ioi(n=8, seed=3, model=bridge)
+    found = circuits.find.find_circuit(
+        bridge, task, method="eap", edges=40, objective=mine, random_circuits=0, quiet=True
+    )
+    path = found.save(tmp_path / "mine.json")
+    assert "under the objective 'mine', a function" in refused(run("evaluate", path, "--model", "tiny"))
+    assert run("evaluate", path, "--model", "tiny", "--objective", "kl", "-q").exit_code == 0
+
+
 def test_evaluate_on_the_prompts_that_chose_the_circuit(saved: Path) -> None:
     result = run("evaluate", saved, "--seed", 0, "--json", "-q")
     (note,) = json.loads(result.stdout)["notes"]

@@ -19,8 +19,8 @@ from circuits.cost import measured
 from interp import ComputationalGraph
 from interp.errors import InputError
 from interp.selection import LADDER_FRACTIONS, ladder, top_n
-from metrics.circuit.curve import random_circuit
 from metrics.circuit.evaluate import measure
+from metrics.circuit.samples import random_circuit
 
 QUIET: dict[str, Any] = {"quiet": True, "resamples": 50}
 

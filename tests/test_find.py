@@ -16,7 +16,7 @@ from interp.selection import ladder, prune
 from interp.tasks.task import Task
 from metrics import evaluate
 from metrics.circuit.balance import balanced
-from metrics.circuit.curve import random_circuit
+from metrics.circuit.samples import random_circuit
 
 N = 12
 

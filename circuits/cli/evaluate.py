@@ -72,8 +72,9 @@ def evaluate(
         if tests:
             notes("making the tests")
             battery = case.circuit.test(
-                case.model, case.task, ablation=case.ablation, seed=case.seed, batch_size=batch_size, quiet=quiet
-            )
+                case.model, case.task, ablation=case.ablation, objective=case.task.objective, seed=case.seed,
+                batch_size=batch_size, quiet=quiet,
+            )  # fmt: skip
         if output is not None:
             frame = case.task.to_frame()
             frame["model"], frame["empty"] = values.clean.tolist(), values.empty.tolist()
@@ -101,9 +102,9 @@ def _measure(
 
     from interp.kernels.evaluate import CircuitValues
     from metrics import OutputAgreement, faithfulness
-    from metrics.circuit.curve import random_circuit
     from metrics.circuit.evaluate import measure_all
     from metrics.circuit.output import OUTPUT_OBJECTIVES
+    from metrics.circuit.samples import random_circuit
 
     mask, graph = case.circuit.mask, case.circuit.graph
     others = [random_circuit(graph, int(mask.sum()), case.seed + i) for i in range(random_circuits)]

@@ -42,7 +42,7 @@ def reopen(
 ) -> Case:
     """Load a circuit, its model, and prompts: by default fresh ones of the task that it was found on."""
     from circuits.circuit import Circuit
-    from interp import tasks
+    from interp import objectives, tasks
 
     if task is not None and task_file is not None:
         raise CommandError("give either --task or --task-file, not both")
@@ -55,8 +55,14 @@ def reopen(
         raise CommandError(
             f"{str(path)!r} was found on task {name!r}, which is not built in: give --task-file or --task"
         )
-    ablation = ablation or circuit.scores.ablation
-    objective = objective or circuit.scores.settings.get("objective")
+    ablation = ablation or circuit.setting.ablation or "patch"
+    if objective is None and circuit.setting.objective is not None:
+        objective = str(circuit.setting.objective)
+        if objective not in objectives.names():
+            raise CommandError(
+                f"{str(path)!r} was found under the objective {objective!r}, a function that is not built in: give "
+                f"--objective ({', '.join(objectives.names())})"
+            )
     seed = (origin.get("seed") or 0) + 1 if seed is None else seed
     check_names(task=None if task_file else name, ablation=ablation, objective=objective)
     prompts = whole = None if task_file is None else read_task(task_file, None, objective)

@@ -15,17 +15,18 @@ from interp import numbers
 from interp.errors import InputError, choose
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
+from interp.setting import judged_under
 from interp.tasks.task import Task
 from metrics.circuit import battery_tests
 from metrics.circuit.battery_result import CircuitTests, NullTest
 from metrics.circuit.evaluate import checked_circuit, measure
 from metrics.circuit.nulls import TOLERANCE
+from metrics.circuit.samples import REFERENCES
 from metrics.testing import CORRECTIONS, adjust
 
 Mask = Bool[Tensor, "source target"]
 
 TESTS = ("equivalence", "independence", "minimality", "sufficiency", "necessity")
-REFERENCES = ("paths", "grown")
 
 
 @numbers.checked(
@@ -46,7 +47,7 @@ def circuit_tests(
     reference_prompts: int | None = 16,
     sample: int | None = 40,
     permutations: int = 1000,
-    ablation: str = "patch",
+    ablation: str | None = None,
     objective: str | Objective | None = None,
     correction: str = "holm",
     alpha: float = 0.05,
@@ -109,6 +110,7 @@ def circuit_tests(
     if len(task) < 2:
         raise InputError(f"task={task.name!r} has {len(task)} prompts; the tests need at least 2")
     graph, mask = checked_circuit(model, circuit)
+    judged = judged_under(circuit, task, ablation, objective)
     if not mask.any():
         raise InputError("circuit has no edges; there is nothing to test")
     few = task
@@ -117,8 +119,8 @@ def circuit_tests(
 
     def run(masks: list[Mask], prompts: Task) -> CircuitValues:
         return measure(
-            model, prompts, torch.stack(masks), ablation,
-            objective=objective, batch_size=batch_size, memory=memory, quiet=quiet,
+            model, prompts, torch.stack(masks), judged.ablation,
+            objective=judged.objective, batch_size=batch_size, memory=memory, quiet=quiet,
         )  # fmt: skip
 
     setup = battery_tests.Setup(
@@ -142,7 +144,7 @@ def circuit_tests(
         "alpha": alpha, "correction": correction, "tolerance": tolerance, "quantile": quantile, "reference": reference,
         "reference_size": reference_size, "prompts": len(task), "reference_prompts": len(few),
         "random_circuits": random_circuits, "edges_tested": len(edges), "permutations": permutations,
-        "ablation": ablation, "seed": seed,
+        **judged.on(task, graph.kv).to_dict(), "seed": seed,
     }  # fmt: skip
     decided = [replace(one, p_corrected=p, rejected=p <= alpha) for one, p in zip(made, corrected, strict=True)]
     notes = _notes(len(task), random_circuits, quantile, tests, correction, alpha)

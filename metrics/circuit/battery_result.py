@@ -58,7 +58,7 @@ class CircuitTests:
         edges: the minimality test edge by edge, from the least needed: edge, change, beaten (share of the random edges
             whose removal changes less), p, p_corrected, superfluous.
         settings: what they were made with: alpha, correction, tolerance, quantile, reference, numbers of prompts,
-            random circuits, edges and runs, seed.
+            random circuits, edges and runs, seed; and the setting judged under: ablation, objective, kv, task.
         notes: what a reader must know to trust them.
     """
 
@@ -118,7 +118,7 @@ class CircuitTests:
         s = self.settings
         return (
             f"{s['prompts']} prompts, {s['random_circuits']} random circuits; p-values corrected by {s['correction']}, "
-            f"level {s['alpha']:g}"
+            f"level {s['alpha']:g}; {s['objective']} under {s['ablation']} ablation"
         )
 
     def __repr__(self) -> str:

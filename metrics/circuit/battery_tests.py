@@ -17,10 +17,9 @@ from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.evaluate import CircuitValues
 from metrics.circuit.battery_result import NullTest
-from metrics.circuit.curve import random_circuit
 from metrics.circuit.evaluate import resolution_of
 from metrics.circuit.nulls import equivalence_p_value, independence_p_value, quantile_p_value
-from metrics.circuit.samples import Edge, added_paths, edges_of, random_paths, with_edges, without_edges
+from metrics.circuit.samples import Edge, added_paths, edges_of, random_circuit, random_paths, with_edges, without_edges
 from metrics.testing import adjust
 
 Mask = Bool[Tensor, "source target"]
@@ -159,10 +158,7 @@ def sufficiency(setup: Setup) -> NullTest:
             raise InputError(
                 f"reference_size={wanted} must be a number of edges up to {graph.n_edges:,}, or a share up to 1.0"
             )
-    if setup.reference == "paths":
-        drawn = [random_paths(graph, size, setup.seed + i) for i in range(setup.random_circuits)]
-    else:
-        drawn = [random_circuit(graph, size, setup.seed + i) for i in range(setup.random_circuits)]
+    drawn = [random_circuit(graph, size, setup.seed + i, setup.reference) for i in range(setup.random_circuits)]
     values = setup.run([setup.mask, *drawn])
     own, *others = _distances(values)
     wins = int((own + resolution_of(values) < np.array(others)).sum())

@@ -19,9 +19,10 @@ from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
+from interp.setting import Setting, judged_under
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import checked_circuit, measure, model_gap
-from metrics.circuit.samples import edges_of, knock_out_sets, nodes_of, random_paths, without_edges, without_nodes
+from metrics.circuit.samples import edges_of, knock_out_sets, nodes_of, random_circuit, without_edges, without_nodes
 from metrics.statistics import Estimate, bootstrap
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Completeness:
         incompleteness: the mean of the gaps; `worst` the largest. 0 is complete.
         random: mean gap of random circuits of as many edges, knocked out in the same way; None if not asked for.
         values: objectives per prompt; circuits C without K_1, C without K_2, ..., then M without K_1, ...
+        setting: ablation, objective and prompts that it was judged under.
     """
 
     sets: tuple[tuple[str, ...], ...]
@@ -51,6 +53,7 @@ class Completeness:
     worst: Estimate
     values: CircuitValues
     random: Estimate | None = None
+    setting: Setting | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """One row per knock-out set, from the largest gap to the smallest.
@@ -78,7 +81,8 @@ class Completeness:
     @property
     def _summary(self) -> str:
         against = "" if self.random is None else f"; random circuits {self.random}"
-        return f"mean gap {self.incompleteness}, largest {self.worst}{against}"
+        under = "" if self.setting is None else f"; {self.setting}"
+        return f"mean gap {self.incompleteness}, largest {self.worst}{against}{under}"
 
     def __repr__(self) -> str:
         table = self.to_frame().drop(columns="set").to_string(index=False, float_format=lambda v: f"{v:.3f}")
@@ -125,7 +129,7 @@ def completeness(
     sets: int = 20,
     largest: float = 0.5,
     random: int = 1,
-    ablation: str = "patch",
+    ablation: str | None = None,
     objective: str | Objective | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -159,15 +163,17 @@ def completeness(
     """
     choose("level", level, ("node", "edge"))
     graph, circuit = checked_circuit(model, mask)
+    judged = judged_under(mask, task, ablation, objective)
     if not (nodes_of(circuit) if level == "node" else circuit.any()):
         raise InputError(f"mask holds no {level} that could be knocked out; completeness needs a circuit with some")
-    circuits = [circuit, *(random_paths(graph, int(circuit.sum()), seed + i) for i in range(random))]
+    circuits = [circuit, *(random_circuit(graph, int(circuit.sum()), seed + i) for i in range(random))]
     drawn = [_drawn(graph, one, level, sets, largest, seed) for one in circuits]
     parts = [(part, outs) for one, outs in zip(circuits, drawn, strict=True) for part in (one, graph.edge_mask)]
     masks = torch.stack([_without(part, out, level) for part, outs in parts for out in outs])
     values = measure(
-        model, task, masks, ablation, objective=objective, batch_size=batch_size, memory=memory, quiet=quiet
-    )
+        model, task, masks, judged.ablation, objective=judged.objective,
+        batch_size=batch_size, memory=memory, quiet=quiet,
+    )  # fmt: skip
     settings: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
     stacked = torch.cat((values.clean[None], values.empty[None], values.circuits)).double().numpy()
 
@@ -189,6 +195,7 @@ def completeness(
         worst=worst,
         values=CircuitValues(values.clean, values.empty, values.circuits[: 2 * sets]),
         random=baseline if random else None,
+        setting=judged.on(task, graph.kv),
     )
 
 

@@ -19,10 +19,12 @@ from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
-from interp.selection import LADDER_FRACTIONS, greedy, ladder, select
+from interp.selection import LADDER_FRACTIONS, ladder, select
+from interp.setting import Setting, judged_under
 from interp.tasks.task import Task
 from metrics.circuit.balance import balanced
 from metrics.circuit.evaluate import faithfulness_of_means, graph_of_mask, measure
+from metrics.circuit.samples import random_circuit
 from metrics.statistics import Estimate, bootstrap
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class Curve:
             the two largest sizes do not rule.
         random: the same curve for random circuits of as many edges, if it was asked for.
         values: objectives per prompt of the clean model, the empty circuit and each circuit.
+        setting: ablation, objective and prompts that it was judged under.
     """
 
     fractions: tuple[float, ...]
@@ -81,6 +84,7 @@ class Curve:
     log_cmd: Estimate
     values: CircuitValues
     random: tuple[Estimate, ...] | None = None
+    setting: Setting | None = None
 
     @property
     def faithfulness(self) -> tuple[float, ...]:
@@ -117,7 +121,8 @@ class Curve:
 
     def __repr__(self) -> str:
         table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3f}")
-        return f"Curve: CPR {self.cpr_estimate}, CMD {self.cmd_estimate}\n{table}"
+        under = "" if self.setting is None else f"; {self.setting}"
+        return f"Curve: CPR {self.cpr_estimate}, CMD {self.cmd_estimate}{under}\n{table}"
 
     def _repr_html_(self) -> str:
         head = html.escape(f"CPR {self.cpr_estimate}, CMD {self.cmd_estimate}")
@@ -160,12 +165,13 @@ def faithfulness_curve(
     task: Task,
     scores: Any,
     *,
-    ablation: str = "patch",
+    ablation: str | None = None,
     objective: str | Objective | None = None,
     selection: str = "top-n",
     absolute: bool = True,
     choosing: Task | None = None,
     random: int = 0,
+    reference: str = "paths",
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -183,13 +189,13 @@ def faithfulness_curve(
         model: what `interp.load_model` returns.
         task: the prompts to measure on; use others than the scores were made on.
         scores: a float `[source, target]` tensor, or anything with such `.values`.
-        ablation: as in `evaluate`.
-        objective: overrides the task's own.
+        ablation, objective: as in `evaluate`; None: those that the scores were found under.
         selection: `top-n`, `greedy`, `connected` or `program` (`interp.selection`), or `balanced`
             (`metrics.circuit.balance`).
         absolute: choose by |score| rather than by signed score; `balanced` weighs the signs itself.
         choosing: the prompts that `balanced` chooses on: others than `task`.
-        random: so many random circuits per size, connected to the logits and of as many edges, as a baseline.
+        random: so many random circuits per size, of as many edges, as a baseline.
+        reference: how they are drawn: `paths` from the input to the logits, or `grown` from the logits upwards.
         confidence, resamples, seed: of the bootstrap intervals over prompts, and of the random circuits.
         batch_size, memory, quiet: as in `evaluate`.
 
@@ -204,6 +210,7 @@ def faithfulness_curve(
     if not isinstance(values, Tensor):
         raise InputError(f"scores must be a tensor [source, target] or have such .values; got {type(scores).__name__}")
     graph = graph_of_mask(anatomy_of(model), values)
+    judged = judged_under(scores, task, ablation, objective)
     if (selection == "balanced") != (choosing is not None):
         raise InputError(
             f"selection={selection!r} and choosing={'None' if choosing is None else choosing.name!r} do not fit: "
@@ -213,18 +220,18 @@ def faithfulness_curve(
         chosen = ladder_masks(values, graph, selection, absolute)
     else:
         found = balanced(
-            model, choosing, values, graph, ladder(graph), ablation=ablation, objective=objective,
+            model, choosing, values, graph, ladder(graph), ablation=judged.ablation, objective=judged.objective,
             batch_size=batch_size, memory=memory, quiet=quiet,
         )  # fmt: skip
         chosen = [one.mask for one in found]
     edges = [int(mask.sum()) for mask in chosen]
-    others = [random_circuit(graph, n, seed + i) for n in edges for i in range(random)]
+    others = [random_circuit(graph, n, seed + i, reference) for n in edges for i in range(random)]
     measured = measure(
         model,
         task,
         torch.stack([*chosen, *others]),
-        ablation,
-        objective=objective,
+        judged.ablation,
+        objective=judged.objective,
         batch_size=batch_size,
         memory=memory,
         quiet=quiet,
@@ -249,6 +256,7 @@ def faithfulness_curve(
         log_cmd=log_distance,
         values=own,
         random=baseline,
+        setting=judged.on(task, graph.kv),
     )
 
 
@@ -257,12 +265,6 @@ def ladder_masks(
 ) -> list[Bool[Tensor, "source target"]]:
     """The circuits that scores choose at each size of the ladder."""
     return [select(scores, graph, size, selection, absolute) for size in ladder(graph)]
-
-
-def random_circuit(graph: ComputationalGraph, n: int, seed: int) -> Bool[Tensor, "source target"]:
-    """A random circuit of `n` edges that grows from the logits upwards, so that every edge can matter."""
-    noise = torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
-    return greedy(noise, graph, n, pruned=False)
 
 
 def mib(model: Any, task: Task, scores: Any, **settings: Any) -> pd.DataFrame:

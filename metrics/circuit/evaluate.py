@@ -20,6 +20,7 @@ from interp.kernels.ablation import Ablator
 from interp.kernels.evaluate import CircuitValues, circuit_values_of_all
 from interp.objectives import Objective, get_objective
 from interp.progress import progress
+from interp.setting import judged_under
 from interp.tasks.task import Task
 from metrics.statistics import Estimate, bootstrap
 
@@ -29,7 +30,7 @@ def evaluate(
     model: Any,
     task: Task,
     mask: Any,
-    ablation: str = "patch",
+    ablation: str | None = None,
     *,
     objective: str | Objective | None = None,
     batch_size: int | None = None,
@@ -44,8 +45,9 @@ def evaluate(
         mask: bool `[source, target]` over the model's graph, or anything with such a `.mask` (a `Circuit`); a
             stack `[circuit, source, target]` evaluates many circuits at once and returns `[circuit, n]`.
         ablation: what an edge outside gives: `patch` (the source's value in the corrupted prompt), `zero`,
-            `mean` or `mean-positional` over the task's clean prompts.
-        objective: overrides the task's own.
+            `mean` or `mean-positional` over the task's clean prompts. None: the one that the circuit was found under
+            (its `.setting`), or `patch` for a bare mask.
+        objective: None: the one that the circuit was found under, or the task's own for a bare mask.
         batch_size: prompts per pass; None lets the memory budget choose.
         memory: bytes a batch may take; None: 1 GiB on a CPU, half of the free memory on a GPU.
         quiet: no progress bar.
@@ -57,9 +59,11 @@ def evaluate(
         InputError: a mask of another shape or with edges that do not exist, unknown names, a NaN objective.
     """
     masks, single = _masks(mask)
+    judged = judged_under(mask, task, ablation, objective)
     values = measure(
-        model, task, masks, ablation, objective=objective, batch_size=batch_size, memory=memory, quiet=quiet
-    )
+        model, task, masks, judged.ablation, objective=judged.objective,
+        batch_size=batch_size, memory=memory, quiet=quiet,
+    )  # fmt: skip
     return values.circuits[0] if single else values.circuits
 
 

@@ -19,6 +19,7 @@ from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
+from interp.setting import Setting, judged_under
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import checked_circuit, measure, resolution_of
 from metrics.circuit.samples import edges_of, knock_out_sets, nodes_of, without_edges, without_nodes
@@ -43,6 +44,7 @@ class Minimality:
         level: `edge` or `node`.
         tested, total: how many elements were looked at, and how many the circuit has.
         alpha: the level of `needed`.
+        setting: ablation, objective and prompts that it was judged under.
     """
 
     frame: pd.DataFrame
@@ -50,6 +52,7 @@ class Minimality:
     tested: int
     total: int
     alpha: float
+    setting: Setting | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """A copy of `frame`."""
@@ -63,7 +66,8 @@ class Minimality:
     @property
     def _summary(self) -> str:
         of = f"{self.tested:,} of the circuit's {self.total:,} {self.level}s"
-        return f"{of}; for {len(self.unproven):,} no change is shown (corrected p > {self.alpha:g})"
+        under = "" if self.setting is None else f"; {self.setting}"
+        return f"{of}; for {len(self.unproven):,} no change is shown (corrected p > {self.alpha:g}){under}"
 
     def __repr__(self) -> str:
         table = self.frame.head(20).to_string(index=False, float_format=lambda v: f"{v:.3g}")
@@ -108,7 +112,7 @@ def minimality(
     sets: int = 3,
     largest: float = 0.5,
     sample: int | None = 50,
-    ablation: str = "patch",
+    ablation: str | None = None,
     objective: str | Objective | None = None,
     correction: str = "holm",
     alpha: float = 0.05,
@@ -147,6 +151,7 @@ def minimality(
     choose("level", level, ("edge", "node"))
     choose("correction", correction, CORRECTIONS)
     graph, circuit = checked_circuit(model, mask)
+    judged = judged_under(mask, task, ablation, objective)
     everything: Sequence[Any] = edges_of(circuit) if level == "edge" else nodes_of(circuit)
     if not everything:
         raise InputError(f"mask holds no {level} that could be removed; minimality needs a circuit with some")
@@ -161,8 +166,8 @@ def minimality(
         model,
         task,
         torch.stack(masks),
-        ablation,
-        objective=objective,
+        judged.ablation,
+        objective=judged.objective,
         batch_size=batch_size,
         memory=memory,
         quiet=quiet,
@@ -171,7 +176,7 @@ def minimality(
     frame = _judged(values, np.array(inside), sets, correction, confidence, seed)
     frame.insert(0, level, [_name(graph, element) for element in taken])
     frame = frame.sort_values("largest", key=lambda column: -column.abs(), ignore_index=True, kind="stable")
-    return Minimality(frame, level, len(taken), len(everything), alpha)
+    return Minimality(frame, level, len(taken), len(everything), alpha, judged.on(task, graph.kv))
 
 
 def _judged(

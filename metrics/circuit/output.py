@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from torch import Tensor
 from interp import numbers
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
+from interp.setting import Setting, judged_under
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import checked_circuit, measure_all
-from metrics.circuit.samples import random_paths
+from metrics.circuit.samples import random_circuit
 from metrics.statistics import Estimate, bootstrap, share
 
 Array = NDArray[np.float64]
@@ -46,6 +47,7 @@ class OutputAgreement:
         same: share of prompts whose most likely token is the model's, with Wilson's interval; `same_empty`,
             `same_random` as above (the last is a mean over circuits, with a bootstrap interval).
         kl_values, same_values: the circuit's, prompt by prompt: [n].
+        setting: ablation and prompts that it was judged under; the objective is none of the task's.
     """
 
     kl: Estimate
@@ -56,6 +58,7 @@ class OutputAgreement:
     same_random: Estimate | None
     kl_values: Array
     same_values: Array
+    setting: Setting | None = None
 
     @classmethod
     @numbers.checked()
@@ -111,14 +114,21 @@ class OutputAgreement:
         """A row for the circuit, the empty circuit and random ones: kl and same_argmax, each with low and high."""
         return pd.DataFrame(self.records())
 
+    @property
+    def _under(self) -> str:
+        return "" if self.setting is None else f" under {self.setting.ablation} ablation"
+
     def __repr__(self) -> str:
         table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3f}")
         return (
-            f"OutputAgreement on {len(self.kl_values)} prompts: KL(model || ...) and share of equal top tokens\n{table}"
+            f"OutputAgreement on {len(self.kl_values)} prompts{self._under}: KL(model || ...) and share of equal top "
+            f"tokens\n{table}"
         )
 
     def _repr_html_(self) -> str:
-        head = html.escape(f"KL(model || ...) and share of equal top tokens, {len(self.kl_values)} prompts")
+        head = html.escape(
+            f"KL(model || ...) and share of equal top tokens, {len(self.kl_values)} prompts{self._under}"
+        )
         return f"<p>{head}</p>{self.to_frame().to_html(index=False, border=0, float_format='{:.3f}'.format)}"
 
 
@@ -129,7 +139,7 @@ def output_agreement(
     mask: Any,
     *,
     random: int = 3,
-    ablation: str = "patch",
+    ablation: str | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -154,9 +164,11 @@ def output_agreement(
         InputError: a mask of another shape, a negative `random`, unknown names.
     """
     graph, circuit = checked_circuit(model, mask)
-    others = [random_paths(graph, int(circuit.sum()), seed + i) for i in range(random)]
+    judged = judged_under(mask, task, ablation, SAME_ARGMAX)
+    others = [random_circuit(graph, int(circuit.sum()), seed + i) for i in range(random)]
     minus_kl, same = measure_all(
-        model, task, torch.stack([circuit, *others]), ablation, objectives=OUTPUT_OBJECTIVES,
+        model, task, torch.stack([circuit, *others]), judged.ablation, objectives=OUTPUT_OBJECTIVES,
         batch_size=batch_size, memory=memory, quiet=quiet,
     )  # fmt: skip
-    return OutputAgreement.of(minus_kl, same, confidence=confidence, resamples=resamples, seed=seed)
+    found = OutputAgreement.of(minus_kl, same, confidence=confidence, resamples=resamples, seed=seed)
+    return replace(found, setting=replace(judged.on(task, graph.kv), objective=None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from interp import numbers
 from interp.errors import InputError
 from interp.objectives import Objective
+from interp.setting import Setting, judged_under
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import checked_circuit, faithfulness_of_means, measure
 from metrics.percentiles import Resampled
@@ -39,6 +40,7 @@ class PromptFaithfulness:
         within: share of prompts with |f_i - 1| <= `margin`, with Wilson's interval.
         spread: standard deviation of f_i.
         left_out: how many prompts have no f_i.
+        setting: ablation, objective and prompts that it was judged under.
 
     >>> of = PromptFaithfulness.of(clean=[1.0, 1.0], empty=[0.0, 0.0], circuit=[0.0, 2.0])
     >>> of.mean.value, of.within.value, of.values.tolist()
@@ -52,6 +54,7 @@ class PromptFaithfulness:
     spread: float
     left_out: int
     margin: float = 0.2
+    setting: Setting | None = None
 
     @classmethod
     @numbers.checked(margin=numbers.POSITIVE)
@@ -116,7 +119,7 @@ class PromptFaithfulness:
         return text + (f"; {self.left_out} without a gap left out" if self.left_out else "")
 
     def __repr__(self) -> str:
-        return f"PromptFaithfulness({self})"
+        return f"PromptFaithfulness({self}{'' if self.setting is None else f'; {self.setting}'})"
 
     def _repr_html_(self) -> str:
         return f"<p>Faithfulness by prompt: {html.escape(str(self))}</p>"
@@ -153,7 +156,7 @@ def prompt_faithfulness(
     model: Any,
     task: Task,
     mask: Any,
-    ablation: str = "patch",
+    ablation: str | None = None,
     *,
     margin: float = 0.2,
     objective: str | Objective | None = None,
@@ -180,11 +183,14 @@ def prompt_faithfulness(
     Raises:
         InputError: a mask of another shape, unknown names, a margin that is not positive.
     """
-    _, circuit = checked_circuit(model, mask)
+    graph, circuit = checked_circuit(model, mask)
+    judged = judged_under(mask, task, ablation, objective)
     values = measure(
-        model, task, circuit[None], ablation, objective=objective, batch_size=batch_size, memory=memory, quiet=quiet
-    )
-    return PromptFaithfulness.of(
+        model, task, circuit[None], judged.ablation, objective=judged.objective,
+        batch_size=batch_size, memory=memory, quiet=quiet,
+    )  # fmt: skip
+    found = PromptFaithfulness.of(
         values.clean.numpy(), values.empty.numpy(), values.circuits[0].numpy(),
         margin=margin, confidence=confidence, resamples=resamples, seed=seed,
     )  # fmt: skip
+    return replace(found, setting=judged.on(task, graph.kv))

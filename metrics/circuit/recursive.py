@@ -23,6 +23,7 @@ from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
 from interp.progress import progress
 from interp.selection import LADDER_FRACTIONS, top_n
+from interp.setting import Setting, judged_under
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import faithfulness_of_means, graph_of_mask, measure
 from metrics.statistics import Estimate, bootstrap
@@ -49,6 +50,7 @@ class RecursiveCurve:
         log_area: the same over log share (without the share 0), which the largest shares do not rule.
         masks: what is left at each share, [share, source, target].
         values: objectives per prompt of the clean model, the empty circuit and what is left.
+        setting: ablation, objective and prompts that it was judged under.
     """
 
     shares: tuple[float, ...]
@@ -59,6 +61,7 @@ class RecursiveCurve:
     log_area: Estimate
     masks: Bool[Tensor, "share source target"]
     values: CircuitValues
+    setting: Setting | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """One row per share: share, removed, faithfulness, low, high, and random edges'."""
@@ -72,7 +75,8 @@ class RecursiveCurve:
 
     def __repr__(self) -> str:
         table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3f}")
-        return f"RecursiveCurve: area {self.area}, over log share {self.log_area}\n{table}"
+        under = "" if self.setting is None else f"; {self.setting}"
+        return f"RecursiveCurve: area {self.area}, over log share {self.log_area}{under}\n{table}"
 
     def _repr_html_(self) -> str:
         head = html.escape(f"Area {self.area}, over log share {self.log_area}")
@@ -113,7 +117,7 @@ def recursive_curve(
     *,
     random: int = 5,
     absolute: bool = False,
-    ablation: str = "patch",
+    ablation: str | None = None,
     objective: str | Objective | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -157,14 +161,15 @@ def recursive_curve(
     if not isinstance(first, Tensor):
         raise InputError(f"score must give a tensor [source, target]; got {type(first).__name__}")
     graph = graph_of_mask(anatomy, first)
+    judged = judged_under(score, task, ablation, objective)
     sizes = [int(share * graph.n_edges) for share in steps]
     rescore: Rescore | None = score if recursive else None
     with progress("scoring what is left", len(sizes), quiet) as bar:
         own = _what_is_left(graph, first, rescore, sizes, absolute, bar.advance)
     others = [mask for draw in range(random) for mask in _random_orders(graph, sizes, seed + draw)]
     measured = measure(
-        model, task, torch.stack([*own, *others]), ablation,
-        objective=objective, batch_size=batch_size, memory=memory, quiet=quiet,
+        model, task, torch.stack([*own, *others]), judged.ablation,
+        objective=judged.objective, batch_size=batch_size, memory=memory, quiet=quiet,
     )  # fmt: skip
     mine = measured.circuits[: len(sizes)]
     stacked = torch.cat((measured.clean[None], measured.empty[None], measured.circuits)).double().numpy()
@@ -180,6 +185,7 @@ def recursive_curve(
         log_area=found[-1],
         masks=torch.stack([graph.edge_mask, *own]),
         values=CircuitValues(measured.clean, measured.empty, torch.cat((measured.clean[None], mine))),
+        setting=judged.on(task, graph.kv),
     )
 
 

@@ -19,6 +19,7 @@ from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
 from interp.objectives import Objective
+from interp.setting import Setting, judged_under
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import graph_of_mask, measure
 from metrics.explanation.saco import TIES, group_bounds, salience_coefficient
@@ -45,6 +46,7 @@ class CircuitSaCo:
         random: mean coefficient of the same scores dealt out at random over the edges (nodes), with an interval over
             the draws; None if it was not asked for. Few groups scatter widely: this is what to stand above.
         draws: mean coefficient over prompts of each of those draws.
+        setting: ablation, objective and prompts that it was judged under.
     """
 
     values: Array
@@ -56,6 +58,7 @@ class CircuitSaCo:
     level: str
     random: Estimate | None = None
     draws: tuple[float, ...] = ()
+    setting: Setting | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """One row per group: how many edges or nodes, salience, and the mean fall of the objective with interval."""
@@ -74,7 +77,8 @@ class CircuitSaCo:
     @property
     def _summary(self) -> str:
         against = "" if self.random is None else f"; dealt out at random {self.random}"
-        return f"mean over prompts {self.mean}, pooled {self.pooled}{against}"
+        under = "" if self.setting is None else f"; {self.setting}"
+        return f"mean over prompts {self.mean}, pooled {self.pooled}{against}{under}"
 
     def __repr__(self) -> str:
         table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3g}")
@@ -115,7 +119,7 @@ def circuit_saco(
     scores: Any,
     groups: int = 10,
     level: str = "edge",
-    ablation: str = "patch",
+    ablation: str | None = None,
     *,
     absolute: bool = False,
     ties: str = "agree",
@@ -164,6 +168,7 @@ def circuit_saco(
         given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(scores).__name__
         raise InputError(f"scores must be a tensor {shape} for level={level!r}, or have such .values; got {given}")
     graph = _graph(model, values, level)
+    judged = judged_under(scores, task, ablation, objective)
     elements = (
         graph.edge_mask.nonzero() if level == "edge" else torch.arange(1, len(graph.sources), device="cpu")[:, None]
     )
@@ -176,8 +181,9 @@ def circuit_saco(
     orders = [order, *(torch.randperm(len(order), generator=generator, device="cpu") for _ in range(random))]
     masks = torch.stack([_without(graph, elements[one[first:last]]) for one in orders for first, last in bounds])
     measured = measure(
-        model, task, masks, ablation, objective=objective, batch_size=batch_size, memory=memory, quiet=quiet
-    )
+        model, task, masks, judged.ablation, objective=judged.objective,
+        batch_size=batch_size, memory=memory, quiet=quiet,
+    )  # fmt: skip
     falls = (measured.clean - measured.circuits).double().numpy().reshape(1 + random, groups, -1)
     sums = np.array([float(ranked[first:last].sum()) for first, last in bounds])
 
@@ -198,6 +204,7 @@ def circuit_saco(
         level=level,
         random=bootstrap(draws, lambda means: means[:, None], **settings)[0] if draws else None,
         draws=tuple(draws),
+        setting=judged.on(task, graph.kv),
     )
 
 

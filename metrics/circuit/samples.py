@@ -10,13 +10,29 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
-from interp.selection import live_sources
+from interp.selection import greedy, live_sources
 
 T = TypeVar("T")
 Edge = tuple[int, int]
+REFERENCES = ("paths", "grown")
 _WALKS = 4  # per edge wanted, before what is missing is filled up edge by edge
+
+
+def random_circuit(
+    graph: ComputationalGraph, n: int, seed: int, reference: str = "paths"
+) -> Bool[Tensor, "source target"]:
+    """A random circuit of `n` edges, which circuits are compared with: the null model of the whole library.
+
+    `paths`: made of paths from the input to the logits (`random_paths`). `grown`: from the logits upwards, so that
+    every edge has a way to them; small ones seldom reach the input, and are then the empty circuit to a model.
+    Raises `InputError` for more edges than there are.
+    """
+    if choose("reference", reference, REFERENCES) == "paths":
+        return random_paths(graph, n, seed)
+    noise = torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
+    return greedy(noise, graph, n, pruned=False)
 
 
 def random_paths(
@@ -35,6 +51,8 @@ def random_paths(
     edges = graph.edge_mask if allowed is None else graph.check_mask(allowed, "allowed")
     if not 0 <= n <= int(edges.sum()):
         raise InputError(f"n={n:,} edges cannot be drawn from {int(edges.sum()):,}")
+    if n == int(edges.sum()):
+        return edges.clone()
     rng, ways = random.Random(seed), _ways(edges)
     chosen: dict[Edge, None] = {}
     for _ in range(_WALKS * n):
