@@ -47,8 +47,8 @@ def read_anatomy(model: Any) -> Anatomy:
         )
     hf = model.original_model
     config, name = hf.config, type(hf).__name__
-    _refuse_foreign(model, config, name)
     try:
+        _refuse_foreign(model, config, name)
         blocks = tuple(_read_block(block, config, i) for i, block in enumerate(model.blocks))
         attention = _own(model.blocks[0].attn)
         d_head = blocks[0].q.weight.shape[0] // int(config.num_attention_heads)

@@ -50,6 +50,12 @@ def check_module(module: nn.Module) -> str:
             f"source is a {kind}, which is no causal language model (a decoder with a language-model head); "
             "load it with transformers.AutoModelForCausalLM if it has such a head"
         )
+    text = config.get_text_config()
+    if text is not config:
+        alone = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(text.model_type, "a causal language model")
+        raise InputError(
+            f"source is a {kind}, which reads more than text; load the language model in it alone, as {alone}"
+        )
     known = [name for name in names if name in SUPPORTED_ARCHITECTURES]
     if not known:
         raise InputError(

@@ -183,3 +183,15 @@ def test_parts_that_do_not_fit_together_are_refused() -> None:
     )  # fmt: skip
     with pytest.raises(InputError, match="Llama4ForCausalLM is not understood: its parts cannot be run"):
         anatomy_of(load_model(transformers.Llama4ForCausalLM(config)))
+
+
+def test_models_that_read_more_than_text_are_refused_with_the_language_model_in_them_named() -> None:
+    text = {"vocab_size": 53, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": 4}
+    image = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.Gemma3Config(
+        text_config={**text, "num_key_value_heads": 2, "intermediate_size": 24},
+        vision_config={**image, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+    )
+    with pytest.raises(InputError, match=r"Gemma3ForConditionalGeneration, which reads more .*, as Gemma3ForCausalLM"):
+        load_model(transformers.Gemma3ForConditionalGeneration(config))
