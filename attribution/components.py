@@ -124,7 +124,9 @@ def _scored(setting: Setting, method: Method, kinds: Sequence[str]) -> Component
     shape = len(prompts), anatomy.n_layers, prompts.clean.shape[1]
     wide = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
     with torch.inference_mode(False):
-        values = {k: torch.zeros(*shape, *([anatomy.n_heads] if k == "z" else []), dtype=wide) for k in kinds}
+        values = {
+            k: torch.zeros(*shape, *([anatomy.n_heads] if k == "z" else []), dtype=wide, device="cpu") for k in kinds
+        }
     started = time.perf_counter()
 
     def work(batch: Any) -> None:
@@ -139,7 +141,7 @@ def _scored(setting: Setting, method: Method, kinds: Sequence[str]) -> Component
 
     with setting.run.progress(f"scoring components ({method.name})", len(prompts)) as bar, torch.inference_mode(False):
         run_batches(make_batches(prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix), work)
-    positions = torch.arange(shape[2])
+    positions = torch.arange(shape[2], device="cpu")
     mask = prompts.mask & (positions >= prompts.first_difference[:, None]) if ablator.skip_prefix else prompts.mask
     for kind, each in values.items():
         values[kind] = each * mask.reshape(shape[0], 1, shape[2], *[1] * (each.ndim - 3))

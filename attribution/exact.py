@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attribution.patching import Patcher
 from interp.errors import InputError
-from interp.files import check_writable, write_bytes
+from interp.files import check_writable, is_regular, write_bytes
 from interp.kernels.batching import budget_of, bytes_per_position, make_batches
 from interp.setting import Setting
 
@@ -89,12 +89,14 @@ class _Progress:
     ) -> None:
         self.path = None if path is None else Path(path)
         self.fingerprint = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
-        totals: Float[Tensor, "source target"] = torch.zeros(shape, dtype=torch.float64)
-        done: Bool[Tensor, "batch target"] = torch.zeros(n_batches, shape[1], dtype=torch.bool)
+        totals: Float[Tensor, "source target"] = torch.zeros(shape, dtype=torch.float64, device="cpu")
+        done: Bool[Tensor, "batch target"] = torch.zeros(n_batches, shape[1], dtype=torch.bool, device="cpu")
         self.state = totals, done
         self.saved_at = time.monotonic()
         if self.path is not None:
             check_writable(self.path, "resume")
+            if not is_regular(self.path):
+                raise InputError(f"resume={str(path)!r} is no plain file, and is to be read again; name a new file")
         if self.path is not None and self.path.exists():
             self._load(self.path)
 

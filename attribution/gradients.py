@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.arrays import as_tensor
 from attribution.paths import Path, Point, Site
 from interp.anatomy import Anatomy
 from interp.errors import InputError
@@ -55,7 +56,7 @@ class GradientScorer:
         `advance` is called with the number of prompts done. Raises `InputError` where the objective is NaN.
         """
         setting = self.setting
-        total = torch.zeros(setting.graph.shape, dtype=torch.float64)
+        total = torch.zeros(setting.graph.shape, dtype=torch.float64, device="cpu")
 
         def work(batch: Batch) -> None:
             total.add_(_BatchScorer(self, batch).scores().double().cpu())
@@ -98,7 +99,7 @@ class _BatchScorer:
             if gradients.points >= _POINTS_KEPT:
                 total = total + self._contract(gradients)
                 gradients = TargetGradients()
-        return total + self._contract(gradients) if gradients.points else torch.as_tensor(total)
+        return total + self._contract(gradients) if gradients.points else as_tensor(total)
 
     def _credit_own(self) -> Tensor:
         total: Tensor | float = 0.0
@@ -107,7 +108,7 @@ class _BatchScorer:
             for points in self._stacks(list(group)):
                 self._differentiate(points, gradients)
             total = total + self._contract(gradients, group[0].site)
-        return torch.as_tensor(total)
+        return as_tensor(total)
 
     def _stacks(self, points: list[Point]) -> Iterator[list[Point]]:
         copies = self.scorer.plan.copies

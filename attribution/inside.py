@@ -33,7 +33,7 @@ def inside_scores(
 
     `advance` is called with the number of prompts done, a fraction for each point.
     """
-    total = torch.zeros(setting.graph.shape, dtype=torch.float64)
+    total = torch.zeros(setting.graph.shape, dtype=torch.float64, device="cpu")
     for first in range(0, len(points), _POINTS_AT_ONCE):
         some = points[first : first + _POINTS_AT_ONCE]
         found = soft_values(

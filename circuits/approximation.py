@@ -152,18 +152,18 @@ def stratified_edges(
     sizes = torch.stack([one[source, target].abs() for one in values.values()])
     ranks = sizes.argsort(descending=True, stable=True).argsort()
     place = ranks.double().mean(0).argsort(stable=True).argsort() / len(edges)
-    band = torch.bucketize(place, torch.tensor(BANDS[:-1], dtype=place.dtype), right=True)
+    band = torch.bucketize(place, torch.tensor(BANDS[:-1], dtype=place.dtype, device="cpu"), right=True)
     sources, targets = ([_kind(name) for name in names] for names in (graph.sources, graph.targets))
     kinds = [f"{sources[s]}->{targets[t]}" for s, t in edges.tolist()]
-    kind = torch.tensor(np.unique(kinds, return_inverse=True)[1])
+    kind = torch.tensor(np.unique(kinds, return_inverse=True)[1], device="cpu")
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(edges), generator=generator)
+    order = torch.randperm(len(edges), generator=generator, device="cpu")
     stratum = (kind * len(BANDS) + band)[order]
     # how many of its stratum come before an edge in the random order: the lowest `n` make equal shares
-    turn = torch.zeros(len(edges), dtype=torch.long)
+    turn = torch.zeros(len(edges), dtype=torch.long, device="cpu")
     for number in stratum.unique().tolist():
         members = (stratum == number).nonzero()[:, 0]
-        turn[members] = torch.arange(len(members))
+        turn[members] = torch.arange(len(members), device="cpu")
     chosen = edges[order[turn.argsort(stable=True)[:n]]]
     mask = torch.zeros_like(graph.edge_mask)
     mask[tuple(chosen.T)] = True

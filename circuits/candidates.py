@@ -130,4 +130,7 @@ def _passes(scores: Scores) -> tuple[float, float]:
 
 def noise(graph: ComputationalGraph, seed: int) -> Float[Tensor, "source target"]:
     """Scores drawn at random for every edge."""
-    return torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed)) * graph.edge_mask
+    return (
+        torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
+        * graph.edge_mask
+    )

@@ -41,7 +41,9 @@ def write(circuit: Circuit, path: str | os.PathLike[str], d_model: int | None = 
     scores, mask = circuit.scores, circuit.mask
     graph = dataclasses.replace(scores.graph, kv="head")
     # as in the reference, edges have no scores of their own where nodes have them
-    values = scores.values if scores.level == "edge" else torch.zeros(scores.graph.shape)
+    values = (
+        scores.values if scores.level == "edge" else torch.zeros(scores.graph.shape, dtype=torch.float32, device="cpu")
+    )
     if scores.graph.kv == "group":
         values, mask = _ungroup(values, mask, scores.graph)
     alive = live_sources(mask, graph).tolist()
@@ -118,20 +120,25 @@ def _edges(
         if source not in sources or target not in targets:
             graph.edge_index(name)  # raises, and says what is wrong with the name
         positions.append((sources[source], targets[target]))
-    rows, columns = torch.tensor(positions, dtype=torch.long).reshape(-1, 2).unbind(dim=1)
+    rows, columns = torch.tensor(positions, dtype=torch.long, device="cpu").reshape(-1, 2).unbind(dim=1)
     phantom = (~graph.edge_mask[rows, columns]).nonzero()
     if len(phantom):
         graph.edge_index(list(listed)[int(phantom[0])])
     chosen = _narrow([float(info.get("score", 0.0)) for info in listed.values()])
-    values, mask = torch.zeros(graph.shape, dtype=chosen.dtype), torch.zeros(graph.shape, dtype=torch.bool)
+    values, mask = (
+        torch.zeros(graph.shape, dtype=chosen.dtype, device="cpu"),
+        torch.zeros(graph.shape, dtype=torch.bool, device="cpu"),
+    )
     values[rows, columns] = chosen
-    mask[rows, columns] = torch.tensor([bool(info["in_graph"]) for info in listed.values()], dtype=torch.bool)
+    mask[rows, columns] = torch.tensor(
+        [bool(info["in_graph"]) for info in listed.values()], dtype=torch.bool, device="cpu"
+    )
     return values, mask
 
 
 def _narrow(numbers: list[float]) -> Tensor:
     """As float32 where that loses nothing (scores are written in full), else as float64."""
-    wide = torch.tensor(numbers, dtype=torch.float64)
+    wide = torch.tensor(numbers, dtype=torch.float64, device="cpu")
     narrow = wide.float()
     return narrow if torch.equal(narrow.double(), wide) else wide
 
@@ -154,4 +161,4 @@ def _ungroup(
         shares += [1] * graph.n_heads + [per_port] * (2 * graph.n_heads) + [1]
     columns.append(graph.shape[1] - 1)
     shares.append(1)
-    return values[:, columns] / torch.tensor(shares, dtype=values.dtype), mask[:, columns]
+    return values[:, columns] / torch.tensor(shares, dtype=values.dtype, device="cpu"), mask[:, columns]

@@ -52,7 +52,7 @@ class ResampledScores:
         if self.sizes is None:
             return None
         order = np.random.default_rng(seed).permutation(len(self.sizes))
-        first = torch.tensor(self.sizes, dtype=self.weights.dtype)
+        first = torch.tensor(self.sizes, dtype=self.weights.dtype, device="cpu")
         second = first.clone()
         first[order[len(order) // 2 :].tolist()] = 0
         second[order[: len(order) // 2].tolist()] = 0
@@ -81,11 +81,13 @@ def resampled_scores(
         whole = attribute(model, task, method, **settings)
         again = [task.select(one) for one in resample(len(task), resamples, seed)]
         parts = torch.stack([attribute(model, one, method, **settings).values for one in again])
-        return ResampledScores(whole, parts, torch.eye(resamples), None)
+        return ResampledScores(whole, parts, torch.eye(resamples, dtype=torch.float32, device="cpu"), None)
     groups = np.array_split(np.random.default_rng(seed).permutation(len(task)), min(chunks, len(task)))
     scored = [attribute(model, task.select(group), method, **settings) for group in groups]
-    sizes = torch.tensor([len(group) for group in groups], dtype=torch.float64)
-    counts = torch.stack([torch.bincount(torch.tensor(one), minlength=len(groups)) for one in drawn]) * sizes
+    sizes = torch.tensor([len(group) for group in groups], dtype=torch.float64, device="cpu")
+    counts = (
+        torch.stack([torch.bincount(torch.tensor(one, device="cpu"), minlength=len(groups)) for one in drawn]) * sizes
+    )
     parts = torch.stack([one.values for one in scored])
     mean = torch.einsum("c,cst->st", sizes / sizes.sum(), parts.double()).to(parts.dtype)
     whole = replace(
@@ -100,7 +102,7 @@ def resampled_scores(
 
 def selection_frequency(resampled: ResampledScores, select: Select) -> Float[Tensor, "source target"]:
     """In which share of the resamples each edge is selected."""
-    total = torch.zeros(resampled.scores.graph.shape)
+    total = torch.zeros(resampled.scores.graph.shape, dtype=torch.float32, device="cpu")
     for number in range(len(resampled)):
         total += select(resampled.values(number))
     return total / len(resampled)

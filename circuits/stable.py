@@ -180,7 +180,7 @@ def stability(
     own = mask[real].numpy()
     halves = [pair for pair in map(drawn.halves, range(seed, seed + resamples)) if pair is not None]
     share = float(own.mean())
-    frequency = torch.zeros(graph.shape)
+    frequency = torch.zeros(graph.shape, dtype=torch.float32, device="cpu")
     frequency[real] = torch.from_numpy(circuits.mean(0)).float()
     return Stability(
         mask=mask,

@@ -64,6 +64,16 @@ def json_path(path: str | os.PathLike[str]) -> Path:
     return path if path.suffix or not is_regular(path) else path.with_name(path.name + ".json")
 
 
+def check_target(path: str | os.PathLike[str], argument: str = "path") -> Path:
+    """Where `save` will write the JSON, links followed; raises `InputError` where there is no room for two files."""
+    found = check_writable(json_path(path), argument)
+    if not is_regular(found):
+        raise InputError(
+            f"{argument}={os.fspath(path)!r} is no plain file; a circuit is two files side by side: name a new one"
+        )
+    return found
+
+
 def save(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
     """Write `circuit` to `path` and its arrays beside it; returns the path of the JSON file.
 
@@ -71,9 +81,7 @@ def save(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
     held before can then still be loaded.
     """
     named = json_path(path)
-    path = check_writable(named)
-    if not is_regular(path):
-        raise InputError(f"path={str(path)!r} is no plain file; a circuit is two files side by side: name a new one")
+    path = check_target(named)
     data = safetensors.torch.save({"mask": circuit.mask, "values": circuit.scores.values})
     digest = hashlib.sha256(data).hexdigest()
     tensors = path.with_name(f"{path.stem}-{digest[:8]}.safetensors")

@@ -19,6 +19,7 @@ from interp.errors import InputError
 from interp.mlps import Dense, Gated, Mixture
 from interp.parts import Affine, Norm
 from interp.rotary import QueryScale, Rotary, StoredRotary
+from interp.wrappers import refuse_wrapped
 
 SUPPORTED = {
     "GPT2LMHeadModel": "GPT-2",
@@ -40,21 +41,24 @@ def read_anatomy(model: Any) -> Anatomy:
     from transformer_lens.model_bridge import TransformerBridge
 
     if not isinstance(model, TransformerBridge):
+        if isinstance(model, nn.Module):
+            refuse_wrapped(model, "model")
         raise InputError(
             f"model is a {type(model).__name__}; give what interp.load_model returns (a TransformerBridge)"
         )
     hf = model.original_model
     config, name = hf.config, type(hf).__name__
-    _refuse_foreign(model, config, name)
     try:
+        _refuse_foreign(model, config, name)
         blocks = tuple(_read_block(block, config, i) for i, block in enumerate(model.blocks))
         attention = _own(model.blocks[0].attn)
+        d_head = blocks[0].q.weight.shape[0] // int(config.num_attention_heads)
         return Anatomy(
             name=str(getattr(model.cfg, "model_name", "") or name),
             n_heads=int(config.num_attention_heads),
-            n_kv_heads=int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads),
+            n_kv_heads=blocks[0].k.weight.shape[0] // d_head,
             d_model=int(config.hidden_size),
-            d_head=blocks[0].q.weight.shape[0] // int(config.num_attention_heads),
+            d_head=d_head,
             d_mlp=_mlp_width(model.blocks[0], config),
             d_vocab=int(model.cfg.d_vocab),
             max_positions=_max_positions(model, config),
@@ -118,7 +122,24 @@ def _optional_norm(holder: Any, name: str) -> Norm | None:
     return None if component is None else _read_norm(component)
 
 
+def _head_norm(attention: Any, name: str, queries: Any, config: Any) -> Norm | None:
+    """A norm of each head's queries or keys; over all heads at once (OLMoE, MiniMax-M2) it would couple them."""
+    norm = _optional_norm(attention, name)
+    d_head = _affine(queries).weight.shape[0] // int(config.num_attention_heads)
+    if norm is not None and norm.gain is not None and norm.gain.shape[-1] != d_head:
+        raise TypeError(f"{name} normalises all heads together, so that no edge leads to one of them alone")
+    return norm
+
+
+def _refuse_other_parts(block: Any) -> None:
+    """A layer that writes to the residual stream beside the two known (Falcon H1's) may write little as yet."""
+    known = ("ln1", "ln1_post", "ln2", "ln2_post", "attn", "mlp", "hook_", "_")
+    if others := [name for name, _ in block.named_children() if not name.startswith(known)]:
+        raise TypeError(f"a block also has: {', '.join(others)}")
+
+
 def _read_block(block: Any, config: Any, layer: int) -> Block:
+    _refuse_other_parts(block)
     attention = block.attn
     own = _own(attention)
     first = _read_norm(block.ln1)
@@ -131,8 +152,8 @@ def _read_block(block: Any, config: Any, layer: int) -> Block:
         k=_affine(attention.k),
         v=_affine(attention.v),
         o=_affine(attention.o),
-        q_norm=_optional_norm(own, "q_norm"),
-        k_norm=_optional_norm(own, "k_norm"),
+        q_norm=_head_norm(own, "q_norm", attention.q, config),
+        k_norm=_head_norm(own, "k_norm", attention.q, config),
         scale=_attention_scale(own, config),
         softcap=getattr(config, "attn_logit_softcapping", None),
         window=_window(config, layer_type),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from interp.errors import InputError
+from interp.errors import InputError, refused
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -50,6 +50,12 @@ def check_module(module: nn.Module) -> str:
             f"source is a {kind}, which is no causal language model (a decoder with a language-model head); "
             "load it with transformers.AutoModelForCausalLM if it has such a head"
         )
+    text = config.get_text_config()
+    if text is not config:
+        alone = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(text.model_type, "a causal language model")
+        raise InputError(
+            f"source is a {kind}, which reads more than text; load the language model in it alone, as {alone}"
+        )
     known = [name for name in names if name in SUPPORTED_ARCHITECTURES]
     if not known:
         raise InputError(
@@ -80,7 +86,8 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
     if weight.dtype == torch.float64:
         module.set_experts_implementation("eager")  # type: ignore[operator] # the default, grouped_mm, has no float64
     # layers that split fused weights are initialised at random before they get their weights
-    with torch.random.fork_rng(devices=[]):
+    kind = type(module).__name__
+    with refused(f"source is a {kind} that TransformerLens cannot boot"), torch.random.fork_rng(devices=[]):
         if tokenizer is None:
             # the public boot would look for a tokenizer on the hub; this is the one use of a private function
             from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
@@ -91,7 +98,7 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
             if "eos_token" in lacking:  # or else "<|endoftext|>" would be added, beyond the model's vocabulary
                 tokenizer.eos_token = tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
             bridge = TransformerBridge.boot_transformers(
-                type(module).__name__,  # a hub id would be looked up among aliases
+                kind,  # a hub id would be looked up among aliases
                 hf_model=module,
                 tokenizer=tokenizer,
                 device=weight.device,

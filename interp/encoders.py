@@ -16,6 +16,7 @@ from interp.files import expanded
 from interp.gguf_cache import file_sha256
 from interp.models import _HUB_ID, _READ_ERRORS, _check_device, _check_dtype, _quiet
 from interp.registry import Package
+from interp.wrappers import refuse_adapter
 
 ENCODERS = {
     "minilm-l6": Package(
@@ -90,6 +91,7 @@ def _find(source: str | os.PathLike[str], revision: str | None) -> tuple[str, di
         return str(_packaged(source)), {"local_files_only": True}
     folder = expanded(text)
     if text and folder.is_dir():
+        refuse_adapter(folder)
         if not (folder / "config.json").is_file():
             raise InputError(f"source={text!r} holds no config.json, so it is no model's folder")
         if not any(folder.glob("*.safetensors")):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+# what other people's code raises for a model that it was not written for
+_FOREIGN = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
 
 
 class InputError(ValueError):
@@ -28,3 +32,15 @@ def choose(argument: str, given: str, options: Iterable[str]) -> str:
     if given not in names:
         raise unknown(argument, given, names)
     return given
+
+
+@contextlib.contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Errors of other kinds inside become an `InputError`: `what`, and the first line of what went wrong."""
+    try:
+        yield
+    except InputError:
+        raise
+    except _FOREIGN as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{what}: {reason}") from error

@@ -6,6 +6,7 @@ from typing import Any
 
 from interp.anatomy import Anatomy
 from interp.architectures import read_anatomy
+from interp.errors import refused
 from interp.validation import check_anatomy, refuse_hooks
 
 _ATTRIBUTE = "_faithful_circuits_anatomy"
@@ -21,7 +22,9 @@ def anatomy_of(model: Any) -> Anatomy:
     if anatomy is None:
         anatomy = read_anatomy(model)
         refuse_hooks(model)
-        check_anatomy(anatomy, model)
+        kind = type(model.original_model).__name__
+        with refused(f"model={kind} is not understood: its parts cannot be run as this graph has them"):
+            check_anatomy(anatomy, model)
         model.__dict__[_ATTRIBUTE] = anatomy
     refuse_hooks(model)
     return anatomy

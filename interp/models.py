@@ -17,6 +17,7 @@ from interp import boot, gguf_cache
 from interp.errors import InputError, unknown
 from interp.files import expanded
 from interp.registry import MODELS, ModelEntry, models
+from interp.wrappers import refuse_adapter, refuse_wrapped, uncompiled
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -55,7 +56,8 @@ def load_model(
       it elsewhere);
     - a transformers causal language model, with its `tokenizer` or (if you work with token ids only) without.
       TransformerLens wraps the module in place: it runs through the bridge afterwards, with eager attention, is
-      frozen, and is moved and cast if `device` or `dtype` ask for it. The tokenizer is copied;
+      frozen, and is moved and cast if `device` or `dtype` ask for it. The tokenizer is copied. Of what `torch.compile`
+      returned the module inside is taken;
     - a TransformerBridge, which is returned as it is, frozen.
 
     `device` and `dtype` default to what a module has; for everything else to "cuda" where there is one, else
@@ -74,6 +76,7 @@ def load_model(
     wanted_device, wanted_dtype = _check_device(device), _check_dtype(dtype)
     if tokenizer is not None:
         tokenizer = boot.own_tokenizer(tokenizer)
+    source = uncompiled(source)
     if isinstance(source, TransformerBridge):
         if (tokenizer, device, dtype) != (None, None, None):
             raise InputError(
@@ -100,7 +103,8 @@ def load_model(
 def _boot(
     module: nn.Module, tokenizer: Any | None, name: str, device: torch.device | None, dtype: torch.dtype | None
 ) -> TransformerBridge:
-    architecture = boot.check_module(module)  # before anything is moved
+    refuse_wrapped(module, "source")  # before anything is moved
+    architecture = boot.check_module(module)
     boot.place(module, device, dtype)
     return boot.boot(module, architecture, tokenizer, name)
 
@@ -109,7 +113,7 @@ def _check_device(device: str | torch.device | None) -> torch.device | None:
     if device is None:
         return None
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=device, dtype=torch.float32)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"device={device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return torch.device(device)
@@ -182,6 +186,7 @@ def _load_gguf(sha256: str, file: Path | None, dtype: torch.dtype, finish: _Fini
 
 
 def _read_folder(folder: Path, dtype: torch.dtype) -> _Read:
+    refuse_adapter(folder)
     if not (folder / "config.json").is_file():
         raise InputError(f"source={str(folder)!r} holds no config.json, so it is no model's folder")
     if not any(folder.glob("*.safetensors")):

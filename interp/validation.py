@@ -67,7 +67,8 @@ def check_anatomy(anatomy: Anatomy, model: Any) -> None:
     config = model.original_model.config
     long = _to_cross(anatomy, config)
     short, start = min(_SHORT, long), min(_PREFIX, long - 1)
-    tokens = torch.randint(anatomy.d_vocab, (2, long), generator=torch.Generator().manual_seed(0)).to(anatomy.device)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(anatomy.d_vocab, (2, long), generator=generator, device="cpu").to(anatomy.device)
     lengths = torch.tensor([long, short], device=anatomy.device)
     alone = [_theirs(model, tokens[:1]), _theirs(model, tokens[1:, :short])]
     padded = _ours(prepare(anatomy, tokens, start, lengths), tokens[:, start:])

@@ -93,7 +93,9 @@ class _Tails:
 
     def mirrored(self) -> _Tails:
         """Those of the statistic's negative."""
-        return _Tails(np.sort(-self.ordered, axis=0), self.known, self.n, self.effective)
+        back = np.arange(len(self.ordered) - 1, -1, -1)[:, None] - (len(self.ordered) - self.known)
+        ordered = np.where(back >= 0, -np.take_along_axis(self.ordered, back, 0), np.nan)
+        return _Tails(ordered, self.known, self.n, self.effective)
 
     @property
     def _reach(self) -> Array:

@@ -89,8 +89,8 @@ def paired_test(
 
     The null is that each difference is as likely as its negative, as where two methods that do equally well are
     exchanged. It says more than a mean of zero: where differences of mean zero are skewed (one method wins by much on
-    few prompts, and loses by little on many), p falls below .05 too often, in a tenth of all cases at 8 prompts and
-    more where few prompts carry the difference (`docs/statistics.md` has the table).
+    few prompts, and loses by little on many), p falls below .05 too often: in a tenth of all cases at 8 and 16 prompts
+    where they are lognormal, in .16 and .10 where a fifth of the prompts carries them (`docs/statistics.md`).
 
     Pairs in which either value is NaN are left out; with fewer than two pairs there is no p-value (NaN).
     `alternative` is `two-sided`, `greater` (the first is larger) or `less`. The smallest p-value that the test can

@@ -464,6 +464,7 @@ def test_curve(saved: Path, tmp_path: Path) -> None:
         (["--task", "ioi", "--html", "nowhere/ioi.html"], "does not exist; make it first"),
         (["--task", "ioi", "-o", "same.html", "--html", "same.html"], "are two files"),
         (["--task", "ioi", "-o", "."], "is a folder; give the name of a file in it"),
+        (["--task", "ioi", "-o", "/dev/null"], "-o='/dev/null' is no plain file; a circuit is two files side by side"),
     ],
 )
 def test_find_refuses_before_a_model_is_loaded(

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import ended, fork
 
 from interp.errors import InputError
 from interp.files import atomic_path, check_writable, expanded, locked, make_folder, write_bytes, write_text
@@ -116,11 +116,13 @@ def test_a_device_is_written_straight(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["/dev/stdout", "/proc/self/fd/1", "/dev/fd/1"])
 def test_standard_output_goes_on_where_it_stands(tmp_path: Path, name: str) -> None:
     # also where the shell has sent it to a file, which must be neither replaced nor written over
-    program = (
-        f"print('before'); from interp.files import write_text; write_text({name!r}, 'written\\n'); print('after')"
-    )
+    def work() -> None:
+        print("before")
+        write_text(name, "written\n")
+        print("after")
+
     with (tmp_path / "out").open("w") as out:
-        subprocess.run([sys.executable, "-c", program], stdout=out, check=True, cwd=Path(__file__).parent.parent)
+        assert ended(fork(work, stdout=out)) == 0
     assert (tmp_path / "out").read_text() == "before\nwritten\nafter\n"
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
@@ -200,22 +202,23 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
 def test_a_lock_keeps_others_out_until_its_holder_dies(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    program = (
-        "import sys; from pathlib import Path; from interp.files import locked\n"
-        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    root = Path(__file__).parent.parent
-    with subprocess.Popen(
-        [sys.executable, "-c", program, tmp_path / name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(BlockingIOError), locked(tmp_path / name, wait=False):
-            pass
-        holder.kill()
-        holder.wait()
-        with locked(tmp_path / name) as held, pytest.raises(BlockingIOError), locked(tmp_path / name, wait=False):
-            assert held
+    told, tells = os.pipe()
+
+    def hold() -> None:
+        with locked(tmp_path / name):
+            os.write(tells, b"held")
+            signal.pause()
+
+    holder = fork(hold)
+    os.close(tells)
+    assert os.read(told, 4) == b"held"
+    with pytest.raises(BlockingIOError), locked(tmp_path / name, wait=False):
+        pass
+    os.kill(holder, signal.SIGKILL)
+    assert ended(holder) == -signal.SIGKILL
+    with locked(tmp_path / name) as held, pytest.raises(BlockingIOError), locked(tmp_path / name, wait=False):
+        assert held
+    os.close(told)
 
 
 def test_no_home_folder_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

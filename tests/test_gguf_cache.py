@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from processes import ended, fork
 from safetensors import SafetensorError
 from tiny import tiny_module
 
@@ -163,35 +162,18 @@ def test_two_processes_may_build_at_once(cache: Path, file: Path, monkeypatch: p
     assert len(list(cache.iterdir())) == 1
 
 
-TWO_PROCESSES = """
-import os, sys
-from pathlib import Path
-import torch, transformers
-from interp import gguf_cache
-
-torch.set_num_threads(1)
-file = Path(sys.argv[1])
-sha256 = gguf_cache.file_sha256(file)
-children = []
-for _ in range(2):
-    if not (child := os.fork()):
-        for _ in range(3):
-            gguf_cache.load(sha256, file, lambda folder: (folder / "model.safetensors").read_bytes())
-        os._exit(0)
-    children.append(child)
-sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
-"""
-
-
 def test_two_real_processes_on_an_empty_cache(cache: Path, file: Path) -> None:
     for i in range(200):  # both remove them, each under the eyes of the other
         (cache / f".building-{i}").mkdir(parents=True)
         os.utime(cache / f".building-{i}", (time.time() - 3600,) * 2)
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_PROCESSES, file], capture_output=True, text=True, cwd=Path(__file__).parent.parent
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [path.name for path in cache.iterdir()] == [gguf_cache.file_sha256(file)]
+    sha256 = gguf_cache.file_sha256(file)
+
+    def work() -> None:
+        for _ in range(3):
+            gguf_cache.load(sha256, file, lambda folder: (folder / "model.safetensors").read_bytes())
+
+    assert [ended(child) for child in [fork(work), fork(work)]] == [0, 0]
+    assert [path.name for path in cache.iterdir()] == [sha256]
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_running_one_builds_is_not(cache: Path, file: Path) -> None:

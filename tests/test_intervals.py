@@ -112,3 +112,18 @@ def test_eight_prompts_are_covered_and_equals_are_equal() -> None:
     assert coverage.plainly_covered(one, 0.8) < 0.91
     assert 0.925 < coverage.covered(one, 0.8) < 0.97
     assert coverage.rejected(two) < 0.075
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "least"), [(16, 0.93), (32, 0.94)])
+@pytest.mark.parametrize("effect", coverage.EFFECTS)
+def test_intervals_hold_what_they_promise(effect: str, n: int, least: float) -> None:
+    """Less two standard errors of 2,000 experiments."""
+    draws = 2000
+    slack = 2 * math.sqrt(least * (1 - least) / draws)
+    values = coverage.objectives(effect, n, draws, circuits=2, seed=7)
+    assert coverage.covered(coverage.experiments(values, coverage.faithfulness), 0.8) > least - slack
+    differences = coverage.experiments(values, coverage.difference)
+    assert coverage.covered(differences, 0.0) > least - slack
+    assert coverage.rejected(differences) < 0.06 + slack
+    assert max(coverage.curves(effect, n, draws // 4, seed=7)) < 0.06 + 2 * slack

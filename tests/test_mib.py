@@ -82,8 +82,9 @@ def test_the_file_is_the_graph_that_mibs_reader_asks_for(tmp_path: Path) -> None
     ],
 )
 def test_nine_circuits_of_int_p_n_edges_come_back(
-    tmp_path: Path, graph: ComputationalGraph, selection: str, absolute: bool, rule: Any, sizes: tuple[int, ...]
-) -> None:
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, graph: ComputationalGraph, selection: str, absolute: bool,
+    rule: Any, sizes: tuple[int, ...],
+) -> None:  # fmt: skip
     scores = made_up(graph)
     written = mib.write_circuits(scores, tmp_path, "ioi", "gpt2", 768, selection=selection, absolute=absolute)
     names = ["0.1", "0.2", "0.5", "1", "2", "5", "10", "20", "50"]
@@ -93,6 +94,8 @@ def test_nine_circuits_of_int_p_n_edges_come_back(
     for size, circuit in zip(sizes, entry.circuits, strict=True):
         assert torch.equal(circuit.mask, rule(scores.values, graph, size, absolute))
         assert circuit.n_edges <= size
+    told = [record.message.partition(".json holds no edges")[0] for record in caplog.records]
+    assert told == [name for name, circuit in zip(names, entry.circuits, strict=True) if not circuit.n_edges]
 
 
 def test_names_need_not_tell_the_order(tmp_path: Path) -> None:

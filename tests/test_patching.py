@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 
 import oracle
 import pytest
@@ -356,12 +357,15 @@ def test_a_resume_file_of_another_run_is_refused(change, tmp_path):
     assert file.read_bytes() == before
 
 
-def test_a_resume_file_in_a_missing_folder_is_refused_before_any_work(tmp_path):
+@pytest.mark.parametrize("name", ["none/run", "", "pipe"])
+def test_a_resume_file_that_cannot_be_one_is_refused_before_any_work(name, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+
     def never(logits, prompts, clean):
         raise AssertionError("work was begun")
 
-    with pytest.raises(InputError, match=r"resume=.*folder"):
-        exact("gpt2", objective=never, resume=tmp_path / "missing" / "partial")
+    with pytest.raises(InputError, match=r"resume=.*(make it first|is a folder|is no plain file)"):
+        exact("gpt2", objective=never, resume=tmp_path / name)
 
 
 def test_patched_copies_that_do_not_fit_are_halved_and_nothing_is_lost(monkeypatch):

@@ -244,11 +244,11 @@ def test_half_precision_and_double_scores_are_ranked_too():
 def test_bad_input_is_refused_in_a_sentence(choose):
     graph = ComputationalGraph(2, 2)
     scores = random_scores(graph, 0)
-    with pytest.raises(InputError, match=r"n=-1 must be a whole number from 0 to 46; the graph has 46 edges"):
+    with pytest.raises(InputError, match=r"n=-1 must be a whole number of at least 0"):
         choose(scores, graph, -1)
     with pytest.raises(InputError, match=r"n=47 must be a whole number from 0 to 46"):
         choose(scores, graph, 47)
-    with pytest.raises(InputError, match=r"n=0.5 must be a whole number from 0 to"):
+    with pytest.raises(InputError, match=r"n=0.5 must be a whole number of at least 0"):
         choose(scores, graph, 0.5)
     with pytest.raises(InputError, match=r"shape \(7, 15\) .*; got shape \(7, 14\)"):
         choose(scores[:, :-1], graph, 3)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import ended, fork
 from safetensors.torch import save_file
 
 from attribution.scores import Scores
@@ -183,7 +184,6 @@ def test_a_failure_while_saving_the_same_circuit_keeps_its_tensors(tmp_path: Pat
 
 
 @pytest.mark.parametrize("step", [1, 2])
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child only writes files
 def test_a_kill_in_the_middle_of_saving_leaves_the_old_circuit(tmp_path: Path, step: int):
     path = make(0).save(tmp_path / "ioi.json")
     real, calls = os.replace, itertools.count(1)
@@ -193,14 +193,11 @@ def test_a_kill_in_the_middle_of_saving_leaves_the_old_circuit(tmp_path: Path, s
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments, **options)
 
-    child = os.fork()
-    if not child:
-        try:
-            os.replace = replace
-            make(1).save(path)
-        finally:
-            os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    def save():
+        os.replace = replace
+        make(1).save(path)
+
+    assert ended(fork(save)) == -signal.SIGKILL
     assert_same(Circuit.load(path), Circuit.load(path))
     assert Circuit.load(path).provenance["seed"] == 0
     make(2).save(path)  # what the kill left is in nobody's way

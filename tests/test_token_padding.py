@@ -65,7 +65,7 @@ def test_padding_does_not_leak_into_scores(name: str) -> None:
         assert float(found.logits[n]) == pytest.approx(float(logit), rel=1e-9)
         assert error(found.values[n, : len(row)], values) < 1e-9
         one = tokens(model, [row], TARGETS[n], "integrated-gradients", steps=3, quiet=True)
-        assert error(integrated.values[n, : len(row)], one.values[0]) < 1e-6  # captum keeps steps in float32
+        assert error(integrated.values[n, : len(row)], one.values[0]) < 1e-9
 
 
 def test_attention_of_each_length_is_the_models_own() -> None:

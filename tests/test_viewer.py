@@ -194,6 +194,8 @@ def test_the_curve_is_the_ladder_or_what_was_given():
     assert embedded(circuit.to_html())["curve"] == [{"edges": 8, "faithfulness": 0.5}]
     given = [{"edges": 4, "faithfulness": 0.2, "low": 0.1, "high": 0.3}]
     assert embedded(circuit.to_html(curve=given))["curve"] == given
+    one_prompt = [{"edges": 4, "faithfulness": 0.2, "low": np.nan, "high": np.nan}]
+    assert embedded(circuit.to_html(curve=one_prompt))["curve"] == [{"edges": 4, "faithfulness": 0.2}]
     with pytest.raises(InputError, match="curve has no rows"):
         circuit.to_html(curve=[{"x": 1}])
 

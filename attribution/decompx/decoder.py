@@ -31,7 +31,7 @@ def refuse_other_decoders(anatomy: Anatomy) -> None:
 def held_decoder(anatomy: Anatomy, ids: Int[Tensor, " pos"], positive: int, negative: int) -> HeldRun:
     """The run over one prompt; what is explained is the logit of `positive`, less that of `negative` unless -1."""
     ids = ids.to(anatomy.device)[None]
-    frame = prepare(anatomy, ids, 0, torch.tensor([ids.shape[1]]))
+    frame = prepare(anatomy, ids, 0, torch.tensor([ids.shape[1]], device="cpu"))
     x = start = anatomy.embed(ids, frame.positions)
     layers = []
     for layer, block in enumerate(anatomy.blocks):

@@ -19,6 +19,7 @@ from interp import numbers
 from interp.errors import InputError
 from interp.models import load_model
 from interp.progress import progress
+from interp.wrappers import uncompiled
 
 
 @numbers.checked()
@@ -69,6 +70,7 @@ def decompose(
             much would be needed, before anything runs).
     """
     options = Options(bias, activation, gate, first_value_bias)
+    model = uncompiled(model)
     if isinstance(model, PreTrainedModel) and not is_classifier(model):
         model, tokenizer = load_model(model, tokenizer=tokenizer), None
     explained = explained_of(model, tokenizer)

@@ -105,9 +105,9 @@ class EdgePruning(Method):
                 for batch in make_batches(setting.prompts, fitting, setting.anatomy.device, skip_prefix=skip)
             ]
             losses = _learn(logits, runners, _loss(setting.goal), graph.edge_mask, size, self.schedule, told.advance)
-        values = torch.zeros(graph.shape, dtype=torch.float64)
+        values = torch.zeros(graph.shape, dtype=torch.float64, device="cpu")
         values[graph.edge_mask] = (logits - _margin(logits, size, self.schedule.last_temperature)).exp()
-        return values, {"edges": size, "start": start.method, "losses": losses, **asdict(self.schedule)}
+        return values, {"edges": size, "start": start.method, "loss": _loss(setting.goal).name, "losses": losses, **asdict(self.schedule)}
 
 
 class PruningKeywords(SettingKeywords, RunKeywords, total=False):
@@ -154,7 +154,7 @@ def _learn(
     advance: Any,
 ) -> list[float]:
     """Move the logits in place; returns the loss at each step."""
-    weights = torch.zeros(real.shape, dtype=torch.float64)
+    weights = torch.zeros(real.shape, dtype=torch.float64, device="cpu")
     optimiser: torch.optim.Optimizer | None = None
     losses = []
     n_prompts = sum(len(runner.batch) for runner in runners)
@@ -174,7 +174,8 @@ def _learn(
             # the gradient at the last edge that can be kept, only the edges that compete for a place move
             epsilon = float(logits.grad.abs().topk(size).values[-1])
             optimiser = torch.optim.Adam([logits], lr=schedule.rate, betas=(0.9, 0.95), eps=max(epsilon, 1e-12))
-        optimiser.step()
+        with torch.device("cpu"):  # Adam counts its steps on the default device
+            optimiser.step()
     return losses
 
 

@@ -106,7 +106,7 @@ def chosen_edges(
     available = mask.nonzero()
     advice = "it draws from the edges to choose from"
     numbers.whole("sample", sample, numbers.Limits(1, len(available), advice=advice))
-    order = torch.randperm(len(available), generator=torch.Generator().manual_seed(seed))[:sample]
+    order = torch.randperm(len(available), generator=torch.Generator().manual_seed(seed), device="cpu")[:sample]
     result = torch.zeros_like(mask)
     result[tuple(available[order].T)] = True
     return result

@@ -223,8 +223,8 @@ class ClassifierExplained(Explainable):
         """The same, told whether padding leaks; `InputError` unless word embeddings lead to the logits of their ids."""
         name, device = type(self.model).__name__, self.anatomy.device
         ids = [i for i in range(self.anatomy.d_vocab) if i != self.model.config.pad_token_id]
-        row = torch.tensor([ids[:: max(1, len(ids) // 7)][: min(7, self.anatomy.max_positions or 7)]])
-        lengths = torch.tensor([row.shape[1], max(1, row.shape[1] // 2)])
+        row = torch.tensor([ids[:: max(1, len(ids) // 7)][: min(7, self.anatomy.max_positions or 7)]], device="cpu")
+        lengths = torch.tensor([row.shape[1], max(1, row.shape[1] // 2)], device="cpu")
         try:
             alone = replace(self, leaks=True).logits(self.embed(row.expand(2, -1)), lengths)
             padded = self.logits(self.embed(row.expand(2, -1)), lengths)

@@ -32,7 +32,7 @@ class Inputs:
     @property
     def mask(self) -> Bool[Tensor, "n pos"]:
         """True at real tokens."""
-        return torch.arange(self.ids.shape[1]) < self.lengths[:, None]
+        return torch.arange(self.ids.shape[1], device="cpu") < self.lengths[:, None]
 
     def select(self, chosen: slice) -> Inputs:
         """Some of the inputs, with no more padding than they need."""
@@ -104,12 +104,12 @@ def as_inputs(
                 f"input {index} must be a string or at least one token id from 0 to {vocabulary - 1}, all inputs of "
                 f"one kind; got {row!r}"
             )
-    lengths = torch.tensor([len(row) for row in rows])
+    lengths = torch.tensor([len(row) for row in rows], device="cpu")
     if longest is not None and int(lengths.max()) > longest:
         raise InputError(
             f"input {int(lengths.argmax())}: {int(lengths.max())} tokens are too long: the model reads {longest}"
         )
-    return Inputs(pad_sequence([torch.tensor(row) for row in rows], batch_first=True), lengths)
+    return Inputs(pad_sequence([torch.tensor(row, device="cpu") for row in rows], batch_first=True), lengths)
 
 
 def _rows(inputs: Any) -> list[Any]:
@@ -179,7 +179,7 @@ def resolve_targets(
     input, `kind` is what targets are called. Raises `InputError` for anything else.
     """
     if target is None:
-        return Targets(best.cpu(), torch.full((n,), -1))
+        return Targets(best.cpu(), torch.full((n,), -1, device="cpu"))
     if hasattr(target, "tolist"):
         target = target.tolist()
     target = _plain_id(target)
@@ -199,7 +199,7 @@ def resolve_targets(
         if len(pair) not in (1, 2):
             raise InputError(f"target of input {index} must be a {kind} or a pair (this, that); got {target[index]!r}")
         ids.append([read(_plain_id(one), index) for one in pair] + [-1] * (2 - len(pair)))
-    positive, negative = torch.tensor(ids).T
+    positive, negative = torch.tensor(ids, device="cpu").T
     if (positive == negative).any():
         raise InputError(f"target contrasts a {kind} with itself; give two different ones")
     return Targets(positive, negative)

@@ -22,6 +22,7 @@ from attribution.inputs.result import TokenAttributions
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.progress import progress
+from interp.wrappers import refuse_wrapped, uncompiled
 
 DEFAULTS: dict[str, Any] = {
     "baseline": "zero", "steps": 32, "samples": 32, "noise": 0.1, "window": 2, "rules": None, "proposer": None,
@@ -103,8 +104,8 @@ def tokens(
         raise InputError(f"method={method!r} explains one {kind}'s probability; give target as a single {kind}")
     run = _runner(chosen, told, explained, size, memory)
     wide = torch.float64 if explained.anatomy.dtype == torch.float64 else torch.float32
-    values = torch.zeros(given.ids.shape, dtype=wide)
-    converged = torch.zeros(len(given), dtype=torch.bool) if method == "reagent" else None
+    values = torch.zeros(given.ids.shape, dtype=wide, device="cpu")
+    converged = torch.zeros(len(given), dtype=torch.bool, device="cpu") if method == "reagent" else None
     with progress(f"scoring tokens ({method})", len(given), quiet) as bar:
         for where, some, of in one_by_one(given, targets, size):
             found, done = run(some, of, seeds[where])
@@ -138,7 +139,9 @@ def explained_of(model: Any, tokenizer: Any = None) -> Explainable:
 
     Raises `InputError` for a model of neither kind, and for a tokenizer beside a model that brings its own.
     """
+    model = uncompiled(model)
     if is_classifier(model):
+        refuse_wrapped(model, "model")
         return ClassifierExplained.of(model, tokenizer)
     if tokenizer is not None:
         raise InputError(

@@ -111,7 +111,7 @@ class Explainable(ABC):
         if baseline == "zero":
             return torch.zeros_like(like)
         if baseline == "mean":
-            vocabulary = self.embed(torch.arange(self.anatomy.d_vocab)[:, None])
+            vocabulary = self.embed(torch.arange(self.anatomy.d_vocab, device="cpu")[:, None])
             first = torch.zeros_like(inputs.ids)
             return self.embed(first) + (vocabulary.mean(0) - vocabulary[0])
         token: Any = baseline
@@ -177,7 +177,8 @@ class Explained(Explainable):
 
     def logits(self, embeddings: Embeddings, lengths: Int[Tensor, " n"]) -> Float[Tensor, "n d_vocab"]:
         embeddings = embeddings.to(self.anatomy.dtype)
-        ids = torch.zeros(embeddings.shape[:2], dtype=torch.long)  # a frame without a prefix reads their shape alone
+        # a frame without a prefix reads the shape of the ids alone
+        ids = torch.zeros(embeddings.shape[:2], dtype=torch.long, device="cpu")
         frame = replace(prepare(self.anatomy, ids, 0, lengths), backward=self.backward)
         x = run_blocks(frame, embeddings)
         return unembed(self.anatomy, last_rows(x, frame, lengths.to(x.device)), self.backward)
@@ -218,7 +219,8 @@ def one_by_one(inputs: Inputs, targets: Targets, size: int) -> list[tuple[slice,
 
 def find_targets(explained: Explainable, inputs: Inputs, target: Any, size: int) -> tuple[Targets, Float[Tensor, " n"]]:
     """The targets that `target` names (see `resolve_targets`), and the explained logits of the unchanged inputs."""
-    placeholder = Targets(torch.zeros(len(inputs), dtype=torch.long), torch.full((len(inputs),), -1))
+    first = torch.zeros(len(inputs), dtype=torch.long, device="cpu")
+    placeholder = Targets(first, first - 1)
     with torch.no_grad():
         logits = torch.cat(
             [

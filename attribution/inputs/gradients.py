@@ -1,4 +1,4 @@
-"""Token methods with gradients: relevance rules (one backward pass); integrated gradients and SHAP (captum)."""
+"""Token methods with gradients: relevance rules (one backward pass); integrated gradients; gradient SHAP (captum)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import GradientShap, IntegratedGradients
+from captum.attr import GradientShap
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -31,16 +31,20 @@ def relevance_of_tokens(explained: Explainable, inputs: Inputs, targets: Targets
 def integrated_gradients(
     explained: Explainable, inputs: Inputs, targets: Targets, baseline: str | int, steps: int, stacked: int
 ) -> Values:
-    """Sundararajan et al. 2017, by captum, with Gauss-Legendre steps from the baseline to the input."""
-    method = IntegratedGradients(explained.value, multiply_by_inputs=True)
-    found = method.attribute(
-        explained.embed(inputs.ids),
-        baselines=explained.baseline(inputs, baseline),
-        additional_forward_args=(inputs.lengths, targets.positive, targets.negative),
-        n_steps=steps,
-        internal_batch_size=max(stacked, len(inputs)),
-    )
-    return found.sum(-1).detach()
+    """Sundararajan et al. 2017, with Gauss-Legendre steps from the baseline to the input; `stacked` rows a pass."""
+    end = explained.embed(inputs.ids).detach()
+    end = end.to(torch.promote_types(end.dtype, torch.float32))
+    start = explained.baseline(inputs, baseline).to(end)
+    nodes, weights = (torch.from_numpy(array).to(end) for array in np.polynomial.legendre.leggauss(steps))
+    total = torch.zeros_like(end)
+    for chosen in torch.arange(steps, device="cpu").split(max(1, stacked // len(inputs))):
+        shares = (nodes[chosen, None, None, None] + 1) / 2
+        points = (start + shares * (end - start)).flatten(0, 1).requires_grad_()
+        rows = (part.repeat(len(chosen)) for part in (inputs.lengths, targets.positive, targets.negative))
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(explained.value(points, *rows).sum(), points)
+        total += torch.einsum("s,s...->...", weights[chosen] / 2, gradient.unflatten(0, (len(chosen), -1)))
+    return (total * (end - start)).sum(-1)
 
 
 def gradient_shap(
@@ -68,7 +72,8 @@ def gradient_shap(
                 baselines=explained.baseline(one, baseline),
                 additional_forward_args=(one.lengths, target.positive, target.negative),
                 n_samples=samples,
-                stdevs=noise * float(embeddings.std()),
+                # captum draws in the dtype of this number, that of a float being torch's default
+                stdevs=(np.float32(noise * float(embeddings.std())),),
             )
         rows.append(found.detach().sum(-1)[0])
     return pad_sequence(rows, batch_first=True)

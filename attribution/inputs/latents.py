@@ -138,7 +138,7 @@ def _of_batch(
             raise InputError(
                 f"at={missing[0]!r} exists but does not run in {anatomy.name!r}; choose another hook point"
             )
-        rows = seen[last][torch.arange(len(inputs)), (inputs.lengths - 1).to(anatomy.device)]
+        rows = seen[last][torch.arange(len(inputs), device="cpu"), (inputs.lengths - 1).to(anatomy.device)]
         rows = rows if anatomy.cap is None else rules.activation(anatomy.cap, rows)
         value = explained_logit(rows, targets.positive, targets.negative)
         gradients = torch.autograd.grad(value.sum(), [seen[name] for name in names], allow_unused=True)

@@ -61,13 +61,13 @@ def attention_rollout(explained: Explainable, inputs: Inputs) -> Values:
         step = (pattern + torch.eye(pattern.shape[-1], dtype=pattern.dtype, device=pattern.device)) / 2
         mixed = step if mixed is None else step @ mixed
     assert mixed is not None
-    return mixed[torch.arange(len(inputs)), explained.read_positions(inputs.lengths).to(mixed.device)]
+    return mixed[torch.arange(len(inputs), device="cpu"), explained.read_positions(inputs.lengths).to(mixed.device)]
 
 
 def random_values(inputs: Inputs, seeds: list[int]) -> Values:
     """Normal random numbers: what a method must beat."""
     rows = [
-        torch.randn(length, generator=torch.Generator().manual_seed(seed))
+        torch.randn(length, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
         for length, seed in zip(inputs.lengths.tolist(), seeds, strict=True)
     ]
     return pad_sequence(rows, batch_first=True)

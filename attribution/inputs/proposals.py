@@ -98,5 +98,5 @@ def _sample(logits: Tensor, ids: Ids, places: Bool[Tensor, "n pos"], generator: 
 
 def _all_logits(anatomy: Any, ids: Ids) -> Float[Tensor, "n pos d_vocab"]:
     """Logits at every position of prompts without padding."""
-    frame = prepare(anatomy, ids, 0, torch.full((len(ids),), ids.shape[1]))
+    frame = prepare(anatomy, ids, 0, torch.full((len(ids),), ids.shape[1], device="cpu"))
     return unembed(anatomy, run_blocks(frame, anatomy.embed(ids, frame.positions)))

@@ -49,8 +49,8 @@ class ReAGent:
         self, explained: Explainable, inputs: Inputs, targets: Targets, proposer: Proposer, seeds: list[int]
     ) -> tuple[Float[Tensor, "n pos"], Bool[Tensor, " n"]]:
         """Importance of every token, mean over the runs that converged (over all, if none did), and which did."""
-        values = torch.zeros(inputs.ids.shape, dtype=torch.float64)
-        converged = torch.zeros(len(inputs), dtype=torch.bool)
+        values = torch.zeros(inputs.ids.shape, dtype=torch.float64, device="cpu")
+        converged = torch.zeros(len(inputs), dtype=torch.bool, device="cpu")
         for i, seed in enumerate(seeds):
             run = _Run(self, explained, inputs.select(slice(i, i + 1)), targets.select(slice(i, i + 1)), proposer, seed)
             importance, done = run.finish()
@@ -72,18 +72,19 @@ class _Run:
         self.ids = inputs.ids.repeat(settings.runs, 1).to(explained.anatomy.device)
         self.lengths = inputs.lengths.repeat(settings.runs)
         bos = getattr(explained.tokenizer, "bos_token_id", None)
-        self.free = torch.ones(self.ids.shape, dtype=torch.bool)
+        self.free = torch.ones(self.ids.shape, dtype=torch.bool, device="cpu")
         self.free[:, 0] = int(inputs.ids[0, 0]) != bos  # a BOS token is no part of the text
         ends = [getattr(explained.tokenizer, f"{name}_token_id", None) for name in ("cls", "sep")]
-        self.free &= torch.tensor([i not in ends for i in inputs.ids[0].tolist()])  # nor are an encoder's marks
+        # nor are an encoder's marks
+        self.free &= torch.tensor([i not in ends for i in inputs.ids[0].tolist()], device="cpu")
         self.n_free = int(self.free[0].sum())
         self.clean = self._probabilities(self.ids[:1])
 
     def finish(self) -> tuple[Float[Tensor, "run pos"], Bool[Tensor, " run"]]:
         """Importance in each run, as a distribution over the tokens, and whether the run converged."""
         settings = self.settings
-        importance = torch.randn(self.ids.shape, generator=self.generator, dtype=torch.float64)
-        done = torch.zeros(settings.runs, dtype=torch.bool)
+        importance = torch.randn(self.ids.shape, generator=self.generator, dtype=torch.float64, device="cpu")
+        done = torch.zeros(settings.runs, dtype=torch.bool, device="cpu")
         if self.n_free < 2:
             return torch.zeros_like(importance), done
         for _ in range(settings.max_steps):
@@ -101,7 +102,9 @@ class _Run:
 
     def _random_places(self, runs: int) -> Bool[Tensor, "run pos"]:
         count, free = max(1, round(self.settings.share * self.n_free)), self.free[:runs]
-        noise = torch.rand(free.shape, generator=self.generator).masked_fill(~free, -1.0)
+        noise = torch.rand(free.shape, generator=self.generator, dtype=torch.float32, device="cpu").masked_fill(
+            ~free, -1.0
+        )
         return noise >= noise.topk(count, 1).values[:, -1:]
 
     def _sufficient(self, importance: Float[Tensor, "run pos"]) -> Bool[Tensor, " run"]:

@@ -64,8 +64,8 @@ def constant_factors(rule: Any) -> Factors | None:
     Hooks on a model's own attention see queries, keys and values one by one: all that they can do is this.
     """
     generator = torch.Generator().manual_seed(0)
-    given = [torch.randn(1, 3, 1, 4, generator=generator, dtype=torch.float64) for _ in "qkv"]
-    arriving = [torch.randn(1, 3, 1, 4, generator=generator, dtype=torch.float64) for _ in "qkv"]
+    given = [torch.randn(1, 3, 1, 4, generator=generator, dtype=torch.float64, device="cpu") for _ in "qkv"]
+    arriving = [torch.randn(1, 3, 1, 4, generator=generator, dtype=torch.float64, device="cpu") for _ in "qkv"]
     with torch.enable_grad():
         leaves = [x.requires_grad_() for x in given]
         value = sum((y * g).sum() for y, g in zip(rule(*leaves), arriving, strict=True))

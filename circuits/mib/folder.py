@@ -11,6 +11,7 @@ reading the order of their sizes counts and their names do not.
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +27,12 @@ from circuits.mib.names import COLUMNS, MODELS, SIZES, circuit_file, entry_name
 from interp import numbers
 from interp.errors import InputError
 from interp.files import make_folder
+from interp.selection.empty import PATHS
 from metrics.circuit.curve import ladder_masks
 
 IMPORTANCES = "importances.json"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def write_importances(
     """Write `FOLDER/task_model/importances.json`; returns its path. MIB's reader wants the model's width, `d_model`."""
     path = _made(folder, task, model) / IMPORTANCES
     _refuse_others(path.parent, {IMPORTANCES})
-    empty = torch.zeros(scores.graph.shape, dtype=torch.bool)
+    empty = torch.zeros(scores.graph.shape, dtype=torch.bool, device="cpu")
     return eap_ig_json.write(Circuit(scores, empty), path, d_model)
 
 
@@ -87,6 +91,8 @@ def write_circuits(
     masks = ladder_masks(scores.edge_values, scores.graph, selection, absolute)
     paths = []
     for fraction, mask in zip(SIZES, masks, strict=False):
+        if not mask.any():
+            logger.warning("%s holds no edges: none of those selected %s", circuit_file(fraction), PATHS)
         inside = Scores(mask.float(), scores.graph, **_made_as(scores))
         paths.append(eap_ig_json.write(Circuit(inside, mask), home / circuit_file(fraction), d_model))
     return paths

@@ -132,6 +132,7 @@ def empty(config: dict[str, Any]) -> nn.Module:
     """A module of a transformers configuration (with its `model_type`), in eval mode, its weights not yet set."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    with torch.random.fork_rng(devices=[]):
-        module = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), attn_implementation="eager")
+    known = AutoConfig.for_model(**config)
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        module = AutoModelForCausalLM.from_config(known, attn_implementation="eager", dtype=torch.float32)
     return module.eval()

@@ -40,7 +40,7 @@ class Program:
         """Prompts and counterfactuals with another answer."""
         clean = self.sample(n, generator)
         corrupted = clean.clone()
-        same = torch.ones(n, dtype=torch.bool)
+        same = torch.ones(n, dtype=torch.bool, device="cpu")
         while same.any():
             old = clean[same]
             corrupted[same] = self.corrupt(old, generator) if self.corrupt else self.sample(len(old), generator)
@@ -58,7 +58,7 @@ class Program:
 
 def choice(n: int, among: int, size: int, generator: Generator) -> Int[Tensor, "n size"]:
     """`size` different numbers below `among`, in random order, `n` times."""
-    return torch.rand(n, among, generator=generator).argsort(1)[:, :size]
+    return torch.rand(n, among, generator=generator, dtype=torch.float32, device="cpu").argsort(1)[:, :size]
 
 
 # induction: BOS, six different letters, and one of the first five of them again; the answer is what followed it
@@ -72,7 +72,7 @@ def _induction_sample(n: int, generator: Generator) -> Prompts:
 
 
 def _asked_again(letters: Tensor, generator: Generator) -> Prompts:
-    asked = torch.randint(CONTEXT - 1, (len(letters), 1), generator=generator)
+    asked = torch.randint(CONTEXT - 1, (len(letters), 1), generator=generator, device="cpu")
     return torch.cat((torch.zeros_like(asked), letters, letters.gather(1, asked)), 1)
 
 
@@ -92,8 +92,8 @@ BOS, ZERO, ONE, ASK, TRUE, FALSE = range(6)
 
 
 def _boolean_sample(n: int, generator: Generator) -> Prompts:
-    bits = torch.randint(2, (n, 5), generator=generator) + ZERO
-    return torch.cat((torch.full((n, 1), BOS), bits, torch.full((n, 1), ASK)), 1)
+    bits = torch.randint(2, (n, 5), generator=generator, device="cpu") + ZERO
+    return torch.cat((torch.full((n, 1), BOS, device="cpu"), bits, torch.full((n, 1), ASK, device="cpu")), 1)
 
 
 def _boolean_answer(prompts: Prompts) -> Tensor:
@@ -108,9 +108,9 @@ DIGITS = 8
 
 def _greater_sample(n: int, generator: Generator) -> Prompts:
     compared = choice(n, DIGITS, 2, generator)
-    others = torch.randint(DIGITS, (n, 2), generator=generator)
+    others = torch.randint(DIGITS, (n, 2), generator=generator, device="cpu")
     digits = torch.stack((compared[:, 0], others[:, 0], compared[:, 1], others[:, 1]), 1) + 1
-    return torch.cat((torch.full((n, 1), 0), digits, torch.full((n, 1), DIGITS + 1)), 1)
+    return torch.cat((torch.full((n, 1), 0, device="cpu"), digits, torch.full((n, 1), DIGITS + 1, device="cpu")), 1)
 
 
 def _greater_answer(prompts: Prompts) -> Tensor:
@@ -124,8 +124,10 @@ EQUALS = 3 * (BELOW - 1) + 2
 
 
 def _sum_sample(n: int, generator: Generator) -> Prompts:
-    digits = torch.randint(BELOW, (n, 5), generator=generator) + 1
-    return torch.cat((torch.zeros(n, 1, dtype=torch.long), digits, torch.full((n, 1), EQUALS)), 1)
+    digits = torch.randint(BELOW, (n, 5), generator=generator, device="cpu") + 1
+    return torch.cat(
+        (torch.zeros(n, 1, dtype=torch.long, device="cpu"), digits, torch.full((n, 1), EQUALS, device="cpu")), 1
+    )
 
 
 def _sum_answer(prompts: Prompts) -> Tensor:

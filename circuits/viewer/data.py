@@ -143,8 +143,9 @@ def _curve(circuit: Circuit, curve: Any) -> list[dict[str, float]]:
     known = [point for point in points if {"edges", "faithfulness"} <= point.keys()]
     if curve is not None and not known:
         raise InputError("curve has no rows with edges and faithfulness; give what metrics.faithfulness_curve returns")
-    finite = [point for point in known if all(math.isfinite(value) for value in point.values())]
-    return sorted(finite, key=lambda point: point["edges"])
+    # where one prompt has no interval, the point stays
+    finite = [{key: value for key, value in point.items() if math.isfinite(value)} for point in known]
+    return sorted((one for one in finite if {"edges", "faithfulness"} <= one.keys()), key=lambda one: one["edges"])
 
 
 def _rows(curve: Any) -> Iterable[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Print the tables of docs/statistics.md: how often intervals hold the truth, and how often equals are told apart.
 
-python docs/scripts/coverage.py           # 4,000 draws of prompts, about two minutes on one core
+python docs/scripts/coverage.py           # 4,000 draws of prompts, two minutes of one core
 python docs/scripts/coverage.py --draws 400
 """
 

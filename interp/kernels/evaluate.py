@@ -113,7 +113,7 @@ class Meter:
         masks = masks.to(self.anatomy.device)
         used = self._used(masks)
         order = sorted(range(len(masks)), key=lambda i: int(used[i]))
-        values = torch.zeros(len(objectives), len(keys), len(self.prompts), dtype=dtype)
+        values = torch.zeros(len(objectives), len(keys), len(self.prompts), dtype=dtype, device="cpu")
         budget = budget_of(self.anatomy.device, self.memory)
 
         def work(batch: Batch) -> None:

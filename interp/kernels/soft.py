@@ -72,8 +72,8 @@ def soft_values(
     """
     check_batch_size(batch_size)
     dtype = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
-    values = torch.zeros(len(weights), len(prompts), dtype=dtype)
-    gradients = torch.zeros(weights.shape, dtype=torch.float64)
+    values = torch.zeros(len(weights), len(prompts), dtype=dtype, device="cpu")
+    gradients = torch.zeros(weights.shape, dtype=torch.float64, device="cpu")
 
     def work(batch: Batch) -> None:
         runner = SoftRunner(anatomy, graph, ablator, batch)

@@ -72,7 +72,7 @@ class Prompts:
         return cls(
             clean=_pad(clean, 0),
             corrupted=_pad(corrupted, 0),
-            lengths=torch.tensor([len(tokens) for tokens in clean]),
+            lengths=torch.tensor([len(tokens) for tokens in clean], device="cpu"),
             correct=_pad([list(dict.fromkeys(ids)) for ids in correct], -1),
             incorrect=_pad([list(dict.fromkeys(ids)) for ids in incorrect], -1),
         )
@@ -206,7 +206,9 @@ def _first(flags: Bool[Tensor, " n"]) -> int:
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Int[Tensor, "n width"]:
     return pad_sequence(
-        [torch.tensor(list(row), dtype=torch.int64) for row in rows], batch_first=True, padding_value=value
+        [torch.tensor(list(row), dtype=torch.int64, device="cpu") for row in rows],
+        batch_first=True,
+        padding_value=value,
     )
 
 

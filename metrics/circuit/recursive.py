@@ -234,7 +234,7 @@ def _highest(
 
 def _random_orders(graph: ComputationalGraph, sizes: list[int], seed: int) -> list[Bool[Tensor, "source target"]]:
     """What is left when the first edges of one random order are ablated."""
-    noise = torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    noise = torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu")
     return [graph.edge_mask & ~top_n(noise, graph, size, pruned=False) for size in sizes]
 
 

@@ -160,14 +160,14 @@ def circuit_saco(
     graph = _graph(model, values, level)
     setting = Setting.of(model, task, {**keywords, "kv": graph.kv}, scores)
     interval = Interval.of(keywords)
-    elements = graph.edge_mask.nonzero() if level == "edge" else torch.arange(1, len(graph.sources))[:, None]
+    elements = graph.edge_mask.nonzero() if level == "edge" else torch.arange(1, len(graph.sources), device="cpu")[:, None]
     salience = values.detach().cpu().double()[tuple(elements.T)]
     salience = salience.abs() if absolute else salience
     _check(salience, groups, level)
     ranked, order = salience.sort(descending=True, stable=True)
     bounds = list(itertools.pairwise(group_bounds(np.array([len(order)]), groups)[0].tolist()))
     generator = torch.Generator().manual_seed(interval.seed)
-    orders = [order, *(torch.randperm(len(order), generator=generator) for _ in range(n_random))]
+    orders = [order, *(torch.randperm(len(order), generator=generator, device="cpu") for _ in range(n_random))]
     masks = torch.stack([_without(graph, elements[one[first:last]]) for one in orders for first, last in bounds])
     measured = setting.measure(masks)
     falls = (measured.clean - measured.circuits).double().numpy().reshape(1 + n_random, groups, -1)

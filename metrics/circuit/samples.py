@@ -31,7 +31,7 @@ def random_circuit(
     """
     if choose("reference", reference, REFERENCES) == "paths":
         return random_paths(graph, n, seed)
-    noise = torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed))
+    noise = torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
     return greedy(noise, graph, n, pruned=False)
 
 
@@ -146,7 +146,7 @@ def _pairs(mask: Bool[Tensor, "source target"]) -> list[Edge]:
 def _mask_like(mask: Bool[Tensor, "source target"], edges: Sequence[Edge]) -> Bool[Tensor, "source target"]:
     result = torch.zeros_like(mask)
     if edges:
-        result[tuple(torch.tensor(edges).T)] = True
+        result[tuple(torch.tensor(edges, device="cpu").T)] = True
     return result
 
 

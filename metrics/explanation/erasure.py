@@ -294,7 +294,7 @@ def _totals(subject: Subject) -> dict[str, Array]:
 
 def _drops(subject: Subject, sample: int, free: Indices, removed: Flags) -> Array:
     """Fall of the probability for each row of `removed` [row, free element]."""
-    masks = torch.zeros(len(removed), subject.rank.shape[1], dtype=torch.bool)
+    masks = torch.zeros(len(removed), subject.rank.shape[1], dtype=torch.bool, device="cpu")
     masks[:, torch.from_numpy(free)] = torch.from_numpy(removed)
     values, _ = subject.measure(np.full(len(removed), sample), lambda rows: masks[rows], "orders")
     return subject.clean[sample] - values

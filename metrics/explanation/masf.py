@@ -14,6 +14,7 @@ from scipy.stats import betabinom, binomtest
 from torch import Tensor
 
 from interp import numbers
+from interp.arrays import as_tensor
 from interp.errors import InputError
 from interp.progress import progress
 from metrics.explanation.masked import Tokens, mask_half, mask_random, tokens_of
@@ -248,13 +249,13 @@ class MaSF:
 
 
 def _tokens(ids: Any, attention: Any, special: Sequence[int]) -> Tokens:
-    given = torch.as_tensor(ids)
-    labels = torch.zeros(given.shape[:1], dtype=torch.int64)
+    given = as_tensor(ids)
+    labels = torch.zeros(given.shape[:1], dtype=torch.int64, device="cpu")
     return tokens_of("data", (given, labels) if attention is None else (given, labels, attention), special)
 
 
 def _scores(scores: Any, tokens: Tokens) -> Tensor:
-    values = torch.as_tensor(scores).detach().cpu().double()
+    values = as_tensor(scores).detach().cpu().double()
     if values.shape != tokens.ids.shape or not values[tokens.maskable.cpu()].isfinite().all():
         raise InputError(f"scores must be finite numbers {list(tokens.ids.shape)}; got {list(values.shape)}")
     return values

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from interp import numbers
+from interp.arrays import as_tensor
 from interp.errors import InputError
 from interp.progress import progress
 
@@ -48,13 +49,13 @@ def tokens_of(name: str, data: Sequence[Any], special: Sequence[int]) -> Tokens:
     """Check (ids, labels) or (ids, labels, attention mask); tokens in `special` and without attention are kept."""
     if not isinstance(data, Sequence) or isinstance(data, str) or len(data) not in (2, 3):
         raise InputError(f"{name} must be (ids, labels) or (ids, labels, attention mask); got {type(data).__name__}")
-    ids, labels = torch.as_tensor(data[0]).detach(), torch.as_tensor(data[1]).detach()
+    ids, labels = as_tensor(data[0]).detach(), as_tensor(data[1]).detach()
     if ids.ndim != 2 or 0 in ids.shape or not _whole(ids):
         raise InputError(f"{name}: ids must be whole numbers [n, pos]; got {ids.dtype} {list(ids.shape)}")
     if labels.shape != ids.shape[:1] or not _whole(labels):
         raise InputError(f"{name}: labels must be {len(ids)} whole numbers; got {labels.dtype} {list(labels.shape)}")
-    attention = torch.ones_like(ids) if len(data) == 2 else torch.as_tensor(data[2]).detach()
-    if attention.shape != ids.shape or not torch.isin(attention.cpu().long(), torch.tensor([0, 1])).all():
+    attention = torch.ones_like(ids) if len(data) == 2 else as_tensor(data[2]).detach()
+    if attention.shape != ids.shape or not torch.isin(attention.cpu().long(), torch.tensor([0, 1], device="cpu")).all():
         raise InputError(f"{name}: the attention mask must be 0 or 1 for each of ids' {list(ids.shape)} tokens")
     attention = attention.to(ids.device).bool()
     kept = torch.isin(ids, torch.tensor(list(special), dtype=ids.dtype, device=ids.device))
@@ -69,8 +70,10 @@ def mask_random(
     `ratios` is one share or [n] of them.
     """
     where = maskable.cpu()
-    noise = torch.rand(where.shape, generator=generator).masked_fill(~where, torch.inf)
-    counts = torch.floor(torch.as_tensor(ratios).double() * where.sum(1) + 0.5)
+    noise = torch.rand(where.shape, generator=generator, dtype=torch.float32, device="cpu").masked_fill(
+        ~where, torch.inf
+    )
+    counts = torch.floor(as_tensor(ratios).double() * where.sum(1) + 0.5)
     chosen = (noise.argsort(1).argsort(1) < counts.reshape(-1, 1)).to(ids.device)
     return ids.masked_fill(chosen & maskable, mask_id)
 
@@ -81,17 +84,17 @@ def mask_half(tokens: Tokens, mask_id: int, generator: torch.Generator) -> Maske
     Which samples are masked is random; of an odd number the one left over is masked half of the time.
     """
     n = len(tokens.ids)
-    extra = int(torch.randint(2, (1,), generator=generator)) if n % 2 else 0
-    masked = torch.zeros(n, dtype=torch.bool)
-    masked[torch.randperm(n, generator=generator)[: n // 2 + extra]] = True
-    ratios = torch.rand(n, generator=generator, dtype=torch.float64) * masked
+    extra = int(torch.randint(2, (1,), generator=generator, device="cpu")) if n % 2 else 0
+    masked = torch.zeros(n, dtype=torch.bool, device="cpu")
+    masked[torch.randperm(n, generator=generator, device="cpu")[: n // 2 + extra]] = True
+    ratios = torch.rand(n, generator=generator, dtype=torch.float64, device="cpu") * masked
     ids = mask_random(tokens.ids, tokens.maskable, ratios, mask_id, generator)
     return MaskedBatch(tokens._replace(ids=ids), masked)
 
 
 def masked_batches(tokens: Tokens, mask_id: int, batch_size: int, generator: torch.Generator) -> Iterator[MaskedBatch]:
     """All samples once, in random order, in batches of which half is masked."""
-    for rows in torch.randperm(len(tokens.ids), generator=generator).split(batch_size):
+    for rows in torch.randperm(len(tokens.ids), generator=generator, device="cpu").split(batch_size):
         yield mask_half(tokens.rows(rows.to(tokens.ids.device)), mask_id, generator)
 
 
@@ -184,7 +187,7 @@ def masked_finetune(
     call = forward or model
     generator = torch.Generator().manual_seed(seed)
     clean = data["validation"]
-    ratios = torch.rand(len(clean.ids), generator=generator, dtype=torch.float64)
+    ratios = torch.rand(len(clean.ids), generator=generator, dtype=torch.float64, device="cpu")
     hidden = clean._replace(ids=mask_random(clean.ids, clean.maskable, ratios, mask_id, generator))
 
     def state(epoch: int, loss: float) -> dict[str, float]:

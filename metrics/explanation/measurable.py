@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from interp import numbers
+from interp.arrays import as_tensor
 from interp.errors import InputError, choose
 from interp.interval import Estimate
 from interp.progress import progress
@@ -19,7 +20,7 @@ from metrics.explanation.prediction import Array
 from metrics.explanation.racu import racu
 from metrics.explanation.roar_data import SPLITS, Split, mask_top, removed_inputs, remover, splits_of
 from metrics.explanation.roar_plan import RANDOM, RATIOS, explainers, roar_plan
-from metrics.explanation.roar_run import as_tensor, call_model, checked_scores, constant, derived_seed
+from metrics.explanation.roar_run import call_model, checked_scores, constant, derived_seed, scores_of
 from metrics.explanation.saco import interval_settings
 from metrics.statistics import bootstrap
 
@@ -163,7 +164,7 @@ def erasure_curve(
 
         # constant scores: the order is that of the ties
         draws = [
-            curve(RANDOM, lambda inputs, i: torch.zeros(split.maskable.shape), derived_seed(seed, RANDOM, k))
+            curve(RANDOM, lambda inputs, i: torch.zeros_like(split.maskable), derived_seed(seed, RANDOM, k))
             for k in range(random)
         ]
         values[RANDOM] = np.mean(draws, axis=0)
@@ -171,7 +172,7 @@ def erasure_curve(
 
             def scores(inputs: Tensor, i: int, name: str = name, one: Callable[..., Any] = one) -> Tensor:
                 given = one(model, inputs, split.labels, derived_seed(seed, name, i))
-                found = checked_scores(torch.as_tensor(given).detach().cpu(), split, f"explain[{name!r}]")
+                found = checked_scores(as_tensor(given).detach().cpu(), split, f"explain[{name!r}]")
                 if not i and constant(found, split.maskable):
                     raise InputError(
                         f"explain[{name!r}] gives every element of an input the same score: there is no order"
@@ -203,7 +204,7 @@ def _performance(
     """Performance of each sample [n]."""
     found = []
     for part in inputs.split(batch_size):
-        logits = as_tensor(predict(model, part)).detach().cpu().double()
+        logits = scores_of(predict(model, part)).detach().cpu().double()
         if logits.ndim != 2 or len(logits) != len(part) or not logits.isfinite().all():
             raise InputError(
                 f"the model must give finite logits [{len(part)}, class] for {len(part)} inputs; got "

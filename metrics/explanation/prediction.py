@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp import numbers
+from interp.arrays import as_tensor
 from interp.errors import InputError
 from interp.progress import progress
 from metrics.explanation.replacement import Delete, Fill, Replacement, filler
@@ -48,7 +49,7 @@ class Predictor:
             raise InputError(
                 f"predict must return an array of class probabilities [n, class]; got a {type(result).__name__}"
             )
-        values = torch.as_tensor(result).detach().cpu().double()
+        values = as_tensor(result).detach().cpu().double()
         if values.ndim != 2 or len(values) != len(inputs) or values.shape[1] < 2:
             raise InputError(
                 f"predict must return probabilities of shape [{len(inputs)}, class] with at least two classes for "
@@ -152,7 +153,7 @@ class Subject:
         lows, highs = (torch.from_numpy(np.ascontiguousarray(v)).reshape(-1) for v in (low, high))
 
         def masks(rows: slice) -> Tensor:
-            own = rank[torch.arange(rows.start, rows.stop) // k]
+            own = rank[torch.arange(rows.start, rows.stop, device="cpu") // k]
             return (own >= lows[rows, None]) & (own < highs[rows, None])
 
         value, decision = self.measure(np.repeat(np.arange(n), k), masks, description)
@@ -209,7 +210,7 @@ def as_inputs(inputs: Any) -> Tensor:
         raise InputError(f"inputs must be a tensor or an array; got a {type(inputs).__name__}")
     if isinstance(inputs, np.ndarray) and inputs.dtype.kind not in "iuf":
         raise InputError(f"inputs must be numbers; got {inputs.dtype}")
-    tensor = torch.as_tensor(inputs).detach()
+    tensor = as_tensor(inputs).detach()
     if tensor.ndim not in (2, 4) or 0 in tensor.shape or tensor.dtype == torch.bool or tensor.is_complex():
         raise InputError(
             "inputs must be images [n, c, h, w], feature vectors [n, d] or token ids [n, pos]; got "

@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from interp import numbers
+from interp.arrays import as_tensor
 from interp.errors import InputError, choose
 from interp.progress import progress
 from metrics.explanation.prediction import Array, Flags
@@ -24,14 +25,14 @@ Redraw = Callable[[Tensor, torch.Generator], Tensor]
 
 def normal(values: Tensor, generator: torch.Generator) -> Tensor:
     """Normal draws with the mean and standard deviation of the values."""
-    drawn = torch.randn(values.shape, generator=generator, dtype=torch.float64)
+    drawn = torch.randn(values.shape, generator=generator, dtype=torch.float64, device="cpu")
     known = values.detach().cpu().double()
     return known.mean() + known.std(correction=0) * drawn
 
 
 def permuted(values: Tensor, generator: torch.Generator) -> Tensor:
     """The values in random order."""
-    order = torch.randperm(values.numel(), generator=generator).to(values.device)
+    order = torch.randperm(values.numel(), generator=generator, device="cpu").to(values.device)
     return values.detach().flatten()[order].reshape(values.shape)
 
 
@@ -175,7 +176,7 @@ def _randomised(
 def _predicted(model: nn.Module, inputs: Any) -> Tensor:
     """The classes that the model predicts."""
     with torch.no_grad():
-        logits = model(torch.as_tensor(inputs))
+        logits = model(as_tensor(inputs))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
         what = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"model(inputs) must give class scores [{len(inputs)}, class] for target=None; got {what}")

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from interp import numbers
+from interp.arrays import as_tensor
 from interp.errors import InputError, choose
 
 # (samples [b], mask of what to remove [b, h, w] or [b, d] or [b, pos]) -> inputs [b, ...]
@@ -188,7 +189,7 @@ def _function(replacement: Callable[[Any, Any], Any], inputs: Tensor, numpy: boo
                 f"replacement must return inputs of shape {list(chosen.shape)}, as it is given; got "
                 f"{type(result).__name__ if shape is None else list(shape)}"
             )
-        return torch.as_tensor(result).to(inputs)
+        return as_tensor(result).to(inputs)
 
     return fill
 

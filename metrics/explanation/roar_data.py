@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.arrays import as_tensor
 from interp.errors import InputError, unknown
 
 SPLITS = ("train", "validation", "test")
@@ -55,7 +56,7 @@ def splits_of(data: Mapping[str, Sequence[Any]]) -> dict[str, Split]:
 def _split(name: str, parts: Sequence[Any]) -> Split:
     if not isinstance(parts, Sequence) or len(parts) not in (2, 3):
         raise InputError(f"data[{name!r}] must be (inputs, labels) or (inputs, labels, maskable)")
-    inputs, labels = (torch.as_tensor(part).detach() for part in parts[:2])
+    inputs, labels = (as_tensor(part).detach() for part in parts[:2])
     if inputs.ndim < 2 or len(inputs) == 0:
         raise InputError(f"data[{name!r}]: inputs must be [n, ...] with n at least 1; got {tuple(inputs.shape)}")
     if inputs.is_floating_point() and not torch.isfinite(inputs).all():
@@ -67,8 +68,8 @@ def _split(name: str, parts: Sequence[Any]) -> Split:
         )
     pixels = inputs[:, 0] if inputs.ndim == 4 else inputs
     if len(parts) == 2:
-        return Split(inputs, labels, torch.ones(pixels.shape, dtype=torch.bool))
-    maskable = torch.as_tensor(parts[2])
+        return Split(inputs, labels, torch.ones(pixels.shape, dtype=torch.bool, device="cpu"))
+    maskable = as_tensor(parts[2])
     if maskable.dtype != torch.bool or maskable.shape not in (
         pixels.shape,
         *(inputs.shape[:k] for k in range(2, inputs.ndim + 1)),
@@ -123,7 +124,7 @@ def remover(mask: Any, train: Split) -> Remove:
             raise InputError("mask='mean' cannot be taken of token ids; give the id of the mask token, as mask=103")
         return Fill(train.inputs.double().mean(0))
     try:
-        value = torch.as_tensor(mask)
+        value = as_tensor(mask)
         value.expand(train.inputs.shape[1:])
     except (RuntimeError, TypeError, ValueError):
         raise InputError(

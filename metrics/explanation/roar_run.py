@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from interp.arrays import as_tensor
 from interp.errors import InputError
 from interp.files import make_folder, write_bytes, write_text
 from metrics.explanation.roar_data import Remove, Split, counts, mask_top, removed_inputs
@@ -30,10 +31,10 @@ def call_model(model: Any, inputs: Tensor) -> Any:
     return model(inputs)
 
 
-def as_tensor(scores: Any) -> Tensor:
+def scores_of(scores: Any) -> Tensor:
     """What a model returned, if it is an array at all."""
     try:
-        return torch.as_tensor(scores)
+        return as_tensor(scores)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(
             f"the model must give an array of class scores [n, class]; got a {type(scores).__name__}. "
@@ -153,7 +154,7 @@ class _Run:
             return
         masks = {
             name: mask_top(
-                torch.zeros(split.maskable.shape), split.maskable, torch.zeros_like(split.maskable),
+                torch.zeros_like(split.maskable), split.maskable, torch.zeros_like(split.maskable),
                 self.job.steps[step], derived_seed(self.seed, RANDOM, name),
             )
             for name, split in self.job.splits.items()
@@ -198,7 +199,7 @@ class _Run:
         """Class scores [n, class] on the CPU."""
         found = []
         for part in inputs.split(self.job.batch_size):
-            scores = as_tensor(self.job.predict(model, part))
+            scores = scores_of(self.job.predict(model, part))
             if scores.ndim != 2 or len(scores) != len(part):
                 raise InputError(
                     f"the model must give class scores [{len(part)}, class] for {len(part)} inputs; "
@@ -213,9 +214,7 @@ class _Run:
         for name, split in self.job.splits.items():
             seed = derived_seed(self.seed, measure, name, step)
             scores = self.job.explain[measure](model, self.masked(name, masks), split.labels, seed)
-            result[name] = checked_scores(
-                torch.as_tensor(scores).detach().cpu(), split, f"explain[{measure!r}] on {name}"
-            )
+            result[name] = checked_scores(as_tensor(scores).detach().cpu(), split, f"explain[{measure!r}] on {name}")
         if step < 0 and all(constant(result[name], split.maskable) for name, split in self.job.splits.items()):
             raise InputError(f"explain[{measure!r}] gives every element of an input the same score: there is no order")
         return result

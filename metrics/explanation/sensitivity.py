@@ -11,6 +11,7 @@ from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor
 
 from interp import numbers
+from interp.arrays import as_tensor
 from interp.errors import InputError
 from interp.progress import progress
 from metrics.explanation.prediction import Array, Predictor, targets
@@ -56,7 +57,7 @@ def sensitivity(
         InputError: inputs that are no finite floats, attributions of another shape or NaN, no probabilities.
     """
     settings = interval_settings(confidence, resamples, seed)
-    tensor = torch.as_tensor(inputs).detach()
+    tensor = as_tensor(inputs).detach()
     if tensor.ndim < 2 or not len(tensor) or not tensor.is_floating_point() or not tensor.isfinite().all():
         raise InputError(
             f"inputs must be finite floats [n, ...]; got {tensor.dtype} {list(tensor.shape)}; for tokens hand in their "
@@ -128,7 +129,7 @@ class _Part:
     def _attributions(self, inputs: Tensor) -> Tensor:
         with torch.enable_grad():
             values = self.explain(inputs.detach().clone(), self._target(inputs).to(inputs.device))
-        result = torch.as_tensor(values).detach()
+        result = as_tensor(values).detach()
         if result.shape != inputs.shape:
             raise InputError(
                 f"explain must return attributions of the inputs' shape {list(inputs.shape)}; got {list(result.shape)}"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from interp import numbers
+from interp.arrays import as_tensor
 from interp.errors import InputError, choose
 from interp.progress import Bar, progress
 from metrics.explanation.prediction import Array, Flags, Predictor, as_salience, shuffled, targets
@@ -65,7 +66,7 @@ def soft_erasure(
     settings = interval_settings(confidence, resamples, seed)
     choose("change", change, CHANGES)
     choose("scale", scale, SCALES)
-    tensor = torch.as_tensor(embeddings).detach()
+    tensor = as_tensor(embeddings).detach()
     if tensor.ndim != 3 or not tensor.is_floating_point() or not tensor.isfinite().all():
         raise InputError(f"embeddings must be finite floats [n, pos, d]; got {tensor.dtype} {list(tensor.shape)}")
     predictor = Predictor(predict, batch_size, isinstance(embeddings, np.ndarray))
@@ -150,6 +151,6 @@ def _distance(clean: Tensor, after: Tensor, target: Tensor, change: str) -> Arra
     """Change [b] of the target's probability, 0 where it rises, or of the distribution, in [0, 1]."""
     if change == "target":
         return (clean - after).gather(1, target[:, None])[:, 0].clamp(min=0).numpy()
-    if not torch.allclose(clean.sum(1), torch.ones(len(clean), dtype=clean.dtype), atol=1e-3):
+    if not torch.allclose(clean.sum(1), torch.ones(len(clean), dtype=clean.dtype, device="cpu"), atol=1e-3):
         raise InputError("change='distribution' needs probabilities that sum to 1 over the classes")
     return ((clean.clamp(min=0).sqrt() - after.clamp(min=0).sqrt()).pow(2).sum(1) / 2).sqrt().numpy()
