@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.arrays import as_tensor
 from attribution.paths import Path, Point, Site
 from interp.anatomy import Anatomy
+from interp.arrays import as_tensor
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import record_sources

@@ -107,7 +107,13 @@ class EdgePruning(Method):
             losses = _learn(logits, runners, _loss(setting.goal), graph.edge_mask, size, self.schedule, told.advance)
         values = torch.zeros(graph.shape, dtype=torch.float64, device="cpu")
         values[graph.edge_mask] = (logits - _margin(logits, size, self.schedule.last_temperature)).exp()
-        return values, {"edges": size, "start": start.method, "loss": _loss(setting.goal).name, "losses": losses, **asdict(self.schedule)}
+        return values, {
+            "edges": size,
+            "start": start.method,
+            "loss": _loss(setting.goal).name,
+            "losses": losses,
+            **asdict(self.schedule),
+        }
 
 
 class PruningKeywords(SettingKeywords, RunKeywords, total=False):

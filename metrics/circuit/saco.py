@@ -160,7 +160,9 @@ def circuit_saco(
     graph = _graph(model, values, level)
     setting = Setting.of(model, task, {**keywords, "kv": graph.kv}, scores)
     interval = Interval.of(keywords)
-    elements = graph.edge_mask.nonzero() if level == "edge" else torch.arange(1, len(graph.sources), device="cpu")[:, None]
+    elements = (
+        graph.edge_mask.nonzero() if level == "edge" else torch.arange(1, len(graph.sources), device="cpu")[:, None]
+    )
     salience = values.detach().cpu().double()[tuple(elements.T)]
     salience = salience.abs() if absolute else salience
     _check(salience, groups, level)
