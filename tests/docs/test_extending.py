@@ -1,0 +1,114 @@
+"""A third party's method, selection, rule, metric and task work wherever ours do, and no line of ours knows them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import attribution
+import metrics
+from circuits import compare_methods, find_circuit, stability
+from interp.errors import InputError
+from interp.selection import SELECTIONS, connected
+from tests.docs.mine import Cautious, Magnitude, brackets, gentle, mean_rank_of_largest
+from tests.tiny import behaving, tiny, tiny_module
+
+MINE = "tests.docs.mine"
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny("llama", dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def task(model: Any) -> Any:
+    return behaving(model, 12)
+
+
+def test_a_method_and_a_selection_find_a_circuit(model: Any, task: Any) -> None:
+    circuit = find_circuit(model, task, method=Magnitude(power=2.0), selection=Cautious(0.5), edges=60, quiet=True)
+    scoring, _ = task.split(0.5, 0)
+    plain = attribution.attribute(model, scoring, "eap", quiet=True)
+    torch.testing.assert_close(circuit.scores.values, plain.values.sign() * plain.values**2)
+    assert torch.equal(circuit.mask, connected(circuit.scores.values, plain.graph, 30))
+    assert circuit.scores.method == "magnitude"
+    assert circuit.scores.settings["power"] == 2.0
+    by_name = find_circuit(
+        model, task, method=f"{MINE}:Magnitude", power=2.0, selection=f"{MINE}:Cautious", edges=27, quiet=True
+    )
+    assert by_name.n_edges == int(0.9 * 27)
+
+
+def test_they_are_compared_and_resampled(model: Any, task: Any) -> None:
+    table = compare_methods(
+        model, task, [Magnitude(2.0), "eap"], selection=Cautious(), n_random=1, resamples=20, quiet=True
+    ).to_frame()
+    assert {"magnitude", "eap"} <= set(table["method"])
+    found = stability(model, task, method=Magnitude(2.0), selection=Cautious(), edges=40, resamples=4, quiet=True)
+    assert int(found.mask.sum()) == 36
+
+
+def test_a_rule_acts(model: Any, task: Any) -> None:
+    with_rule = attribution.attribute(model, task, "eap", rules=gentle, quiet=True)
+    plain = attribution.attribute(model, task, "eap", quiet=True)
+    assert with_rule.settings["rules"]["name"] == "gentle"
+    assert not torch.allclose(with_rule.values, plain.values)
+    circuit = find_circuit(model, task, method="eap", rules=gentle, edges=20, quiet=True)
+    assert circuit.scores.settings["rules"]["name"] == "gentle"
+
+
+def test_a_metric_judges_explanations() -> None:
+    inputs = torch.rand(8, 5, generator=torch.Generator().manual_seed(0))
+
+    def predict(x: torch.Tensor) -> torch.Tensor:
+        p = x.mean(1)
+        return torch.stack((1 - p, p), 1)
+
+    sharp, flat = np.eye(5)[np.arange(8) % 5] + 1e-3, np.ones((8, 5)) + np.arange(5) * 1e-3
+    report = metrics.compare_explanations(
+        predict, inputs, {"sharp": sharp, "flat": flat}, {"largest": mean_rank_of_largest}, n_random=1, quiet=True
+    )
+    values = report.to_frame().set_index("explainer")["value"]
+    assert values["sharp"] > 0.9 > values["flat"]
+
+
+def test_names_are_given_and_taken(model: Any, task: Any) -> None:
+    attribution.METHODS.register("magnitude-of-a-test", Magnitude)
+    SELECTIONS.register("cautious-of-a-test", Cautious)
+    assert "magnitude-of-a-test" in attribution.methods()["method"].tolist()
+    circuit = find_circuit(
+        model, task, method="magnitude-of-a-test", selection="cautious-of-a-test", edges=20, quiet=True
+    )
+    assert circuit.n_edges == 18
+    with pytest.raises(InputError, match="is taken"):
+        attribution.METHODS.register("eap", Magnitude)
+    with pytest.raises(InputError, match="cannot be imported"):
+        find_circuit(model, task, method=f"{MINE}:Nothing", quiet=True)
+
+
+def test_they_work_on_the_command_line(tmp_path: Path) -> None:
+    from tests.tiny import word_tokenizer
+
+    tiny_module("llama", torch.float32).save_pretrained(tmp_path / "model")
+    word_tokenizer().save_pretrained(tmp_path / "model")
+    arguments = ["find", "--model", str(tmp_path / "model"), "--task", f"{MINE}:brackets", "-n", "8", "--edges", "30"]
+    arguments += ["--method", f"{MINE}:Magnitude", "--selection", f"{MINE}:Cautious", "--set", "power=2.0"]
+    arguments += ["-o", str(tmp_path / "found.json"), "--quiet"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "circuits", *arguments], cwd=root, env=os.environ, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["scores"]["method"] == "magnitude"
+    assert len(found["edges"]) == 27
+    assert brackets(4).name == "brackets"
