@@ -3,9 +3,11 @@
 from attribution.components import ComponentScores, component_scores
 from attribution.decompx.decompose import decompose
 from attribution.decompx.result import Decomposition
+from attribution.edges.gradient import EAP, EAPIG, CleanCorrupted, EAPIGActivations, MaskIG
 from attribution.edges.learned import Schedule, edge_pruning
 from attribution.edges.method import Method, Passes
 from attribution.edges.named import METHODS, methods
+from attribution.edges.patched import ActivationPatching, Exact
 from attribution.engines import attribute
 from attribution.inputs.explain import tokens
 from attribution.inputs.latents import relevance
@@ -16,9 +18,16 @@ from attribution.rules import RuleSet, applied, rule_set, rule_sets
 from attribution.scores import Scores
 
 __all__ = [
+    "EAP",
+    "EAPIG",
     "METHODS",
+    "ActivationPatching",
+    "CleanCorrupted",
     "ComponentScores",
     "Decomposition",
+    "EAPIGActivations",
+    "Exact",
+    "MaskIG",
     "Method",
     "Passes",
     "Relevance",

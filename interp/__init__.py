@@ -4,9 +4,24 @@ from interp import tasks
 from interp._siblings import check_siblings
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
+from interp.interval import Estimate, Interval
 from interp.models import load_model
+from interp.result import Result
+from interp.run import Run
+from interp.setting import Setting
 from interp.tasks.task import Task
 
-__all__ = ["ComputationalGraph", "InputError", "Task", "load_model", "tasks"]
+__all__ = [
+    "ComputationalGraph",
+    "Estimate",
+    "InputError",
+    "Interval",
+    "Result",
+    "Run",
+    "Setting",
+    "Task",
+    "load_model",
+    "tasks",
+]
 
 check_siblings()
