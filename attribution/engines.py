@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attribution.exact import exact_scores
 from attribution.gradients import GradientScorer
-from attribution.inside import AT_THE_CIRCUIT, Points, checked_inside, inside_scores, node_scores
+from attribution.inside import AT_THE_CIRCUIT, Points, checked_inside, inside_scores, node_scores, shortfall
 from attribution.methods import METHODS, Method
 from attribution.paths import (
     CREDITS,
@@ -156,6 +156,7 @@ def attribute(
     started = time.perf_counter()
     ablator = Ablator.of(anatomy, ablation, prompts, batch_size, memory)
     recorded: dict[str, Any] = {"kv": kv, "objective": goal.name}
+    whole = gap = None
     if mask is not None:
         points = settings.weights(chosen)
         flat = mask.equal(graph.edge_mask) and all(alpha == 1 for alpha, _ in points)
@@ -165,6 +166,9 @@ def attribute(
                 anatomy, graph, prompts, mask, points, ablator, goal,
                 batch_size=batch_size, memory=memory, advance=bar.advance,
             )  # fmt: skip
+        if chosen.path == "mask":
+            run: dict[str, Any] = {"batch_size": batch_size, "memory": memory}
+            whole, gap = shortfall(anatomy, graph, prompts, mask, ablator, goal, values, **run)
         values = node_scores(values, mask) if chosen_level == "node" else values
         recorded |= {} if inside is None else {"edges_inside": int(mask.sum())}
         recorded |= {"steps": steps, "quadrature": quadrature} if chosen.path == "mask" else {}
@@ -217,6 +221,8 @@ def attribute(
         seconds=time.perf_counter() - started,
         n_prompts=len(prompts),
         goal=goal,
+        whole=whole,
+        gap=gap,
     )
 
 

@@ -21,6 +21,7 @@ from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator
+from interp.kernels.evaluate import circuit_values
 from interp.kernels.soft import soft_values
 from interp.objectives import Objective
 from interp.tasks.prompts import Prompts
@@ -75,6 +76,22 @@ def checked_inside(
             "'mask-ig' (along the weights of its edges) or, for nodes, 'attribution-patching'"
         )
     return graph.check_mask(getattr(inside, "mask", inside), "inside")
+
+
+def shortfall(
+    anatomy: Anatomy,
+    graph: ComputationalGraph,
+    prompts: Prompts,
+    mask: Bool[Tensor, "source target"],
+    ablator: Ablator,
+    objective: Objective,
+    values: Float[Tensor, "source target"],
+    **run: Any,
+) -> tuple[float, float]:
+    """M(circuit) - M(empty), and how much less than that scores along the weights of its edges add up to."""
+    measured = circuit_values(anatomy, graph, prompts, mask[None], ablator, objective, **run)
+    whole = float((measured.circuits[0].double() - measured.empty.double()).mean())
+    return whole, whole - float(values[mask].double().sum())
 
 
 def node_scores(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from attribution.rules.sets import RULE_SETS, RuleSet, rule_set
 from interp.errors import InputError, choose
-from interp.kernels.ablation import ABLATIONS
+from interp.kernels.ablation import KNOWN
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Method:
     forwards: str
     backwards: str
     paper: str
-    ablations: tuple[str, ...] = ABLATIONS
+    ablations: tuple[str, ...] = KNOWN
     path: Literal["clean", "clean-corrupted", "inputs", "activations", "mask"] | None = None  # None: really patched
     rules: str = "gradient"  # the rule set, by name (`attribution.rules`)
 
@@ -43,7 +43,7 @@ class Method:
 
     def check_ablation(self, ablation: str) -> None:
         """Raise `InputError` if the ablation is unknown or has no meaning for this method."""
-        choose("ablation", ablation, ABLATIONS)
+        choose("ablation", ablation, KNOWN)
         if ablation not in self.ablations:
             allowed = [m.name for m in METHODS.values() if ablation in m.ablations and m.level == self.level]
             raise InputError(
@@ -77,7 +77,7 @@ METHODS = {
             "clean-corrupted", "edge", "2", "2", "Hanna et al. 2024, arXiv:2403.17806", ("patch",),
             path="clean-corrupted",
         ),
-        Method("mask-ig", "edge", "2S+1", "S", "Sundararajan et al. 2017, arXiv:1703.01365", path="mask"),
+        Method("mask-ig", "edge", "2S+4", "S", "Sundararajan et al. 2017, arXiv:1703.01365", path="mask"),
         *(
             Method(name, "edge", "2", "1", RULE_SETS[name][2], path="clean", rules=name)
             for name in ("relp", "gim", "attnlrp", "cp-lrp", "decompx")
