@@ -118,8 +118,9 @@ def attribute(
             `gauss-legendre` for `mask-ig`.
         credit: for `eap-ig-activations`: `all` credits an edge in the passes of every sub-layer, as the authors'
             code does; `own` in those of its own source alone.
-        ablation: what a corrupted source gives: `patch` (its value in the corrupted prompt), `zero`, `mean` or
-            `mean-positional` over the task's clean prompts. None: that of the circuit `inside`, or `patch`.
+        ablation: what a corrupted source gives: `patch` (its value in the corrupted prompt), `zero`, `zero-token` (the
+            input keeps its learned position, as in MIB), `mean` or `mean-positional` over the task's clean prompts.
+            None: that of the circuit `inside`, or `patch`.
         objective: see `interp.objectives`. None: that of the circuit `inside`, or the task's own.
         kv: `head` scores a key and a value target per query head, `group` one per key-value head.
         edges: for `exact`: names of edges, or a mask, to patch instead of all.

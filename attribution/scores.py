@@ -61,9 +61,9 @@ class Scores:
     exists), `[source]` at level "node". A positive value means that the edge or node helps: it estimates how
     much the objective falls when that one alone is corrupted, as a mean over prompts.
 
-    `whole` is what scores of a complete method (`mask-ig`) should add up to, M(circuit) - M(empty), and `gap` by how much
-    their sum over the circuit's edges falls short of it; None for other methods. `setting` is what scores are true
-    under; `goal` is the objective itself, of which a file keeps the name.
+    `whole` is what scores of a complete method (`mask-ig`) should add up to, M(circuit) - M(empty), and `gap` by how
+    much their sum over the circuit's edges falls short of it; None for other methods. `setting` is what scores are
+    true under; `goal` is the objective itself, of which a file keeps the name.
 
     Raises `InputError` for values of another shape or dtype, that are not finite, or that score an edge that
     does not exist, and for `settings`, `task` or `versions` that JSON cannot hold.

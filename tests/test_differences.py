@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -9,13 +10,16 @@ import numpy as np
 import oracle
 import torch
 from oracle import TOLERANCE, error, mixed_task
-from rule_oracle import NAMED, Ruled
+from tiny import tiny_module
 
-from attribution import RuleSet, attribute, relevance, rule_set
+from attribution import RuleSet, attribute, rule_set
 from attribution.rules import HeldGate
 from attribution.scores import Scores
 from circuits import Circuit
 from interp import ComputationalGraph
+from interp.inspection import anatomy_of
+from interp.mlps import Gated
+from interp.models import load_model
 from interp.selection import top_n
 from metrics.explanation.roar_data import counts
 
@@ -30,10 +34,6 @@ def test_ties_go_to_the_first_edges_of_the_graph() -> None:
     assert mask.nonzero().tolist() == [*places[:7].tolist(), places[50].tolist()]
 
 
-class Stopped(torch.nn.Module):
-    """The gate as LXT has it under CP-LRP: a constant."""
-
-
 def test_cp_lrp_halves_the_gate_and_plus_held_gate_stops_it() -> None:
     """LXT's CP-LRP stops the gradient at the gate; with `HeldGate` ours does."""
     model, task = oracle.model_of("llama"), mixed_task(oracle.model_of("llama"))
@@ -41,9 +41,6 @@ def test_cp_lrp_halves_the_gate_and_plus_held_gate_stops_it() -> None:
     stopped = attribute(model, task, "eap", rules=rule_set("cp-lrp").plus(HeldGate()), quiet=True).values
     assert error(halved, stopped) > 1e-2
     # of one gated MLP by hand: gradients at its input through value alone, and half of those through both
-    from interp.inspection import anatomy_of
-    from interp.mlps import Gated
-
     mlp = anatomy_of(model).blocks[1].mlp
     assert isinstance(mlp, Gated)
     x = torch.randn(1, 2, model.cfg.d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -84,3 +81,15 @@ def test_node_files_of_eap_ig_rank_the_input_which_is_always_in_here(tmp_path: P
     # and where the input is small, it is in all the same
     low = Scores(torch.tensor([0.1, *scores[1:].tolist()]), graph, method="theirs", level="node")
     assert set(Circuit(low, low.mask(2)).nodes) - {"logits"} == theirs
+
+
+def test_a_module_that_is_loaded_has_other_names_for_its_weights_and_a_copy_does_not() -> None:
+    module = tiny_module("gpt2")
+    before = {name: weight.clone() for name, weight in module.state_dict().items()}
+    load_model(copy.deepcopy(module))
+    assert module.state_dict().keys() == before.keys()
+    load_model(module)
+    after = module.state_dict()
+    assert "transformer.wte.weight" not in after
+    assert torch.equal(after["transformer.wte._original_component.weight"], before["transformer.wte.weight"])
+    assert len(after) > len(before)

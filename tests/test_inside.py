@@ -83,12 +83,12 @@ def test_the_gap_of_few_steps_closes_with_more():
 
 
 def test_scores_say_what_they_add_up_to_and_files_keep_it(tmp_path):
-    model = oracle.model_of("gpt2")
+    model = oracle.model_of("llama")
     # as a user asks: the whole model, five steps
     found = attribute(model, mixed_task(model), "mask-ig", ablation="zero", quiet=True)
-    whole = effect("gpt2", found.graph.edge_mask, "zero")
+    whole = effect("llama", found.graph.edge_mask, "zero")
     total = float(found.values.sum())
-    assert abs(whole - total) > 0.1 * abs(whole)  # far from complete, and not to be seen from the scores
+    assert abs(total) < 0.1 * abs(whole)  # .02 of 1.27, which scores themselves do not show
     assert (found.whole, found.gap) == (pytest.approx(whole), pytest.approx(whole - total))
     assert f"adds up to {total:.3g} of {whole:.3g}" in repr(found)
     assert found.to_dict()["gap"] == found.gap
