@@ -45,8 +45,8 @@ def evaluate(
         mask: bool `[source, target]` over the model's graph, or anything with such a `.mask` (a `Circuit`); a
             stack `[circuit, source, target]` evaluates many circuits at once and returns `[circuit, n]`.
         ablation: what an edge outside gives: `patch` (the source's value in the corrupted prompt), `zero`, `zero-token`
-            (the input keeps its learned position, as in MIB), `mean` or `mean-positional` over the task's clean prompts.
-            None: the one that the circuit was found under (its `.setting`), or `patch` for a bare mask.
+            (the input keeps its learned position, as in MIB), `mean` or `mean-positional` over the task's clean
+            prompts. None: the one that the circuit was found under (its `.setting`), or `patch` for a bare mask.
         objective: None: the one that the circuit was found under, or the task's own for a bare mask.
         batch_size: prompts per pass; None lets the memory budget choose.
         memory: bytes a batch may take; None: 1 GiB on a CPU, half of the free memory on a GPU.
