@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from interp import numbers
 from interp.anatomy import Anatomy, working
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
@@ -82,6 +83,7 @@ class _Listener(SourceRecorder):
 
 def check_example(task: Task, example: int) -> Task:
     """The task of that one prompt; raises `InputError` for a number that is none of its prompts."""
+    example = numbers.whole("example", example)
     if not 0 <= example < len(task):
         raise InputError(f"example={example} is no prompt of the task {task.name!r}; it has 0 to {len(task) - 1}")
     return task.select([example])

@@ -126,6 +126,7 @@ def circuit_tests(
     setup = battery_tests.Setup(
         graph, mask, lambda masks: run(masks, few), quantile, reference, reference_size, random_circuits, seed
     )
+    battery_tests.reference_edges(setup)  # refuses a size out of range before any work
     found: dict[str, NullTest] = {}
     edges = pd.DataFrame(columns=battery_tests.EDGE_COLUMNS)
     if {"equivalence", "independence"} & set(tests):
