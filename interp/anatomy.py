@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.mlps import Dense, Gated, Mixture
 from interp.parts import Affine, Norm, working

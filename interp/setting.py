@@ -49,10 +49,9 @@ class Setting:
     Attributes:
         model: what `interp.load_model` returns.
         task: the prompts; `split` and `select` give settings of fewer.
-        ablation: what an edge outside of a circuit gives: `patch` (the source's value in the corrupted prompt), `zero`,
-            `zero-token`
-            (the input keeps its learned position, as in MIB), `mean` or `mean-positional` over the task's clean prompts.
-            None: `patch`.
+        ablation: what an edge outside of a circuit gives: `patch` (the source's value in the corrupted prompt),
+            `zero`, `zero-token` (the input keeps its learned position, as in MIB), `mean` or `mean-positional` over the
+            task's clean prompts. None: `patch`.
         objective: what a circuit is to preserve; None: the task's own. An `Objective` in any case.
         kv: key and value targets per query `head` or per key-value `group`.
         run: how runs are made.
