@@ -125,10 +125,9 @@ class Scores:
         """A circuit of these scores: a bool `[source, target]` mask, by size `n` or by `threshold`.
 
         `selection` says how the `n` edges are taken (a name or object of `interp.selection`); `connected` and `program`
-        give circuits
-        in which nothing is left to prune. At level "node", `n` counts heads and MLPs, and all edges among them are
-        in. A warning says so when pruning leaves no edge at all. Raises `InputError` unless exactly one of `n` and
-        `threshold` is given, and for what a level does not offer.
+        give circuits in which nothing is left to prune. At level "node", `n` counts heads and MLPs, and all edges among
+        them are in. A warning says so when pruning leaves no edge at all. Raises `InputError` unless exactly one of `n`
+        and `threshold` is given, and for what a level does not offer.
         """
         if (n is None) == (threshold is None):
             raise InputError(f"give either n or threshold; got n={n!r} and threshold={threshold!r}")

@@ -24,7 +24,7 @@ from attribution.paths import (
     input_path,
     quadrature_rule,
 )
-from attribution.rules.sets import RULE_SETS, RuleSet, rule_set
+from attribution.rules.sets import RuleSet, rule_set
 from attribution.scores import Level
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
@@ -156,7 +156,7 @@ class Relevance(GradientMethod):
     @property
     def paper(self) -> str:  # type: ignore[override]
         """The rule set's paper."""
-        return RULE_SETS[self.name][2] if self.name in RULE_SETS else ""
+        return rule_set(self.rules or "gradient").paper
 
     def path(self, n_layers: int) -> Path:
         return clean_path()

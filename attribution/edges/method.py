@@ -76,7 +76,9 @@ class Method(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What scores remember of how they were made, as JSON can hold it."""
-        told = {item.name: getattr(self, item.name) for item in fields(self)} if is_dataclass(self) else {}
+        told: dict[str, Any] = (
+            {item.name: getattr(self, item.name) for item in fields(self)} if is_dataclass(self) else {}
+        )
         return {name: value for name, value in told.items() if isinstance(value, bool | int | float | str)}
 
     def scores(self, setting: Setting) -> Scores:
