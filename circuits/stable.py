@@ -22,10 +22,10 @@ from attribution.scores import Scores
 from circuits.resampling import Mask, resampled_scores
 from interp import numbers
 from interp.errors import choose
+from interp.interval import Estimate
 from interp.selection import greedy, prune, top_n
 from interp.selection.empty import PATHS, warn_if_empty
 from interp.tasks.task import Task
-from interp.interval import Estimate
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -18,6 +18,7 @@ GREY, DARK = "#999999", "#666666"
 SERIES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW)
 OWN, CONTROL = BLUE, GREY  # what is asked about, and what it is held against
 HELPS, HARMS = VERMILION, BLUE  # a positive and a negative attribution
+POSITIVE, NEGATIVE = BLUE, VERMILION  # the score of an edge
 TEMPLATE = "plotly_white"
 
 

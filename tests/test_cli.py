@@ -574,7 +574,9 @@ def fail(error: BaseException) -> Any:
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ioi.json").write_text("old")
-    monkeypatch.setattr("circuits.storage.write_text", fail(OSError(errno.ENOSPC, "No space left on device", "ioi")))
+    monkeypatch.setattr(
+        "circuits.formats.native.write_text", fail(OSError(errno.ENOSPC, "No space left on device", "ioi"))
+    )
     result = run("find", *QUICK, "--task", "ioi", "--edges", 50, "-o", tmp_path / "ioi.json", "-q")
     assert result.exit_code == 1
     assert result.stdout == ""

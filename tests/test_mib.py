@@ -15,7 +15,7 @@ from tiny import tiny, tiny_task
 import metrics
 from attribution import Scores, attribute
 from circuits import Circuit, mib
-from circuits.mib.names import BUILT_IN, TASKS
+from circuits.formats.mib_names import BUILT_IN, TASKS
 from interp import ComputationalGraph, tasks
 from interp.errors import InputError
 from interp.selection import LADDER_FRACTIONS, greedy, top_n

@@ -106,11 +106,11 @@ def find(
     if output is not None and html is not None and output.resolve() == html.resolve():
         raise CommandError(f"-o and --html both name {str(html)!r}; the circuit and its picture are two files")
     with working(quiet) as notes:
-        from circuits import storage
         from circuits.find import find_circuit
+        from circuits.formats import native
 
         if output is not None:
-            storage.check_target(output, "-o")
+            native.check_target(output, "-o")
 
         check_names(task=task, method=method, ablation=ablation, objective=objective, selection=selection, rules=rules)
         prompts = None if task_file is None else read_task(task_file, n, objective)

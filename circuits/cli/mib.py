@@ -256,7 +256,7 @@ def _pairs(models: list[str], tasks: list[str], notes: Notes) -> list[tuple[str,
 
 def _kind(name: str) -> tuple[str, dict[str, Any]]:
     """The built-in task of a name of MIB's, or of our own."""
-    from circuits.mib.names import BUILT_IN, TASKS
+    from circuits.formats.mib_names import BUILT_IN, TASKS
     from interp import tasks
     from interp.errors import unknown
 
@@ -279,7 +279,7 @@ def _prompts(name: str, task_file: Path | None, n: int | None, seed: int, model:
 
 def _by_model(entries: list[Entry], model: str | None) -> dict[str, list[Entry]]:
     """Entries by the model to load."""
-    from circuits.mib.names import MODELS
+    from circuits.formats.mib_names import MODELS
 
     groups: dict[str, list[Entry]] = {}
     for entry in entries:

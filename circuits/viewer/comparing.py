@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from circuits.circuit import Circuit
-from circuits.side_by_side import BOTH, HERE, THERE, CircuitComparison
+from circuits.circuit import BOTH, HERE, THERE, Circuit, CircuitComparison
 from circuits.viewer.adjacency import adjacency
 from circuits.viewer.data import EMBEDDED_LIMIT, packed, page_data
 from circuits.viewer.page import render

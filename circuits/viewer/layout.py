@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from circuits.circuit import Circuit, node_layer
+from circuits.circuit import Circuit
+from circuits.links import node_layer
 from interp.graph import ComputationalGraph
 
 # how far a port's edge lands from the middle of its head, in columns

@@ -22,12 +22,12 @@ from circuits.viewer.layout import (
     node_position,
     row_labels,
 )
+from interp import theme
 
 SVG_LIMIT = 1_500  # beyond it edges are drawn by WebGL
 DRAWN_LIMIT = 20_000  # beyond it only the strongest are drawn
 
-# blue and vermilion of Okabe and Ito, told apart with any common colour blindness
-POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
+POSITIVE, NEGATIVE = theme.POSITIVE, theme.NEGATIVE
 INK, FAINT = "#2b303b", "#d5d9e0"
 _HALO = ", ".join(f"{x}px {y}px 1px white" for x in (-1, 0, 1) for y in (-1, 0, 1))
 

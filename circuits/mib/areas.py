@@ -14,8 +14,8 @@ from torch import Tensor
 import metrics
 from attribution.scores import Scores
 from circuits.circuit import Circuit
-from circuits.mib.folder import Entry
-from circuits.mib.names import SIZES
+from circuits.formats.mib_folder import Entry
+from circuits.formats.mib_names import SIZES
 from interp import numbers
 from interp.errors import InputError
 from interp.tasks.task import Task
