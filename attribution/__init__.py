@@ -11,16 +11,19 @@ from attribution.edges.patched import ActivationPatching, Exact
 from attribution.engines import attribute
 from attribution.inputs.explain import tokens
 from attribution.inputs.latents import relevance
-from attribution.inputs.methods import token_methods
+from attribution.inputs.method import TokenMethod
+from attribution.inputs.named import TOKEN_METHODS, token_methods
 from attribution.inputs.relevance_map import Relevance
 from attribution.inputs.result import TokenAttributions
-from attribution.rules import RuleSet, applied, rule_set, rule_sets
+from attribution.rules import RULE_SETS, RuleSet, applied, rule_set, rule_sets
 from attribution.scores import Scores
 
 __all__ = [
     "EAP",
     "EAPIG",
     "METHODS",
+    "RULE_SETS",
+    "TOKEN_METHODS",
     "ActivationPatching",
     "CleanCorrupted",
     "ComponentScores",
@@ -35,6 +38,7 @@ __all__ = [
     "Schedule",
     "Scores",
     "TokenAttributions",
+    "TokenMethod",
     "applied",
     "attribute",
     "component_scores",

@@ -46,6 +46,15 @@ def inside_scores(
     return total.to(found.gradients.dtype)
 
 
+def shortfall(
+    setting: Setting, mask: Bool[Tensor, "source target"], values: Float[Tensor, "source target"]
+) -> tuple[float, float]:
+    """M(circuit) - M(empty), and how much less than that scores along the weights of its edges add up to."""
+    measured = setting.measure(mask[None])
+    whole = float((measured.circuits[0].double() - measured.empty.double()).mean())
+    return whole, whole - float(values[mask].double().sum())
+
+
 def node_scores(
     values: Float[Tensor, "source target"], mask: Bool[Tensor, "source target"]
 ) -> Float[Tensor, " source"]:

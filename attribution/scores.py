@@ -29,13 +29,13 @@ from interp.conditions import Conditions
 from interp.errors import InputError, choose
 from interp.files import write_bytes
 from interp.graph import ComputationalGraph
-from interp.kernels.ablation import ABLATIONS
+from interp.kernels.ablation import KNOWN
 from interp.selection import Selection
 from interp.selection.empty import warn_if_below, warn_if_empty
 
 Level = Literal["edge", "node"]
 FORMAT = "faithful-circuits/scores"
-VERSION = 1
+VERSION = 2  # 1 did not know whole and gap
 T = TypeVar("T")
 PACKAGES = ("torch", "transformers", "transformer-lens", "faithful-circuits")
 
@@ -62,7 +62,9 @@ class Scores:
     exists), `[source]` at level "node". A positive value means that the edge or node helps: it estimates how
     much the objective falls when that one alone is corrupted, as a mean over prompts.
 
-    `setting` is what they are true under. `goal` is the objective itself, which a file cannot hold: it keeps the name.
+    `whole` is what scores of a complete method (`mask-ig`) should add up to, M(circuit) - M(empty), and `gap` by how
+    much their sum over the circuit's edges falls short of it; None for other methods. `setting` is what scores are
+    true under; `goal` is the objective itself, of which a file keeps the name.
 
     Raises `InputError` for values of another shape or dtype, that are not finite, or that score an edge that
     does not exist, and for `settings`, `task` or `versions` that JSON cannot hold.
@@ -89,6 +91,8 @@ class Scores:
     versions: dict[str, str] = field(default_factory=installed_versions)
     n_prompts: int | None = None
     goal: Any = None
+    whole: float | None = None
+    gap: float | None = None
 
     def __post_init__(self) -> None:
         choose("level", self.level, ("edge", "node"))
@@ -105,7 +109,7 @@ class Scores:
     @property
     def setting(self) -> Conditions:
         """What the scores are true under: ablation, objective, kind of graph, and digest of the prompts."""
-        known = self.ablation if self.ablation in ABLATIONS else None
+        known = self.ablation if self.ablation in KNOWN else None
         return Conditions(known, self.goal or self.settings.get("objective"), self.graph.kv, self.task.get("sha256"))
 
     @numbers.checked(n=numbers.FROM_ZERO)
@@ -121,10 +125,9 @@ class Scores:
         """A circuit of these scores: a bool `[source, target]` mask, by size `n` or by `threshold`.
 
         `selection` says how the `n` edges are taken (a name or object of `interp.selection`); `connected` and `program`
-        give circuits
-        in which nothing is left to prune. At level "node", `n` counts heads and MLPs, and all edges among them are
-        in. A warning says so when pruning leaves no edge at all. Raises `InputError` unless exactly one of `n` and
-        `threshold` is given, and for what a level does not offer.
+        give circuits in which nothing is left to prune. At level "node", `n` counts heads and MLPs, and all edges among
+        them are in. A warning says so when pruning leaves no edge at all. Raises `InputError` unless exactly one of `n`
+        and `threshold` is given, and for what a level does not offer.
         """
         if (n is None) == (threshold is None):
             raise InputError(f"give either n or threshold; got n={n!r} and threshold={threshold!r}")
@@ -226,6 +229,8 @@ class Scores:
         if self.n_prompts is not None:
             parts.append(f"{self.n_prompts:,} prompts")
         parts.append(f"ablation {self.ablation}")
+        if self.whole is not None and self.gap is not None:
+            parts.append(f"adds up to {self.whole - self.gap:.3g} of {self.whole:.3g}")
         if self.seconds is not None:
             parts.append(f"{self.seconds:.3g} s")
         return ", ".join(parts)

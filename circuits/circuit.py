@@ -161,7 +161,11 @@ class Circuit:
 
     @classmethod
     def from_eap_ig_json(cls, path: str | os.PathLike[str]) -> Circuit:
-        """Read a graph JSON of the EAP-IG reference; raises `InputError` for what is not one."""
+        """Read a graph JSON of the EAP-IG reference; raises `InputError` for what is not one.
+
+        Files with scores of nodes rank `input` beside heads and MLPs; `scores.mask(n)` has it always in and counts it
+        not (`docs/differences.md`). Files that others wrote do not say what a circuit was found under.
+        """
         found: Circuit = reach("from_eap_ig_json")(path)
         return found
 

@@ -24,7 +24,7 @@ from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
-from interp.kernels.ablation import ABLATIONS
+from interp.kernels.ablation import KNOWN
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
 from interp.progress import track
@@ -110,7 +110,7 @@ def compare_methods(
     choose("selection", selection, RULES)
     choose("correction", correction, CORRECTIONS)
     choose("reference", reference, REFERENCES)
-    choose("ablation", ablation, ABLATIONS)
+    choose("ablation", ablation, KNOWN)
     chosen = candidates(methods, ablation, selection, tuple(RULES))
     _check(task)
     graph = ComputationalGraph.of(model, kv)  # checks the model, before the clock runs

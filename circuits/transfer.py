@@ -12,7 +12,7 @@ import torch
 
 from interp import numbers
 from interp.errors import choose
-from interp.kernels.ablation import ABLATIONS
+from interp.kernels.ablation import ABLATIONS, KNOWN
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective, get_objective
 from interp.objectives import names as objective_names
@@ -127,7 +127,7 @@ def robustness(
         InputError: unknown names, a mask of another shape, a negative `random`.
     """
     for name in ablations:
-        choose("ablations", name, (*ABLATIONS, RESAMPLED))
+        choose("ablations", name, (*KNOWN, RESAMPLED))
     graph, mask = checked_circuit(model, circuit)
     judged = judged_under(circuit, task, ablation, _instead(circuit, task))
     base, own = judged.ablation, judged.objective

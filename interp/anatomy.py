@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.mlps import Dense, Gated, Mixture
 from interp.parts import Affine, Norm, working
@@ -43,6 +43,29 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """Token embeddings, with learned positions added to them where a model has those (GPT-2, OPT)."""
+
+    words: nn.Module
+    places: nn.Module | None = None
+    offset: int = 0
+
+    def __call__(
+        self, tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, " pos"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        words: Tensor = self.words(tokens)
+        return words if self.places is None else words + self.positional(positions)
+
+    def positional(self, positions: Int[Tensor, " pos"]) -> Float[Tensor, "pos d_model"]:
+        """What positions alone give: nothing where they are not learned."""
+        if self.places is None:
+            table: Tensor = self.words.weight  # type: ignore[assignment]
+            return table.new_zeros(len(positions), table.shape[1])
+        table = self.places.weight  # type: ignore[assignment]
+        return table[positions + self.offset]
+
+
+@dataclass(frozen=True)
 class Anatomy:
     """A causal language model as blocks between an embedding and an unembedding."""
 
@@ -55,7 +78,7 @@ class Anatomy:
     d_vocab: int
     max_positions: int | None
     blocks: tuple[Block, ...]
-    embed: Callable[[Int[Tensor, "batch pos"], Int[Tensor, " pos"]], Float[Tensor, "batch pos d_model"]]
+    embed: Embedding
     rotary: Rotary | None
     final_norm: Norm
     unembed: Affine

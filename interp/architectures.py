@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.anatomy import Anatomy, Block
+from interp.anatomy import Anatomy, Block, Embedding
 from interp.errors import InputError
 from interp.mlps import Dense, Gated, Mixture
 from interp.parts import Affine, Norm
@@ -207,18 +206,12 @@ def _mlp_width(block: Any, config: Any) -> int:
     return int(config.intermediate_size) * int(getattr(config, "num_experts_per_tok", 1))
 
 
-def _read_embedding(model: Any) -> Callable[[Tensor, Tensor], Tensor]:
+def _read_embedding(model: Any) -> Embedding:
     words = _own(model.embed)
     if not hasattr(model, "pos_embed"):
-        return lambda tokens, positions: words(tokens)
+        return Embedding(words)
     places = _own(model.pos_embed)
-    offset = int(getattr(places, "offset", 0))
-
-    def embed(tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, " pos"]) -> Float[Tensor, "batch pos d"]:
-        table: Tensor = places.weight  # type: ignore[assignment]
-        return words(tokens) + table[positions + offset]
-
-    return embed
+    return Embedding(words, places, int(getattr(places, "offset", 0)))
 
 
 def _read_cap(config: Any) -> Callable[[Tensor], Tensor] | None:

@@ -56,8 +56,9 @@ def load_model(
       it elsewhere);
     - a transformers causal language model, with its `tokenizer` or (if you work with token ids only) without.
       TransformerLens wraps the module in place: it runs through the bridge afterwards, with eager attention, is
-      frozen, and is moved and cast if `device` or `dtype` ask for it. The tokenizer is copied. Of what `torch.compile`
-      returned the module inside is taken;
+      frozen, and is moved and cast if `device` or `dtype` ask for it. Its `state_dict()` has other names from then on
+      (`...wte._original_component.weight`), some weights under two: save it first, or give a `copy.deepcopy` of it. The
+      tokenizer is copied. Of what `torch.compile` returned the module inside is taken;
     - a TransformerBridge, which is returned as it is, frozen.
 
     `device` and `dtype` default to what a module has; for everything else to "cuda" where there is one, else

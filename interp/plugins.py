@@ -15,7 +15,7 @@ import importlib
 import importlib.metadata
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from interp.errors import InputError, choose
 
@@ -40,10 +40,13 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, base: type[T], group: str) -> None:
         self.kind, self.base, self.group = kind, base, group
-        self._own: dict[str, Maker[T]] = {}
+        self._own: dict[str, Maker[T] | T] = {}
 
-    def register(self, name: str, maker: Maker[T]) -> None:
-        """Give a maker a name; raises `InputError` for a name that is taken by another."""
+    def register(self, name: str, maker: Maker[T] | T) -> None:
+        """Give a name to a maker, or to an object without settings.
+
+        Raises `InputError` for a name that is taken by another.
+        """
         if self._own.get(name, maker) is not maker:
             raise InputError(f"{self.kind}={name!r} is taken; register yours under another name")
         self._own[name] = maker
@@ -56,15 +59,23 @@ class Registry(Generic[T]):
         """All names: ours first, then those of other installed packages, of which none is imported for that."""
         return [*self._own, *(name for name in self._installed if name not in self._own)]
 
-    def maker(self, name: str) -> Maker[T]:
-        """What makes the one of that name. Raises `InputError` for an unknown name, and for what cannot be imported."""
+    def maker(self, name: str) -> Maker[T] | T:
+        """What makes the one of that name, or itself.
+
+        Raises `InputError` for an unknown name, and for what cannot be imported.
+        """
         if name not in self._own:
             if name in self._installed:
-                return self._installed[name].load()  # type: ignore[no-any-return]
+                return cast("Maker[T] | T", self._installed[name].load())
             if ":" in name:
-                return imported(self.kind, name)  # type: ignore[no-any-return]
+                return cast("Maker[T] | T", imported(self.kind, name))
             choose(self.kind, name, self.names())
         return self._own[name]
+
+    def settings(self, name: str) -> list[str] | None:
+        """The settings that the one of that name takes; None where it takes any."""
+        maker = self.maker(name)
+        return [] if isinstance(maker, self.base) else settings_of(cast("Maker[T]", maker))
 
     def make(self, given: str | T, settings: Mapping[str, Any] | None = None) -> T:
         """A name with `settings` as what it makes; an object as it is.
@@ -76,11 +87,11 @@ class Registry(Generic[T]):
         if isinstance(given, str):
             maker = self.maker(given)
             if not isinstance(maker, self.base):
-                return self._made(given, maker, told)
+                return self._made(given, cast("Maker[T]", maker), told)
             given = maker
         if not isinstance(given, self.base):
             raise InputError(
-                f"{self.kind} must be a {self.base.__name__}, or a name: {', '.join(self.names())}; got a "
+                f"{self.kind} must be a name ({', '.join(self.names())}) or a {self.base.__name__}; got "
                 f"{type(given).__name__}"
             )
         if told:

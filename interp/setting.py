@@ -15,7 +15,7 @@ from interp.conditions import Conditions, conditions_of, objective_of
 from interp.errors import InputError, choose
 from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
-from interp.kernels.ablation import ABLATIONS, Ablator
+from interp.kernels.ablation import KNOWN, Ablator
 from interp.kernels.evaluate import CircuitValues, Masks, Meter
 from interp.keywords import chosen
 from interp.objectives import Objective, ObjectiveFunction, get_objective
@@ -49,8 +49,9 @@ class Setting:
     Attributes:
         model: what `interp.load_model` returns.
         task: the prompts; `split` and `select` give settings of fewer.
-        ablation: what an edge outside of a circuit gives: `patch` (the source's value in the corrupted prompt), `zero`,
-            `mean` or `mean-positional` over the task's clean prompts. None: `patch`.
+        ablation: what an edge outside of a circuit gives: `patch` (the source's value in the corrupted prompt),
+            `zero`, `zero-token` (the input keeps its learned position, as in MIB), `mean` or `mean-positional` over the
+            task's clean prompts. None: `patch`.
         objective: what a circuit is to preserve; None: the task's own. An `Objective` in any case.
         kv: key and value targets per query `head` or per key-value `group`.
         run: how runs are made.
@@ -71,7 +72,7 @@ class Setting:
                 f"task is a {type(self.task).__name__}; give a Task, such as tasks.ioi(model=model) or "
                 "Task.from_pairs(name, pairs)"
             )
-        object.__setattr__(self, "ablation", choose("ablation", self.ablation or "patch", ABLATIONS))
+        object.__setattr__(self, "ablation", choose("ablation", self.ablation or "patch", KNOWN))
         goal = get_objective(self.task.objective if self.objective is None else self.objective)
         object.__setattr__(self, "objective", goal)
 

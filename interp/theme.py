@@ -19,6 +19,7 @@ SERIES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW)
 OWN, CONTROL = BLUE, GREY  # what is asked about, and what it is held against
 HELPS, HARMS = VERMILION, BLUE  # a positive and a negative attribution
 POSITIVE, NEGATIVE = BLUE, VERMILION  # the score of an edge
+DIVERGING = [[0, HARMS], [0.5, "#ffffff"], [1, HELPS]]  # a scale of attributions
 TEMPLATE = "plotly_white"
 
 

@@ -209,13 +209,21 @@ def _remembered(model: Any, tokens: tuple[tuple[int, ...], ...]) -> Outputs:
     return outputs(model, run(model, torch.tensor(tokens), keep=output_points(model))[1])
 
 
+def places(model: Any, like: Tensor) -> Tensor:
+    """The learned positions of right-padded prompts, as the model's own module gives them."""
+    module, every = model.pos_embed.original_component, torch.arange(like.shape[1])
+    found = module(every) if type(module) is torch.nn.Embedding else module(None, position_ids=every[None])
+    return found.expand_as(like)
+
+
 def ablated_outputs(model: Any, prompts: Prompts, ablation: str) -> Outputs:
     """What every source gives when it is corrupted; means are over real positions of the clean prompts."""
     if ablation == "patch":
         return source_outputs(model, prompts.corrupted)
     clean, real = source_outputs(model, prompts.clean), prompts.mask[..., None]
-    if ablation == "zero":
-        return {name: torch.zeros_like(x) for name, x in clean.items()}
+    if ablation.startswith("zero"):
+        nothing = {name: torch.zeros_like(x) for name, x in clean.items()}
+        return nothing | ({"input": places(model, clean["input"])} if ablation == "zero-token" else {})
     over = 0 if ablation == "mean-positional" else (0, 1)
     return {
         name: ((x * real).sum(over, keepdim=True) / real.sum(over, keepdim=True)).expand_as(x)

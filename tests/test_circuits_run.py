@@ -58,6 +58,30 @@ def test_any_mask_gives_what_a_slow_run_target_by_target_gives(name):
         assert error(ours(oracle.model_of(name), masks, ablation).circuits, values) < TOLERANCE, ablation
 
 
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_without_tokens_the_input_keeps_its_position(name):
+    """As MIB's zero ablation, whose input is the token embedding alone."""
+    model = oracle.model_of(name)
+    masks = random_masks(ComputationalGraph.of(model))
+    (expected,) = slow(oracle.expanded(name), ComputationalGraph.of(model), masks, ["zero-token"])
+    found = ours(model, masks, "zero-token").circuits
+    assert error(found, expected) < TOLERANCE
+    assert error(ours(model, masks, "zero").circuits, expected) > 1e-2
+    # the empty circuit reads the last position, and the biases of attention, which are no source's
+    prompts = mixed_task(model).prompts(model)
+    places = oracle.places(model, oracle.source_outputs(model, prompts.clean)["input"])
+    stream = places + sum(block.attn.o.original_component.bias for block in model.blocks)
+    logits = model.unembed.original_component(model.ln_final.original_component(stream))
+    empty = ours(model, torch.zeros_like(masks[:1]), "zero-token").circuits
+    assert error(empty, oracle.logit_difference(logits, prompts)) < TOLERANCE
+
+
+def test_without_learned_positions_both_zeros_are_one():
+    model = oracle.model_of("llama")
+    masks = random_masks(ComputationalGraph.of(model), (0.25, 0.6))
+    assert error(ours(model, masks, "zero-token").circuits, ours(model, masks, "zero").circuits) < TOLERANCE
+
+
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3", "mixtral"])
 def test_any_mask_over_groups_gives_what_a_slow_run_gives(name):
     model = oracle.model_of(name)

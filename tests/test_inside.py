@@ -8,11 +8,11 @@ import torch
 from oracle import MODELS, TOLERANCE, error, mixed_task
 
 import metrics
-from attribution import attribute, methods
+from attribution import Scores, attribute, methods
 from attribution.components import component_scores
 from interp import ComputationalGraph
 from interp.errors import InputError
-from interp.kernels.ablation import ABLATIONS
+from interp.kernels.ablation import ABLATIONS, KNOWN
 
 
 def scores(name, mask, method="eap", **settings):
@@ -74,14 +74,28 @@ def test_along_the_weights_scores_of_a_circuit_add_up_to_what_it_does(ablation, 
 
 def test_the_gap_of_few_steps_closes_with_more():
     mask = some_circuit(ComputationalGraph.of(oracle.model_of("llama")))
-    gaps = [
-        abs(
-            float(scores("llama", mask, "mask-ig", steps=steps, quadrature="midpoint").values[mask].sum())
-            - effect("llama", mask)
-        )
-        for steps in (5, 20, 80)
-    ]
+    found = [scores("llama", mask, "mask-ig", steps=steps, quadrature="midpoint") for steps in (5, 20, 80)]
+    gaps = [abs(float(one.values[mask].sum()) - effect("llama", mask)) for one in found]
     assert gaps[2] < gaps[1] / 4 < gaps[0]
+    for one, gap in zip(found, gaps, strict=True):
+        assert one.whole == pytest.approx(effect("llama", mask), rel=1e-9)
+        assert abs(one.gap) == pytest.approx(gap, rel=1e-6)
+
+
+def test_scores_say_what_they_add_up_to_and_files_keep_it(tmp_path):
+    model = oracle.model_of("llama")
+    # as a user asks: the whole model, five steps
+    found = attribute(model, mixed_task(model), "mask-ig", ablation="zero", quiet=True)
+    whole = effect("llama", found.graph.edge_mask, "zero")
+    total = float(found.values.sum())
+    assert abs(total) < 0.1 * abs(whole)  # .02 of 1.27, which scores themselves do not show
+    assert (found.whole, found.gap) == (pytest.approx(whole), pytest.approx(whole - total))
+    assert f"adds up to {total:.3g} of {whole:.3g}" in repr(found)
+    assert found.to_dict()["gap"] == found.gap
+    assert Scores.load(found.save(tmp_path / "s")).gap == found.gap
+    by_node = attribute(model, mixed_task(model), "mask-ig", level="node", ablation="zero", quiet=True)
+    assert by_node.whole - by_node.gap == pytest.approx(float(by_node.values.sum()))
+    assert attribute(model, mixed_task(model), "eap", quiet=True).gap is None
 
 
 def test_long_paths_are_summed_in_pieces_and_lose_nothing(monkeypatch):
@@ -141,5 +155,5 @@ def test_what_is_no_circuit_is_refused():
 
 def test_the_method_is_listed_with_its_cost():
     row = methods().set_index("method").loc["mask-ig"]
-    assert (row["forward passes"], row["backward passes"]) == ("2S+1", "S")
-    assert row["ablations"] == ", ".join(ABLATIONS)
+    assert (row["forward passes"], row["backward passes"]) == ("2S+4", "S")
+    assert row["ablations"] == ", ".join(KNOWN)

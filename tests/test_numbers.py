@@ -14,13 +14,17 @@ from oracle import mixed_task
 from attribution.inputs.reagent import ReAGent
 from attribution.rules import rules
 from circuits import Circuit, find_circuit
+from circuits.viewer.linked import check_example
 from interp import numbers
 from interp.encoders import load_encoder
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
+from interp.tasks import Task
 from interp.tasks.resampled import resampled
-from metrics.explanation.replacement import Blur, Noise
+from metrics.explanation.curves import fraction_grid
+from metrics.explanation.replacement import Blur, Delete, Noise, Token, filler
 from metrics.explanation.road import Road
+from metrics.explanation.roar_plan import roar_plan
 
 ROOMS = ("interp", "interp.selection", "interp.tasks", "attribution", "circuits", "circuits.mib", "circuits.planted",
          "metrics")  # fmt: skip
@@ -30,7 +34,7 @@ INNER = ("ComputationalGraph.", "temperature", "prepare")
 SETTINGS = [
     (Schedule, "steps"), (Schedule, "rate"), (ReAGent, "runs"), (ReAGent, "share"), (rules.Epsilon, "epsilon"),
     (rules.Gamma, "gamma"), (rules.AttentionFactors, "temperature"), (Road, "noise"), (Blur, "sigma"),
-    (Noise, "scale"), (ComputationalGraph, "n_layers"),
+    (Noise, "scale"), (Token, "id"), (Delete, "pad"), (ComputationalGraph, "n_layers"),
 ]  # fmt: skip
 
 
@@ -97,7 +101,7 @@ def test_settings_check_themselves(made, name):
     for value in ("x", True, float("nan"), -1):
         with pytest.raises(InputError, match=f"^{name}="):
             made(**(needed | {name: value}))
-    kind = int if name in ("steps", "runs", "n_layers") else float
+    kind = int if name in ("steps", "runs", "n_layers", "id", "pad") else float
     given = np.int64(3) if kind is int else np.float32(0.5)
     assert type(getattr(made(**(needed | {name: given})), name)) is kind
 
@@ -126,6 +130,23 @@ def test_real_numbers_of_every_library(value):
 @pytest.mark.parametrize("values", [[1, 2], (1, 2), np.array([1, 2]), torch.tensor([1, 2]), range(1, 3)])
 def test_sequences_of_every_library(values):
     assert numbers.many("top", values) == [1, 2]
+
+
+def test_numbers_among_other_things_are_taken_and_refused_too():
+    assert fraction_grid(np.int64(4)).tolist() == fraction_grid(4).tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert fraction_grid(torch.tensor([0, 0.5, 1])).tolist() == [0, 0.5, 1]
+    ids = torch.tensor([[1, 2]])
+    assert filler(np.int64(7), ids, 0, False)(torch.tensor([0]), torch.tensor([[True, False]])).tolist() == [[7, 2]]
+    assert roar_plan({"a": len}, ratios=[np.float32(0.5)], seeds=np.array([3, 4])).seeds == (3, 4)
+    for call_it in (
+        lambda: fraction_grid(True), lambda: fraction_grid("ab"), lambda: fraction_grid([0, "x", 1]),
+        lambda: filler(True, ids, 0, False), lambda: filler(np.float64(7), ids, 0, False),
+        lambda: filler(-1, ids, 0, False),
+        lambda: roar_plan({"a": len}, seeds=[2**64]), lambda: roar_plan({"a": len}, seeds=0),
+        lambda: check_example(Task.from_pairs("t", [("a", "b", "c", "d")]), 0.0),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=r"fractions|replacement|id=|seeds|example"):
+            call_it()
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,12 @@ def test_files_of_the_first_version_take_the_setting_of_their_scores(circuit: Ci
     assert Circuit.load(path).setting.to_dict() == circuit.setting.to_dict()
 
 
+def test_the_format_of_eap_ig_keeps_it_too(circuit: Circuit, tmp_path: Path) -> None:
+    other = Circuit(circuit.scores, circuit.mask, setting=Setting("mean", "kl"))
+    read = Circuit.from_eap_ig_json(other.to_eap_ig_json(tmp_path / "c.json"))
+    assert (read.setting.ablation, read.setting.objective) == ("mean", "kl")
+
+
 def test_a_setting_that_is_none_is_damage(circuit: Circuit, tmp_path: Path) -> None:
     path = circuit.save(tmp_path / "c")
     content = json.loads(path.read_text())

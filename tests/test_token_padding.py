@@ -12,7 +12,7 @@ from oracle import error
 from torch import Tensor
 
 from attribution import tokens
-from attribution.inputs.explain import explained_of
+from attribution.inputs.kinds import explained_of
 from interp.errors import InputError
 from metrics import saco
 from metrics.explanation.replacement import Delete

@@ -85,7 +85,7 @@ def as_plotly_shows(label: str) -> str:
 
 def test_the_sentence_counts_what_is_there() -> None:
     text = repr(result())
-    for part in ("TokenAttributions(attnlrp", "2 inputs", "5 tokens", "tiny", "1.25 s"):
+    for part in ("TokenAttributions: attnlrp: 2", "2 inputs", "5 tokens", "tiny", "1.25 s"):
         assert part in text
     assert "of the explained" not in text
     assert "converge" not in text

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from attribution.decompx.decoder import held_decoder, refuse_other_decoders
 from attribution.decompx.encoder import held_encoder, refuse_other_encoders
 from attribution.decompx.propagate import Options, Propagation
 from attribution.decompx.steps import HeldRun
 from attribution.inputs.classifier import ClassifierExplained
-from attribution.inputs.encode import Inputs, Targets
 from attribution.inputs.explained import Explainable
 from interp.errors import InputError
 from interp.kernels.batching import budget_of
@@ -84,18 +82,3 @@ def carry(run: HeldRun, options: Options, groups: list[range], matrices: bool = 
         norms += [torch.stack(lengths)] if matrices else []
         kept += [torch.stack(vectors)] if states else []
     return Carried(torch.cat(explained), torch.cat(norms, 2) if norms else None, torch.cat(kept, 2) if kept else None)
-
-
-def decomposed(
-    explained: Explainable, inputs: Inputs, targets: Targets, options: Options, memory: int | None
-) -> Float[Tensor, "n pos"]:
-    """Contributions of every token to the explained logit, or difference of two; biases kept apart are left out."""
-    rows = []
-    for i, length in enumerate(inputs.lengths.tolist()):
-        positive, negative = int(targets.positive[i]), int(targets.negative[i])
-        run = held_run(explained, inputs.ids[i, :length], positive, negative)
-        found = carry(run, options, groups_of_sources(explained, length, options, memory)).explained[options.columns :]
-        if found.shape[1] > 1:  # every class of a classifier
-            found = found[:, [positive]] - (found[:, [negative]] if negative >= 0 else 0)
-        rows.append(found[:, 0])
-    return pad_sequence(rows, batch_first=True)

@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from attribution.decompx.carry import carry, groups_of_sources, held_run, refuse_others
-from attribution.decompx.propagate import Options
+from attribution.decompx.propagate import OptionKeywords, Options
 from attribution.decompx.result import Decomposition
 from attribution.inputs.classifier import ClassifierExplained, is_classifier
-from attribution.inputs.explain import explained_of
 from attribution.inputs.explained import find_targets, readable_targets
-from interp import numbers
+from attribution.inputs.kinds import explained_of
 from interp.errors import InputError
+from interp.keywords import check_keywords, told
 from interp.models import load_model
-from interp.progress import progress
+from interp.run import Run
 from interp.wrappers import uncompiled
 
 
-@numbers.checked()
+class DecomposeKeywords(OptionKeywords, total=False):
+    """The keywords of `decompose`; it runs input by input."""
+
+    memory: int | None
+    quiet: bool
+
+
 def decompose(
     model: Any,
     inputs: Any,
     target: Any = None,
     *,
     tokenizer: Any = None,
-    bias: str = "absdot",
-    activation: str = "zero-origin",
-    gate: str = "held",
-    first_value_bias: str = "shared",
     matrices: bool = True,
     states: bool = False,
     attention_mask: Any = None,
     prepend_bos: bool | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
+    **keywords: Unpack[DecomposeKeywords],
 ) -> Decomposition:
     """Split a prediction into one contribution per input token, by carrying decomposed vectors through all layers.
 
@@ -51,25 +52,27 @@ def decompose(
     Args:
         model: a transformers sequence classifier of BERT or RoBERTa type, with `tokenizer` for strings; or a causal
             language model, from `interp.load_model` or transformers (sequential blocks, dense or gated MLPs).
-        inputs, attention_mask, prepend_bos, quiet: as for `attribution.tokens`.
+        inputs, attention_mask, prepend_bos: as for `attribution.tokens`.
         target: language models: the explained token, or a pair for the difference of two logits; None for the most
             likely ones. Classifiers: nothing; every class is decomposed.
+        matrices: also give `norms`, how much every token contributes at every place of every layer.
+        states: also keep the decomposed vectors of every layer (large).
         bias: how biases are spread over tokens: `absdot` by |<vector, bias>|, `cosine`, `norm`, `equal`, `first` (all
             to the first token), or `separate`: kept as a source of their own.
         activation: the line an activation function is taken for: `zero-origin` (act(u) / u, exact), `tangent` (with its
             intercept spread like a bias, exact) or `relu` (u > 0, not exact).
         gate: of gated MLPs: `held` constant, or `halves`: half by the gate, half by the value.
         first_value_bias: `kept` leaves the bias of the first layer's values with the tokens, as the authors' code.
-        matrices: also give `norms`, how much every token contributes at every place of every layer.
-        states: also keep the decomposed vectors of every layer (large).
         memory: budget in bytes. Biases that are spread by what all tokens contribute need all sources at once; with
             `separate` the sources are carried through a few at a time if need be.
+        quiet: no progress bar.
 
     Raises:
         InputError: other architectures, unknown options, or an input whose vectors do not fit the budget (it says how
             much would be needed, before anything runs).
     """
-    options = Options(bias, activation, gate, first_value_bias)
+    check_keywords("decompose", keywords, DecomposeKeywords)
+    options, run = told(Options(), keywords, OptionKeywords), Run.of(keywords)
     model = uncompiled(model)
     if isinstance(model, PreTrainedModel) and not is_classifier(model):
         model, tokenizer = load_model(model, tokenizer=tokenizer), None
@@ -79,15 +82,15 @@ def decompose(
     if classes is not None and target is not None:
         raise InputError("target is for language models; a classifier's classes are all decomposed: see .logits")
     given = explained.encode(inputs, attention_mask, prepend_bos)
-    groups = [groups_of_sources(explained, length, options, memory) for length in given.lengths.tolist()]
+    groups = [groups_of_sources(explained, length, options, run.memory) for length in given.lengths.tolist()]
     started = time.perf_counter()
     targets = find_targets(explained, given, target, 1)[0]
     said, parts = [], []
-    with progress("decomposing", len(given), quiet) as bar:
+    with run.progress("decomposing", len(given)) as bar:
         for i, length in enumerate(given.lengths.tolist()):
-            run = held_run(explained, given.ids[i, :length], int(targets.positive[i]), int(targets.negative[i]))
-            said.append(run.explained.detach().cpu())
-            parts.append(carry(run, options, groups[i], matrices, states))
+            held = held_run(explained, given.ids[i, :length], int(targets.positive[i]), int(targets.negative[i]))
+            said.append(held.explained.detach().cpu())
+            parts.append(carry(held, options, groups[i], matrices, states))
             bar.advance(1)
     apart = options.columns
     names = (

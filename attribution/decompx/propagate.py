@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +28,21 @@ from attribution.decompx.steps import (
     Sublayer,
 )
 from interp.errors import InputError, choose
+from interp.keeping import kept
 
 _CHUNK = 1 << 21  # numbers in a chunk: what fits the caches
 
 
+class OptionKeywords(TypedDict, total=False):
+    """The keywords of `Options`, as public functions take them."""
+
+    bias: str
+    activation: str
+    gate: str
+    first_value_bias: str
+
+
+@kept
 @dataclass(frozen=True)
 class Options:
     """How what is not linear, and what belongs to no token, is treated; see `decompose`."""

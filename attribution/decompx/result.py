@@ -14,16 +14,18 @@ from torch import Tensor
 
 from attribution.decompx.propagate import Options
 from attribution.inputs.result import for_plotly, heat_map, label
-from interp import numbers
+from interp import numbers, theme
 from interp.errors import InputError
 from interp.files import write_text
+from interp.result import Result
+from interp.tables import page
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Decomposition:
+class Decomposition(Result):
     """What every input token contributes to the explained logits, and to every hidden state on the way.
 
     Attributes:
@@ -92,12 +94,11 @@ class Decomposition:
         picture.update_yaxes(title="place", tickvals=places, ticktext=tokens, autorange="reversed", scaleanchor="x")
         size = 220 + 22 * len(tokens)
         title = f"layer {layer % len(self.norms)}: shares in the length of contributions"
-        picture.update_layout(template="plotly_white", title=title, width=size, height=size)
-        return picture
+        return theme.styled(picture, title, width=size, height=size)
 
-    def __repr__(self) -> str:
+    def headline(self) -> str:
         shape = f"{len(self.tokens)} inputs, {int(self.mask.sum())} tokens, {self.logits.shape[2]} classes"
-        return f"Decomposition({shape}, {self.model}, sums to the logits within {self.error:.1e}, {self.seconds:.3g} s)"
+        return f"{shape}, {self.model}, sums to the logits within {self.error:.1e}, {self.seconds:.3g} s"
 
     def _repr_html_(self) -> str:
         lines = []
@@ -109,6 +110,5 @@ class Decomposition:
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Write the heat maps of all inputs and classes as a page of its own; returns the path."""
-        page = '<!doctype html><html><head><meta charset="utf-8"><title>decomposition</title></head>'
-        write_text(path, f"{page}<body>{self._repr_html_()}</body></html>\n")
+        write_text(path, page("decomposition", self._repr_html_()))
         return Path(path)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attribution.edges.method import Method, Passes, check_objective
 from attribution.gradients import GradientScorer
-from attribution.inside import AT_THE_CIRCUIT, Points, inside_scores, node_scores
+from attribution.inside import AT_THE_CIRCUIT, Points, inside_scores, node_scores, shortfall
 from attribution.paths import (
     CREDITS,
     Credit,
@@ -24,7 +24,7 @@ from attribution.paths import (
     input_path,
     quadrature_rule,
 )
-from attribution.rules.sets import RULE_SETS, RuleSet, rule_set
+from attribution.rules.sets import RuleSet, rule_set
 from attribution.scores import Level
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
@@ -156,7 +156,7 @@ class Relevance(GradientMethod):
     @property
     def paper(self) -> str:  # type: ignore[override]
         """The rule set's paper."""
-        return RULE_SETS[self.name][2] if self.name in RULE_SETS else ""
+        return rule_set(self.rules or "gradient").paper
 
     def path(self, n_layers: int) -> Path:
         return clean_path()
@@ -231,7 +231,7 @@ class MaskIG(Method):
     """Integrated gradients along the weights of a circuit's edges: shares of M(circuit) - M(empty circuit).
 
     `inside` is the circuit (None: the whole model), as for `EAP`. The shares add up only as far as the quadrature
-    goes: `scores.settings["gap"]` says by how much they miss.
+    goes: `scores.whole` and `scores.gap` say how far.
     """
 
     level: Level = "edge"
@@ -241,7 +241,7 @@ class MaskIG(Method):
 
     name = "mask-ig"
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
-    formula: ClassVar[tuple[str, str]] = ("2S+1", "S")
+    formula: ClassVar[tuple[str, str]] = ("2S+4", "S")
 
     def __post_init__(self) -> None:
         choose("level", self.level, ("edge", "node"))
@@ -253,7 +253,7 @@ class MaskIG(Method):
         _check_inside(self, setting, inside, self._points)
 
     def passes(self, graph: ComputationalGraph) -> Passes:
-        return Passes(2 * self.steps + 1, self.steps)
+        return Passes(2 * self.steps + 4, self.steps)
 
     @property
     def _points(self) -> Points:
@@ -263,12 +263,17 @@ class MaskIG(Method):
         return {"steps": self.steps, "quadrature": self.quadrature}
 
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
-        found = {} if self.inside is None else {"edges_inside": int(mask_of(self.inside, setting.graph).sum())}
-        return self.values(setting), found
+        mask = self._mask(setting)
+        values = _along_weights(self, setting, mask, self._points)
+        whole, gap = shortfall(setting, mask, values)
+        found = {"whole": whole, "gap": gap} | ({} if self.inside is None else {"edges_inside": int(mask.sum())})
+        return node_scores(values, mask) if self.level == "node" else values, found
+
+    def _mask(self, setting: Setting) -> Bool[Tensor, "source target"]:
+        return setting.graph.edge_mask if self.inside is None else mask_of(self.inside, setting.graph)
 
     def values(self, setting: Setting) -> Tensor:
-        mask = setting.graph.edge_mask if self.inside is None else mask_of(self.inside, setting.graph)
-        return _inside(self, setting, mask, self._points)
+        return _inside(self, setting, self._mask(setting), self._points)
 
 
 def mask_of(circuit: Any, graph: ComputationalGraph) -> Bool[Tensor, "source target"]:
@@ -290,6 +295,12 @@ def _check_inside(method: Method, setting: Setting, inside: Any, points: Points)
 def _inside(
     method: Method, setting: Setting, mask: Bool[Tensor, "source target"], points: Points
 ) -> Float[Tensor, "source target"] | Float[Tensor, " source"]:
-    with setting.run.progress(f"scoring edges ({method.name})", len(setting)) as bar:
-        values = inside_scores(setting, mask, points, bar.advance)
+    values = _along_weights(method, setting, mask, points)
     return node_scores(values, mask) if method.level == "node" else values
+
+
+def _along_weights(
+    method: Method, setting: Setting, mask: Bool[Tensor, "source target"], points: Points
+) -> Float[Tensor, "source target"]:
+    with setting.run.progress(f"scoring edges ({method.name})", len(setting)) as bar:
+        return inside_scores(setting, mask, points, bar.advance)

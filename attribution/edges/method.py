@@ -13,7 +13,7 @@ from torch import Tensor
 from attribution.scores import Level, Scores
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
-from interp.kernels.ablation import ABLATIONS
+from interp.kernels.ablation import KNOWN
 from interp.objectives import Objective
 from interp.setting import Setting
 
@@ -52,7 +52,7 @@ class Method(ABC):
     name: str
     level: Level = "edge"
     paper: ClassVar[str] = ""
-    ablations: ClassVar[tuple[str, ...]] = ABLATIONS
+    ablations: ClassVar[tuple[str, ...]] = KNOWN
     formula: ClassVar[tuple[str, str]] = ("", "")
 
     @abstractmethod
@@ -76,7 +76,9 @@ class Method(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What scores remember of how they were made, as JSON can hold it."""
-        told = {item.name: getattr(self, item.name) for item in fields(self)} if is_dataclass(self) else {}
+        told: dict[str, Any] = (
+            {item.name: getattr(self, item.name) for item in fields(self)} if is_dataclass(self) else {}
+        )
         return {name: value for name, value in told.items() if isinstance(value, bool | int | float | str)}
 
     def scores(self, setting: Setting) -> Scores:
@@ -84,17 +86,20 @@ class Method(ABC):
         self.check(setting)
         started = time.perf_counter()
         values, found = self._found(setting)
+        whole, gap = found.pop("whole", None), found.pop("gap", None)
         return Scores(
+            settings={"kv": setting.kv, "objective": setting.goal.name, **self.settings(), **found},
             values=values,
             graph=setting.graph,
             method=self.name,
             level=self.level,
             ablation=str(setting.ablation),
-            settings={"kv": setting.kv, "objective": setting.goal.name, **self.settings(), **found},
             task=setting.task.to_dict(),
             model=setting.anatomy.name,
             seconds=time.perf_counter() - started,
             n_prompts=len(setting),
+            whole=whole,
+            gap=gap,
             seed=self.drawn_with(),
             goal=setting.goal,
         )

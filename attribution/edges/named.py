@@ -33,12 +33,14 @@ def _relevance(rules: str) -> Callable[..., Relevance]:
 
 
 METHODS: Registry[Method] = Registry("method", Method, "faithful_circuits.methods")  # type: ignore[type-abstract]
-for _maker in (EAP, EAPIG, EAPIGActivations, CleanCorrupted, MaskIG, EdgePruning):
-    METHODS.register(_maker.name, _maker)
+_ALONG_PATHS: tuple[type[Method], ...] = (EAP, EAPIG, EAPIGActivations, CleanCorrupted, MaskIG, EdgePruning)
+_PATCHING: tuple[type[Method], ...] = (Exact, AttributionPatching, ActivationPatching)
+for _kind in _ALONG_PATHS:
+    METHODS.register(_kind.name, _kind)
 for _rules in ("relp", "gim", "attnlrp", "cp-lrp", "decompx"):
     METHODS.register(_rules, _relevance(_rules))
-for _maker in (Exact, AttributionPatching, ActivationPatching):
-    METHODS.register(_maker.name, _maker)
+for _kind in _PATCHING:
+    METHODS.register(_kind.name, _kind)
 
 
 def methods() -> pd.DataFrame:

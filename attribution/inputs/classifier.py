@@ -15,13 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attribution.inputs.encode import Inputs, as_inputs, is_id
 from attribution.inputs.explained import Embeddings, Explainable
-from attribution.inputs.methods import TOKEN_METHODS
 from attribution.inputs.proposals import Proposer, as_proposer
 from attribution.rules.sets import RuleSet, rule_set
 from interp.encoders import is_encoder
 from interp.errors import InputError
-from interp.kernels.batching import budget_of, check_batch_size
+from interp.kernels.batching import budget_of
 from interp.rotary import as_new, depends_on_length
+from interp.run import Run
 
 _HEAD = "ForSequenceClassification"
 
@@ -77,6 +77,7 @@ class ClassifierExplained(Explainable):
     own_tokenizer: Any = None
     leaks: bool = False  # padding changes what the model says of the tokens before it: no input is padded
     kind = "class"
+    takes_rules = False
     baselines = ("zero", "mean", "pad", "mask", "unk")
 
     @classmethod
@@ -142,15 +143,14 @@ class ClassifierExplained(Explainable):
     def readable_target(self, target: int) -> str:
         return self.anatomy.classes[target]
 
-    def batch_size(self, inputs: Inputs, asked: int | None, memory: int | None) -> int:
+    def batch_size(self, inputs: Inputs, run: Run) -> int:
         """By what autograd keeps of the activations of all layers."""
-        check_batch_size(asked)
-        budget = budget_of(self.anatomy.device, memory)
+        budget = budget_of(self.anatomy.device, run.memory)
         config, length = self.model.config, inputs.ids.shape[1]
         mlp = getattr(config, "intermediate_size", 4 * config.hidden_size)
         row = 12 * config.hidden_size + 2 * mlp + 3 * config.num_attention_heads * length
         taken = length * config.num_hidden_layers * row * self.anatomy.parameter().element_size()
-        return asked or min(len(inputs), max(1, budget // taken))
+        return run.batch_size or min(len(inputs), max(1, budget // taken))
 
     def embed(self, ids: Int[Tensor, "n pos"]) -> Embeddings:
         """Word embeddings alone: positions and token types are added by the model."""
@@ -201,13 +201,7 @@ class ClassifierExplained(Explainable):
         return torch.zeros_like(lengths)
 
     def under(self, rules: str | RuleSet) -> tuple[ClassifierExplained, RuleSet]:
-        fitted = rule_set(rules)
-        if fitted.rules:
-            able = ", ".join(method.name for method in TOKEN_METHODS.values() if method.rules in (None, "gradient"))
-            raise InputError(
-                f"backward rules ({fitted.name!r}) act on language models alone; methods for a classifier are: {able}"
-            )
-        return self, fitted
+        return self, rule_set(rules)
 
     def proposer(self, given: Any) -> Proposer:
         """A classifier writes no text: the proposer has to be given."""

@@ -31,6 +31,7 @@ from interp.kernels.backward import PLAIN, Backward
 from interp.kernels.batching import plan
 from interp.kernels.forward import last_rows, prepare, run_blocks, unembed
 from interp.rotary import as_new
+from interp.run import Run
 from interp.token_text import token_texts
 
 Embeddings = Float[Tensor, "n pos d_model"]
@@ -45,6 +46,7 @@ class Explainable(ABC):
     model: Any
     anatomy: Any
     kind: ClassVar[str]  # what is explained: a token or a class
+    takes_rules: ClassVar[bool] = True  # whether backward rules act on it
     baselines: ClassVar[tuple[str, ...]]  # the names that `baseline` takes
 
     @property
@@ -65,7 +67,7 @@ class Explainable(ABC):
         """An output as people read it."""
 
     @abstractmethod
-    def batch_size(self, inputs: Inputs, asked: int | None, memory: int | None) -> int:
+    def batch_size(self, inputs: Inputs, run: Run) -> int:
         """How many inputs a gradient pass takes within the budget, or the number asked for."""
 
     @abstractmethod
@@ -86,7 +88,7 @@ class Explainable(ABC):
 
     @abstractmethod
     def under(self, rules: str | RuleSet) -> tuple[Explainable, RuleSet]:
-        """The model with gradients taken by rules, and the rules as fitted; `InputError` where they cannot act."""
+        """The model with gradients taken by rules, where it takes any, and the rules as fitted."""
 
     @abstractmethod
     def proposer(self, given: Any) -> Proposer:
@@ -166,8 +168,9 @@ class Explained(Explainable):
     def readable_target(self, target: int) -> str:
         return self.readable([target])[0]
 
-    def batch_size(self, inputs: Inputs, asked: int | None, memory: int | None) -> int:
-        return plan(self.anatomy, len(inputs), inputs.ids.shape[1], batch_size=asked, memory=memory).batch_size
+    def batch_size(self, inputs: Inputs, run: Run) -> int:
+        n, length = inputs.ids.shape
+        return max(1, plan(self.anatomy, n, length, batch_size=run.batch_size, memory=run.memory).batch_size)
 
     def embed(self, ids: Int[Tensor, "n pos"]) -> Embeddings:
         """Token embeddings, with those of positions where the model learned some."""

@@ -4,79 +4,150 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from captum.attr import GradientShap
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from attribution.inputs.encode import Inputs, Targets
-from attribution.inputs.explained import Explainable
-
-Values = Float[Tensor, "n pos"]
-
-
-def relevance_of_tokens(explained: Explainable, inputs: Inputs, targets: Targets) -> Values:
-    """Embedding times gradient, which is what the backward rules of `explained` make of it."""
-    embeddings = explained.embed(inputs.ids).requires_grad_()
-    with torch.enable_grad():
-        value = explained.value(embeddings, inputs.lengths, targets.positive, targets.negative)
-        (gradient,) = torch.autograd.grad(value.sum(), embeddings)
-    return (embeddings.detach() * gradient).sum(-1)
+from attribution.inputs.method import Answer, Asked, TokenMethod, Values
+from attribution.rules.sets import RuleSet, rule_set
+from interp import numbers
 
 
-def integrated_gradients(
-    explained: Explainable, inputs: Inputs, targets: Targets, baseline: str | int, steps: int, stacked: int
-) -> Values:
-    """Sundararajan et al. 2017, with Gauss-Legendre steps from the baseline to the input; `stacked` rows a pass."""
-    end = explained.embed(inputs.ids).detach()
-    end = end.to(torch.promote_types(end.dtype, torch.float32))
-    start = explained.baseline(inputs, baseline).to(end)
-    nodes, weights = (torch.from_numpy(array).to(end) for array in np.polynomial.legendre.leggauss(steps))
-    total = torch.zeros_like(end)
-    for chosen in torch.arange(steps, device="cpu").split(max(1, stacked // len(inputs))):
-        shares = (nodes[chosen, None, None, None] + 1) / 2
-        points = (start + shares * (end - start)).flatten(0, 1).requires_grad_()
-        rows = (part.repeat(len(chosen)) for part in (inputs.lengths, targets.positive, targets.negative))
+@dataclass(frozen=True)
+class GradientXInput(TokenMethod):
+    """Embedding times gradient, summed over coordinates; `rules` by name or as a `RuleSet`, None: the plain one."""
+
+    rules: str | RuleSet | None = None
+
+    name = "gradient-x-input"
+    paper: ClassVar[str] = "Shrikumar et al. 2016, arXiv:1605.01713"
+    formula: ClassVar[tuple[str, str]] = ("1", "1")
+    conserves: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_rules(self.rules)
+
+    def values(self, asked: Asked) -> Values:
+        embeddings = asked.embeddings.requires_grad_()
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(explained.value(points, *rows).sum(), points)
-        total += torch.einsum("s,s...->...", weights[chosen] / 2, gradient.unflatten(0, (len(chosen), -1)))
-    return (total * (end - start)).sum(-1)
+            (gradient,) = torch.autograd.grad(asked.value(embeddings).sum(), embeddings)
+        return (embeddings.detach() * gradient).sum(-1)
 
 
-def gradient_shap(
-    explained: Explainable,
-    inputs: Inputs,
-    targets: Targets,
-    baseline: str | int,
-    samples: int,
-    noise: float,
-    seeds: list[int],
-) -> Values:
-    """Expected gradients between baseline and noisy inputs (Lundberg & Lee 2017), by captum, input by input.
+@dataclass(frozen=True)
+class TokenRelevance(GradientXInput):
+    """A rule set as a method of its own: AttnLRP, CP-LRP, RelP, GIM; embedding times the gradient that it makes."""
 
-    `noise` is the standard deviation added to the input, in units of the embeddings' own. An input's samples depend
-    on its own seed, not on the others in its batch.
+    rules: str | RuleSet | None = "attnlrp"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The rule set's name."""
+        return rule_set(self.rules or "gradient").name
+
+    @property
+    def paper(self) -> str:  # type: ignore[override]
+        """The rule set's paper."""
+        return rule_set(self.rules or "gradient").paper
+
+
+@dataclass(frozen=True)
+class IntegratedGradients(TokenMethod):
+    """Gauss-Legendre steps from the baseline to the input.
+
+    Attributes:
+        baseline: what tokens start as: `zero`, `mean`, a special token by name, or a token id.
+        steps: on the way.
+        rules: backward rules; None: the plain gradient, with which values add up to a difference of logits.
     """
-    method = GradientShap(explained.value, multiply_by_inputs=True)
-    rows = []
-    for i, seed in enumerate(seeds):
-        one, target = inputs.select(slice(i, i + 1)), targets.select(slice(i, i + 1))
-        embeddings = explained.embed(one.ids)
-        with seeded(seed):
-            found = method.attribute(
-                embeddings,
-                baselines=explained.baseline(one, baseline),
-                additional_forward_args=(one.lengths, target.positive, target.negative),
-                n_samples=samples,
-                # captum draws in the dtype of this number, that of a float being torch's default
-                stdevs=(np.float32(noise * float(embeddings.std())),),
-            )
-        rows.append(found.detach().sum(-1)[0])
-    return pad_sequence(rows, batch_first=True)
+
+    baseline: str | int = "zero"
+    steps: int = 32
+    rules: str | RuleSet | None = None
+
+    name = "integrated-gradients"
+    paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
+    formula: ClassVar[tuple[str, str]] = ("S+2", "S")
+
+    def __post_init__(self) -> None:
+        numbers.settle(self, steps=numbers.COUNT)
+        _check_rules(self.rules)
+
+    def values(self, asked: Asked) -> Values:
+        end = asked.embeddings.detach()
+        end = end.to(torch.promote_types(end.dtype, torch.float32))
+        start = asked.baseline(self.baseline).to(end)
+        nodes, weights = (torch.from_numpy(array).to(end) for array in np.polynomial.legendre.leggauss(self.steps))
+        total = torch.zeros_like(end)
+        for chosen in torch.arange(self.steps, device="cpu").split(max(1, asked.size // len(asked))):
+            shares = (nodes[chosen, None, None, None] + 1) / 2
+            points = (start + shares * (end - start)).flatten(0, 1).requires_grad_()
+            lengths, positive, negative = (part.repeat(len(chosen)) for part in asked.details)
+            with torch.enable_grad():
+                value = asked.explained.value(points, lengths, positive, negative).sum()
+                (gradient,) = torch.autograd.grad(value, points)
+            total += torch.einsum("s,s...->...", weights[chosen] / 2, gradient.unflatten(0, (len(chosen), -1)))
+        return (total * (end - start)).sum(-1)
+
+    def answer(self, asked: Asked) -> Answer:
+        if self.rules is not None:
+            return Answer(self.values(asked))
+        with torch.no_grad():
+            there = asked.value(asked.baseline(self.baseline))
+        return Answer(self.values(asked), baseline_logits=there)
+
+
+@dataclass(frozen=True)
+class GradientSHAP(TokenMethod):
+    """Expected gradients between baseline and noisy inputs, by captum, input by input.
+
+    Attributes:
+        baseline: as for `IntegratedGradients`.
+        samples: points at which gradients are taken.
+        noise: standard deviation added to the input, in units of the embeddings' own.
+        seed: of the samples.
+        rules: backward rules; None: the plain gradient.
+    """
+
+    baseline: str | int = "zero"
+    samples: int = 32
+    noise: float = 0.1
+    seed: int = 0
+    rules: str | RuleSet | None = None
+
+    name = "gradient-shap"
+    paper: ClassVar[str] = "Lundberg & Lee 2017, arXiv:1705.07874"
+    formula: ClassVar[tuple[str, str]] = ("S", "S")
+
+    def __post_init__(self) -> None:
+        numbers.settle(self, samples=numbers.COUNT, noise=numbers.FROM_ZERO)
+        _check_rules(self.rules)
+
+    def values(self, asked: Asked) -> Values:
+        method = GradientShap(asked.explained.value, multiply_by_inputs=True)
+        rows = []
+        for one in asked.each():
+            embeddings = one.embeddings
+            with seeded(one.seeds[0]):
+                found = method.attribute(
+                    embeddings,
+                    baselines=one.baseline(self.baseline),
+                    additional_forward_args=one.details,
+                    n_samples=self.samples,
+                    # captum draws in the dtype of this number, that of a float being torch's default
+                    stdevs=(np.float32(self.noise * float(embeddings.std())),),
+                )
+            rows.append(found.detach().sum(-1)[0])
+        return pad_sequence(rows, batch_first=True)
+
+
+def _check_rules(rules: str | RuleSet | None) -> None:
+    if rules is not None:
+        rule_set(rules)
 
 
 @contextlib.contextmanager

@@ -6,23 +6,21 @@ import difflib
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from attribution.inputs.encode import Inputs, Targets, encode_inputs, explained_logit
-from attribution.inputs.explain import find_targets, readable_targets
-from attribution.inputs.explained import Explained, one_by_one
+from attribution.inputs.encode import Inputs, Targets, explained_logit
+from attribution.inputs.explained import Explained, find_targets, one_by_one, readable_targets
 from attribution.inputs.relevance_map import Relevance, axes_of
-from attribution.rules.applied import applied
+from attribution.rules.hooks import applied
 from attribution.rules.sets import RuleSet
-from interp import numbers
 from interp.errors import InputError
-from interp.kernels.batching import plan
+from interp.keywords import check_keywords
 from interp.parts import working
-from interp.progress import progress
 from interp.rotary import as_new
+from interp.run import Run, RunKeywords
 
 _INSIDE_ATTENTION = re.compile(
     r"attn\.((?P<letter>[qk])_norm\..*|hook_rot_(?P<turned>[qk])|hook_attn_scores|hook_pattern)$"
@@ -30,7 +28,10 @@ _INSIDE_ATTENTION = re.compile(
 _SPREAD = ("position", "query", "key")  # axes as long as the prompt
 
 
-@numbers.checked()
+class RelevanceKeywords(RunKeywords, total=False):
+    """The keywords of `relevance`."""
+
+
 def relevance(
     model: Any,
     inputs: Any,
@@ -40,9 +41,7 @@ def relevance(
     at: str | Sequence[str] = "blocks.*.hook_out",
     attention_mask: Any = None,
     prepend_bos: bool | None = None,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
+    **keywords: Unpack[RelevanceKeywords],
 ) -> Relevance:
     """Relevance of latents: activation times modified gradient of the explained logit, at any hook points.
 
@@ -52,10 +51,11 @@ def relevance(
     project states; it is free for personal and scientific use.
 
     Args:
-        model, inputs, target, attention_mask, prepend_bos, batch_size, memory, quiet: as for `attribution.tokens`.
+        model, inputs, target, attention_mask, prepend_bos: as for `attribution.tokens`.
         rules: a rule set by name (`attribution.rule_sets()`) or a `RuleSet`.
         at: hook points of the bridge, or patterns with `*`: `blocks.*.hook_out` (residual stream behind each block),
             `blocks.3.attn.hook_z` (heads), `blocks.*.mlp.out.hook_in` (neurons), `embed.hook_out` (tokens).
+        **keywords: `batch_size`, `memory`, `quiet`: how runs are made, see `interp.run.Run`.
 
     Returns:
         `Relevance`: `.values` by hook point, `.per(hook, "head")`, `.conservation()`, `.to_frame()`, `.figure()`.
@@ -64,17 +64,16 @@ def relevance(
         InputError: unknown rules, hook points that do not exist, do not run, or that no gradient reaches under these
             rules; targets that are not one token.
     """
-    explained = Explained.of(model)
+    check_keywords("relevance", keywords, RelevanceKeywords)
+    explained, run = Explained.of(model), Run.of(keywords)
     names = _hook_names(model, at)
-    given = encode_inputs(model, inputs, attention_mask, prepend_bos)
+    given = explained.encode(inputs, attention_mask, prepend_bos)
     started = time.perf_counter()
-    size = plan(explained.anatomy, len(given), given.ids.shape[1], batch_size=batch_size, memory=memory).batch_size
     rotary = explained.anatomy.rotary
-    if rotary is not None and rotary.apart(given.lengths):
-        size = 1
+    size = 1 if rotary is not None and rotary.apart(given.lengths) else explained.batch_size(given, run)
     targets, logits = find_targets(explained, given, target, size)
     values: dict[str, Tensor] = {}
-    with progress("relevance of latents", len(given), quiet) as bar, applied(model, rules) as fitted:
+    with run.progress("relevance of latents", len(given)) as bar, applied(model, rules) as fitted:
         for where, some, of in one_by_one(given, targets, size):
             for name, found in _of_batch(explained, some, of, fitted, names).items():
                 _put(values, name, found, where, given)

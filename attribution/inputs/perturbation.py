@@ -2,72 +2,110 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
+import captum.attr as captum
 import torch
-from captum.attr import FeatureAblation, Occlusion
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from attribution.inputs.encode import Inputs, Targets
-from attribution.inputs.explained import Explainable
-
-Values = Float[Tensor, "n pos"]
+from attribution.inputs.method import Asked, TokenMethod, Values
+from interp import numbers
 
 
-def feature_ablation(
-    explained: Explainable, inputs: Inputs, targets: Targets, baseline: str | int, stacked: int
-) -> Values:
+@dataclass(frozen=True)
+class FeatureAblation(TokenMethod):
     """What the explained logit loses when one token's embedding becomes the baseline's; by captum."""
-    positions = torch.arange(inputs.ids.shape[1], device=explained.anatomy.device)[None, :, None]
-    with torch.no_grad():
-        embeddings = explained.embed(inputs.ids)
-        found = FeatureAblation(explained.value).attribute(
-            embeddings,
-            baselines=explained.baseline(inputs, baseline),
-            additional_forward_args=(inputs.lengths, targets.positive, targets.negative),
-            feature_mask=positions.expand_as(embeddings[:1]),
-            perturbations_per_eval=max(1, stacked // len(inputs)),
-        )
-    return found[..., 0]  # every coordinate of a token carries the whole difference
+
+    baseline: str | int = "zero"
+
+    name = "feature-ablation"
+    paper: ClassVar[str] = "Li et al. 2016, arXiv:1612.08220"
+    formula: ClassVar[tuple[str, str]] = ("T+1", "0")
+
+    def values(self, asked: Asked) -> Values:
+        width = asked.inputs.ids.shape[1]
+        positions = torch.arange(width, device=asked.explained.anatomy.device)[None, :, None]
+        with torch.no_grad():
+            embeddings = asked.embeddings
+            found: Tensor = captum.FeatureAblation(asked.explained.value).attribute(
+                embeddings,
+                baselines=asked.baseline(self.baseline),
+                additional_forward_args=asked.details,
+                feature_mask=positions.expand_as(embeddings[:1]),
+                perturbations_per_eval=max(1, asked.size // len(asked)),
+            )
+        return found[..., 0]  # every coordinate of a token carries the whole difference
 
 
-def occlusion(
-    explained: Explainable, inputs: Inputs, targets: Targets, baseline: str | int, window: int, stacked: int
-) -> Values:
-    """The same for windows of adjoining tokens (Zeiler & Fergus 2014), averaged where they overlap; by captum.
+@dataclass(frozen=True)
+class Occlusion(TokenMethod):
+    """The same for windows of adjoining tokens, averaged where they overlap; by captum.
 
     Input by input: windows must not reach into padding.
     """
-    rows = []
-    for i in range(len(inputs)):
-        one, target = inputs.select(slice(i, i + 1)), targets.select(slice(i, i + 1))
-        with torch.no_grad():
-            embeddings = explained.embed(one.ids)
-            found = Occlusion(explained.value).attribute(
-                embeddings,
-                sliding_window_shapes=(min(window, embeddings.shape[1]), embeddings.shape[2]),
-                baselines=explained.baseline(one, baseline),
-                additional_forward_args=(one.lengths, target.positive, target.negative),
-                perturbations_per_eval=stacked,
-            )
-        rows.append(found[0, :, 0])
-    return pad_sequence(rows, batch_first=True)
+
+    baseline: str | int = "zero"
+    window: int = 2
+
+    name = "occlusion"
+    paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
+    formula: ClassVar[tuple[str, str]] = ("T+1", "0")
+
+    def __post_init__(self) -> None:
+        numbers.settle(self, window=numbers.COUNT)
+
+    def values(self, asked: Asked) -> Values:
+        rows = []
+        for one in asked.each():
+            with torch.no_grad():
+                embeddings = one.embeddings
+                found: Tensor = captum.Occlusion(one.explained.value).attribute(
+                    embeddings,
+                    sliding_window_shapes=(min(self.window, embeddings.shape[1]), embeddings.shape[2]),
+                    baselines=one.baseline(self.baseline),
+                    additional_forward_args=one.details,
+                    perturbations_per_eval=one.size,
+                )
+            rows.append(found[0, :, 0])
+        return pad_sequence(rows, batch_first=True)
 
 
-def attention_rollout(explained: Explainable, inputs: Inputs) -> Values:
-    """Row of the position read out in the product over layers of (pattern + identity) / 2 (Abnar & Zuidema 2020)."""
-    mixed: Tensor | None = None
-    for pattern in explained.patterns(inputs):
-        step = (pattern + torch.eye(pattern.shape[-1], dtype=pattern.dtype, device=pattern.device)) / 2
-        mixed = step if mixed is None else step @ mixed
-    assert mixed is not None
-    return mixed[torch.arange(len(inputs), device="cpu"), explained.read_positions(inputs.lengths).to(mixed.device)]
+@dataclass(frozen=True)
+class AttentionRollout(TokenMethod):
+    """Row of the position read out in the product over layers of (pattern + identity) / 2; explains no target."""
+
+    name = "attention-rollout"
+    paper: ClassVar[str] = "Abnar & Zuidema 2020, arXiv:2005.00928"
+    formula: ClassVar[tuple[str, str]] = ("1", "0")
+
+    def values(self, asked: Asked) -> Values:
+        mixed: Tensor | None = None
+        for pattern in asked.explained.patterns(asked.inputs):
+            step = (pattern + torch.eye(pattern.shape[-1], dtype=pattern.dtype, device=pattern.device)) / 2
+            mixed = step if mixed is None else step @ mixed
+        assert mixed is not None
+        read = asked.explained.read_positions(asked.inputs.lengths).to(mixed.device)
+        return mixed[torch.arange(len(asked), device="cpu"), read]
 
 
-def random_values(inputs: Inputs, seeds: list[int]) -> Values:
+@dataclass(frozen=True)
+class Random(TokenMethod):
     """Normal random numbers: what a method must beat."""
-    rows = [
-        torch.randn(length, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
-        for length, seed in zip(inputs.lengths.tolist(), seeds, strict=True)
-    ]
-    return pad_sequence(rows, batch_first=True)
+
+    seed: int = 0
+
+    name = "random"
+    paper: ClassVar[str] = "a baseline"
+    formula: ClassVar[tuple[str, str]] = ("0", "0")
+
+    def __post_init__(self) -> None:
+        numbers.settle(self)
+
+    def values(self, asked: Asked) -> Values:
+        rows = [
+            torch.randn(length, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
+            for length, seed in zip(asked.inputs.lengths.tolist(), asked.seeds, strict=True)
+        ]
+        return pad_sequence(rows, batch_first=True)

@@ -8,13 +8,13 @@ until y stays among the three most likely tokens when all but the most important
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attribution.inputs.encode import Inputs, Targets
-from attribution.inputs.explained import Explainable
+from attribution.inputs.method import Answer, Asked, TokenMethod, Values
 from attribution.inputs.proposals import Proposer
 from interp import numbers
 from interp.errors import InputError, choose
@@ -24,51 +24,65 @@ _TOP = 3  # y must stay among so many
 
 
 @dataclass(frozen=True)
-class ReAGent:
-    """Settings; they check themselves.
+class ReAGent(TokenMethod):
+    """Importance from the change of the target's chances when tokens are replaced by likely others.
 
-    `share` of the tokens is replaced in each step; a run stops when the target stays among the top three after all
-    but `kept` of the tokens (a share) are replaced, and after `max_steps` in any case; `runs` runs are averaged.
-    `change="target"` measures the change of the target's probability, as the authors' scripts do,
-    `"distribution"` that of the whole next-token distribution (Hellinger distance), as their paper has it.
+    Attributes:
+        proposer: what writes other tokens: None: the explained model itself, if it is a language model; or a
+            transformers masked or causal language model, or a function `(ids, places, generator) -> ids`.
+        runs: that are averaged.
+        share: of the tokens that is replaced in each step.
+        kept: a run stops when the target stays among the top three after all but this share of the tokens are
+            replaced.
+        max_steps: where it stops in any case.
+        change: `target` measures the change of the target's probability, as the authors' scripts do, `distribution`
+            that of the whole next-token distribution (Hellinger distance), as their paper has it.
+        seed: of what is replaced by what.
     """
 
+    proposer: Any = None
     runs: int = 5
     share: float = 0.3
     kept: float = 0.3
     max_steps: int = 300
     change: str = "target"
+    seed: int = 0
+
+    name = "reagent"
+    paper: ClassVar[str] = "Zhao & Shan 2024, arXiv:2402.00794"
+    formula: ClassVar[tuple[str, str]] = ("R(2K+1)", "0")
+    contrasts: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         choose("change", self.change, CHANGES)
         share = replace(numbers.BETWEEN, advice="0.3 is usual")
         numbers.settle(self, runs=numbers.COUNT, max_steps=numbers.COUNT, share=share, kept=share)
 
+    def values(self, asked: Asked) -> Values:
+        return self.answer(asked).values
+
     @torch.no_grad()
-    def __call__(
-        self, explained: Explainable, inputs: Inputs, targets: Targets, proposer: Proposer, seeds: list[int]
-    ) -> tuple[Float[Tensor, "n pos"], Bool[Tensor, " n"]]:
+    def answer(self, asked: Asked) -> Answer:
         """Importance of every token, mean over the runs that converged (over all, if none did), and which did."""
-        values = torch.zeros(inputs.ids.shape, dtype=torch.float64, device="cpu")
-        converged = torch.zeros(len(inputs), dtype=torch.bool, device="cpu")
-        for i, seed in enumerate(seeds):
-            run = _Run(self, explained, inputs.select(slice(i, i + 1)), targets.select(slice(i, i + 1)), proposer, seed)
-            importance, done = run.finish()
+        values = torch.zeros(asked.inputs.ids.shape, dtype=torch.float64, device="cpu")
+        converged = torch.zeros(len(asked), dtype=torch.bool, device="cpu")
+        proposer = asked.explained.proposer(self.proposer)
+        for i, one in enumerate(asked.each()):
+            importance, done = _Run(self, one, proposer).finish()
             chosen = importance[done] if done.any() else importance
             values[i, : chosen.shape[1]] = chosen.mean(0)
             converged[i] = bool(done.any())
-        return values, converged
+        return Answer(values, converged=converged)
 
 
 class _Run:
     """All runs over one input, side by side."""
 
-    def __init__(
-        self, settings: ReAGent, explained: Explainable, inputs: Inputs, targets: Targets, proposer: Proposer, seed: int
-    ) -> None:
-        self.settings, self.explained, self.proposer = settings, explained, proposer
-        self.generator = torch.Generator().manual_seed(seed)
-        self.target = int(targets.positive[0])
+    def __init__(self, settings: ReAGent, one: Asked, proposer: Proposer) -> None:
+        self.settings, self.explained, self.proposer = settings, one.explained, proposer
+        explained, inputs = one.explained, one.inputs
+        self.generator = torch.Generator().manual_seed(one.seeds[0])
+        self.target = int(one.targets.positive[0])
         self.ids = inputs.ids.repeat(settings.runs, 1).to(explained.anatomy.device)
         self.lengths = inputs.lengths.repeat(settings.runs)
         bos = getattr(explained.tokenizer, "bos_token_id", None)

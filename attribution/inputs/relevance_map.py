@@ -11,10 +11,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attribution.inputs.result import for_plotly
+from attribution.inputs.result import for_plotly, label
 from attribution.rules.sets import RuleSet
-from interp import numbers
+from interp import numbers, theme
 from interp.errors import InputError, choose
+from interp.result import Result
+from interp.tables import html_table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -32,7 +34,7 @@ def axes_of(name: str, dimensions: int) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Relevance:
+class Relevance(Result):
     """Relevance of every unit at some hook points for the explained logit.
 
     Attributes:
@@ -109,27 +111,26 @@ class Relevance:
                 y=list(by_position),
                 zmin=-largest,
                 zmax=largest,
-                colorscale=[[0, "#0072B2"], [0.5, "#ffffff"], [1, "#D55E00"]],
+                colorscale=theme.DIVERGING,
                 hovertemplate="%{y}<br>position %{x}<br>relevance %{z:.4g}<extra></extra>",
             )
         )
-        target = for_plotly(self.target_tokens[input])
         picture.update_xaxes(tickvals=list(range(len(tokens))), ticktext=tokens)
-        picture.update_layout(
-            template="plotly_white",
-            title=f"{self.rules.name}: relevance for {target} ({float(self.logits[input]):.3f})",
+        target = label(self.target_tokens[input])
+        return theme.styled(
+            picture,
+            f"{self.rules.name}: relevance for {target} ({float(self.logits[input]):.3f})",
             height=200 + 18 * len(by_position),
         )
-        return picture
 
-    def __repr__(self) -> str:
+    def headline(self) -> str:
         ratio = self.conservation()["ratio"]
         return (
-            f"Relevance({self.rules.name}: {len(self.tokens)} inputs at {len(self.values)} hook points, {self.model}, "
-            f"sums from {ratio.min():.3f} to {ratio.max():.3f} of the explained, {self.seconds:.3g} s)"
+            f"{self.rules.name}: {len(self.tokens)} inputs at {len(self.values)} hook points, {self.model}, "
+            f"sums from {ratio.min():.3f} to {ratio.max():.3f} of the explained, {self.seconds:.3g} s"
         )
 
     def _repr_html_(self) -> str:
         by_hook = self.conservation().groupby("hook", sort=False)["ratio"]
-        table = by_hook.agg(["mean", "min", "max"]).to_html(float_format=lambda value: f"{value:.3f}", border=0)
+        table = html_table(by_hook.agg(["mean", "min", "max"]).reset_index())
         return f"<p>{html.escape(repr(self))}</p><p>Relevance at each hook point over the explained logit:</p>{table}"

@@ -14,14 +14,17 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp import theme
 from interp.files import write_text
+from interp.result import Result
+from interp.tables import page
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TokenAttributions:
+class TokenAttributions(Result):
     """How much each input token speaks for what is explained (or, where negative, against it).
 
     Attributes:
@@ -75,14 +78,14 @@ class TokenAttributions:
         ]
         return pd.DataFrame(rows)
 
-    def __repr__(self) -> str:
+    def headline(self) -> str:
         count = int(self.mask.sum())
         parts = [f"{self.method}: {len(self.values)} inputs, {count} tokens", self.model]
         if (ratio := self.conservation) is not None:
             parts.append(f"sums to {', '.join(f'{float(r):.3f}' for r in ratio[:4])} of the explained")
         if self.converged is not None and not self.converged.all():
             parts.append(f"{int((~self.converged).sum())} did not converge")
-        return f"TokenAttributions({', '.join(part for part in parts if part)}, {self.seconds:.3g} s)"
+        return f"{', '.join(part for part in parts if part)}, {self.seconds:.3g} s"
 
     def _repr_html_(self) -> str:
         lines = []
@@ -94,9 +97,7 @@ class TokenAttributions:
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Write the heat map as a page of its own; returns the path."""
-        title = html.escape(f"{self.method}: {self.model}")
-        page = f'<!doctype html><html><head><meta charset="utf-8"><title>{title}</title></head>'
-        write_text(path, f"{page}<body>{self._repr_html_()}</body></html>\n")
+        write_text(path, page(f"{self.method}: {self.model}", self._repr_html_()))
         return Path(path)
 
     def figure(self) -> Figure:
@@ -115,7 +116,7 @@ class TokenAttributions:
                 go.Bar(
                     x=list(range(len(tokens))),
                     y=values,
-                    marker_color=["#D55E00" if value > 0 else "#0072B2" for value in values],
+                    marker_color=[theme.HELPS if value > 0 else theme.HARMS for value in values],
                     hovertext=[for_plotly(token) for token in tokens],
                     showlegend=False,
                 ),
@@ -124,10 +125,7 @@ class TokenAttributions:
             )
             labels = [for_plotly(token) for token in tokens]
             figure.update_xaxes(tickvals=list(range(len(tokens))), ticktext=labels, row=n + 1, col=1)
-        figure.update_layout(
-            template="plotly_white", title=for_plotly(self.method), height=180 + 200 * len(self.values)
-        )
-        return figure
+        return theme.styled(figure, label(self.method), height=180 + 200 * len(self.values))
 
 
 _LEGEND = (
@@ -148,7 +146,7 @@ def heat_map(lines: Iterable[tuple[str, list[str], Float[Tensor, " pos"]]]) -> s
 
 def _span(token: str, value: float, share: float) -> str:
     """A token with a background: orange for, blue against, the stronger the more."""
-    colour = "213,94,0" if share > 0 else "0,114,178"
+    colour = ",".join(str(part) for part in bytes.fromhex((theme.HELPS if share > 0 else theme.HARMS)[1:]))
     style = f"background:rgba({colour},{0.85 * abs(share):.3f});padding:2px 1px;border-radius:3px;white-space:pre-wrap"
     return f'<span style="{style}" title="{value:+.4g}">{html.escape(visible(token))}</span>'
 
@@ -165,4 +163,4 @@ def label(token: str) -> str:
 
 def for_plotly(token: str) -> str:
     """The same as text in a plotly figure, which reads mark-up but knows no `&quot;`."""
-    return html.escape(label(token), quote=False)
+    return theme.label(label(token))

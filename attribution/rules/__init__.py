@@ -4,7 +4,7 @@ The LXT project states that layer-wise relevance propagation is claimed by a pat
 scientific use: whoever uses these rules commercially should look into that.
 """
 
-from attribution.rules.applied import applied
+from attribution.rules.hooks import applied
 from attribution.rules.rules import (
     AttentionFactors,
     Epsilon,
@@ -18,9 +18,10 @@ from attribution.rules.rules import (
     Rule,
     pattern_held,
 )
-from attribution.rules.sets import RuleSet, rule_set, rule_sets
+from attribution.rules.sets import RULE_SETS, RuleSet, rule_set, rule_sets
 
 __all__ = [
+    "RULE_SETS",
     "AttentionFactors",
     "Epsilon",
     "Gamma",

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp import numbers
 from interp.errors import InputError
+from interp.keeping import kept
 from interp.parts import Affine, Norm, working
 
 
@@ -33,6 +34,7 @@ class Rule:
     operation: ClassVar[str]
 
 
+@kept
 @dataclass(frozen=True)
 class HeldScale(Rule):
     """Norms: the divisor is a constant, y = gain * centred(x) / r with r held; the mean is subtracted as it is.
@@ -64,6 +66,7 @@ class _HeldNorm(torch.autograd.Function):
         return ctx.norm.centred(scaled).to(gradient.dtype), None, None
 
 
+@kept
 @dataclass(frozen=True)
 class Identity(Rule):
     """Activation functions: y = act(x) counts as x times the constant y / x.
@@ -108,6 +111,7 @@ def slope_at_zero(function: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
         return torch.autograd.grad(function(zero), zero)[0]
 
 
+@kept
 @dataclass(frozen=True)
 class Half(Rule):
     """Products of gate and value in a gated MLP: half of the relevance to each factor.
@@ -121,6 +125,7 @@ class Half(Rule):
         return scale_gradient(a * b, 0.5)
 
 
+@kept
 @dataclass(frozen=True)
 class HeldGate(Rule):
     """Products of gate and value in a gated MLP: the gate is a constant, all relevance goes to the value.
@@ -134,6 +139,7 @@ class HeldGate(Rule):
         return a.detach() * b
 
 
+@kept
 @dataclass(frozen=True)
 class AttentionFactors(Rule):
     """Attention: gradients of queries, keys and values times constants; the softmax's Jacobian at a temperature.
@@ -163,6 +169,7 @@ def pattern_held() -> AttentionFactors:
     return AttentionFactors(query=0.0, key=0.0)
 
 
+@kept
 @dataclass(frozen=True)
 class HeldRouting(Rule):
     """Mixtures of experts: the routing weights are constants; rules apply inside every expert."""
@@ -211,6 +218,7 @@ class _Pulled(torch.autograd.Function):
         return pulled.to(gradient.dtype), None, None
 
 
+@kept
 @dataclass(frozen=True)
 class Epsilon(LinearRule):
     """Linear layers: R_i = x_i sum_j w_ij R_j / (y_j + epsilon sign(y_j)).
@@ -228,6 +236,7 @@ class Epsilon(LinearRule):
         return _times(_share(gradient, y, y, self.epsilon), weight)
 
 
+@kept
 @dataclass(frozen=True)
 class Gamma(LinearRule):
     """Linear layers: contributions of the output's own sign weigh 1 + gamma.

@@ -25,18 +25,23 @@ from attribution.rules.shortcuts import constant_factors, stated, through_affine
 from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
 from interp.inspection import anatomy_of
+from interp.keeping import kept
 from interp.kernels.backward import Backward, NormPull, Pull
 from interp.mlps import Gated, Mixture
 from interp.parts import Affine, Norm
+from interp.plugins import Registry
 
 OPERATIONS = tuple(CALLS)
 
 
+@kept
 @dataclass(frozen=True)
 class RuleSet(Backward):
     """At most one rule for each kind of operation; operations without a rule keep their own gradient.
 
-    Compose with `plus` and `without`; a rule takes the place of another one for the same operation.
+    Compose with `plus` and `without`; a rule takes the place of another one for the same operation. A set of your own
+    is taken wherever a name is; `RULE_SETS.register(name, yours)`, an entry point `faithful_circuits.rules` or
+    `"module:NAME"` give it a name.
 
     >>> from attribution.rules import RuleSet, HeldScale, Identity, rule_set
     >>> RuleSet.of(HeldScale(), Identity(), name="mine")
@@ -47,10 +52,15 @@ class RuleSet(Backward):
 
     name: str
     by_operation: dict[str, Rule] = field(default_factory=dict)
+    what: str = field(default="", compare=False)
+    paper: str = field(default="", compare=False)
 
     @classmethod
-    def of(cls, *rules: Rule, name: str = "custom") -> RuleSet:
-        """A set of these rules. Raises `InputError` for what is no rule, and for two for one operation."""
+    def of(cls, *rules: Rule, name: str = "custom", what: str = "", paper: str = "") -> RuleSet:
+        """A set of these rules, with what it does and where it comes from.
+
+        Raises `InputError` for what is no rule, and for two for one operation.
+        """
         chosen: dict[str, Rule] = {}
         for rule in rules:
             operation = getattr(rule, "operation", None)
@@ -61,7 +71,7 @@ class RuleSet(Backward):
             if operation in chosen:
                 raise InputError(f"rules name two rules for {operation}: {chosen[operation]!r} and {rule!r}")
             chosen[operation] = rule
-        return cls(name, {operation: chosen[operation] for operation in OPERATIONS if operation in chosen})
+        return cls(name, {operation: chosen[operation] for operation in OPERATIONS if operation in chosen}, what, paper)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -98,7 +108,7 @@ class RuleSet(Backward):
             chosen.pop("routing", None)
         for operation, rule in chosen.items():
             check_values(operation, rule, anatomy)
-        return RuleSet.of(*chosen.values(), name=self.name)
+        return RuleSet.of(*chosen.values(), name=self.name, what=self.what, paper=self.paper)
 
     def to_dict(self) -> dict[str, Any]:
         """The name and the rules with their settings, as JSON can hold them."""
@@ -164,43 +174,39 @@ class RuleSet(Backward):
 _HALVED = AttentionFactors(0.25, 0.25, 0.5)
 _SOFTENED = AttentionFactors(0.25, 0.25, 0.5, temperature=2.0)
 
-# name: (what it is, paper, rules)
-RULE_SETS: dict[str, tuple[RuleSet, str, str]] = {
-    rules.name: (rules, what, paper)
-    for rules, what, paper in (
-        (RuleSet.of(name="gradient"), "the plain gradient", "Simonyan et al. 2014, arXiv:1312.6034"),
-        (
-            RuleSet.of(HeldScale(), Identity(), Half(), HeldRouting(), name="relp"),
-            "relevance patching; attention keeps its own gradient",
-            "Rezaei Jafari et al. 2025, arXiv:2508.21258",
-        ),
-        (
-            RuleSet.of(HeldScale(), Identity(), Half(), HeldRouting(), pattern_held(), name="relp-ah"),
-            "relevance patching with attention patterns held constant",
-            "Rezaei Jafari et al. 2025, arXiv:2508.21258",
-        ),
-        (
-            RuleSet.of(HeldScale(), Half(), HeldRouting(), _SOFTENED, name="gim"),
-            "gradient interaction modifications",
-            "Edin et al. 2025, arXiv:2505.17630",
-        ),
-        (
-            RuleSet.of(HeldScale(), Identity(), Half(), HeldRouting(), _HALVED, name="attnlrp"),
-            "attention-aware LRP; leaks in the softmax",
-            "Achtibat et al. 2024, arXiv:2402.05602",
-        ),
-        (
-            RuleSet.of(HeldScale(), Identity(), Half(), HeldRouting(), pattern_held(), name="cp-lrp"),
-            "LRP with queries and keys held constant; conserves exactly up to biases",
-            "Ali et al. 2022, arXiv:2202.07304",
-        ),
-        (
-            RuleSet.of(HeldScale(), Identity(), HeldGate(), HeldRouting(), pattern_held(), name="decompx"),
-            "the linear maps of DecompX: patterns, scales, slopes and gates held constant",
-            "Modarressi et al. 2023, arXiv:2306.02873",
-        ),
-    )
-}
+RULE_SETS: Registry[RuleSet] = Registry("rules", RuleSet, "faithful_circuits.rules")
+for _set in (
+    RuleSet.of(name="gradient", what="the plain gradient", paper="Simonyan et al. 2014, arXiv:1312.6034"),
+    RuleSet.of(
+        HeldScale(), Identity(), Half(), HeldRouting(), name="relp",
+        what="relevance patching; attention keeps its own gradient",
+        paper="Rezaei Jafari et al. 2025, arXiv:2508.21258",
+    ),
+    RuleSet.of(
+        HeldScale(), Identity(), Half(), HeldRouting(), pattern_held(), name="relp-ah",
+        what="relevance patching with attention patterns held constant",
+        paper="Rezaei Jafari et al. 2025, arXiv:2508.21258",
+    ),
+    RuleSet.of(
+        HeldScale(), Half(), HeldRouting(), _SOFTENED, name="gim",
+        what="gradient interaction modifications", paper="Edin et al. 2025, arXiv:2505.17630",
+    ),
+    RuleSet.of(
+        HeldScale(), Identity(), Half(), HeldRouting(), _HALVED, name="attnlrp",
+        what="attention-aware LRP; leaks in the softmax", paper="Achtibat et al. 2024, arXiv:2402.05602",
+    ),
+    RuleSet.of(
+        HeldScale(), Identity(), Half(), HeldRouting(), pattern_held(), name="cp-lrp",
+        what="LRP with queries and keys held constant; conserves exactly up to biases",
+        paper="Ali et al. 2022, arXiv:2202.07304",
+    ),
+    RuleSet.of(
+        HeldScale(), Identity(), HeldGate(), HeldRouting(), pattern_held(), name="decompx",
+        what="the linear maps of DecompX: patterns, scales, slopes and gates held constant",
+        paper="Modarressi et al. 2023, arXiv:2306.02873",
+    ),
+):  # fmt: skip
+    RULE_SETS.register(_set.name, _set)
 
 
 def rule_set(rules: str | RuleSet, model: Any = None) -> RuleSet:
@@ -212,11 +218,8 @@ def rule_set(rules: str | RuleSet, model: Any = None) -> RuleSet:
     >>> rule_set("relp-ah").without("attention", "routing")
     RuleSet('relp-ah*': HeldScale(), Identity(), Half())
     """
-    if isinstance(rules, str):
-        rules = RULE_SETS[choose("rules", rules, RULE_SETS)][0]
-    if not isinstance(rules, RuleSet):
-        raise InputError(f"rules must be a name ({', '.join(RULE_SETS)}) or a RuleSet; got {type(rules).__name__}")
-    return rules if model is None else rules.for_anatomy(anatomy_of(model))
+    chosen = RULE_SETS.make(rules)
+    return chosen if model is None else chosen.for_anatomy(anatomy_of(model))
 
 
 def rule_sets() -> pd.DataFrame:
@@ -225,8 +228,8 @@ def rule_sets() -> pd.DataFrame:
     >>> rule_sets()["name"].tolist()
     ['gradient', 'relp', 'relp-ah', 'gim', 'attnlrp', 'cp-lrp', 'decompx']
     """
-    rows = [
-        {"name": name, "what": what, "rules": ", ".join(map(repr, rules.rules)), "paper": paper}
-        for name, (rules, what, paper) in RULE_SETS.items()
-    ]
+    rows = []
+    for name in RULE_SETS.names():
+        one = RULE_SETS.make(name)
+        rows.append({"name": name, "what": one.what, "rules": ", ".join(map(repr, one.rules)), "paper": one.paper})
     return pd.DataFrame(rows)

@@ -48,7 +48,7 @@ def compare(
         typer.Option(min=3, help="Patch so many edges really, to see how well scores agree.", show_default=False),
     ] = None,
     ablation: Annotated[
-        str, typer.Option(help="What edges outside give: patch, zero, mean or mean-positional.")
+        str, typer.Option(help="What edges outside give: patch, zero, zero-token, mean or mean-positional.")
     ] = "patch",
     objective: Annotated[
         str | None,

@@ -53,7 +53,7 @@ def find(
         typer.Option(help="Instead of a size: the smallest circuit that reaches this.", show_default="0.85"),
     ] = None,
     ablation: Annotated[
-        str, typer.Option(help="What edges outside give: patch, zero, mean or mean-positional.")
+        str, typer.Option(help="What edges outside give: patch, zero, zero-token, mean or mean-positional.")
     ] = "patch",
     objective: Annotated[
         str | None,

@@ -45,14 +45,14 @@ def check_names(
 
     from interp import tasks
     from interp.errors import choose, unknown
-    from interp.kernels.ablation import ABLATIONS
+    from interp.kernels.ablation import KNOWN
     from interp.objectives import get_objective
     from interp.selection import RULES
 
     if task is not None and task.replace("-", "_") not in tasks.names():
         raise unknown("task", task, tasks.names())
     if ablation is not None:
-        choose("ablation", ablation, ABLATIONS)
+        choose("ablation", ablation, KNOWN)
     if method is not None:
         chosen = METHODS[choose("method", method, METHODS)]
         if chosen.level != "edge":

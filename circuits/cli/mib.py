@@ -37,7 +37,9 @@ def submit(
     task_file: options.TaskFile = None,
     method: Annotated[str, typer.Option(help="How edges are scored (see `circuits methods`).")] = "eap-ig",
     steps: Annotated[int, typer.Option(min=1, help="Points on the path of integrated gradients.")] = 5,
-    ablation: Annotated[str, typer.Option(help="patch, zero, mean or mean-positional.")] = "patch",
+    ablation: Annotated[
+        str, typer.Option(help="patch, zero-token (MIB's zero), zero, mean, mean-positional.")
+    ] = "patch",
     circuits: Circuits = False,
     selection: Annotated[str, typer.Option(help="Of --circuits: top-n or greedy.")] = "top-n",
     n: Number = None,
@@ -158,7 +160,9 @@ def evaluate(
     task_file: options.TaskFile = None,
     n: Number = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of prompts and bootstrap.")] = 1,
-    ablation: Annotated[str, typer.Option(help="patch, zero, mean or mean-positional.")] = "patch",
+    ablation: Annotated[
+        str, typer.Option(help="patch, zero-token (MIB's zero), zero, mean, mean-positional.")
+    ] = "patch",
     truth: Annotated[
         Path | None,
         typer.Option(help="The known circuit, as graph JSON: adds AUROC as MIB computes it.", show_default=False),

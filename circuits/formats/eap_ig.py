@@ -28,6 +28,7 @@ from interp.errors import InputError
 from interp.files import write_text
 from interp.graph import ComputationalGraph
 from interp.selection import live_sources
+from interp.setting import Setting
 
 OURS = "faithful_circuits"
 
@@ -66,6 +67,7 @@ def write(circuit: Circuit, path: str | os.PathLike[str], d_model: int | None = 
         OURS: {
             "scores": {**scores.to_dict(), "graph": graph.to_dict()},
             "provenance": circuit.provenance,
+            "setting": circuit.setting.to_dict(),
         },
     }
     return write_text(path, json.dumps(document, allow_nan=False))
@@ -101,7 +103,8 @@ def read(path: str | os.PathLike[str]) -> Circuit:
         known = own["scores"] if own else {"method": "eap-ig-json", "ablation": "unknown", "versions": {}}
         level = "node" if by_node else "edge"
         scores = Scores.from_dict({**known, "graph": graph, "level": level}, values, "its scores")
-        return Circuit(scores, mask, provenance=own["provenance"] if own else {"created": None})
+        kept: dict[str, Any] = {"setting": Setting(**own["setting"])} if own and "setting" in own else {}
+        return Circuit(scores, mask, provenance=own["provenance"] if own else {"created": None}, **kept)
     except InputError as error:
         raise InputError(f"{where} cannot be read: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

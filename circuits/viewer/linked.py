@@ -20,7 +20,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from interp import numbers
 from interp.anatomy import Anatomy
+from interp.parts import working
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
@@ -29,7 +31,6 @@ from interp.kernels.capture import SourceRecorder
 from interp.kernels.contract import expand_sources
 from interp.kernels.forward import PerHead, attention_pattern, prepare, run_blocks
 from interp.kernels.frame import Frame
-from interp.parts import working
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 from interp.token_text import token_texts
@@ -83,6 +84,7 @@ class _Listener(SourceRecorder):
 
 def check_example(task: Task, example: int) -> Task:
     """The task of that one prompt; raises `InputError` for a number that is none of its prompts."""
+    example = numbers.whole("example", example)
     if not 0 <= example < len(task):
         raise InputError(f"example={example} is no prompt of the task {task.name!r}; it has 0 to {len(task) - 1}")
     return task.select([example])

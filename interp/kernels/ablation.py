@@ -1,8 +1,12 @@
-"""What a corrupted source gives instead of its output: the four ablations, as outputs of all sources."""
+"""What a corrupted source gives instead of its output: the ablations, as outputs of all sources.
+
+`zero-token` is `zero` for what positions learn nothing of: under it the input gives its position, and loses its token
+alone. So does MIB's `zero`, whose `input` is the token embedding. Where positions are not learned both are one.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -19,6 +23,7 @@ from interp.tasks.prompts import Prompts
 
 Ablation = Literal["patch", "zero", "mean", "mean-positional"]
 ABLATIONS: tuple[str, ...] = get_args(Ablation)
+KNOWN = (*ABLATIONS, "zero-token")
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Ablator:
     """Gives the outputs of corrupted sources for any batch, under one ablation."""
 
     anatomy: Anatomy
-    ablation: Ablation
+    ablation: str
     means: Means | None = None
 
     @classmethod
@@ -57,12 +62,12 @@ class Ablator:
         `mean` averages each source's output over all prompts and real positions, `mean-positional` over prompts
         at each position.
         """
-        choose("ablation", ablation, ABLATIONS)
+        choose("ablation", ablation, KNOWN)
         means = None
         if ablation.startswith("mean"):
             size = plan(anatomy, len(prompts), prompts.clean.shape[1], batch_size=batch_size, memory=memory)
             means = _means(anatomy, prompts, size.batch_size, positional=ablation == "mean-positional")
-        return cls(anatomy, ablation, means)  # type: ignore[arg-type]
+        return cls(anatomy, ablation, means)
 
     @property
     def skip_prefix(self) -> bool:
@@ -74,10 +79,15 @@ class Ablator:
         if self.ablation == "patch":
             embedding = self.anatomy.embed(batch.prompts.corrupted[:, batch.start :], frame.positions)
             return record_sources(frame, embedding, rows)
-        if self.ablation == "zero":
-            return zero_sources(self.anatomy, len(rows), self.anatomy.dtype)
-        assert self.means is not None
-        return self.means.rows(frame.positions.repeat(len(batch))[rows])
+        positions = frame.positions.repeat(len(batch))[rows]
+        if self.means is None:
+            nothing = zero_sources(self.anatomy, len(rows), self.anatomy.dtype)
+            return nothing if self.ablation == "zero" else replace(nothing, embedding=self._places(positions))
+        return self.means.rows(positions)
+
+    @torch.no_grad()
+    def _places(self, positions: Tensor) -> Tensor:
+        return self.anatomy.embed.positional(positions)
 
 
 @torch.no_grad()

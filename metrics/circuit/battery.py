@@ -128,6 +128,7 @@ def circuit_tests(
     if against.prompts is not None and against.prompts < len(task):
         few, _ = setting.split(against.prompts / len(task), seed)
     setup = battery_tests.Setup(few, mask, against.quantile, against.drawn, against.size, n_random, seed)
+    battery_tests.reference_edges(setup)  # refuses a size out of range before any work
     found: dict[str, NullTest] = {}
     edges = pd.DataFrame(columns=battery_tests.EDGE_COLUMNS)
     if {"equivalence", "independence"} & set(tests):

@@ -158,16 +158,20 @@ def minimality_frame(
     )
 
 
+def reference_edges(setup: Setup) -> int:
+    """How many edges the random circuits have that the whole circuit is compared with."""
+    n_edges, wanted = setup.graph.n_edges, setup.reference_size
+    if wanted is None:
+        return int(setup.mask.sum())
+    size = int(wanted * n_edges) if isinstance(wanted, float) else wanted
+    if not 0 < size <= n_edges:
+        raise InputError(f"reference_size={wanted} must be a number of edges up to {n_edges:,}, or a share up to 1.0")
+    return size
+
+
 def sufficiency(setup: Setup) -> NullTest:
     """The circuit's distance from the model against that of random circuits."""
-    graph, size = setup.graph, int(setup.mask.sum())
-    wanted = setup.reference_size
-    if wanted is not None:
-        size = int(wanted * graph.n_edges) if isinstance(wanted, float) else wanted
-        if not 0 < size <= graph.n_edges:
-            raise InputError(
-                f"reference_size={wanted} must be a number of edges up to {graph.n_edges:,}, or a share up to 1.0"
-            )
+    graph, size = setup.graph, reference_edges(setup)
     drawn = [random_circuit(graph, size, setup.seed + i, setup.reference) for i in range(setup.n_random)]
     values = setup.run([setup.mask, *drawn])
     own, *others = _distances(values)

@@ -42,9 +42,9 @@ def evaluate(
         task: the behaviour.
         circuit: bool `[source, target]` over the model's graph, or anything with such a `.mask` (a `Circuit`); a
             stack `[circuit, source, target]` evaluates many circuits at once and returns `[circuit, n]`.
-        ablation: what an edge outside gives: `patch` (the source's value in the corrupted prompt), `zero`,
-            `mean` or `mean-positional` over the task's clean prompts. None: the one that the circuit was found under
-            (its `.setting`), or `patch` for a bare mask.
+        ablation: what an edge outside gives: `patch` (the source's value in the corrupted prompt), `zero`, `zero-token`
+            (the input keeps its learned position, as in MIB), `mean` or `mean-positional` over the task's clean
+            prompts. None: the one that the circuit was found under (its `.setting`), or `patch` for a bare mask.
         objective: None: the one that the circuit was found under, or the task's own for a bare mask.
         batch_size, memory, quiet: how runs are made, see `interp.run.Run`.
 

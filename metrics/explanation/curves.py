@@ -159,9 +159,11 @@ def removal_curves(
 
 def fraction_grid(fractions: int | Sequence[float]) -> Array:
     """Shares `[k]` from 0 to 1."""
-    if isinstance(fractions, int) and not isinstance(fractions, bool) and fractions >= 1:
-        return np.linspace(0, 1, fractions + 1)
-    grid = np.asarray(fractions, dtype=np.float64)
+    steps = numbers.read(fractions)
+    if isinstance(steps, int) and steps >= 1:
+        return np.linspace(0, 1, steps + 1)
+    several = steps is None and not isinstance(fractions, bool | str)
+    grid = np.array(numbers.many("fractions", fractions, numbers.real) if several else ())
     if grid.ndim != 1 or len(grid) < 2 or grid[0] != 0 or grid[-1] != 1 or not (np.diff(grid) > 0).all():
         raise InputError(
             f"fractions={fractions!r} must be a number of steps, at least 1, or shares that rise from 0 to 1"

@@ -89,6 +89,9 @@ class Token:
 
     id: int
 
+    def __post_init__(self) -> None:
+        numbers.settle(self, id=numbers.FROM_ZERO)
+
     def prepare(self, inputs: Tensor, seed: int) -> Fill:
         _only_tokens(f"Token({self.id})", inputs)
         return swap(inputs, torch.full_like(inputs, self.id))
@@ -99,6 +102,9 @@ class Delete:
     """Removed tokens leave no gap: the others move up, and `pad`, which the model must ignore, fills the end."""
 
     pad: int
+
+    def __post_init__(self) -> None:
+        numbers.settle(self, pad=numbers.FROM_ZERO)
 
     def prepare(self, inputs: Tensor, seed: int) -> Fill:
         _only_tokens(f"Delete({self.pad})", inputs)
@@ -143,8 +149,8 @@ def filler(replacement: Replacement | None, inputs: Tensor, seed: int, numpy: bo
             "replacement is needed for token inputs: a token id such as tokenizer.mask_token_id, Delete(pad), or a "
             "function (inputs, mask) -> inputs"
         )
-    if isinstance(replacement, int) and not isinstance(replacement, bool):
-        return Token(replacement).prepare(inputs, seed)
+    if isinstance(token := numbers.read(replacement), int):
+        return Token(token).prepare(inputs, seed)
     if replacement is None or isinstance(replacement, str):
         return NAMED[choose("replacement", replacement or "mean", NAMED)].prepare(inputs, seed)
     if isinstance(replacement, type) or not (isinstance(replacement, Rule) or callable(replacement)):

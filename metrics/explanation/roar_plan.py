@@ -86,6 +86,7 @@ def _ratios(ratios: Sequence[int | float]) -> tuple[float, ...]:
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     values = tuple(range(seeds)) if isinstance(seeds, int) else tuple(np.asarray(seeds).tolist())
-    if not values or len(set(values)) < len(values) or not all(type(v) is int and v >= 0 for v in values):
+    values = tuple(numbers.many("seeds", values, limits=numbers.SEED))
+    if not values or len(set(values)) < len(values):
         raise InputError(f"seeds={seeds!r} must be how many (at least 1), or different whole numbers from 0")
     return values
