@@ -104,18 +104,21 @@ def component_scores(
     """
     check_keywords("component_scores", keywords, ComponentKeywords)
     chosen = chosen_method(method, leftover(keywords, SettingKeywords, RunKeywords))
-    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    return components_in(Setting.of(model, task, keywords), chosen, [kinds] if isinstance(kinds, str) else kinds)
+
+
+def components_in(setting: Setting, method: Method, kinds: Sequence[str]) -> ComponentScores:
+    """`component_scores` in a setting."""
     if not kinds:
         raise InputError(f"kinds names no kind of component; give at least one of {', '.join(KINDS)}")
-    if isinstance(chosen, EAPIGActivations) or not isinstance(chosen, GradientMethod | Exact | ActivationPatching):
+    if isinstance(method, EAPIGActivations) or not isinstance(method, GradientMethod | Exact | ActivationPatching):
         raise InputError(
-            f"method={chosen.name!r} scores edges alone; for components use 'eap-ig' or 'attribution-patching'"
+            f"method={method.name!r} scores edges alone; for components use 'eap-ig' or 'attribution-patching'"
         )
     for kind in kinds:
-        choose("kinds", kind, (*KINDS, "z") if isinstance(chosen, GradientMethod) else KINDS)
-    setting = Setting.of(model, task, keywords)
-    chosen.check(setting)
-    return _scored(setting, chosen, kinds)
+        choose("kinds", kind, (*KINDS, "z") if isinstance(method, GradientMethod) else KINDS)
+    method.check(setting)
+    return _scored(setting, method, kinds)
 
 
 def _scored(setting: Setting, method: Method, kinds: Sequence[str]) -> ComponentScores:

@@ -21,20 +21,25 @@ from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 
 
-class MethodKeywords(TypedDict, total=False):
-    """What methods may be told by keyword: each takes those that are fields of its class (`attribution.edges`)."""
+class ScoringKeywords(TypedDict, total=False):
+    """What methods of edges may be told by keyword: each takes those that are fields of its class."""
 
-    level: Level | None
-    inside: Any
     rules: str | RuleSet | None
     steps: int
     quadrature: str | None
     credit: Credit
-    edges: Sequence[str] | Bool[Tensor, "source target"] | None
-    sample: int | None
-    seed: int
     checkpointed: bool | None
+    sample: int | None
     resume: str | os.PathLike[str] | None
+
+
+class MethodKeywords(ScoringKeywords, total=False):
+    """The same, and what `attribute` alone can be asked for."""
+
+    level: Level | None
+    inside: Any
+    edges: Sequence[str] | Bool[Tensor, "source target"] | None
+    seed: int
 
 
 class AttributeKeywords(MethodKeywords, SettingKeywords, RunKeywords, total=False):

@@ -29,6 +29,7 @@ from interp.conditions import Conditions
 from interp.errors import InputError, choose
 from interp.files import write_bytes
 from interp.graph import ComputationalGraph
+from interp.keeping import kept
 from interp.kernels.ablation import KNOWN
 from interp.selection import Selection
 from interp.selection.empty import warn_if_below, warn_if_empty
@@ -54,6 +55,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+@kept
 @dataclass(frozen=True, eq=False, repr=False)
 class Scores:
     """Values over a `ComputationalGraph`, with how they were made.
@@ -172,6 +174,10 @@ class Scores:
             for item in fields(self)
             if item.name not in ("values", "goal")
         }
+
+    def in_files(self) -> dict[str, Any]:
+        """All but the objective itself, for a result's file."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "goal"}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], values: Tensor, where: str = "scores") -> Scores:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
-from attribution.methods import METHODS
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 import metrics
-from attribution import attribute
-from attribution.components import KINDS, component_scores
+from attribution.components import KINDS, components_in
+from attribution.edges.method import Method
+from attribution.edges.named import METHODS
+from attribution.edges.patched import ActivationPatching, Exact
+from attribution.engines import chosen_method
+from attribution.scores import Level
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
-from interp.objectives import Objective
+from interp.interval import Interval, IntervalKeywords
+from interp.keywords import check_keywords
+from interp.plugins import settings_of
+from interp.run import RunKeywords
+from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 from metrics.agreement_table import AgreementTable, combine
 
 DEFAULT_METHODS = ("eap", "eap-ig", "relp")
+Given = str | Method | Mapping[str, Any]
 SETTINGS = {  # that methods may differ in; all else is shared
     "edge": ("method", "rules", "steps", "quadrature", "credit", "checkpointed"),
     "node": ("method", "rules", "steps", "quadrature"),
@@ -29,32 +37,29 @@ SETTINGS = {  # that methods may differ in; all else is shared
 BANDS = (0.01, 0.1, 1.0)  # strata by magnitude: the top 1 %, the next 9 %, the rest
 
 
+class AgreementKeywords(SettingKeywords, RunKeywords, IntervalKeywords, total=False):
+    """The keywords of `agreement`."""
+
+
 @numbers.checked(sample=numbers.Limits(3), top=numbers.COUNT, drop=numbers.FROM_ZERO)
 def agreement(
     model: Any,
     task: Task,
-    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] = DEFAULT_METHODS,
-    level: str = "edge",
+    methods: str | Method | Sequence[str | Method] | Mapping[str, Given] = DEFAULT_METHODS,
+    level: Level = "edge",
     *,
     sample: int = 600,
-    ablation: str = "patch",
-    objective: str | Objective | None = None,
     top: Sequence[int] = (10, 50),
     drop: Sequence[int] = (0, 1, 5),
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-    batch_size: int | None = None,
-    memory: int | None = None,
     resume: Any = None,
-    quiet: bool = False,
+    **keywords: Unpack[AgreementKeywords],
 ) -> AgreementTable:
     """Compare methods with exact patching: Pearson, Spearman, sign agreement and top-k overlap, with intervals.
 
     Args:
         model: what `interp.load_model` returns.
         task: the behaviour.
-        methods: gradient methods by name, or by a name of your own with what `attribute` is to be told:
+        methods: methods by name or as objects, or by a name of your own with their settings:
             `{"relp along the path": {"method": "eap-ig", "rules": "relp"}}`.
         level: `edge`: a stratified sample of edges, each score a mean over prompts. `node`: attention output, MLP
             output and residual stream at every layer and position of every prompt (`attribution.components`), all
@@ -63,67 +68,71 @@ def agreement(
             magnitude (the top 1 %, the next 9 % and the rest, by the mean rank over the methods compared, so that
             none chooses its own ground); every stratum gives as many. The figures hold for such a sample: among all
             edges, most of which do nothing, they would be others.
-        ablation, objective, batch_size, memory, quiet: as for `attribute`.
-        top, drop, resamples, confidence: as for `metrics.agreement`.
-        seed: of the sample and of the bootstrap.
+        ablation, objective, kv: of the setting, see `interp.setting.Setting`.
+        top, drop: as for `metrics.agreement`.
+        confidence, resamples, seed: of the bootstrap over points (1000 draws); `seed` also draws the sample.
+        batch_size, memory, quiet: how runs are made, see `interp.run.Run`.
         resume: a file in which the exact scores of edges are kept, to go on from.
 
     Returns:
-        A data frame (`AgreementTable`): one row a method, component and number of dropped points; `.figure()` draws
+        `AgreementTable`: `to_frame()` has one row a method, component and number of dropped points; `.figure()` draws
         the points.
 
     Raises:
         InputError: unknown names, a method that patches instead of approximating, a sample larger than the graph.
     """
+    check_keywords("agreement", keywords, AgreementKeywords)
     choose("level", level, ("edge", "node"))
     if resume is not None and level == "node":
         raise InputError("resume is for level='edge'; components are patched in one go")
-    chosen = _checked_methods(methods, level)
-    shared: dict[str, Any] = {
-        "ablation": ablation, "objective": objective, "batch_size": batch_size, "memory": memory, "quiet": quiet,
+    chosen = _chosen(methods, level)
+    setting, interval = Setting.of(model, task, keywords), Interval.of(keywords, resamples=1000)
+    judged: dict[str, Any] = {
+        "top": top, "drop": drop,
+        "resamples": interval.resamples, "confidence": interval.confidence, "seed": interval.seed,
     }  # fmt: skip
-    judged: dict[str, Any] = {"top": top, "drop": drop, "resamples": resamples, "confidence": confidence, "seed": seed}
     if level == "node":
-        return _nodes(model, task, chosen, shared, judged)
-    values = {
-        name: attribute(model, task, **settings, level="edge", **shared).values for name, settings in chosen.items()
-    }
-    graph = ComputationalGraph.of(model)
-    mask = stratified_edges(graph, values, sample, seed)
-    exact = attribute(model, task, "exact", edges=mask, resume=resume, **shared).values
+        return _nodes(setting, chosen, judged)
+    values = {name: method.scores(setting).values for name, method in chosen.items()}
+    graph = setting.graph
+    mask = stratified_edges(graph, values, sample, interval.seed)
+    exact = Exact(edges=mask, resume=resume).scores(setting).values
     labels = [graph.edge_name(*edge) for edge in mask.nonzero().tolist()]
     return metrics.agreement(exact[mask], {n: v[mask] for n, v in values.items()}, labels=labels, **judged)
 
 
-def _checked_methods(methods: Sequence[str] | Mapping[str, Mapping[str, Any]], level: str) -> dict[str, dict[str, Any]]:
-    if isinstance(methods, str):
-        methods = [methods]
+def _chosen(methods: str | Method | Sequence[str | Method] | Mapping[str, Given], level: Level) -> dict[str, Method]:
+    """The methods by the names that the table gives them."""
     if isinstance(methods, Mapping):
-        chosen = {name: dict(settings) for name, settings in methods.items()}
+        given = dict(methods)
     else:
-        chosen = {name: {"method": name} for name in methods}
-    if not chosen:
+        several = [methods] if isinstance(methods, (str, Method)) else list(methods)
+        given = {one if isinstance(one, str) else one.name: one for one in several}
+        if len(given) < len(several):
+            raise InputError("methods has two of one name; give a dictionary with a name for each")
+    if not given:
         raise InputError("methods names no method; give at least one, such as 'eap'")
-    for name, settings in chosen.items():
-        if METHODS[choose(f"methods[{name!r}]", settings.get("method", name), METHODS)].path is None:
-            raise InputError(f"methods names {name!r}, which patches: it is what the others are compared with")
-        settings.setdefault("method", name)
-        for setting in settings:
-            choose(f"setting of methods[{name!r}]", setting, SETTINGS[level])
-    return chosen
+    return {name: _method(name, one, level) for name, one in given.items()}
 
 
-def _nodes(
-    model: Any,
-    task: Task,
-    methods: dict[str, dict[str, Any]],
-    shared: dict[str, Any],
-    judged: dict[str, Any],
-) -> AgreementTable:
-    if len(task) < 2:
+def _method(name: str, given: Given, level: Level) -> Method:
+    told = dict(given) if isinstance(given, Mapping) else {"method": given}
+    method = told.pop("method", name)
+    for setting in told:
+        choose(f"setting of methods[{name!r}]", setting, SETTINGS[level])
+    if level == "edge" and isinstance(method, str) and "level" in (settings_of(METHODS.maker(method)) or ()):
+        told["level"] = "edge"  # also of those that score nodes by default
+    made = chosen_method(method, told)
+    if isinstance(made, Exact | ActivationPatching):
+        raise InputError(f"methods names {name!r}, which patches: it is what the others are compared with")
+    return chosen_method(made, level="edge") if level == "edge" else made
+
+
+def _nodes(setting: Setting, methods: dict[str, Method], judged: dict[str, Any]) -> AgreementTable:
+    if len(setting) < 2:
         raise InputError("level='node' resamples whole prompts for its intervals; give a task of at least 2 prompts")
-    exact = component_scores(model, task, "exact", **shared)
-    found = {name: component_scores(model, task, **settings, **shared) for name, settings in methods.items()}
+    exact = components_in(setting, Exact(), KINDS)
+    found = {name: components_in(setting, method, KINDS) for name, method in methods.items()}
     where = exact.mask[:, None, :].expand_as(exact.values[KINDS[0]])
     prompt, layer, position = (part.tolist() for part in where.nonzero().T)
     tables = {

@@ -8,31 +8,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from attribution.methods import METHODS
 from jaxtyping import Float
 from torch import Tensor
 
-from attribution.engines import attribute
+from attribution.edges.method import Method, Passes
+from attribution.edges.named import METHODS
+from attribution.engines import ScoringKeywords, chosen_method
 from attribution.scores import Scores
 from circuits.cost import Cost, measured
-from circuits.find import SETTINGS
 from interp.errors import InputError, choose
-from interp.graph import KV, ComputationalGraph
-from interp.inspection import anatomy_of
-from interp.tasks.task import Task
+from interp.graph import ComputationalGraph
+from interp.keywords import names_of
+from interp.plugins import settings_of
+from interp.selection import SELECTIONS, Selection
+from interp.setting import Setting
 
-Given = str | Scores | Tensor | Mapping[str, Any]
-OWN_SETTINGS = ("method", "selection", *SETTINGS)  # that methods may differ in; all else is shared
+Given = str | Method | Scores | Tensor | Mapping[str, Any]
 CONTROLS = ("random", "inverted")  # what rows of our own are called, or begin with
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method to be compared: what `attribute` is told, or ready scores."""
+    """A method to be compared, or ready scores, with the selection that takes circuits from the scores."""
 
     label: str
-    settings: dict[str, Any]
-    selection: str
+    selection: Selection
+    method: Method | None = None
     ready: Scores | Tensor | None = None
 
 
@@ -43,18 +44,17 @@ class Scored:
     candidate: Candidate
     values: Float[Tensor, "source target"]
     graph: ComputationalGraph
-    forwards: float
-    backwards: float
+    passes: Passes
     cost: Cost
 
 
-def candidates(
-    methods: Sequence[Given] | Mapping[str, Given], ablation: str, selection: str, allowed: Sequence[str]
-) -> list[Candidate]:
+def candidates(methods: Given | Sequence[Given] | Mapping[str, Given], selection: Selection) -> list[Candidate]:
     """Read the argument `methods`; raises `InputError` before any work for what could not be scored or compared."""
-    if isinstance(methods, (str, Scores, Tensor)):
-        methods = [methods]
-    pairs = list(methods.items()) if isinstance(methods, Mapping) else [(_label(one), one) for one in methods]
+    if isinstance(methods, Mapping):
+        pairs = list(methods.items())
+    else:
+        several = [methods] if isinstance(methods, (str, Method, Scores, Tensor)) else methods
+        pairs = [(_label(one), one) for one in several]
     if not pairs:
         raise InputError("methods names no method; give at least one, such as 'eap-ig'")
     labels = [label for label, _ in pairs]
@@ -63,74 +63,69 @@ def candidates(
             raise InputError(f"methods has two of the name {label!r}; give a dictionary with a name for each")
         if label.split(" ")[0] in CONTROLS:
             raise InputError(f"methods names {label!r}, which is what a control is called; choose another name")
-    return [_candidate(label, one, ablation, selection, allowed) for label, one in pairs]
+    return [_candidate(label, one, selection) for label, one in pairs]
 
 
 def _label(given: Given) -> str:
     if isinstance(given, str):
         return given
+    if isinstance(given, Method):
+        return given.name
     if isinstance(given, Scores):
         return given.method
     raise InputError(f"methods holds a {type(given).__name__} without a name; give a dictionary of name to settings")
 
 
-def _candidate(label: str, given: Given, ablation: str, selection: str, allowed: Sequence[str]) -> Candidate:
+def _candidate(label: str, given: Given, selection: Selection) -> Candidate:
     if isinstance(given, (Scores, Tensor)):
-        return Candidate(label, {}, selection, given)
-    if isinstance(given, str):
-        given = {"method": given}
+        return Candidate(label, selection, ready=given)
+    if isinstance(given, (str, Method)):
+        return Candidate(label, selection, chosen_method(given, level="edge"))
     if not isinstance(given, Mapping):
         raise InputError(
-            f"methods[{label!r}] must be a method's name, its settings, or scores; got {type(given).__name__}"
+            f"methods[{label!r}] must be a method, by name or as an object, its settings, or scores; got "
+            f"{type(given).__name__}"
         )
-    settings = {"method": label, **given}
+    settings = dict(given)
+    method, own = settings.pop("method", label), settings.pop("selection", selection)
     for name in settings:
-        choose(f"setting of methods[{label!r}]", name, OWN_SETTINGS)
-    method = METHODS[choose(f"methods[{label!r}]", settings["method"], METHODS)]
-    if method.level != "edge":
-        raise InputError(f"methods names {label!r}, which scores nodes; circuits need an edge method such as 'eap-ig'")
-    method.check_ablation(ablation)
-    method.check_rules(settings.get("rules"))
-    own = choose(f"selection of methods[{label!r}]", settings.pop("selection", selection), allowed)
-    return Candidate(label, settings, own)
+        choose(f"setting of methods[{label!r}]", name, ("method", "selection", *names_of(ScoringKeywords)))
+    return Candidate(label, SELECTIONS.make(own), chosen_method(method, settings, level="edge"))
 
 
-def score(model: Any, task: Task, candidate: Candidate, kv: KV, shared: dict[str, Any]) -> Scored:
+def score(setting: Setting, candidate: Candidate) -> Scored:
     """Make the candidate's scores on the prompts, or take them as they are; time and memory only if made here."""
-    anatomy, graph = anatomy_of(model), ComputationalGraph.of(model, kv)
-    if candidate.ready is None:
-        with measured(anatomy.device) as cost:
-            scores = attribute(model, task, kv=kv, **candidate.settings, **shared)
-        return Scored(candidate, scores.values, graph, *_passes(scores), cost)
+    graph = setting.graph
+    if candidate.method is not None:
+        with measured(setting.anatomy.device) as cost:
+            scores = candidate.method.scores(setting)
+        return Scored(candidate, scores.values, graph, candidate.method.passes(graph), cost)
     ready = candidate.ready
+    assert ready is not None
     values = ready.edge_values if isinstance(ready, Scores) else ready.detach().cpu().float()
     if tuple(values.shape) != graph.shape:
         raise InputError(
-            f"methods[{candidate.label!r}] has scores of shape {tuple(values.shape)}; the graph with kv={kv!r} has "
-            f"{graph.shape}"
+            f"methods[{candidate.label!r}] has scores of shape {tuple(values.shape)}; the graph with "
+            f"kv={setting.kv!r} has {graph.shape}"
         )
     if not isinstance(ready, Scores):
-        return Scored(candidate, values * graph.edge_mask, graph, math.nan, math.nan, Cost())
+        return Scored(candidate, values * graph.edge_mask, graph, Passes(math.nan, math.nan), Cost())
     seconds = math.nan if ready.seconds is None else ready.seconds
-    return Scored(candidate, values, graph, *_passes(ready), Cost(seconds))
+    return Scored(candidate, values, graph, passes_of(ready), Cost(seconds))
 
 
-def _passes(scores: Scores) -> tuple[float, float]:
-    method = METHODS.get(scores.method)
-    if method is None:
-        return math.nan, math.nan
-    graph = scores.graph
-    return method.passes(
-        steps=scores.settings.get("steps", 1),
-        layers=graph.n_layers,
-        edges=scores.settings.get("n_edges_patched", graph.n_edges),
-        nodes=len(graph.sources),
-    )
+def passes_of(scores: Scores) -> Passes:
+    """What scores cost to make, by the method and the settings that they remember; NaN where that is not known."""
+    if scores.method not in METHODS.names():  # a name from a file imports nothing
+        return Passes(math.nan, math.nan)
+    known = {"sample": scores.settings.get("n_edges_patched"), **scores.settings, "level": scores.level}
+    takes = settings_of(METHODS.maker(scores.method)) or []
+    told = {name: known[name] for name in takes if isinstance(known.get(name), int | float | str)}
+    return METHODS.make(scores.method, told).passes(scores.graph)
 
 
 def noise(graph: ComputationalGraph, seed: int) -> Float[Tensor, "source target"]:
     """Scores drawn at random for every edge."""
-    return (
-        torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
-        * graph.edge_mask
-    )
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(graph.shape, generator=generator, dtype=torch.float32, device="cpu")
+    return drawn * graph.edge_mask

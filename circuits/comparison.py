@@ -1,24 +1,29 @@
-"""The table that `compare_methods` returns: a data frame that keeps pairs, points, figures and a page."""
+"""The result that `compare_methods` returns: methods in a table, with pairs, points, figures and a page."""
 
 from __future__ import annotations
 
 import html
 import os
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
+from interp import theme
 from interp.errors import choose
 from interp.files import write_text
+from interp.interval import Estimate
+from interp.renamed import OnceFrame
+from interp.result import Result
+from interp.tables import html_table, markdown_table, text_table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Okabe and Ito's colours, which colour-blind people can tell apart; controls are grey
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#7F7F00", "#9467BD")
-GREY = "#999999"
+# the theme's, and three more, since many methods are compared; controls are grey
+COLOURS = (*theme.SERIES, "#000000", "#8C564B", "#7F7F00")
 COST_TITLES = {
     "seconds": "seconds to score",
     "passes": "forward and backward passes per prompt",
@@ -26,8 +31,9 @@ COST_TITLES = {
 }
 
 
-class MethodComparison(pd.DataFrame):
-    """Methods ranked by CMD: one row a method. Slices are ordinary data frames.
+@dataclass(frozen=True, eq=False, repr=False)
+class MethodComparison(OnceFrame, Result):
+    """Methods ranked by CMD: `to_frame()` has one row a method.
 
     Columns, those with an interval followed by `_low` and `_high`:
 
@@ -44,45 +50,28 @@ class MethodComparison(pd.DataFrame):
     - `peak_memory_mb`: what scoring held beyond what was held before; `memory_kind`: `process` (resident memory, by
       the kernel) or `gpu` (torch's allocator).
 
+    A selection that ranks in one way alone (`balanced`) has no `_signed` figures.
+
     `pairs` is a frame of paired differences between methods in the four areas (by |score|), with intervals and
     p-values from the same resamples, corrected over the pairs of an area. `points` is a frame of faithfulness at every
     size. `about` says what was compared, on what.
     """
 
-    _metadata: ClassVar = ["pairs", "points", "about"]  # kept by pandas when a table is copied
+    frame: pd.DataFrame
     pairs: pd.DataFrame
     points: pd.DataFrame
     about: dict[str, Any]
 
-    @property
-    def _constructor(self) -> Any:
-        return pd.DataFrame
-
-    @classmethod
-    def of(
-        cls, frame: pd.DataFrame, *, pairs: pd.DataFrame, points: pd.DataFrame, about: dict[str, Any]
-    ) -> MethodComparison:
-        """Put a table together."""
-        table = cls(frame)
-        for name, value in (("pairs", pairs), ("points", points), ("about", about)):
-            object.__setattr__(table, name, value)
-        return table
-
     def to_frame(self) -> pd.DataFrame:
-        """The same as an ordinary data frame, called `frame` too."""
-        return pd.DataFrame(self)
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """`to_frame()`."""
-        return self.to_frame()
+        return self.frame.copy()
 
     def summary(self) -> pd.DataFrame:
         """The columns that most readers want, with cells such as `0.041 [0.030, 0.052]`."""
-        plain = self.to_frame()
+        plain = self.frame
         result = plain[["rank", "method"]].copy()
         for name in ("cmd", "cpr", "cpr_signed", "log_cmd"):
-            result[name] = _cells(plain, name, "{:z.3f}")
+            if name in plain:
+                result[name] = _cells(plain, name, "{:z.3f}")
         for name in ("edges_85", "edges_95"):
             result[name] = _cells(plain, name, "{:,.0f}")
         for name in ("auroc", "average_precision"):
@@ -101,27 +90,22 @@ class MethodComparison(pd.DataFrame):
 
     def markdown(self) -> str:
         """The summary as a table in GitHub's Markdown."""
-        summary = self.summary().astype(str)
-        lines = [summary.columns.tolist(), ["---"] * summary.shape[1], *summary.values.tolist()]
-        return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+        return markdown_table(self.summary().astype(str))
 
-    def __repr__(self) -> str:
-        if not hasattr(self, "about"):
-            return repr(pd.DataFrame(self))
-        return f"MethodComparison: {self._head()}\n{self.summary().to_string(index=False)}"
-
-    def _repr_html_(self) -> str:
-        if not hasattr(self, "about"):
-            return str(pd.DataFrame(self)._repr_html_())  # type: ignore[operator]
-        return f"<p>{html.escape(self._head())}</p>{self.summary().to_html(index=False, border=0)}"
-
-    def _head(self) -> str:
-        about = self.about
+    def headline(self) -> str:
+        about, best = self.about, self.frame.iloc[0]
         return (
+            f"{best['method']} has the smallest CMD, {best['cmd']:.3f}, of {len(self.frame)}; "
             f"{about['task'].get('name', 'task')} in {about['model'] or 'a model'}: scored on {about['n_scoring']} "
             f"prompts, judged on {about['n_judging']} others; {about['edges']:,} edges, ablation {about['ablation']}, "
             f"selection {about['selection']}, {about['confidence']:.0%} bootstrap intervals, seed {about['seed']}"
         )
+
+    def __str__(self) -> str:
+        return f"{self!r}\n{text_table(self.summary())}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>{html_table(self.summary())}"
 
     def curves(self, ranking: str = "absolute") -> Figure:
         """Faithfulness over the share of edges, on a logarithmic axis, with the intervals as bands."""
@@ -131,7 +115,7 @@ class MethodComparison(pd.DataFrame):
         figure = go.Figure()
         for name, colour in self._colours().items():
             part = points[points["method"] == name]
-            label = html.escape(name)  # plotly reads tags in text
+            label = theme.label(name)
             band = pd.concat([part["high"], part["low"][::-1]])
             figure.add_scatter(
                 x=[*part["fraction"], *part["fraction"][::-1]], y=band, fill="toself", fillcolor=_faint(colour),
@@ -143,15 +127,14 @@ class MethodComparison(pd.DataFrame):
                 name=label,
                 legendgroup=label,
                 mode="lines+markers",
-                line={"color": colour, "dash": "dash" if colour == GREY else "solid"},
+                line={"color": colour, "dash": "dash" if colour == theme.CONTROL else "solid"},
                 customdata=part["edges"],
                 hovertemplate="%{y:.3f} with %{customdata:,} edges<extra>" + label + "</extra>",
             )
-        figure.add_hline(y=1, line={"dash": "dot", "color": "#666666"})
+        theme.target_line(figure)
         figure.update_xaxes(type="log", title="share of edges")
         figure.update_yaxes(title="faithfulness")
-        figure.update_layout(template="plotly_white", title=f"Faithfulness by size, {ranking} scores")
-        return figure
+        return theme.styled(figure, f"Faithfulness by size, {ranking} scores")
 
     def pareto(self, cost: str = "seconds", quality: str = "cmd") -> Figure:
         """What methods cost against how good they are, with intervals; a line joins those that none beats in both.
@@ -163,9 +146,9 @@ class MethodComparison(pd.DataFrame):
 
         choose("cost", cost, COST_TITLES)
         choose("quality", quality, [f"{a}{s}" for s in ("", "_signed") for a in ("cmd", "log_cmd", "cpr", "log_cpr")])
-        plain = self.to_frame().assign(passes=self["forwards"] + self["backwards"])
+        plain = self.frame.assign(passes=self.frame["forwards"] + self.frame["backwards"])
         colours = self._colours()
-        plain = plain[np.isfinite(plain[cost]) & (plain["method"].map(colours) != GREY)].sort_values(cost)
+        plain = plain[np.isfinite(plain[cost]) & (plain["method"].map(colours) != theme.CONTROL)].sort_values(cost)
         better = plain[quality] if "cmd" in quality else -plain[quality]
         front = plain[better < better.cummin().shift(fill_value=np.inf)]
         figure = go.Figure()
@@ -174,34 +157,32 @@ class MethodComparison(pd.DataFrame):
             showlegend=False,
         )  # fmt: skip
         for row in plain.to_dict("records"):
-            value, label = row[quality], html.escape(str(row["method"]))
-            error = {"array": [row[f"{quality}_high"] - value], "arrayminus": [value - row[f"{quality}_low"]]}
+            value, label = row[quality], theme.label(str(row["method"]))
+            error = theme.error_bars([Estimate(value, row[f"{quality}_low"], row[f"{quality}_high"])])
             figure.add_scatter(
                 x=[row[cost]], y=[value], mode="markers+text", text=[label], textposition="top right", name=label,
-                marker={"size": 10, "color": colours[row["method"]]}, error_y={**error, "symmetric": False},
+                marker={"size": 10, "color": colours[row["method"]]}, error_y=error,
                 showlegend=False, hovertemplate="%{y:.3f} at %{x:.3g}<extra>" + label + "</extra>",
             )  # fmt: skip
         figure.update_xaxes(type="log", title=COST_TITLES[cost])
         figure.update_yaxes(title=quality.replace("_", " ").upper().replace("LOG", "log").replace("SIGNED", "(signed)"))
-        figure.update_layout(template="plotly_white", title="Cost against quality")
-        return figure
+        return theme.styled(figure, "Cost against quality")
 
-    def to_html(self, path: Any = None, **settings: Any) -> str:  # type: ignore[override]
-        """The whole comparison as one page that needs no network; written to `path` if there is one.
+    def figure(self) -> Figure:
+        """`curves()` of circuits by |score|."""
+        return self.curves()
 
-        With further settings it is pandas' own `DataFrame.to_html`.
-        """
-        if settings or not hasattr(self, "about"):
-            return str(pd.DataFrame(self).to_html(path, **settings))
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The whole comparison as one page that needs no network; written to `path` if there is one."""
         page = _page(self)
         if path is not None:
-            write_text(os.fspath(path), page)
+            write_text(path, page)
         return page
 
     def _colours(self) -> dict[str, str]:
         names = self.points["method"].unique().tolist()  # in the order given, whoever won
         own = [name for name in names if name.split(" ")[0] not in ("random", "inverted")]
-        return {name: COLOURS[own.index(name) % len(COLOURS)] if name in own else GREY for name in names}
+        return {name: COLOURS[own.index(name) % len(COLOURS)] if name in own else theme.CONTROL for name in names}
 
 
 def _number(value: float, shape: str) -> str:
@@ -224,15 +205,16 @@ def _faint(colour: str) -> str:
 def _page(table: MethodComparison) -> str:
     title = html.escape(f"Methods compared on {table.about['task'].get('name', 'a task')}")
     notes = "".join(f"<p class='note'>{html.escape(note)}</p>" for note in table.about["notes"])
-    figures = [table.curves(), table.curves("signed"), table.pareto(), table.pareto("passes")]
+    rankings = table.points["ranking"].unique()
+    figures = [*map(table.curves, rankings), table.pareto(), table.pareto("passes")]
     drawn = "".join(figure.to_html(full_html=False, include_plotlyjs=False) for figure in figures)
     pairs = table.pairs[table.pairs["area"].isin(["cmd", "cpr"])]
-    shown = pairs.to_html(index=False, border=0, float_format="{:.4f}".format)
+    shown = html_table(pairs, digits=4)
     correction = html.escape(str(table.about["correction"]))
     return (
         f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{title}</title>{_HEAD}"
-        f"<script>{get_plotlyjs()}</script></head><body><h1>{title}</h1><p>{html.escape(table._head())}</p>{notes}"
-        f"<div class='wide'>{table.summary().to_html(index=False, border=0)}</div>{drawn}"
+        f"<script>{get_plotlyjs()}</script></head><body><h1>{title}</h1><p>{html.escape(table.headline())}</p>{notes}"
+        f"<div class='wide'>{html_table(table.summary())}</div>{drawn}"
         f"<h2>Differences between methods</h2><p>Paired over prompts; p-values corrected by {correction}.</p>"
         f"<div class='wide'>{shown}</div></body></html>\n"
     )

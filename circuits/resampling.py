@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from attribution.engines import attribute
+from attribution.edges.method import Method
 from attribution.scores import Scores
 from interp import numbers
 from interp.errors import InputError
 from interp.selection import prune
-from interp.tasks.task import Task
+from interp.selection.named import Mask, Rule
+from interp.setting import Setting
 from metrics.statistics import resample
 
-Mask = Bool[Tensor, "source target"]
-Select = Callable[[Float[Tensor, "source target"]], Mask]
+CHUNKS = 16  # of the prompts, that resamples draw from
+
+
+@dataclass(frozen=True)
+class Stable:
+    """Which edges of a circuit survive resampling: those that at least a share of resamples of the prompts select.
+
+    Attributes:
+        share: of the resamples, above 0 and up to 1.
+        resamples: how many, at least 2.
+    """
+
+    share: float = 0.75
+    resamples: int = 20
+
+    def __post_init__(self) -> None:
+        numbers.settle(self, share=numbers.SHARE, resamples=numbers.Limits(2, advice="20 is usual"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,43 +78,42 @@ class ResampledScores:
 
 @numbers.checked(resamples=numbers.Limits(2, advice="20 is usual"), chunks=numbers.Limits(4))
 def resampled_scores(
-    model: Any, task: Task, method: str, *, resamples: int, chunks: int, seed: int, **settings: Any
+    setting: Setting, method: Method, *, resamples: int, seed: int, chunks: int = CHUNKS
 ) -> ResampledScores:
-    """Score chunks of the prompts once, and resample their means.
+    """Score chunks of the setting's prompts once, and resample their means.
 
     Every method's scores are means over prompts, so the scores of a resample are a weighted mean of those of its
     chunks: all resamples together cost as much as scoring all prompts once (in smaller batches). Not so for `mean`
     ablations, whose mean is taken over the prompts: there each resample is scored anew.
     """
-    if settings.get("resume") is not None:
+    n = len(setting)
+    if getattr(method, "resume", None) is not None:
         raise InputError("resume keeps the scores of one run; resampling makes several: drop it")
-    if len(task) < 4:
-        raise InputError(f"task={task.name!r} has {len(task)} prompts; resampling needs at least 4")
-    drawn = resample(min(chunks, len(task)), resamples, seed)
-    if str(settings.get("ablation", "patch")).startswith("mean"):
-        whole = attribute(model, task, method, **settings)
-        again = [task.select(one) for one in resample(len(task), resamples, seed)]
-        parts = torch.stack([attribute(model, one, method, **settings).values for one in again])
+    if n < 4:
+        raise InputError(f"task={setting.task.name!r} has {n} prompts; resampling needs at least 4")
+    drawn = resample(min(chunks, n), resamples, seed)
+    if str(setting.ablation).startswith("mean"):
+        whole = method.scores(setting)
+        parts = torch.stack([method.scores(setting.select(one)).values for one in resample(n, resamples, seed)])
         return ResampledScores(whole, parts, torch.eye(resamples, dtype=torch.float32, device="cpu"), None)
-    groups = np.array_split(np.random.default_rng(seed).permutation(len(task)), min(chunks, len(task)))
-    scored = [attribute(model, task.select(group), method, **settings) for group in groups]
+    groups = np.array_split(np.random.default_rng(seed).permutation(n), min(chunks, n))
+    scored = [method.scores(setting.select(group)) for group in groups]
     sizes = torch.tensor([len(group) for group in groups], dtype=torch.float64, device="cpu")
-    counts = (
-        torch.stack([torch.bincount(torch.tensor(one, device="cpu"), minlength=len(groups)) for one in drawn]) * sizes
-    )
+    times = [torch.bincount(torch.tensor(one, device="cpu"), minlength=len(groups)) for one in drawn]
+    counts = torch.stack(times) * sizes
     parts = torch.stack([one.values for one in scored])
     mean = torch.einsum("c,cst->st", sizes / sizes.sum(), parts.double()).to(parts.dtype)
     whole = replace(
         scored[0],
         values=mean,
-        task=task.to_dict(),
-        n_prompts=len(task),
+        task=setting.task.to_dict(),
+        n_prompts=n,
         seconds=sum(one.seconds or 0 for one in scored),
     )
     return ResampledScores(whole, parts, counts / counts.sum(1, keepdim=True), tuple(len(group) for group in groups))
 
 
-def selection_frequency(resampled: ResampledScores, select: Select) -> Float[Tensor, "source target"]:
+def selection_frequency(resampled: ResampledScores, select: Rule) -> Float[Tensor, "source target"]:
     """In which share of the resamples each edge is selected."""
     total = torch.zeros(resampled.scores.graph.shape, dtype=torch.float32, device="cpu")
     for number in range(len(resampled)):
@@ -108,6 +121,6 @@ def selection_frequency(resampled: ResampledScores, select: Select) -> Float[Ten
     return total / len(resampled)
 
 
-def stable_mask(resampled: ResampledScores, select: Select, share: float) -> Mask:
+def stable_mask(resampled: ResampledScores, select: Rule, share: float) -> Mask:
     """The edges that at least a share of the resamples select, pruned."""
     return prune(selection_frequency(resampled, select) >= share - 1e-6, resampled.scores.graph)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attribution import attribute
+from attribution.engines import ScoringKeywords, score
 from interp.inspection import anatomy_of
+from interp.keywords import check_keywords, chosen
+from interp.run import RunKeywords
+from interp.setting import Setting, UnderKeywords
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import graph_of_mask
 
 
+class RescorerKeywords(ScoringKeywords, UnderKeywords, RunKeywords, total=False):
+    """The keywords of `rescorer`."""
+
+
 def rescorer(
-    model: Any, task: Task, method: str = "eap", **settings: Any
+    model: Any, task: Task, method: str = "eap", **keywords: Unpack[RescorerKeywords]
 ) -> Callable[[Bool[Tensor, "source target"]], Float[Tensor, "source target"]]:
     """A `score` for `metrics.recursive_curve`: the method's scores of all edges inside a circuit.
 
@@ -26,18 +33,23 @@ def rescorer(
         model: what `interp.load_model` returns.
         task: the prompts to score on; use others than the curve is measured on.
         method: `eap` or `mask-ig`.
-        **settings: of `attribution.attribute`, such as `ablation` (the one that the curve is measured under), `steps`
-            and `objective`.
+        ablation, objective: those that the curve is measured under.
+        batch_size, memory, quiet: how runs are made, see `interp.run.Run`.
+        **keywords: of the method, such as `steps`.
 
     Raises:
         InputError: when it is called, whatever `attribute` refuses.
 
     For instance `metrics.recursive_curve(model, held_out, rescorer(model, scoring))`.
     """
-    settings.setdefault("quiet", True)
+    check_keywords("rescorer", keywords, RescorerKeywords)
+    keywords = {"quiet": True, **keywords}
+    settings: dict[Any, Setting] = {}  # by the kind of graph: what all calls share is computed once
 
-    def score(left: Bool[Tensor, "source target"]) -> Float[Tensor, "source target"]:
+    def score_inside(left: Bool[Tensor, "source target"]) -> Float[Tensor, "source target"]:
         kv = graph_of_mask(anatomy_of(model), left).kv
-        return attribute(model, task, method, inside=left, kv=kv, **settings).values
+        if kv not in settings:
+            settings[kv] = Setting.of(model, task, {**keywords, "kv": kv})
+        return score(settings[kv], method, {**chosen(keywords, ScoringKeywords), "inside": left}).values
 
-    return score
+    return score_inside

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -18,14 +17,21 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, spearmanr
 from torch import Tensor
 
+from attribution.edges.method import Method
+from attribution.engines import ScoringKeywords, chosen_method
 from attribution.scores import Scores
-from circuits.resampling import Mask, resampled_scores
-from interp import numbers
-from interp.errors import choose
-from interp.interval import Estimate
-from interp.selection import greedy, prune, top_n
+from circuits.resampling import CHUNKS, resampled_scores
+from interp import numbers, theme
+from interp.interval import Estimate, Interval, IntervalKeywords
+from interp.keywords import check_keywords, chosen
+from interp.result import Result
+from interp.run import RunKeywords
+from interp.selection import SELECTIONS, Selection, prune
 from interp.selection.empty import PATHS, warn_if_empty
+from interp.selection.named import Mask
+from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
+from metrics.circuit.curve import AbsoluteKeyword
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -34,16 +40,16 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Stability:
+class Stability(Result):
     """How a circuit of `edges` edges fares when its prompts are resampled.
 
     Attributes:
         mask: the circuit of all prompts.
         scores: on all prompts.
         frequency: share of the resamples that select each edge, [source, target].
-        jaccard: overlap of a resample's circuit with that of all prompts; the median over resamples, and what 95 % of
-            them lie between. `pairs`: of two resamples. `halves`: of two disjoint halves of the prompts, over seeds
-            (NaN under `mean` ablations).
+        jaccard: overlap of a resample's circuit with that of all prompts; the median over resamples, and what a share
+            `confidence` of them lie between. `pairs`: of two resamples. `halves`: of two disjoint halves of the
+            prompts, over seeds (NaN under `mean` ablations).
         rank_correlation: Spearman correlation of the scores of all edges, resample against all prompts.
         chance: Jaccard overlap of two random circuits of that size.
         resamples, edges: how many, and how large.
@@ -101,44 +107,40 @@ class Stability:
         ]  # fmt: skip
         return pd.DataFrame(rows)
 
-    def __repr__(self) -> str:
+    def headline(self) -> str:
         always = int((self.frequency > 1 - 1e-6).sum())
         return (
-            f"Stability of {self.edges:,} edges over {self.resamples} resamples: Jaccard with all prompts "
+            f"{self.edges:,} edges over {self.resamples} resamples: Jaccard with all prompts "
             f"{self.jaccard}, between resamples {self.pairs}, between halves {self.halves} (random circuits "
             f"{self.chance:.3f}); rank correlation {self.rank_correlation}; {always:,} edges always selected, "
             f"{int((self.frequency > 0).sum()):,} ever"
         )
 
-    def _repr_html_(self) -> str:
-        table = self.summary().to_html(index=False, border=0, float_format="{:.3f}".format)
-        return f"<p>{html.escape(repr(self))}</p>{table}"
-
     def figure(self) -> Figure:
         """How many edges are selected how often."""
         import plotly.graph_objects as go
 
-        chosen = self.frequency[self.frequency > 0].numpy()
-        figure = go.Figure(go.Histogram(x=chosen, nbinsx=self.resamples, marker={"color": "#0072B2"}))
+        selected = self.frequency[self.frequency > 0].numpy()
+        figure = go.Figure(go.Histogram(x=selected, nbinsx=self.resamples, marker={"color": theme.OWN}))
         figure.update_xaxes(title="share of resamples that select the edge")
         figure.update_yaxes(title="edges")
-        figure.update_layout(template="plotly_white", title=f"{self.edges:,} edges, {self.resamples} resamples")
-        return figure
+        return theme.styled(figure, f"{self.edges:,} edges, {self.resamples} resamples")
 
 
-@numbers.checked(resamples=numbers.Limits(2), chunks=numbers.Limits(4))
+class StabilityKeywords(ScoringKeywords, AbsoluteKeyword, SettingKeywords, RunKeywords, IntervalKeywords, total=False):
+    """The keywords of `stability`."""
+
+
+@numbers.checked(chunks=numbers.Limits(4))
 def stability(
     model: Any,
     task: Task,
     *,
-    method: str = "eap-ig",
+    method: str | Method = "eap-ig",
     edges: int | float = 0.05,
-    resamples: int = 20,
-    chunks: int = 16,
-    selection: str = "top-n",
-    absolute: bool = True,
-    seed: int = 0,
-    **settings: Any,
+    selection: str | Selection = "top-n",
+    chunks: int = CHUNKS,
+    **keywords: Unpack[StabilityKeywords],
 ) -> Stability:
     """Stability of a method's circuit under resampling of its prompts.
 
@@ -150,13 +152,16 @@ def stability(
     Args:
         model: what `interp.load_model` returns.
         task: the behaviour; at least 4 prompts.
-        method: an edge method of `attribution.methods()`.
+        method: an edge method, by name or as an object, as in `find_circuit`.
         edges: size of the circuits before pruning: a number of edges, or a share of all.
-        resamples: how many.
+        selection: as in `find_circuit`. `balanced` and others that run circuits settle what they keep on all prompts.
         chunks: of the prompts; fewer are quicker, more come closer to resampling prompts one by one.
-        selection, absolute: as in `find_circuit`.
+        ablation, objective, kv: of the setting, see `interp.setting.Setting`.
+        resamples: how many resamples of the prompts (20).
+        confidence: of the intervals.
         seed: of chunks, resamples and halves.
-        **settings: as in `attribute`: `ablation`, `objective`, `steps`, `kv`, `batch_size`, `quiet`, ...
+        batch_size, memory, quiet: how runs are made, see `interp.run.Run`.
+        **keywords: of a method or a selection by name, as in `find_circuit`: `steps`, `rules`, `absolute`, ...
 
     Returns:
         `Stability`: `frequency`, `jaccard`, `rank_correlation`, `stable(share)`, `to_frame()`, `figure()`.
@@ -164,34 +169,36 @@ def stability(
     Raises:
         InputError: fewer than 4 prompts or chunks, fewer than 2 resamples, and whatever `attribute` refuses.
     """
-    choose("selection", selection, ("top-n", "greedy"))
-    drawn = resampled_scores(model, task, method, resamples=resamples, chunks=chunks, seed=seed, **settings)
-    graph = drawn.scores.graph
+    check_keywords("stability", keywords, StabilityKeywords)
+    scorer = chosen_method(method, chosen(keywords, ScoringKeywords), level="edge")
+    rule = SELECTIONS.make(selection, chosen(keywords, AbsoluteKeyword))
+    setting, interval = Setting.of(model, task, keywords), Interval.of(keywords, resamples=20)
+    resamples, seed = interval.resamples, interval.seed
+    drawn = resampled_scores(setting, scorer, resamples=resamples, chunks=chunks, seed=seed)
+    graph, values = setting.graph, drawn.scores.values
     size = max(1, int(edges * graph.n_edges)) if isinstance(edges, float) else edges
 
-    rule = greedy if selection == "greedy" else top_n
-
-    def select(values: Tensor) -> Mask:
-        return rule(values, graph, size, absolute)
-
-    own_size = partial(rule, drawn.scores.values, graph, absolute=absolute)
-    mask, real = warn_if_empty(own_size(size), size, own_size, graph.n_edges), graph.edge_mask
+    (select,) = rule.rules(setting, values, [size])
+    mask = warn_if_empty(select(values), size, partial(rule.mask, values, graph), graph.n_edges)
+    real = graph.edge_mask
     circuits = np.stack([select(drawn.values(i))[real].numpy() for i in range(resamples)])
     own = mask[real].numpy()
     halves = [pair for pair in map(drawn.halves, range(seed, seed + resamples)) if pair is not None]
     share = float(own.mean())
     frequency = torch.zeros(graph.shape, dtype=torch.float32, device="cpu")
     frequency[real] = torch.from_numpy(circuits.mean(0)).float()
+
+    def spread(values: Sequence[float]) -> Estimate:
+        return _spread(values, interval.confidence)
+
     return Stability(
         mask=mask,
         scores=drawn.scores,
         frequency=frequency,
-        jaccard=_spread([jaccard(own, one) for one in circuits]),
-        pairs=_spread([jaccard(*pair) for pair in itertools.combinations(circuits, 2)]),
-        halves=_spread([jaccard(*(select(half)[real].numpy() for half in pair)) for pair in halves]),
-        rank_correlation=_spread(
-            [spearmanr(drawn.scores.values[real], drawn.values(i)[real]).statistic for i in range(resamples)]
-        ),
+        jaccard=spread([jaccard(own, one) for one in circuits]),
+        pairs=spread([jaccard(*pair) for pair in itertools.combinations(circuits, 2)]),
+        halves=spread([jaccard(*(select(half)[real].numpy() for half in pair)) for pair in halves]),
+        rank_correlation=spread([spearmanr(values[real], drawn.values(i)[real]).statistic for i in range(resamples)]),
         chance=share / (2 - share),
         resamples=resamples,
         edges=size,
@@ -204,7 +211,8 @@ def jaccard(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     return np.count_nonzero(first & second) / either if either else 1.0
 
 
-def _spread(values: Sequence[float]) -> Estimate:
-    """The median of the resamples, and what 95 % of them lie between."""
-    low, middle, high = np.quantile(values, [0.025, 0.5, 0.975]) if len(values) else (np.nan,) * 3
-    return Estimate(float(middle), float(low), float(high))
+def _spread(values: Sequence[float], confidence: float) -> Estimate:
+    """The median of the resamples, and what so many of them lie between."""
+    tail = (1 - confidence) / 2
+    low, middle, high = np.quantile(values, [tail, 0.5, 1 - tail]) if len(values) else (np.nan,) * 3
+    return Estimate(float(middle), float(low), float(high), confidence)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
 import torch
 
-from interp import numbers
-from interp.errors import choose
+from circuits.judged import beside
+from interp import numbers, theme
+from interp.conditions import Conditions, conditions_of
+from interp.errors import InputError, choose
+from interp.interval import Estimate, Interval
 from interp.kernels.ablation import ABLATIONS, KNOWN
 from interp.kernels.evaluate import CircuitValues
+from interp.keywords import check_keywords
 from interp.objectives import Objective, get_objective
 from interp.objectives import names as objective_names
-from interp.setting import judged_under
+from interp.result import Result
 from interp.tasks.resampled import resampled
 from interp.tasks.task import Task
 from interp.tasks.templates import by_template
-from metrics.circuit.evaluate import checked_circuit, faithfulness, measure_all
+from metrics.circuit.evaluate import JudgeKeywords, faithfulness_in, judging
 from metrics.circuit.samples import random_circuit
 
 if TYPE_CHECKING:
@@ -29,139 +33,134 @@ if TYPE_CHECKING:
 RESAMPLED = "resampled"
 OBJECTIVES = ("logit-difference", "probability-difference", "log-probability", "kl")
 _LEAST_PROMPTS = 4  # of a template that gets a row
+_ENDS = ("faithfulness", "low", "high"), ("random", "random_low", "random_high")
 
 
 @dataclass(frozen=True, repr=False)
-class Robustness:
+class Robustness(Result):
     """Faithfulness of one circuit under other conditions, one varied at a time.
 
     `frame` has the columns varied (`as found`, `ablation`, `template`, `objective`, `prompts`), setting, n,
-    faithfulness, low, high, random, random_low, random_high, model, empty, circuit (mean objectives).
+    faithfulness, low, high, random, random_low, random_high, model, empty, circuit (mean objectives). `setting` is the
+    base condition.
     """
 
     frame: pd.DataFrame
+    setting: Conditions
 
     def to_frame(self) -> pd.DataFrame:
-        """A copy of `frame`."""
         return self.frame.copy()
 
-    def __repr__(self) -> str:
-        return f"Robustness\n{self.frame.to_string(index=False, float_format=lambda v: f'{v:.3f}')}"
-
-    def _repr_html_(self) -> str:
-        return str(self.frame.to_html(index=False, border=0, float_format="{:.3f}".format))
+    def headline(self) -> str:
+        base, values = self.frame.iloc[0], self.frame["faithfulness"]
+        return (
+            f"faithfulness {base['faithfulness']:z.3f} as found ({self.setting}), from {values.min():z.3f} to "
+            f"{values.max():z.3f} under {len(values) - 1} other conditions"
+        )
 
     def figure(self) -> Figure:
         """Faithfulness with intervals by condition, beside random circuits and the model's 1."""
         import plotly.graph_objects as go
 
         figure, frame = go.Figure(), self.frame
-        names = [f"{row.varied}: {row.setting}" for row in frame.itertuples()]
-        for name, value, low, high, colour in (
-            ("circuit", "faithfulness", "low", "high", "#0072B2"),
-            ("random circuits", "random", "random_low", "random_high", "#999999"),
+        names = [theme.label(f"{row.varied}: {row.setting}") for row in frame.itertuples()]
+        for name, columns, colour in zip(
+            ("circuit", "random circuits"), _ENDS, (theme.OWN, theme.CONTROL), strict=True
         ):
+            points = [Estimate(*row) for row in frame[list(columns)].itertuples(index=False)]
             figure.add_scatter(
-                x=frame[value],
+                x=[one.value for one in points],
                 y=names,
                 mode="markers",
                 name=name,
                 marker={"color": colour},
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": frame[high] - frame[value],
-                    "arrayminus": frame[value] - frame[low],
-                },
+                error_x=theme.error_bars(points),
             )
-        figure.add_vline(x=1, line={"dash": "dot", "color": "#666666"})
+        theme.target_line(figure, vertical=True)
         figure.update_xaxes(title="faithfulness")
         figure.update_yaxes(autorange="reversed")
-        figure.update_layout(template="plotly_white")
-        return figure
+        return theme.styled(figure, "Faithfulness under other conditions")
 
 
-@numbers.checked()
+@numbers.checked(n_random=numbers.FROM_ZERO)
 def robustness(
     model: Any,
-    circuit: Any,
     task: Task,
+    circuit: Any,
     *,
     ablations: Sequence[str] = (*ABLATIONS, RESAMPLED),
     objectives: Sequence[str] = OBJECTIVES,
     others: Mapping[str, Task] | None = None,
-    random: int = 3,
-    ablation: str | None = None,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    batch_size: int | None = None,
-    memory: int | None = None,
-    quiet: bool = False,
+    n_random: int = 3,
+    **keywords: Unpack[JudgeKeywords],
 ) -> Robustness:
     """Faithfulness of a circuit under other ablations, wordings, objectives and prompts.
 
     One condition is changed at a time. Faithfulness is measured against the empty circuit under the same condition, and
     random circuits of as many edges (paths from input to logits) stand beside it. Wordings and objectives come from the
-    runs of the base condition; each further ablation and task costs 1 + `random` circuits.
+    runs of the base condition; each further ablation and task costs 1 + `n_random` circuits.
 
     Args:
         model: what `interp.load_model` returns.
-        circuit: a `Circuit`, or a bool mask `[source, target]`.
         task: prompts; use others than the circuit was chosen on. Built-in tasks are also split by template
             (those with at least 4 prompts): the circuit was chosen on a mixture of them all.
+        circuit: a `Circuit`, or a bool mask `[source, target]`.
         ablations: `patch`, `zero`, `mean`, `mean-positional`; `resampled` is `patch` with the corrupted prompts
             exchanged among prompts of equal length (`interp.tasks.resampled`).
         objectives: names; those that the task's prompts do not allow are left out.
         others: further tasks by name, such as prompts of other wordings or lengths.
-        random: number of random circuits; 0 for none.
-        ablation: of the base condition; None: the circuit's own, or `patch` for a mask. The objective of the base
-            condition is the circuit's own, or the task's for a mask and where its prompts do not allow the circuit's.
+        n_random: number of random circuits; 0 for none.
+        ablation, objective: of the base condition; None: the circuit's own, or for a mask `patch` and the task's; the
+            task's objective too where its prompts do not allow the circuit's.
         confidence, resamples, seed: of the intervals over prompts; `seed` also draws random circuits.
         batch_size, memory, quiet: as in `metrics.evaluate`.
 
     Returns:
-        `Robustness`: `frame`, `figure()`.
+        `Robustness`: `to_frame()`, `figure()`, `save(path)`.
 
     Raises:
-        InputError: unknown names, a mask of another shape, a negative `random`.
+        InputError: unknown names, a mask of another shape, a negative `n_random`.
     """
+    check_keywords("robustness", keywords, JudgeKeywords)
+    if hasattr(circuit, "prompts") and not hasattr(task, "prompts"):
+        raise InputError(
+            "robustness(model, circuit, task) is called in the order robustness(model, task, circuit) now: the task "
+            "comes before the circuit everywhere"
+        )
     for name in ablations:
         choose("ablations", name, (*KNOWN, RESAMPLED))
-    graph, mask = checked_circuit(model, circuit)
-    judged = judged_under(circuit, task, ablation, _instead(circuit, task))
-    base, own = judged.ablation, judged.objective
-    masks = torch.stack([mask, *(random_circuit(graph, int(mask.sum()), seed + i) for i in range(random))])
+    goal = keywords.get("objective")
+    setting, mask = judging(
+        model, task, circuit, {**keywords, "objective": _instead(circuit, task) if goal is None else goal}
+    )
+    interval, graph, own = Interval.of(keywords), setting.graph, setting.goal
+    n, seed = int(mask.sum()), interval.seed
+    masks = torch.stack([mask, *(random_circuit(graph, n, seed + i) for i in range(n_random))])
     wanted = [one for one in map(get_objective, objectives) if one.name != own.name and _allowed(task, one)]
-    estimated: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
-
-    def run(prompts: Task, under: str, goals: Sequence[Any] = (own,)) -> list[CircuitValues]:
-        return measure_all(
-            model, prompts, masks, under, objectives=goals, batch_size=batch_size, memory=memory, quiet=quiet
-        )
 
     def rows() -> Iterator[dict[str, Any]]:
-        first, *further = run(task, base, (own, *wanted))
-        yield _row("as found", f"{base}, {own.name}", first, estimated)
+        first, *further = setting.measure_all(masks, (own, *wanted))
+        yield _row("as found", f"{setting.ablation}, {own.name}", first, interval)
         for name in ablations:
             if name == RESAMPLED:
-                yield _row("ablation", name, run(resampled(task, model, seed), "patch")[0], estimated)
-            elif name != base:
-                yield _row("ablation", name, run(task, name)[0], estimated)
+                exchanged = setting.under(ablation="patch").on(resampled(task, model, seed))
+                yield _row("ablation", name, exchanged.measure(masks), interval)
+            elif name != setting.ablation:
+                yield _row("ablation", name, setting.under(ablation=name).measure(masks), interval)
         for template, places in by_template(task).items():
             if len(places) >= _LEAST_PROMPTS:
-                yield _row("template", template, _of_prompts(first, places), estimated)
+                yield _row("template", template, _of_prompts(first, places), interval)
         for objective, values in zip(wanted, further, strict=True):
-            yield _row("objective", objective.name, values, estimated)
+            yield _row("objective", objective.name, values, interval)
         for name, prompts in (others or {}).items():
-            yield _row("prompts", name, run(prompts, base)[0], estimated)
+            yield _row("prompts", name, setting.on(prompts).measure(masks), interval)
 
-    return Robustness(pd.DataFrame(list(rows())))
+    return Robustness(pd.DataFrame(list(rows())), setting.conditions)
 
 
 def _instead(circuit: Any, task: Task) -> Any:
     """The task's objective where its prompts do not allow the one that a circuit was found under."""
-    found_by: Any = getattr(getattr(circuit, "setting", None), "objective", None)
+    found_by: Any = conditions_of(circuit).objective
     built_in = isinstance(found_by, Objective) or found_by in objective_names()
     return task.objective if built_in and not _allowed(task, get_objective(found_by)) else None
 
@@ -175,23 +174,15 @@ def _of_prompts(values: CircuitValues, numbers: Sequence[int]) -> CircuitValues:
     return CircuitValues(values.clean[chosen], values.empty[chosen], values.circuits[:, chosen])
 
 
-def _row(varied: str, setting: str, values: CircuitValues, estimated: dict[str, Any]) -> dict[str, Any]:
-    circuits = values.circuits[:1]
-    if len(values.circuits) > 1:
-        # the mean of the random circuits' objectives stands for them all: faithfulness is linear in it
-        circuits = torch.cat((circuits, values.circuits[1:].mean(0, keepdim=True)))
-    own, *random = faithfulness(CircuitValues(values.clean, values.empty, circuits), **estimated)
-    beside = random[0] if random else None
+def _row(varied: str, setting: str, values: CircuitValues, interval: Interval) -> dict[str, Any]:
+    own, *random = faithfulness_in(beside(values), interval)
+    unknown = Estimate(np.nan, np.nan, np.nan)
     return {
         "varied": varied,
         "setting": setting,
         "n": len(values.clean),
-        "faithfulness": own.value,
-        "low": own.low,
-        "high": own.high,
-        "random": beside.value if beside else np.nan,
-        "random_low": beside.low if beside else np.nan,
-        "random_high": beside.high if beside else np.nan,
+        **dict(zip(_ENDS[0], (own.value, own.low, own.high), strict=True)),
+        **(random[0] if random else unknown).columns("random"),
         "model": float(values.clean.mean()),
         "empty": float(values.empty.mean()),
         "circuit": float(values.circuits[0].mean()),

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pandas as pd
+
+from interp.errors import InputError
+
 # old keyword -> what to write now; asked only for keywords that a function no longer takes
 NEW_WAY: dict[str, str] = {
     "random": "it is called n_random now: how many random ones are measured beside it",
@@ -12,3 +18,18 @@ NEW_WAY: dict[str, str] = {
     "reference_prompts": "it belongs to the reference now: reference=Reference(prompts=...), from metrics",
     "stable_share": "it belongs to stability now: stable=Stable(share=0.75), from circuits",
 }
+
+
+class OnceFrame:
+    """Of results that were data frames in 0.1: what asks them as one is told the new way."""
+
+    def __getitem__(self, name: object) -> Any:
+        raise InputError(f"{self._holds()}: take its columns from .to_frame()")
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and hasattr(pd.DataFrame, name):
+            raise AttributeError(f"{self._holds()}: .to_frame().{name}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _holds(self) -> str:
+        return f"a {type(self).__name__} holds a data frame and is none any more"

@@ -1,17 +1,23 @@
-"""The table that `metrics.agreement` returns: a data frame that keeps its resamples and its points."""
+"""The result that `metrics.agreement` returns: it keeps its resamples and its points."""
 
 from __future__ import annotations
 
+import functools
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from interp import theme
 from interp.errors import InputError, choose
+from interp.keeping import kept
+from interp.renamed import OnceFrame
+from interp.result import Result
+from interp.tables import html_table, markdown_table, text_table
 from metrics.percentiles import Resampled, percentile_interval
 
 if TYPE_CHECKING:
@@ -20,8 +26,9 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
+@kept
 @dataclass(frozen=True)
-class Row:
+class AgreementRow:
     """One candidate without so many of the largest points, and its statistics [k] with their resamples."""
 
     method: str
@@ -30,30 +37,31 @@ class Row:
     found: Resampled
 
 
-Part = tuple[str | None, list[Row], pd.DataFrame]  # name of a component, its rows, its points
+Part = tuple[str | None, list[AgreementRow], pd.DataFrame]  # name of a component, its rows, its points
 
 
-class AgreementTable(pd.DataFrame):
-    """Agreement with a reference: columns method, dropped, n and, for each statistic, its value, `_low` and `_high`.
+@dataclass(frozen=True, eq=False, repr=False)
+class AgreementTable(OnceFrame, Result):
+    """Agreement with a reference.
 
-    `points` is a data frame of what was compared (label, cluster, reference and one column per candidate). Slices
-    are ordinary data frames.
+    `to_frame()` has the columns method, dropped, n and, for each statistic, its value, `_low` and `_high`.
+
+    Attributes:
+        parts: for each component (one without a name, where there are none) its name, rows and points.
+        column: what the components are called: the leading column of a combined table.
+        names: of the statistics.
+        confidence: of the intervals.
     """
 
-    _metadata: ClassVar = ["column", "names", "confidence", "parts"]  # kept by pandas when a table is copied
-    column: str | None  # the leading column of a combined table
-    names: tuple[str, ...]  # of the statistics
-    confidence: float
     parts: list[Part]
-
-    @property
-    def _constructor(self) -> Any:
-        return pd.DataFrame
+    column: str | None
+    names: tuple[str, ...]
+    confidence: float
 
     @classmethod
     def of(
         cls,
-        rows: Sequence[Row],
+        rows: Sequence[AgreementRow],
         *,
         names: Sequence[str],
         confidence: float,
@@ -66,29 +74,32 @@ class AgreementTable(pd.DataFrame):
         if clusters is not None:
             named["cluster"] = clusters
         frame = pd.DataFrame({**named, **points})
-        return cls._build([(None, list(rows), frame)], None, tuple(names), confidence)
+        return cls([(None, list(rows), frame)], None, tuple(names), confidence)
 
-    @classmethod
-    def _build(
-        cls,
-        parts: list[Part],
-        column: str | None,
-        names: tuple[str, ...],
-        confidence: float,
-    ) -> AgreementTable:
+    @functools.cached_property
+    def _frame(self) -> pd.DataFrame:
         data = []
-        for part, rows, _ in parts:
+        for part, rows, _ in self.parts:
             for row in rows:
-                low, high = _interval(row.found, names, confidence)
-                cells: dict[str, Any] = {column: part} if column else {}
+                low, high = _interval(row.found, self.names, self.confidence)
+                cells: dict[str, Any] = {self.column: part} if self.column else {}
                 cells |= {"method": row.method, "dropped": row.dropped, "n": row.n}
-                for i, name in enumerate(names):
+                for i, name in enumerate(self.names):
                     cells |= {name: row.found.point[i], f"{name}_low": low[i], f"{name}_high": high[i]}
                 data.append(cells)
-        table = cls(pd.DataFrame(data))
-        for name, value in (("column", column), ("names", names), ("confidence", confidence), ("parts", parts)):
-            object.__setattr__(table, name, value)
-        return table
+        return pd.DataFrame(data)
+
+    def to_frame(self) -> pd.DataFrame:
+        return self._frame.copy()
+
+    def headline(self) -> str:
+        first = self._frame.iloc[0]
+        where = "" if self.column is None else f" ({first[self.column]})"
+        shown = [f"{name} {_cell(*(first[f'{name}{end}'] for end in ('', '_low', '_high')))}" for name in self.names]
+        return (
+            f"{first['method']}{where} on {first['n']} points: {', '.join(shown)}; {self.confidence:.0%} bootstrap "
+            f"intervals, {len(self._frame)} rows"
+        )
 
     @property
     def points(self) -> pd.DataFrame:
@@ -122,7 +133,7 @@ class AgreementTable(pd.DataFrame):
 
     def summary(self) -> pd.DataFrame:
         """The same with cells such as `0.912 [0.880, 0.940]`."""
-        plain = pd.DataFrame(self)
+        plain = self._frame
         heads = [self.column] if self.column else []
         result = plain[[*heads, "method", "dropped", "n"]].copy()
         for name in self.names:
@@ -132,15 +143,14 @@ class AgreementTable(pd.DataFrame):
 
     def markdown(self) -> str:
         """The summary as a table in GitHub's Markdown."""
-        summary = self.summary().astype(str)
-        lines = [summary.columns.tolist(), ["---"] * summary.shape[1], *summary.values.tolist()]
-        return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+        return markdown_table(self.summary().astype(str))
+
+    def __str__(self) -> str:
+        return f"{self!r}\n{text_table(self.summary())}"
 
     def _repr_html_(self) -> str:
-        if not hasattr(self, "names"):
-            return str(pd.DataFrame(self)._repr_html_())  # type: ignore[operator]
         level = html.escape(f"{self.confidence:.0%} bootstrap intervals; dropped: so many of the largest points")
-        return f"<p>{level}</p>{self.summary().to_html(index=False, border=0)}"
+        return f"<p>{level}</p>{html_table(self.summary())}"
 
     def figure(self) -> Figure:
         """Each candidate against the reference: a column a method, a row a component; large points in red."""
@@ -159,7 +169,7 @@ class AgreementTable(pd.DataFrame):
             large = frame["reference"].abs().rank(ascending=False, method="first") <= max(r.dropped for r in rows)
             low, high = frame["reference"].min(), frame["reference"].max()
             for j, method in enumerate(methods, 1):
-                for chosen, colour in ((~large, "#0072B2"), (large, "#D55E00")):
+                for chosen, colour in ((~large, theme.BLUE), (large, theme.VERMILION)):
                     figure.add_scattergl(
                         x=frame.loc[chosen, "reference"],
                         y=frame.loc[chosen, method],
@@ -172,11 +182,10 @@ class AgreementTable(pd.DataFrame):
                         col=j,
                     )
                 figure.add_scatter(
-                    x=[low, high], y=[low, high], mode="lines", line={"dash": "dot", "color": "#666666"},
+                    x=[low, high], y=[low, high], mode="lines", line={"dash": "dot", "color": theme.DARK},
                     showlegend=False, hoverinfo="skip", row=i, col=j,
                 )  # fmt: skip
-        figure.update_layout(template="plotly_white", title="Scores (y) against the reference (x)")
-        return figure
+        return theme.styled(figure, "Scores (y) against the reference (x)")
 
 
 def combine(tables: Mapping[str, AgreementTable], name: str) -> AgreementTable:
@@ -188,7 +197,7 @@ def combine(tables: Mapping[str, AgreementTable], name: str) -> AgreementTable:
     for key, table in tables.items():
         if table.names != first.names or len(table.parts) != 1:
             raise InputError(f"tables[{key!r}] cannot be combined: other statistics, or combined already")
-    return AgreementTable._build(parts, name, first.names, first.confidence)
+    return AgreementTable(parts, name, first.names, first.confidence)
 
 
 def _interval(

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from interp import numbers
 from interp.errors import InputError
-from metrics.agreement_table import AgreementTable, Row
+from metrics.agreement_table import AgreementRow, AgreementTable
 from metrics.percentiles import Resampled
 
 Array = NDArray[np.float64]
@@ -59,7 +59,7 @@ def agreement(
         resamples, confidence, seed: of the bootstrap. All candidates are judged on the same resamples.
 
     Returns:
-        `AgreementTable`, a data frame with one row per candidate and entry of `drop`. A statistic that has no value
+        `AgreementTable`: `to_frame()` has one row per candidate and entry of `drop`. A statistic that has no value
         (correlation with a constant) is NaN.
 
     Raises:
@@ -91,7 +91,7 @@ def agreement(
                 np.concatenate([judge.statistics(y[kept], counts) for counts in blocks]) for blocks in (drawn, others)
             )
             found = Resampled(point, spread, left_out, np.unique(groups[kept]).size)
-            rows.append(Row(name, dropped, kept.size, found))
+            rows.append(AgreementRow(name, dropped, kept.size, found))
     return AgreementTable.of(
         rows,
         names=("pearson", "spearman", "sign", *(f"top_{k}" for k in top)),

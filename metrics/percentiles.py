@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from interp import numbers
+from interp.keeping import kept
 
 Array = NDArray[np.float64]
 _SCARCE = 2.0  # resamples that must lie beyond a tail for it to be read from them
 
 
+@kept
 @dataclass(frozen=True, eq=False)
 class Resampled:
     """Statistics of n prompts, in resamples of them, and with prompts left out.

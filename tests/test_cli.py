@@ -204,7 +204,7 @@ def test_find_as_json(bridge: Any, tmp_path: Path) -> None:
     data = json.loads(result.stdout)
     task = tasks.ioi(n=8, seed=3, model=bridge).with_objective("log-probability")
     circuit = circuits.find.find_circuit(
-        bridge, task, method="eap", edges=0.1, seed=3, ablation="mean", random_circuits=1, quiet=True
+        bridge, task, method="eap", edges=0.1, seed=3, ablation="mean", n_random=1, quiet=True
     )
     assert data["report"]["faithfulness"] == pytest.approx(circuit.report.faithfulness)
     assert data["report"]["edges"] == circuit.n_edges
@@ -362,7 +362,7 @@ def test_evaluate_with_other_settings(saved: Path, bridge: Any) -> None:
 def test_evaluate_and_the_library_judge_a_circuit_under_its_own_setting(bridge: Any, tmp_path: Path) -> None:
     found = circuits.find.find_circuit(
         bridge, tasks.ioi(n=8, seed=3, model=bridge), method="eap", edges=40, ablation="zero",
-        objective="log-probability", random_circuits=0, quiet=True,
+        objective="log-probability", n_random=0, quiet=True,
     )  # fmt: skip
     path = found.save(tmp_path / "zero.json")
     data = json.loads(run("evaluate", path, "--model", "tiny", "--tests", "--json", "-q").stdout)
@@ -382,7 +382,7 @@ def test_a_circuit_of_an_objective_of_ones_own_needs_one_by_name(bridge: Any, tm
 
     task = tasks.ioi(n=8, seed=3, model=bridge)
     found = circuits.find.find_circuit(
-        bridge, task, method="eap", edges=40, objective=mine, random_circuits=0, quiet=True
+        bridge, task, method="eap", edges=40, objective=mine, n_random=0, quiet=True
     )
     path = found.save(tmp_path / "mine.json")
     assert "under the objective 'mine', a function" in refused(run("evaluate", path, "--model", "tiny"))

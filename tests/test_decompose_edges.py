@@ -128,7 +128,7 @@ def test_what_has_no_meaning_is_refused(settings: dict[str, Any], message: str) 
 def test_a_circuit_found_by_it_is_saved_with_its_method(name: str, tmp_path: Path) -> None:
     model = tiny(name)
     task = tiny_task(model, 12)
-    found = find_circuit(model, task, method="decompx", edges=40, selection="top-n", random_circuits=1, quiet=True)
+    found = find_circuit(model, task, method="decompx", edges=40, selection="top-n", n_random=1, quiet=True)
     expected = attribute(model, task.split(0.5, 0)[0], "decompx", quiet=True)
     assert torch.equal(found.scores.values, expected.values)
     assert torch.equal(found.mask, expected.mask(40))

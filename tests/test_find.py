@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 from tiny import behaving, tiny
 
+from attribution.edges.gradient import EAPIG
+from attribution.edges.method import Method
+from attribution.scores import Scores
 from circuits import Circuit, find_circuit
-from circuits import find as module
 from interp.errors import InputError
-from interp.selection import ladder, prune
+from interp.kernels.evaluate import Meter
+from interp.run import Run
+from interp.selection import Selection, TopN, ladder, prune, top_n
+from interp.setting import Setting
 from interp.tasks.task import Task
-from metrics import evaluate
-from metrics.circuit.balance import balanced
+from metrics import evaluate, faithfulness
+from metrics.circuit.balance import Balanced
 from metrics.circuit.samples import random_circuit
 
 N = 12
@@ -57,38 +63,55 @@ def test_global_random_numbers_are_neither_used_nor_moved(model: Any, task: Task
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_held_out_prompts_are_used_once_and_last(model: Any, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[str, set[Any]]] = []
-    attribute, measure, measure_all = module.attribute, module.measure, module.measure_all
-    balanced = module.balanced
+@dataclass(frozen=True)
+class Spied(EAPIG):
+    """A method that tells which prompts it saw."""
 
-    def spy_attribute(model: Any, task: Task, *args: Any, **settings: Any) -> Any:
-        seen.append(("attribute", clean_prompts(task)))
-        return attribute(model, task, *args, **settings)
+    seen: list[set[Any]] = field(default_factory=list, compare=False)
 
-    def spy_measure(model: Any, task: Task, *args: Any, **settings: Any) -> Any:
-        seen.append(("measure", clean_prompts(task)))
-        return measure(model, task, *args, **settings)
+    def scores(self, setting: Setting) -> Scores:
+        self.seen.append(clean_prompts(setting.task))
+        return super().scores(setting)
 
-    def spy_measure_all(model: Any, task: Task, *args: Any, **settings: Any) -> Any:
-        seen.append(("measure_all", clean_prompts(task)))
-        return measure_all(model, task, *args, **settings)
 
-    def spy_balanced(model: Any, task: Task, *args: Any, **settings: Any) -> Any:
-        seen.append(("balanced", clean_prompts(task)))
-        return balanced(model, task, *args, **settings)
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> dict[frozenset[Any], list[bytes]]:
+    """The circuits that are really run, by the prompts that they are run on."""
+    found: dict[frozenset[Any], list[bytes]] = {}
+    measure = Meter._measure
 
-    monkeypatch.setattr(module, "balanced", spy_balanced)
-    monkeypatch.setattr(module, "attribute", spy_attribute)
-    monkeypatch.setattr(module, "measure", spy_measure)
-    monkeypatch.setattr(module, "measure_all", spy_measure_all)
-    found = find_circuit(model, task, selection="balanced", quiet=True)
-    assert [name for name, _ in seen] == ["attribute", "balanced", "measure", "measure_all"]
-    (_, scored), (_, weighed), (_, sized), (_, judged) = seen
-    assert scored == weighed == sized
-    assert not scored & judged
-    assert scored | judged == clean_prompts(task)
-    assert (len(scored), len(judged)) == (found.report.n_scoring, found.report.n_held_out) == (N / 2, N / 2)
+    def spy(self: Meter, circuits: dict[bytes, torch.Tensor], *rest: Any) -> None:
+        found.setdefault(frozenset(map(tuple, self.prompts.clean.tolist())), []).extend(circuits)
+        measure(self, circuits, *rest)
+
+    monkeypatch.setattr(Meter, "_measure", spy)
+    return found
+
+
+def test_held_out_prompts_are_used_once_and_last(
+    model: Any, task: Task, runs: dict[frozenset[Any], list[bytes]]
+) -> None:
+    method = Spied()
+    found = find_circuit(model, task, method=method, quiet=True)
+    (scored,) = method.seen
+    sized, judged = runs  # in the order of their first run
+    assert not sized & judged
+    assert len(sized) == len(scored) == found.report.n_scoring == N / 2
+    assert len(judged) == found.report.n_held_out == N / 2
+    assert scored | {example.clean for example in task.split(0.5, 0)[1].examples} == clean_prompts(task)
+
+
+def test_nothing_is_measured_twice(model: Any, task: Task, runs: dict[frozenset[Any], list[bytes]]) -> None:
+    found = find_circuit(model, task, tests=True, quiet=True)
+    scoring, held_out = runs.values()
+    assert len(scoring) == len(set(scoring)) <= 1 + 5 * 10, "the balanced search is at most five circuits a size"
+    assert len(held_out) == len(set(held_out))
+    assert found.report.tests
+    runs.clear()
+    find_circuit(model, task, selection="top-n", quiet=True)
+    scoring, held_out = runs.values()
+    assert len(scoring) <= 1 + 10
+    assert len(held_out) == 1 + 1 + 3, "the empty circuit, the circuit and three random ones"
 
 
 def test_share_of_prompts_that_score(model: Any, task: Task) -> None:
@@ -120,7 +143,7 @@ def test_report_is_what_evaluate_says_on_the_held_out_prompts(model: Any, task: 
 
 
 def test_random_circuits_are_as_large_and_on_the_same_prompts(model: Any, task: Task) -> None:
-    found = find_circuit(model, task, method="eap", edges=40, random_circuits=2, seed=7, quiet=True)
+    found = find_circuit(model, task, method="eap", edges=40, n_random=2, seed=7, quiet=True)
     _, held_out = task.split(0.5, 7)
     masks = torch.stack([random_circuit(found.graph, found.n_edges, seed) for seed in (7, 8)])
     means = evaluate(model, held_out, masks, quiet=True).mean(1)
@@ -130,7 +153,7 @@ def test_random_circuits_are_as_large_and_on_the_same_prompts(model: Any, task: 
     expected = ((means - empty) / (clean - empty)).mean()
     assert found.report.random_faithfulness == pytest.approx(float(expected))
     assert found.report.random_interval is not None
-    without = find_circuit(model, task, method="eap", edges=40, random_circuits=0, seed=7, quiet=True)
+    without = find_circuit(model, task, method="eap", edges=40, n_random=0, seed=7, quiet=True)
     assert without.report.random_faithfulness is None
     assert without.report.random_interval is None
     assert without.report.faithfulness == pytest.approx(found.report.faithfulness)
@@ -162,16 +185,60 @@ def test_rungs_are_measured_on_the_scoring_prompts(model: Any, task: Task) -> No
 
 def test_balanced_circuits_are_balanced_on_the_scoring_prompts(model: Any, task: Task) -> None:
     circuit = find_circuit(model, task, selection="balanced", quiet=True)
-    scoring, _ = task.split(0.5, 0)
-    found = balanced(model, scoring, circuit.scores.values, circuit.graph, ladder(circuit.graph), quiet=True)
+    setting = Setting(model, task, run=Run(quiet=True)).split(0.5, 0)[0]
+    values, sizes = circuit.scores.values, ladder(circuit.graph)
+    masks = [rule(values) for rule in Balanced().rules(setting, values, sizes)]
+    reached = faithfulness(setting.measure(torch.stack(masks)))
     rungs = circuit.report.ladder
-    assert [rung["edges"] for rung in rungs] == [int(one.mask.sum()) for one in found]
-    assert [rung["faithfulness"] for rung in rungs] == pytest.approx([one.faithfulness for one in found])
-    first = next(i for i, one in enumerate(found) if one.faithfulness >= 0.85)
-    assert torch.equal(circuit.mask, found[first].mask)
+    assert [rung["edges"] for rung in rungs] == [int(mask.sum()) for mask in masks]
+    assert [rung["faithfulness"] for rung in rungs] == pytest.approx([one.value for one in reached])
+    first = next(i for i, one in enumerate(reached) if one.value >= 0.85)
+    assert torch.equal(circuit.mask, masks[first])
     assert circuit.provenance["selection"] == "balanced"
     exact = find_circuit(model, task, edges=40, selection="balanced", quiet=True)
     assert exact.n_edges == 40, "edges are counted after pruning"
+
+
+@dataclass(frozen=True)
+class Weights(Method):
+    """A third party's method: what it says does not matter."""
+
+    sign: float = 1.0
+
+    name = "weights"
+
+    def values(self, setting: Setting) -> torch.Tensor:
+        torch.manual_seed(0)
+        return self.sign * torch.rand(setting.graph.shape) * setting.graph.edge_mask
+
+
+@dataclass(frozen=True)
+class Last(Selection):
+    """A third party's selection: the edges of smallest score."""
+
+    name = "last"
+
+    def mask(self, scores: torch.Tensor, graph: Any, n: int) -> torch.Tensor:
+        return top_n(-scores, graph, n, False)
+
+
+def test_methods_and_selections_of_others(model: Any, task: Task) -> None:
+    found = find_circuit(model, task, method=Weights(sign=2.0), selection=Last(), edges=40, quiet=True)
+    assert (found.provenance["method"], found.provenance["selection"]) == ("weights", "last")
+    assert found.scores.settings["sign"] == 2.0
+    assert torch.equal(found.mask, Last().mask(found.scores.values, found.graph, 40))
+    by_name = find_circuit(
+        model, task, method=f"{__name__}:Weights", selection=f"{__name__}:Last", edges=40, quiet=True
+    )
+    assert torch.equal(by_name.mask, found.mask)
+    assert by_name.provenance["selection"] == f"{__name__}:Last"
+
+
+def test_objects_are_what_their_names_and_keywords_mean(model: Any, task: Task) -> None:
+    named = find_circuit(model, task, method="eap-ig", steps=2, selection="top-n", absolute=False, edges=40, quiet=True)
+    made = find_circuit(model, task, method=EAPIG(steps=2), selection=TopN(absolute=False), edges=40, quiet=True)
+    assert torch.equal(named.mask, made.mask)
+    assert named.provenance["selection_settings"] == {"absolute": False, "pruned": True}
 
 
 def test_number_and_share_of_edges(model: Any, task: Task, circuit: Circuit) -> None:
@@ -262,7 +329,10 @@ def test_four_prompts_are_needed(model: Any) -> None:
         ({"objective": "accuracy"}, "has no gradient"),
         ({"objective": "logit-diff"}, "objective='logit-diff' is unknown; did you mean 'logit-difference'"),
         ({"selection": "topn"}, "selection='topn' is unknown; did you mean 'top-n'"),
-        ({"absolute": False}, r"selection='balanced' \(the default\) weighs the signs itself"),
+        ({"absolute": False}, "absolute is no setting of selection='balanced', which takes: steps"),
+        ({"random_circuits": 1}, "find_circuit takes no random_circuits: it is called n_random now"),
+        ({"stable": True, "stable_share": 0.5}, r"stable=Stable\(share=0.75\), from circuits"),
+        ({"stable": True, "resamples": 5}, r"bootstrap draws of intervals now; .* stable=Stable\(resamples=20\)"),
         ({"scoring_share": 1.0}, "scoring_share=1.0 must be a number above 0 and below 1"),
     ],
 )

@@ -42,7 +42,7 @@ def task(model: Any) -> Any:
 
 
 def find(model: Any, task: Any, **settings: Any) -> Circuit:
-    return find_circuit(model, task, **{"edges": 40, "random_circuits": 1, "quiet": True, **settings})
+    return find_circuit(model, task, **{"edges": 40, "n_random": 1, "quiet": True, **settings})
 
 
 # ---- find_circuit
@@ -131,7 +131,7 @@ def test_kernels_take_every_rule_on_every_architecture(name: str) -> None:
     # also the softmax's temperature, which hooks cannot reach on GPT-J and OPT
     other = tiny(name)
     for method in METHODS:
-        found = find(other, tiny_task(other, 4), method=method, random_circuits=0)
+        found = find(other, tiny_task(other, 4), method=method, n_random=0)
         assert 0 < found.n_edges <= 40
         assert ("HeldRouting()" in found.scores.settings["rules"]["rules"]) == (name == "mixtral")
 
@@ -149,7 +149,7 @@ def test_kernels_take_every_rule_on_every_architecture(name: str) -> None:
         ({"method": "relpp"}, "method='relpp' is unknown; did you mean 'relp'"),
         ({"method": "relp-ah"}, "method='relp-ah' is unknown; did you mean 'relp'"),
         ({"method": "relp", "objective": "kl"}, "has a gradient of zero at the clean run"),
-        ({"rule": "relp"}, "setting='rule' is unknown; did you mean 'rules'"),
+        ({"rule": "relp"}, "'rule' is unknown; did you mean 'rules'"),
     ],
     ids=str,
 )

@@ -178,10 +178,10 @@ def six_prompts(model):
 def test_a_circuit_found_with_numbers_of_numpy_is_the_same_and_can_be_saved(tmp_path):
     model = oracle.model_of("gpt2")
     task = six_prompts(model)
-    plain = {"edges": 20, "steps": 2, "seed": 1, "confidence": 0.75, "random_circuits": 1, "scoring_share": 0.5}
+    plain = {"edges": 20, "steps": 2, "seed": 1, "confidence": 0.75, "n_random": 1, "scoring_share": 0.5}
     foreign = {
         "edges": np.int64(20), "steps": np.int32(2), "seed": np.int64(1), "confidence": np.float32(0.75),
-        "random_circuits": torch.tensor(1), "scoring_share": np.array(0.5),
+        "n_random": torch.tensor(1), "scoring_share": np.array(0.5),
     }  # fmt: skip
     one, other = (find_circuit(model, task, quiet=True, **settings) for settings in (plain, foreign))
     assert torch.equal(one.mask, other.mask)

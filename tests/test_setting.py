@@ -33,7 +33,7 @@ def task(model: Any) -> Task:
     return tiny_task(model, 8)
 
 
-find = functools.partial(find_circuit, method="eap", edges=40, selection="top-n", random_circuits=0, quiet=True)
+find = functools.partial(find_circuit, method="eap", edges=40, selection="top-n", n_random=0, quiet=True)
 UNDER: dict[str, Any] = {"ablation": "zero", "objective": "log-probability"}
 
 
@@ -115,7 +115,7 @@ JUDGES: dict[str, Callable[..., Any]] = {
     "completeness": functools.partial(metrics.completeness, sets=2),
     "minimality": functools.partial(metrics.minimality, sets=1, sample=4),
     "prompt_faithfulness": metrics.prompt_faithfulness,
-    "circuit_tests": functools.partial(metrics.circuit_tests, random_circuits=3, sample=2, permutations=20),
+    "circuit_tests": functools.partial(metrics.circuit_tests, n_random=3, sample=2, permutations=20),
     "faithfulness_curve": lambda model, task, circuit, **k: metrics.faithfulness_curve(
         model, task, circuit.scores if isinstance(circuit, Circuit) else circuit, **k
     ),
@@ -239,7 +239,7 @@ def _mean(model: Any, task: Task, masks: list[torch.Tensor]) -> float:
 def test_the_null_model_of_reports_curves_and_comparisons(model: Any, task: Task, reference: str) -> None:
     from circuits import compare_methods
 
-    found = find(model, task, random_circuits=2, seed=5, reference=reference)
+    found = find(model, task, n_random=2, seed=5, reference=reference)
     held_out = task.split(0.5, 5)[1]
     beside = [random_circuit(found.graph, found.n_edges, 5 + i, reference) for i in range(2)]
     assert found.report.random_faithfulness == pytest.approx(_mean(model, held_out, beside))

@@ -74,7 +74,7 @@ class _NotesHandler(logging.Handler):
         self.notes = notes
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name != "circuits.find":
+        if record.name != "circuits.judged":
             self.notes(record.getMessage())
 
 
