@@ -27,8 +27,8 @@ from circuits.formats.mib_names import COLUMNS, MODELS, SIZES, circuit_file, ent
 from interp import numbers
 from interp.errors import InputError
 from interp.files import make_folder
+from interp.selection import SELECTIONS, ladder
 from interp.selection.empty import PATHS
-from metrics.circuit.curve import ladder_masks
 
 IMPORTANCES = "importances.json"
 
@@ -88,7 +88,8 @@ def write_circuits(
     """Write nine circuits, `FOLDER/task_model/0.1.json` to `50.json`: int(p n) edges each, then pruned."""
     home = _made(folder, task, model)
     _refuse_others(home, {circuit_file(fraction) for fraction in SIZES})
-    masks = ladder_masks(scores.edge_values, scores.graph, selection, absolute)
+    rule = SELECTIONS.make(selection, {"absolute": absolute})
+    masks = [rule.mask(scores.edge_values, scores.graph, n) for n in ladder(scores.graph)]
     paths = []
     for fraction, mask in zip(SIZES, masks, strict=False):
         if not mask.any():

@@ -2,7 +2,7 @@
 
 from circuits.formats.mib_folder import Entry, check, read, write_circuits, write_importances
 from circuits.formats.mib_names import COLUMNS, MODELS, SIZES, entry_name
-from circuits.mib.areas import evaluate, evaluate_circuits, evaluate_scores
+from circuits.mib.areas import evaluate
 
 __all__ = [
     "COLUMNS",
@@ -12,8 +12,6 @@ __all__ = [
     "check",
     "entry_name",
     "evaluate",
-    "evaluate_circuits",
-    "evaluate_scores",
     "read",
     "write_circuits",
     "write_importances",
