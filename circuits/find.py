@@ -23,10 +23,11 @@ from interp.selection import SELECTIONS, Selection, ladder
 from interp.selection.named import Mask, Rule
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
-from metrics.circuit.battery import circuit_tests
+from metrics.circuit.battery import Reference, battery_in
 from metrics.circuit.curve import AbsoluteKeyword
 from metrics.circuit.evaluate import faithfulness_in
 from metrics.circuit.samples import REFERENCES, random_circuit
+from metrics.testing import Testing
 
 DEFAULT_FAITHFULNESS = 0.85
 
@@ -133,10 +134,7 @@ def find_circuit(
     if drawn is not None and resampling is not None:
         report = replace(report, stability=_stability(drawn, rules[best], mask, sizes[best], resampling.share))
     if tests:
-        made = circuit_tests(
-            model, held_out.task, mask, reference=reference, seed=interval.seed,
-            **chosen(keywords, RunKeywords), ablation=setting.ablation, objective=setting.goal,
-        )  # fmt: skip
+        made = battery_in(held_out, mask, Reference(reference), Testing(permutations=1000), seed=interval.seed)
         report = replace(report, tests=made.to_frame().to_dict("records"), notes=[*report.notes, *made.notes])
     provenance = {
         "task": task.to_dict(),
