@@ -290,6 +290,10 @@ class CircuitComparison(Result):
             f"Jaccard {self.jaccard:.3f}"
         )
 
+    def figure(self) -> Figure:
+        """Both circuits as one plain plotly figure, edges coloured by which of them has it."""
+        return reach("comparison_figure")(self)
+
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Both circuits as one interactive page, coloured by membership; written to `path` when one is given."""
         return str(reach("comparison_to_html")(self, path))

@@ -22,6 +22,7 @@ HOMES = {
     "figure": "circuits.viewer:figure",
     "to_html": "circuits.viewer:to_html",
     "show": "circuits.viewer:show",
+    "comparison_figure": "circuits.viewer:comparison_figure",
     "comparison_to_html": "circuits.viewer:comparison_to_html",
     "show_page": "circuits.viewer:show_page",
     "circuit_tests": "metrics.circuit.battery:circuit_tests",
