@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp import numbers
+from interp import numbers, theme
 from interp import selection as rules
 from interp.conditions import Conditions
 from interp.errors import InputError, choose
@@ -31,8 +31,12 @@ from interp.files import write_bytes
 from interp.graph import ComputationalGraph
 from interp.keeping import kept
 from interp.kernels.ablation import KNOWN
+from interp.result import Result
 from interp.selection import Selection
 from interp.selection.empty import warn_if_below, warn_if_empty
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 Level = Literal["edge", "node"]
 FORMAT = "faithful-circuits/scores"
@@ -57,7 +61,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 @kept
 @dataclass(frozen=True, eq=False, repr=False)
-class Scores:
+class Scores(Result):
     """Values over a `ComputationalGraph`, with how they were made.
 
     `values` is a float32 or float64 tensor on the CPU: `[source, target]` at level "edge" (0 where no edge
@@ -218,14 +222,29 @@ class Scores:
             raise InputError(f"{where} is damaged: its values do not have the checksum written with them")
         return cls.from_dict(header.get("scores"), values, where)
 
-    def __repr__(self) -> str:
-        return f"Scores({self._summary()})"
+    def figure(self, n: int = 20) -> Figure:
+        """Bars of the `n` strongest edges or nodes, the strongest on top."""
+        import plotly.graph_objects as go
+
+        strongest = self.top(n).iloc[::-1]
+        picture = go.Figure(
+            go.Bar(
+                x=strongest["score"].tolist(),
+                y=[theme.label(name) for name in strongest[self.level]],
+                orientation="h",
+                marker_color=[theme.HELPS if score > 0 else theme.HARMS for score in strongest["score"]],
+                hovertemplate="%{y}<br>score %{x:.4g}<extra></extra>",
+            )
+        )
+        return theme.styled(
+            picture, f"{self.method}: strongest {self.level}s", xaxis_title="score", height=160 + 22 * len(strongest)
+        )
 
     def _repr_html_(self) -> str:
         table = self.top(10).to_html(index=False, float_format=lambda value: f"{value:+.4g}", border=0)
-        return f"<p><b>Scores</b>: {html.escape(self._summary())}</p>{table}"
+        return f"<p>{html.escape(repr(self))}</p>{table}"
 
-    def _summary(self) -> str:
+    def headline(self) -> str:
         count = self.graph.n_edges if self.level == "edge" else len(self.graph.sources)
         parts = [f"{self.method}: {count:,} {self.level}s"]
         if self.model:
