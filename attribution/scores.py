@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ from interp.conditions import Conditions
 from interp.errors import InputError, choose
 from interp.files import write_bytes
 from interp.graph import ComputationalGraph
+from interp.headers import check_header, json_copy, validated
 from interp.keeping import kept
 from interp.kernels.ablation import KNOWN
 from interp.result import Result
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 Level = Literal["edge", "node"]
 FORMAT = "faithful-circuits/scores"
 VERSION = 2  # 1 did not know whole and gap
-T = TypeVar("T")
 PACKAGES = ("torch", "transformers", "transformer-lens", "faithful-circuits")
 
 
@@ -276,38 +276,6 @@ def edge_frame(
     return pd.DataFrame({"edge": edges, "source": sources, "target": targets, "score": chosen.numpy()[order]}).astype(
         {"edge": "str", "source": "str", "target": "str"}
     )
-
-
-def json_copy(data: dict[str, Any], argument: str) -> dict[str, Any]:
-    """A copy of `data` as JSON gives it back, with lists for tuples; raises `InputError` if it cannot."""
-    try:
-        return json.loads(json.dumps(data, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{argument} must be a dictionary that JSON can hold: {error}") from None
-
-
-def check_header(header: object, format: str, version: int, where: str) -> None:
-    """Raise `InputError` unless a file's header names this format in a version that can be read."""
-    if not isinstance(header, dict) or header.get("format") != format:
-        raise InputError(f"{where} is damaged or of another kind: it does not say that it is {format!r}")
-    written = header.get("version")
-    if not isinstance(written, int) or written < 1:
-        raise InputError(f"{where} is damaged: its format version is {written!r}")
-    if written > version:
-        raise InputError(
-            f"{where} has format version {written}, and this installation reads up to {version}: "
-            f"upgrade faithful-circuits to open it"
-        )
-
-
-def validated(cls: type[T], data: object, where: str) -> T:
-    """Build the dataclass `cls` from `data`; raises `InputError` naming `where` and the unfit field."""
-    try:
-        return pydantic.TypeAdapter(cls).validate_python(data)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(map(str, first["loc"])) or "its content"
-        raise InputError(f"{where} is damaged: {at}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _strongest(values: Float[Tensor, " n"], n: int | None) -> np.ndarray:
