@@ -11,11 +11,11 @@ import contextlib
 import oracle
 import pytest
 import torch
-from attribution.methods import METHODS as ENGINES
 from oracle import TOLERANCE, error, mixed_task
 from tiny import tiny
 
-from attribution import Scores, attribute, methods
+from attribution import MaskIG, Scores, attribute, methods
+from attribution.edges.named import METHODS as NAMED
 from interp import ComputationalGraph, Task
 from interp.errors import InputError
 from interp.inspection import anatomy_of
@@ -215,8 +215,9 @@ def test_trap_7_every_engine_gives_an_edge_that_helps_a_positive_score(name, abl
     for row in methods().query("level == 'edge'").to_dict("records"):
         # rules that hold a norm's scale leave out what it does here: tests/test_rules_edges.py judges those; mask-ig
         # shares out what all edges do together, which is not what each does alone
-        engine = ENGINES[row["method"]]
-        if ablation in row["ablations"] and engine.rules == "gradient" and engine.path != "mask":
+        method = NAMED.make(row["method"])
+        plain = getattr(method, "rules", None) is None and not isinstance(method, MaskIG)
+        if ablation in row["ablations"] and plain:
             few = {"edges": [helpful, harmful]} if row["method"] == "exact" else {}
             values = attribute(model, mixed_task(model), row["method"], ablation=ablation, quiet=True, **few).values
             assert values[graph.edge_index(helpful)] > 0 > values[graph.edge_index(harmful)], row["method"]
