@@ -18,6 +18,7 @@ from interp.arrays import as_tensor
 from interp.errors import InputError
 from interp.interval import Estimate, Interval
 from interp.keywords import check_keywords
+from interp.renamed import OnceFrame
 from interp.result import Result
 from interp.run import Run
 from metrics.explanation.masked import Tokens, mask_half, mask_random, tokens_of
@@ -144,7 +145,7 @@ class VerdictKeywords(TypedDict, total=False):
 
 
 @dataclass(frozen=True, repr=False)
-class InDistribution(Result):
+class InDistribution(OnceFrame, Result):
     """Which shares of masking a model finds usual, as `MaSF.in_distribution` found.
 
     Attributes:
