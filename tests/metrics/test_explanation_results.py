@@ -108,7 +108,7 @@ def test_results_are_read_as_they_were_written(name: str, tmp_path: Path) -> Non
     assert repr(again) == repr(found)
     assert "\n" not in repr(found)
     assert again._repr_html_() == found._repr_html_()
-    assert again.figure().to_dict() == found.figure().to_dict()
+    assert again.figure().to_json() == found.figure().to_json()
     for named in found.to_frame().columns:
         assert " " not in str(named)
 
