@@ -14,7 +14,7 @@ import torch
 from oracle import TOLERANCE, error, mixed_task
 from tiny import tiny
 
-from attribution import MaskIG, Scores, attribute, methods
+from attribution import Scores, attribute, methods
 from attribution.edges.named import METHODS as NAMED
 from interp import ComputationalGraph, Task
 from interp.errors import InputError
