@@ -15,7 +15,8 @@ from metrics.circuit.saco import CircuitSaCo, circuit_saco
 from metrics.correlation import agreement
 from metrics.explanation.curves import Curves, RemovalCurvesMetric, removal_curves
 from metrics.explanation.erasure import DecisionFlipsMetric, Erasure, ErasureMetric, decision_flips, erasure
-from metrics.explanation.masf import InDistribution, MaSF
+from metrics.explanation.masf import MaSF
+from metrics.explanation.masf_result import InDistribution
 from metrics.explanation.masked import FineTuning, MaskedFineTuning, masked_finetune
 from metrics.explanation.measurable import ErasureCurve, erasure_curve
 from metrics.explanation.metric import Case, ExplanationMetric

@@ -125,7 +125,7 @@ class RemovalCurvesMetric(ExplanationMetric):
             values, decisions = own.windows(low, high, name)
             if self.measure == "probability":
                 return values
-            return (decisions == own.target.numpy()[:, None]).astype(np.float64)
+            return np.asarray(decisions == own.target.numpy()[:, None], np.float64)
 
         curves = {
             "morf": run(subject, zero, removed, "MoRF"),

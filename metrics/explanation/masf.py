@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -13,22 +13,18 @@ from numpy.typing import ArrayLike
 from scipy.stats import betabinom, binomtest
 from torch import Tensor
 
-from interp import numbers, theme
+from interp import numbers
 from interp.arrays import as_tensor
 from interp.errors import InputError
-from interp.interval import Estimate, Interval
+from interp.interval import Interval
 from interp.keywords import check_keywords
-from interp.renamed import OnceFrame
-from interp.result import Result
 from interp.run import Run
+from metrics.explanation.masf_result import InDistribution
 from metrics.explanation.masked import Tokens, mask_half, mask_random, tokens_of
 from metrics.explanation.prediction import BATCH, Array, PredictKeywords
 from metrics.explanation.roar_data import mask_top
 from metrics.explanation.roar_plan import RATIOS
 from metrics.testing import Testing, adjust
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 # ids [b, pos] and attention mask [b, pos] -> for each layer, hidden states [b, pos, unit]
 Hidden = Callable[[Tensor, Tensor], Sequence[Any]]
@@ -142,46 +138,6 @@ class VerdictKeywords(TypedDict, total=False):
     seed: int
     correction: str
     alpha: float
-
-
-@dataclass(frozen=True, repr=False)
-class InDistribution(OnceFrame, Result):
-    """Which shares of masking a model finds usual, as `MaSF.in_distribution` found.
-
-    Attributes:
-        frame: one row a ratio. Columns: ratio, n, outliers (share of samples with p below `level`), low, high, p,
-            p_adjusted, in_distribution.
-        level: of the p-value of a sample.
-        testing: how the verdicts are corrected and judged.
-    """
-
-    frame: pd.DataFrame
-    level: float
-    testing: Testing
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of `frame`."""
-        return self.frame.copy()
-
-    def headline(self) -> str:
-        usual = self.frame[self.frame["in_distribution"]]["ratio"]
-        told = ", ".join(f"{ratio:.3g}" for ratio in usual)
-        return f"in distribution at {len(usual)} of {len(self.frame)} masking ratios" + (f": {told}" if told else "")
-
-    def figure(self) -> Figure:
-        """Share of outliers over the masking ratio with intervals, beside the share that is usual."""
-        import plotly.graph_objects as go
-
-        points = [Estimate(*row) for row in self.frame[["outliers", "low", "high"]].to_numpy(float).tolist()]
-        figure = go.Figure()
-        figure.add_scatter(
-            x=self.frame["ratio"], y=[one.value for one in points], error_y=theme.error_bars(points),
-            mode="lines+markers", line={"color": theme.OWN}, name="outliers",
-        )  # fmt: skip
-        theme.target_line(figure, self.level)
-        figure.update_xaxes(title="share masked")
-        figure.update_yaxes(title=f"share of samples with p < {self.level:g}")
-        return theme.styled(figure, "Masked inputs in distribution")
 
 
 @dataclass(frozen=True, kw_only=True)
