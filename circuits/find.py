@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import torch
 
 from attribution.edges.method import Method
-from attribution.engines import ScoringKeywords, chosen_method
+from attribution.engines import ScoringKeywords, chosen_method, method_keywords
 from circuits.circuit import Circuit
 from circuits.judged import judged
 from circuits.resampling import ResampledScores, Stable, resampled_scores, selection_frequency, stable_mask
@@ -17,7 +17,7 @@ from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.interval import Interval, IntervalKeywords
-from interp.keywords import check_keywords, chosen
+from interp.keywords import chosen
 from interp.run import RunKeywords
 from interp.selection import SELECTIONS, Selection, ladder
 from interp.selection.named import Mask, Rule
@@ -97,8 +97,8 @@ def find_circuit(
         InputError: both `edges` and `faithfulness`, a method that scores nodes, too few prompts, and whatever
             `attribute` refuses.
     """
-    check_keywords("find_circuit", keywords, FindKeywords)
-    scorer = chosen_method(method, chosen(keywords, ScoringKeywords), level="edge")
+    told = method_keywords("find_circuit", method, keywords, FindKeywords)
+    scorer = chosen_method(method, {**chosen(keywords, ScoringKeywords), **told}, level="edge")
     rule = SELECTIONS.make(selection, chosen(keywords, AbsoluteKeyword))
     resampling = _resampling(stable, keywords)
     reference = choose("reference", keywords.get("reference", "paths"), REFERENCES)

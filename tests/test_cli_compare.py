@@ -31,7 +31,7 @@ def test_compare_tells_and_writes(tmp_path: Path, bridge: Any) -> None:
         assert part in text
     assert f"Wrote the table to {tmp_path / 'table.csv'}" in result.stdout
     assert f"Wrote the page to {tmp_path / 'page.html'}" in result.stdout
-    expected = compare_methods(bridge, tasks.ioi(n=8, seed=0, model=bridge), ["eap", "relp"], random=1, quiet=True)
+    expected = compare_methods(bridge, tasks.ioi(n=8, seed=0, model=bridge), ["eap", "relp"], n_random=1, quiet=True)
     frame = pd.read_csv(tmp_path / "table.csv")
     assert frame.columns.tolist() == expected.columns.tolist()
     assert frame["cmd"].tolist() == pytest.approx(expected["cmd"].tolist())
@@ -47,7 +47,7 @@ def test_compare_as_json(saved: Path, bridge: Any) -> None:
     task = tasks.ioi(n=8, seed=2, model=bridge).with_objective("log-probability")
     expected = compare_methods(
         bridge, task, {"eap-ig": {"method": "eap-ig", "steps": 3}}, truth=Circuit.load(saved), exact=30, inverted=True,
-        random=1, seed=2, selection="greedy", quiet=True,
+        n_random=1, seed=2, selection="greedy", quiet=True,
     )  # fmt: skip
     assert [row["method"] for row in data["methods"]] == expected["method"].tolist()
     found, wanted = (pd.DataFrame(one).set_index("method") for one in (data["methods"], expected.to_dict("records")))

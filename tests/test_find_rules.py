@@ -260,7 +260,7 @@ def test_rules_are_passed_on_or_left_out(
     monkeypatch.setattr(circuits.find, "find_circuit", spy)
     for arguments in ([], ["--rules", "gim"]):
         assert run("find", *QUICK, *arguments, "-q").exit_code == 0
-    assert [settings["rules"] for settings in given] == [None, "gim"]
+    assert [settings["method"].rules for settings in given] == [None, "gim"]
 
 
 @pytest.mark.parametrize(
