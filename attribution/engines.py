@@ -16,7 +16,6 @@ from attribution.rules.sets import RuleSet
 from attribution.scores import Level, Scores
 from interp.errors import InputError
 from interp.keywords import check_keywords, chosen, leftover
-from interp.plugins import settings_of
 from interp.run import RunKeywords
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
@@ -89,7 +88,7 @@ def method_keywords(
     Raises `InputError` for keywords that it does not take either.
     """
     rest = leftover(keywords, *declared)
-    takes = settings_of(METHODS.maker(method)) if rest and isinstance(method, str) else []
+    takes = METHODS.settings(method) if rest and isinstance(method, str) else []
     own = {name: value for name, value in rest.items() if takes is None or name in takes}
     check_keywords(function, {name: value for name, value in rest.items() if name not in own}, *declared)
     return own

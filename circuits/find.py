@@ -135,7 +135,8 @@ def find_circuit(
         report = replace(report, stability=_stability(drawn, rules[best], mask, sizes[best], resampling.share))
     if tests:
         made = battery_in(held_out, mask, Reference(reference), Testing(permutations=1000), seed=interval.seed)
-        report = replace(report, tests=made.to_frame().to_dict("records"), notes=[*report.notes, *made.notes])
+        records = [{str(key): value for key, value in row.items()} for row in made.to_frame().to_dict("records")]
+        report = replace(report, tests=records, notes=[*report.notes, *made.notes])
     provenance = {
         "task": task.to_dict(),
         "seed": interval.seed,
@@ -168,7 +169,8 @@ def _resampling(stable: bool | Stable, keywords: Mapping[str, Any]) -> Stable | 
 
 def settings_of(selection: Selection) -> dict[str, Any]:
     """A selection's settings, as JSON can hold them."""
-    told = {one.name: getattr(selection, one.name) for one in fields(selection)} if is_dataclass(selection) else {}
+    own = fields(selection) if is_dataclass(selection) else ()
+    told = {one.name: getattr(selection, one.name) for one in own}
     return {name: value for name, value in told.items() if value is None or isinstance(value, bool | int | float | str)}
 
 

@@ -16,7 +16,6 @@ import metrics
 from attribution import attribute
 from circuits import Circuit, compare_methods, mib
 from interp import tasks
-from metrics.circuit.curve import ladder_masks
 
 bridge, loaded, saved = test_cli.bridge, test_cli.loaded, test_cli.saved  # fixtures
 QUICK = ["compare", "--model", "tiny", "--task", "ioi", "-n", "8", "--methods", "eap,relp", "--random-circuits", "1"]
@@ -147,7 +146,7 @@ def test_export_a_saved_circuit(saved: Path, tmp_path: Path) -> None:
     assert len(json.loads(nine.stdout)["files"]) == 9
     assert Circuit.load(saved).provenance["selection"] == "balanced"
     (entry,) = [one for one in mib.read(tmp_path) if one.circuits]
-    expected = ladder_masks(scores.values, scores.graph, "top-n", True)[:9]  # chosen as MIB chooses
+    expected = [TopN().mask(scores.values, scores.graph, n) for n in ladder(scores.graph)][:9]  # chosen as MIB chooses
     assert all(torch.equal(one.mask, mask) for one, mask in zip(entry.circuits, expected, strict=True))
     assert run("mib", "export", saved, tmp_path, "--model", "gpt2", "--task", "ioi", "--circuits").exit_code == 2
 

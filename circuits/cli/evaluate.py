@@ -114,10 +114,10 @@ def _measure(
     others = [random_circuit(graph, int(mask.sum()), case.seed + i) for i in range(random_circuits)]
     kv = graph_of_mask(anatomy_of(case.model), mask).kv
     setting = Setting(case.model, case.task, case.ablation, kv=kv, run=Run(batch_size, quiet=quiet))
-    values, *output = setting.measure_all(torch.stack([mask, *others]), (None, *OUTPUT_OBJECTIVES))
+    values, minus_kl, same = setting.measure_all(torch.stack([mask, *others]), (None, *OUTPUT_OBJECTIVES))
     interval = Interval(seed=case.seed)
     own, *random = faithfulness_in(beside(values), interval)
-    return values, own, random[0] if random else None, OutputAgreement.of(*output, interval)
+    return values, own, random[0] if random else None, OutputAgreement.of(minus_kl, same, interval)
 
 
 def _by_prompt(values: CircuitValues, seed: int) -> PromptFaithfulness:

@@ -72,9 +72,8 @@ def read_task(path: Path, n: int | None, objective: str | None = None) -> Task:
 def built_in(name: str, n: int, seed: int, model: Any, parameters: Mapping[str, Any] | None = None) -> Task:
     """A task by name, or `module:function`, with those settings that its function takes."""
     from interp import tasks
-    from interp.plugins import settings_of
 
-    taken = settings_of(tasks.TASKS.maker(tasks.named(name)))
+    taken = tasks.TASKS.settings(tasks.named(name))
     settings = {**(parameters or {}), "n": n, "seed": seed, "model": model}
     return tasks.get(name, **{key: value for key, value in settings.items() if taken is None or key in taken})
 

@@ -10,7 +10,6 @@ from circuits.cli.output import CommandError, Notes
 
 if TYPE_CHECKING:
     from attribution.edges.method import Method
-    from interp.plugins import Registry
     from interp.selection import Selection
 
 
@@ -40,7 +39,7 @@ def method_and_selection(
     from interp.selection import SELECTIONS
     from metrics.circuit import balance  # noqa: F401  (registers `balanced`)
 
-    for_method, for_selection = _takes(METHODS, method), _takes(SELECTIONS, selection)
+    for_method, for_selection = METHODS.settings(method), SELECTIONS.settings(selection)
     own: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     for name, value in settings.items():
@@ -65,7 +64,7 @@ def made_method(
     from attribution.edges.named import METHODS
     from attribution.engines import chosen_method
 
-    takes, told = _takes(METHODS, method), dict(settings or {})
+    takes, told = METHODS.settings(method), dict(settings or {})
     for name, value in flags.items():
         if value is None:
             continue
@@ -74,10 +73,3 @@ def made_method(
         else:
             notes(f"method {method!r} has no {name}: --{name} is not used")
     return chosen_method(method, told, level="edge")
-
-
-def _takes(registry: Registry[Any], name: str) -> list[str] | None:
-    from interp.plugins import settings_of
-
-    maker = registry.maker(name)
-    return [] if isinstance(maker, registry.base) else settings_of(maker)
