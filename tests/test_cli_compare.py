@@ -16,6 +16,7 @@ import metrics
 from attribution import attribute
 from circuits import Circuit, compare_methods, mib
 from interp import tasks
+from interp.selection import TopN, ladder
 
 bridge, loaded, saved = test_cli.bridge, test_cli.loaded, test_cli.saved  # fixtures
 QUICK = ["compare", "--model", "tiny", "--task", "ioi", "-n", "8", "--methods", "eap,relp", "--random-circuits", "1"]
@@ -30,7 +31,9 @@ def test_compare_tells_and_writes(tmp_path: Path, bridge: Any) -> None:
         assert part in text
     assert f"Wrote the table to {tmp_path / 'table.csv'}" in result.stdout
     assert f"Wrote the page to {tmp_path / 'page.html'}" in result.stdout
-    expected = compare_methods(bridge, tasks.ioi(n=8, seed=0, model=bridge), ["eap", "relp"], n_random=1, quiet=True)
+    expected = compare_methods(
+        bridge, tasks.ioi(n=8, seed=0, model=bridge), ["eap", "relp"], n_random=1, quiet=True
+    ).to_frame()
     frame = pd.read_csv(tmp_path / "table.csv")
     assert frame.columns.tolist() == expected.columns.tolist()
     assert frame["cmd"].tolist() == pytest.approx(expected["cmd"].tolist())
@@ -47,7 +50,7 @@ def test_compare_as_json(saved: Path, bridge: Any) -> None:
     expected = compare_methods(
         bridge, task, {"eap-ig": {"method": "eap-ig", "steps": 3}}, truth=Circuit.load(saved), exact=30, inverted=True,
         n_random=1, seed=2, selection="greedy", quiet=True,
-    )  # fmt: skip
+    ).to_frame()  # fmt: skip
     assert [row["method"] for row in data["methods"]] == expected["method"].tolist()
     found, wanted = (pd.DataFrame(one).set_index("method") for one in (data["methods"], expected.to_dict("records")))
     for column in ("cpr", "cmd", "cmd_signed", "edges_95", "auroc", "spearman", "forwards"):
