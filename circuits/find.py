@@ -169,8 +169,8 @@ def _resampling(stable: bool | Stable, keywords: Mapping[str, Any]) -> Stable | 
 
 def settings_of(selection: Selection) -> dict[str, Any]:
     """A selection's settings, as JSON can hold them."""
-    own = fields(selection) if is_dataclass(selection) else ()
-    told = {one.name: getattr(selection, one.name) for one in own}
+    names: list[str] = [one.name for one in fields(selection)] if is_dataclass(selection) else []
+    told = {name: getattr(selection, name) for name in names}
     return {name: value for name, value in told.items() if value is None or isinstance(value, bool | int | float | str)}
 
 

@@ -36,4 +36,4 @@ class OnceFrame:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _holds(self) -> str:
-        return f"a {type(self).__name__} holds a data frame and is none any more"
+        return f"{type(self).__name__} holds a data frame and is none any more"
