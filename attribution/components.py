@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 import torch
@@ -26,19 +26,24 @@ from attribution.exact import patching_sizes
 from attribution.patching import Patcher
 from attribution.paths import Path
 from attribution.rules.sets import RuleSet
+from interp import numbers, theme
 from interp.errors import InputError, choose
 from interp.kernels.batching import make_batches, refuse_nan, run_batches
 from interp.kernels.forward import Recorder, Residual, last_rows, run_blocks, unembed
 from interp.keywords import check_keywords, leftover
+from interp.result import Result
 from interp.run import RunKeywords
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
 KINDS = ("resid_pre", "attn_out", "mlp_out")
 
 
-@dataclass(frozen=True, eq=False)
-class ComponentScores:
+@dataclass(frozen=True, eq=False, repr=False)
+class ComponentScores(Result):
     """Scores `[n, layer, pos]` by kind of component (`resid_pre`, `attn_out`, `mlp_out`; `z` has heads behind).
 
     `mask` `[n, pos]` is True where a score can be other than zero: at real positions, and under counterfactual
@@ -66,9 +71,28 @@ class ComponentScores:
                 ]
         return pd.concat(frames, ignore_index=True)
 
-    def __repr__(self) -> str:
+    def headline(self) -> str:
         sizes = ", ".join(f"{kind} {tuple(values.shape)}" for kind, values in self.values.items())
-        return f"ComponentScores({self.method}: {sizes})"
+        return f"{self.method}: {sizes}, {self.seconds:.3g} s"
+
+    @numbers.checked()
+    def figure(self, prompt: int = 0) -> Figure:
+        """A heat map for each kind of component: layers by positions of one prompt, heads summed."""
+        import plotly.graph_objects as go
+        from plotly.subplots import make_subplots
+
+        if not 0 <= prompt < len(self.mask):
+            raise InputError(f"prompt={prompt} must be from 0 to {len(self.mask) - 1}")
+        tables = [values[prompt].reshape(*values.shape[1:3], -1).sum(-1) for values in self.values.values()]
+        largest = max(float(table.abs().max()) for table in tables) or 1.0
+        picture = make_subplots(cols=len(tables), subplot_titles=list(self.values), shared_yaxes=True)
+        picture.update_layout(coloraxis={"colorscale": theme.DIVERGING, "cmin": -largest, "cmax": largest})
+        hover = "layer %{y}<br>position %{x}<br>score %{z:.4g}<extra></extra>"
+        for column, table in enumerate(tables, 1):
+            picture.add_trace(go.Heatmap(z=table.tolist(), coloraxis="coloraxis", hovertemplate=hover), 1, column)
+            picture.update_xaxes(title="position", row=1, col=column)
+        picture.update_yaxes(title="layer", col=1)
+        return theme.styled(picture, f"{self.method}: components of prompt {prompt}")
 
 
 class ComponentKeywords(SettingKeywords, RunKeywords, total=False):

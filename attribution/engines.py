@@ -15,7 +15,7 @@ from attribution.paths import Credit
 from attribution.rules.sets import RuleSet
 from attribution.scores import Level, Scores
 from interp.errors import InputError
-from interp.keywords import check_keywords, leftover
+from interp.keywords import check_keywords, chosen, leftover
 from interp.run import RunKeywords
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
@@ -72,12 +72,26 @@ def attribute(model: Any, task: Task, method: str | Method = "eap-ig", **keyword
         InputError: unknown names, keywords that the method does not take, a method that the ablation or objective
             does not suit, NaN objectives.
     """
-    check_keywords("attribute", keywords, AttributeKeywords)
+    told = method_keywords("attribute", method, keywords, AttributeKeywords)
     return score(
         Setting.of(model, task, keywords, keywords.get("inside")),
         method,
-        leftover(keywords, SettingKeywords, RunKeywords),
+        {**leftover(chosen(keywords, AttributeKeywords), SettingKeywords, RunKeywords), **told},
     )
+
+
+def method_keywords(
+    function: str, method: str | Method, keywords: Mapping[str, Any], *declared: type
+) -> dict[str, Any]:
+    """The keywords that no group declares: settings that a method of others, given by name, takes.
+
+    Raises `InputError` for keywords that it does not take either.
+    """
+    rest = leftover(keywords, *declared)
+    takes = METHODS.settings(method) if rest and isinstance(method, str) else []
+    own = {name: value for name, value in rest.items() if takes is None or name in takes}
+    check_keywords(function, {name: value for name, value in rest.items() if name not in own}, *declared)
+    return own
 
 
 def score(setting: Setting, method: str | Method, told: Mapping[str, Any] | None = None) -> Scores:
@@ -91,10 +105,8 @@ def chosen_method(method: str | Method, told: Mapping[str, Any] | None = None, l
     Raises `InputError` as `Registry.make` does, and for a method that scores another level than is asked for.
     """
     given = {name: value for name, value in (told or {}).items() if value is not None}
-    chosen = METHODS.make(method, given)
-    if level is not None and chosen.level != level:
+    made = METHODS.make(method, given)
+    if level is not None and made.level != level:
         advice = "'eap-ig'" if level == "edge" else "'attribution-patching'"
-        raise InputError(
-            f"method={chosen.name!r} scores {chosen.level}s; here a method of {level}s is needed: {advice}"
-        )
-    return chosen
+        raise InputError(f"method={made.name!r} scores {made.level}s; here a method of {level}s is needed: {advice}")
+    return made

@@ -27,14 +27,13 @@ from interp.kernels.batching import Batch, Plan, make_batches, refuse_nan, run_b
 from interp.kernels.capture import Rows, SourceRecorder, Sources, TargetGradients, TargetRecorder
 from interp.kernels.contract import contract, expand_heads
 from interp.kernels.forward import (
-    PerHead,
     Residual,
     answer_logits_of,
     last_rows,
     run_blocks,
     unembed,
 )
-from interp.kernels.frame import Frame
+from interp.kernels.frame import Frame, PerHead
 from interp.setting import Setting
 
 # points whose rank-one parts are kept before they are contracted: bounds memory on long paths

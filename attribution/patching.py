@@ -25,7 +25,6 @@ from interp.kernels.capture import SourceRecorder, Sources
 from interp.kernels.contract import expand_sources
 from interp.kernels.forward import (
     SILENT,
-    PerHead,
     Residual,
     attend,
     finish_block,
@@ -36,6 +35,7 @@ from interp.kernels.forward import (
     unembed,
     write_heads,
 )
+from interp.kernels.frame import PerHead
 from interp.objectives import Objective
 from interp.parts import working
 
@@ -92,7 +92,7 @@ class Patcher:
         everything = slice(0, len(graph.sources))
         expanded = delta.embedding.new_empty(len(graph.sources), *delta.embedding.shape)
         expand_sources(anatomy, graph, delta, slice(0, len(rows)), everything, expanded)
-        self.delta = expanded.unflatten(1, embedding.shape[:2])
+        self.delta: Tensor = expanded.unflatten(1, embedding.shape[:2])
         self.clean_value = self._values(self.clean.logits)
 
     def _run_clean(self, embedding: Residual, rows: Tensor) -> _Clean:
@@ -174,7 +174,8 @@ class Patcher:
 
     def _changed(self, x: Residual, sources: list[int]) -> Residual:
         """`x` without the clean and with the corrupted output of each source: stacked copies."""
-        return (working(x) - self.delta[sources]).flatten(0, 1).to(x.dtype)
+        changed: Tensor = working(x) - self.delta[sources]
+        return changed.flatten(0, 1).to(x.dtype)
 
     def _copies(self, x: Tensor, count: int) -> Tensor:
         return x.repeat(count, *[1] * (x.ndim - 1))

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,21 +23,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp import numbers
+from interp import numbers, theme
 from interp import selection as rules
 from interp.conditions import Conditions
 from interp.errors import InputError, choose
 from interp.files import write_bytes
 from interp.graph import ComputationalGraph
+from interp.headers import check_header, json_copy, validated
 from interp.keeping import kept
 from interp.kernels.ablation import KNOWN
+from interp.result import Result
 from interp.selection import Selection
 from interp.selection.empty import warn_if_below, warn_if_empty
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 Level = Literal["edge", "node"]
 FORMAT = "faithful-circuits/scores"
 VERSION = 2  # 1 did not know whole and gap
-T = TypeVar("T")
 PACKAGES = ("torch", "transformers", "transformer-lens", "faithful-circuits")
 
 
@@ -57,7 +61,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 @kept
 @dataclass(frozen=True, eq=False, repr=False)
-class Scores:
+class Scores(Result):
     """Values over a `ComputationalGraph`, with how they were made.
 
     `values` is a float32 or float64 tensor on the CPU: `[source, target]` at level "edge" (0 where no edge
@@ -218,14 +222,29 @@ class Scores:
             raise InputError(f"{where} is damaged: its values do not have the checksum written with them")
         return cls.from_dict(header.get("scores"), values, where)
 
-    def __repr__(self) -> str:
-        return f"Scores({self._summary()})"
+    def figure(self, n: int = 20) -> Figure:
+        """Bars of the `n` strongest edges or nodes, the strongest on top."""
+        import plotly.graph_objects as go
+
+        strongest = self.top(n).iloc[::-1]
+        picture = go.Figure(
+            go.Bar(
+                x=strongest["score"].tolist(),
+                y=[theme.label(name) for name in strongest[self.level]],
+                orientation="h",
+                marker_color=[theme.HELPS if score > 0 else theme.HARMS for score in strongest["score"]],
+                hovertemplate="%{y}<br>score %{x:.4g}<extra></extra>",
+            )
+        )
+        return theme.styled(
+            picture, f"{self.method}: strongest {self.level}s", xaxis_title="score", height=160 + 22 * len(strongest)
+        )
 
     def _repr_html_(self) -> str:
         table = self.top(10).to_html(index=False, float_format=lambda value: f"{value:+.4g}", border=0)
-        return f"<p><b>Scores</b>: {html.escape(self._summary())}</p>{table}"
+        return f"<p>{html.escape(repr(self))}</p>{table}"
 
-    def _summary(self) -> str:
+    def headline(self) -> str:
         count = self.graph.n_edges if self.level == "edge" else len(self.graph.sources)
         parts = [f"{self.method}: {count:,} {self.level}s"]
         if self.model:
@@ -257,38 +276,6 @@ def edge_frame(
     return pd.DataFrame({"edge": edges, "source": sources, "target": targets, "score": chosen.numpy()[order]}).astype(
         {"edge": "str", "source": "str", "target": "str"}
     )
-
-
-def json_copy(data: dict[str, Any], argument: str) -> dict[str, Any]:
-    """A copy of `data` as JSON gives it back, with lists for tuples; raises `InputError` if it cannot."""
-    try:
-        return json.loads(json.dumps(data, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{argument} must be a dictionary that JSON can hold: {error}") from None
-
-
-def check_header(header: object, format: str, version: int, where: str) -> None:
-    """Raise `InputError` unless a file's header names this format in a version that can be read."""
-    if not isinstance(header, dict) or header.get("format") != format:
-        raise InputError(f"{where} is damaged or of another kind: it does not say that it is {format!r}")
-    written = header.get("version")
-    if not isinstance(written, int) or written < 1:
-        raise InputError(f"{where} is damaged: its format version is {written!r}")
-    if written > version:
-        raise InputError(
-            f"{where} has format version {written}, and this installation reads up to {version}: "
-            f"upgrade faithful-circuits to open it"
-        )
-
-
-def validated(cls: type[T], data: object, where: str) -> T:
-    """Build the dataclass `cls` from `data`; raises `InputError` naming `where` and the unfit field."""
-    try:
-        return pydantic.TypeAdapter(cls).validate_python(data)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(map(str, first["loc"])) or "its content"
-        raise InputError(f"{where} is damaged: {at}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _strongest(values: Float[Tensor, " n"], n: int | None) -> np.ndarray:

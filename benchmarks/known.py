@@ -20,7 +20,7 @@ class Known:
     """A model of two classes, inputs, and what each element adds to the logit of the predicted class.
 
     Attributes:
-        settings: what metrics need to know besides: replacement, real.
+        settings: what metrics need to know besides: baseline, real.
         soft: `predict` and `embeddings` for soft erasure.
         slope: (inputs, target) -> gradient of the target's probability, where inputs are floats.
     """
@@ -57,7 +57,7 @@ def features(n: int, seed: int = 0, d: int = 10) -> Known:
         predict=lambda x: two_classes(x @ weights),
         inputs=inputs,
         truth=inputs * weights * toward(inputs @ weights)[:, None],
-        settings={"replacement": "zero"},
+        settings={"baseline": "zero"},
         slope=slope,
     )
 
@@ -87,7 +87,7 @@ def text(n: int, seed: int = 0, length: int = 16) -> Known:
         predict=lambda ids: two_classes(value[ids].sum(1)),
         inputs=ids,
         truth=value[ids] * toward(value[ids].sum(1))[:, None],
-        settings={"replacement": MASK, "real": real},
+        settings={"baseline": MASK, "real": real},
         soft={"predict": from_embeddings, "embeddings": table[ids]},
     )
 
@@ -106,7 +106,7 @@ def images(n: int, seed: int = 0) -> Known:
         predict=lambda x: two_classes(logit(x)),
         inputs=inputs,
         truth=inputs[:, 0] * weights * toward(logit(inputs))[:, None, None],
-        settings={"replacement": "zero"},
+        settings={"baseline": "zero"},
     )
 
 

@@ -112,7 +112,7 @@ def outliers(
 ) -> pd.DataFrame:
     """Share of the test sentences with p < .05, by ratio."""
     ids = sets["test"][0]
-    return known.in_distribution(ids, present(ids), ratios=ratios, scores=scores, seed=seed)
+    return known.in_distribution(ids, present(ids), ratios=ratios, scores=scores, seed=seed).to_frame()
 
 
 def calibration(known: metrics.MaSF, sets: Data, seed: int) -> str:
@@ -159,7 +159,7 @@ def erasure(
     """Recursive erasure curves of all explanations on the first `n` test sentences."""
     return metrics.erasure_curve(
         model, [part[:n] for part in sets["test"]], EXPLAINERS, mask=minilm.MASK, ratios=ratios, predict=predict,
-        random=4, seed=seed, quiet=True,
+        n_random=4, seed=seed, quiet=True,
     )  # fmt: skip
 
 

@@ -23,10 +23,10 @@ import metrics
 from benchmarks import known
 from benchmarks.known_circuit import tiny_circuit
 from interp import ComputationalGraph
-from metrics.explanation.report_metrics import COLUMNS
 from interp.interval import Estimate
+from metrics.explanation.named import explanation_columns
 
-METRICS: dict[str, Any] = {name: name for columns in COLUMNS.values() for name in columns}
+METRICS: dict[str, Any] = {name: name for columns in explanation_columns().values() for name in columns}
 METRICS |= {"saco, ties zero": functools.partial(metrics.saco, ties="zero")}
 NOT_FOR = {
     "features": {"road", "sensitivity"},  # sensitivity has a table of its own
@@ -49,15 +49,16 @@ def per_sample(name: str, n: int, seed: int) -> list[dict[str, str]]:
     """All metrics of single samples on one model, by one report."""
     model = known.MODELS[name](n, seed)
     noise = torch.rand(model.truth.shape, generator=torch.Generator().manual_seed(seed + 1))
+    columns = explanation_columns()
     chosen = {
-        key: metric for key, metric in METRICS.items() if not any(key in COLUMNS[family] for family in NOT_FOR[name])
+        key: metric for key, metric in METRICS.items() if not any(key in columns[family] for family in NOT_FOR[name])
     }
     settings: dict[str, Any] = {"normalised-aopc": {"exact": 10 if name == "features" else 0, "beam": 1}}
     if name == "text":
         settings |= {"soft-erasure": model.soft}
     report = metrics.compare_explanations(
         model.predict, model.inputs, dict(zip(NAMES, (model.truth, noise, -model.truth), strict=True)), chosen,
-        settings=settings, seed=seed, random=3, batch_size=4096, **model.settings,
+        settings=settings, seed=seed, n_random=3, batch_size=4096, **model.settings,
     )  # fmt: skip
     return [_read(report, name, metric) for metric in report.better]
 
@@ -85,7 +86,7 @@ def _read(report: metrics.ExplanationReport, name: str, metric: str) -> dict[str
     if "random" in frame and np.isfinite(frame.loc["random", "random"]):
         own = frame.loc["random"]
         difference = Estimate(*own[["difference", "difference low", "difference high"]])
-        as_random = f"{'yes' if own['adjusted p'] > 0.05 else 'NO'}: {difference}"
+        as_random = f"{'yes' if own['p_adjusted'] > 0.05 else 'NO'}: {difference}"
     return row(name, metric, report.better[metric], cells, order, as_random)
 
 
@@ -133,7 +134,7 @@ def circuits(prompts: int) -> list[dict[str, str]]:
     truth = exact(graph)
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * graph
     scores = (truth, noise, -truth)
-    found = [metrics.circuit_saco(model, task, one, 10, random=20, quiet=True) for one in scores]
+    found = [metrics.circuit_saco(model, task, one, 10, n_random=20, quiet=True) for one in scores]
     order = found[0].pooled.low > found[1].pooled.high and found[1].pooled.low > found[2].pooled.high
     low, high = np.quantile(found[1].draws, [0.025, 0.975])
     inside = f"{'yes' if low <= found[1].mean.value <= high else 'NO'}: 20 deals lie in [{low:z.3f}, {high:z.3f}]"
@@ -141,7 +142,7 @@ def circuits(prompts: int) -> list[dict[str, str]]:
     rows = [row("tiny GPT-2", "circuit SaCo, pooled", "higher", cells, order, inside)]
     shares = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
     curves = [
-        metrics.recursive_curve(model, task, one, shares, random=20, quiet=True)
+        metrics.recursive_curve(model, task, one, shares, n_random=20, quiet=True)
         for one in (exact, noise, lambda left: -exact(left))
     ]
     return [*rows, _areas("tiny GPT-2", "recursive curve, area", [one.area for one in curves])]

@@ -75,7 +75,7 @@ def main() -> None:
     print(f"{'':22s}" + "".join(f"{name:26s}" for name in REPLACEMENTS))
     for name, scores in explanations(model, images, chosen.seed).items():
         values = [
-            saco(predict, images[:, None], scores, GROUPS, replacement=how, batch_size=512, quiet=True).mean
+            saco(predict, images[:, None], scores, GROUPS, baseline=how, batch_size=512, quiet=True).mean
             for how in REPLACEMENTS
         ]
         print(f"{name:22s}" + "".join(f"{value!s:26s}" for value in values))

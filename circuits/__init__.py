@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from circuits.comparison import MethodComparison
     from circuits.find import find_circuit
     from circuits.report import Report
+    from circuits.resampling import Stable
     from circuits.rescoring import rescorer
-    from circuits.stable import stability
-    from circuits.transfer import robustness
+    from circuits.stable import Stability, stability
+    from circuits.transfer import Robustness, robustness
 
 __all__ = [
     "Circuit",
     "MethodComparison",
     "Report",
+    "Robustness",
+    "Stability",
+    "Stable",
     "agreement",
     "compare_methods",
     "find_circuit",
@@ -33,6 +37,9 @@ _HOMES = {
     "Circuit": "circuits.circuit",
     "MethodComparison": "circuits.comparison",
     "Report": "circuits.report",
+    "Robustness": "circuits.transfer",
+    "Stability": "circuits.stable",
+    "Stable": "circuits.resampling",
     "agreement": "circuits.approximation",
     "compare_methods": "circuits.compare",
     "find_circuit": "circuits.find",

@@ -22,7 +22,6 @@ from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.interval import Interval, IntervalKeywords
 from interp.keywords import check_keywords
-from interp.plugins import settings_of
 from interp.run import RunKeywords
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
@@ -120,7 +119,7 @@ def _method(name: str, given: Given, level: Level) -> Method:
     method = told.pop("method", name)
     for setting in told:
         choose(f"setting of methods[{name!r}]", setting, SETTINGS[level])
-    if level == "edge" and isinstance(method, str) and "level" in (settings_of(METHODS.maker(method)) or ()):
+    if level == "edge" and isinstance(method, str) and "level" in (METHODS.settings(method) or ()):
         told["level"] = "edge"  # also of those that score nodes by default
     made = chosen_method(method, told)
     if isinstance(made, Exact | ActivationPatching):

@@ -19,7 +19,6 @@ from circuits.cost import Cost, measured
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.keywords import names_of
-from interp.plugins import settings_of
 from interp.selection import SELECTIONS, Selection
 from interp.setting import Setting
 
@@ -119,7 +118,7 @@ def passes_of(scores: Scores) -> Passes:
     if scores.method not in METHODS.names():  # a name from a file imports nothing
         return Passes(math.nan, math.nan)
     known = {"sample": scores.settings.get("n_edges_patched"), **scores.settings, "level": scores.level}
-    takes = settings_of(METHODS.maker(scores.method)) or []
+    takes = METHODS.settings(scores.method) or []
     told = {name: known[name] for name in takes if isinstance(known.get(name), int | float | str)}
     return METHODS.make(scores.method, told).passes(scores.graph)
 

@@ -1,4 +1,7 @@
-"""Circuit: a subgraph with its scores, how faithful it is, and where it came from."""
+"""Circuit: a subgraph with its scores, how faithful it is, and where it came from. And two of them side by side.
+
+Both are data. What writes, draws and tests them stands above and is reached by name (`circuits.reach`).
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,31 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import networkx as nx
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from attribution.scores import Scores, edge_frame, json_copy
+from circuits import links
+from circuits.reach import reach
 from circuits.report import Report, with_interval
+from interp.conditions import Conditions
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
-from interp.setting import Setting
+from interp.keeping import kept
+from interp.result import Result
 
 if TYPE_CHECKING:
+    import networkx as nx
     from plotly.graph_objects import Figure
 
-    from circuits.side_by_side import CircuitComparison
     from interp.tasks.task import Task
     from metrics.circuit.battery_result import CircuitTests
 
+BOTH, HERE, THERE = "both", "only here", "only there"
 
+
+@kept
 @dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
     """The edges of a model that do a task: a mask over a computational graph, and what is known of it.
@@ -49,7 +59,7 @@ class Circuit:
     mask: Tensor
     report: Report = field(default_factory=Report)
     provenance: dict[str, Any] = field(default_factory=dict)
-    setting: Setting = None  # type: ignore[assignment]  # filled in where it is not given
+    setting: Conditions = None  # type: ignore[assignment]  # filled in where it is not given
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mask", self.graph.check_mask(self.mask).clone())
@@ -90,10 +100,7 @@ class Circuit:
     @property
     def nodes(self) -> tuple[str, ...]:
         """Names of the nodes that an edge of the circuit leaves or enters, in the order of the graph."""
-        writes = self.mask.any(dim=1).tolist()
-        writers = {name for name, leaves in zip(self.graph.sources, writes, strict=True) if leaves}
-        touched = writers.union(*self._readers().values())
-        return tuple(name for name in (*self.graph.sources, "logits") if name in touched)
+        return links.nodes(self.mask, self.graph)
 
     def links(self) -> Iterator[tuple[str, str, str]]:
         """Every edge as (source, target, node that reads it).
@@ -101,18 +108,7 @@ class Circuit:
         An edge into a k or v target of a key-value group is given once for each head of the group that writes
         anything inside the circuit (for each of its heads, when none does).
         """
-        readers, names, targets = self._readers(), self.graph.sources, self.graph.targets
-        for source, target in self.mask.nonzero().tolist():
-            for reader in readers[target]:
-                yield names[source], targets[target], reader
-
-    def _readers(self) -> dict[int, list[str]]:
-        """For each target that an edge enters, the names of the nodes that read it."""
-        writes, names, readers = self.mask.any(dim=1).tolist(), self.graph.sources, {}
-        for target in self.mask.any(dim=0).nonzero().flatten().tolist():
-            fed = self.graph.target_sources[target]
-            readers[target] = [names[node] for node in fed if writes[node]] or [names[node] for node in fed]
-        return {target: nodes or ["logits"] for target, nodes in readers.items()}
+        return links.links(self.mask, self.graph)
 
     def to_frame(self) -> pd.DataFrame:
         """The edges of the circuit by |score| descending: columns edge, source, target, score."""
@@ -124,22 +120,6 @@ class Circuit:
         frame = self.to_frame()
         return dict(zip(frame["edge"].tolist(), frame["score"].tolist(), strict=True))
 
-    def to_networkx(self) -> nx.MultiDiGraph:
-        """A networkx graph of nodes (`input`, `a0.h0`, `m0`, `logits`), with an edge per port between them.
-
-        Edges are keyed by their port (`q`, `k`, `v`, or `in` for MLPs and logits) and carry `port`, `score`
-        and `edge`, their name. Nodes carry `layer` (-1 for the input, the number of layers for the logits).
-        """
-        result = nx.MultiDiGraph(model=self.provenance["model"], method=self.provenance["method"])
-        for name in self.nodes:
-            result.add_node(name, layer=node_layer(name, self.graph))
-        scores = self.edge_scores()
-        for source, target, reader in self.links():
-            port = target[-2] if target.endswith(">") else "in"
-            edge = f"{source}->{target}"
-            result.add_edge(source, reader, key=port, port=port, score=scores[edge], edge=edge)
-        return result
-
     def jaccard(self, other: Circuit) -> float:
         """Shared edges over edges in either circuit; 1.0 when both are empty.
 
@@ -150,42 +130,34 @@ class Circuit:
         either = int((self.mask | other.mask).sum())
         return int((self.mask & other.mask).sum()) / either if either else 1.0
 
+    def compare(self, other: Circuit, names: tuple[str, str] = ("here", "there")) -> CircuitComparison:
+        """This circuit beside another over the same graph: shared edges, differences, Jaccard, one picture."""
+        return CircuitComparison(self, other, names)
+
     def test(self, model: Any, task: Task, **settings: Any) -> CircuitTests:
         """Hypothesis tests of the circuit: `metrics.circuit_tests` under the setting that it was found under.
 
         Give prompts that the circuit was not chosen on. `settings` are those of `circuit_tests`.
         """
-        from metrics.circuit.battery import circuit_tests
-
-        return circuit_tests(model, task, self, **settings)
-
-    def compare(self, other: Circuit, names: tuple[str, str] = ("here", "there")) -> CircuitComparison:
-        """This circuit beside another over the same graph: shared edges, differences, Jaccard, one picture."""
-        from circuits.side_by_side import CircuitComparison
-
-        return CircuitComparison(self, other, names)
+        found: CircuitTests = reach("circuit_tests")(model, task, self, **settings)
+        return found
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the circuit as JSON (`.json` is added to a bare name) and a safetensors file beside it.
 
         Returns the path of the JSON file. A kill or a full disk leaves the circuit that was there before.
         """
-        from circuits import storage  # the formats build circuits: a late import breaks the circle
-
-        return storage.save(self, path)
+        return Path(reach("save")(self, path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Circuit:
         """Read what `save` wrote; raises `InputError` for a missing, damaged or newer file."""
-        from circuits import storage
-
-        return storage.load(path)
+        found: Circuit = reach("load")(path)
+        return found
 
     def to_eap_ig_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write the graph JSON of the EAP-IG reference, which MIB's evaluation reads (see `eap_ig_json`)."""
-        from circuits import eap_ig_json
-
-        return eap_ig_json.write(self, path)
+        """Write the graph JSON of the EAP-IG reference, which MIB's evaluation reads."""
+        return Path(reach("to_eap_ig_json")(self, path))
 
     @classmethod
     def from_eap_ig_json(cls, path: str | os.PathLike[str]) -> Circuit:
@@ -194,42 +166,39 @@ class Circuit:
         Files with scores of nodes rank `input` beside heads and MLPs; `scores.mask(n)` has it always in and counts it
         not (`docs/differences.md`). Files that others wrote do not say what a circuit was found under.
         """
-        from circuits import eap_ig_json
+        found: Circuit = reach("from_eap_ig_json")(path)
+        return found
 
-        return eap_ig_json.read(path)
+    def to_networkx(self) -> nx.MultiDiGraph:
+        """A networkx graph of nodes (`input`, `a0.h0`, `m0`, `logits`), with an edge per port between them.
+
+        Edges are keyed by their port (`q`, `k`, `v`, or `in` for MLPs and logits) and carry `port`, `score`
+        and `edge`, their name. Nodes carry `layer` (-1 for the input, the number of layers for the logits).
+        """
+        return reach("to_networkx")(self)
 
     def to_graphml(self, path: str | os.PathLike[str]) -> Path:
         """Write the graph of `to_networkx` as GraphML."""
-        from circuits import graph_files
-
-        return graph_files.write_graphml(self, path)
+        return Path(reach("to_graphml")(self, path))
 
     def to_dot(self, path: str | os.PathLike[str]) -> Path:
         """Write the circuit in Graphviz's DOT language."""
-        from circuits import graph_files
-
-        return graph_files.write_dot(self, path)
+        return Path(reach("to_dot")(self, path))
 
     def figure(self) -> Figure:
-        """The circuit as a plotly figure: layer by head, edges coloured by sign."""
-        from circuits import viewer
-
-        return viewer.figure(self)
+        """The circuit as a plain plotly figure: layer by head, edges coloured by sign."""
+        return reach("figure")(self)
 
     def to_html(self, path: str | os.PathLike[str] | None = None, **views: Any) -> str:
         """The interactive picture as a self-contained HTML page; written to `path` when one is given.
 
         `model=` and `task=` add what the circuit does on one prompt; see `circuits.viewer.to_html`.
         """
-        from circuits import viewer
-
-        return viewer.to_html(self, path, **views)
+        return str(reach("to_html")(self, path, **views))
 
     def show(self, **views: Any) -> None:
         """Show the interactive picture, in the notebook or else in a browser; `views` as for `to_html`."""
-        from circuits import viewer
-
-        viewer.show(self, **views)
+        reach("show")(self, **views)
 
     def summary(self) -> str:
         """One line: size, model, task, method and faithfulness with its interval."""
@@ -252,8 +221,83 @@ class Circuit:
         return title + self.report._repr_html_() + shown
 
 
-def node_layer(name: str, graph: ComputationalGraph) -> int:
-    """Layer of a node: -1 for the input, the number of layers for the logits."""
-    if name in ("input", "logits"):
-        return -1 if name == "input" else graph.n_layers
-    return int(name[1:].partition(".")[0])
+@dataclass(frozen=True, eq=False, repr=False)
+class CircuitComparison(Result):
+    """Circuit `here` against circuit `there`, over one graph; `names` are what pictures and tables call them.
+
+    Raises `InputError` for circuits over different graphs and for names that are empty or equal.
+
+    >>> import torch
+    >>> graph = ComputationalGraph(n_layers=1, n_heads=1)
+    >>> circuit = Circuit(Scores(torch.zeros(graph.shape), graph, method="eap"), graph.edge_mask)
+    >>> circuit.compare(circuit).jaccard
+    1.0
+    """
+
+    here: Circuit
+    there: Circuit
+    names: tuple[str, str] = ("here", "there")
+
+    def __post_init__(self) -> None:
+        self.here.jaccard(self.there)  # refuses circuits over different graphs
+        if len(self.names) != 2 or not all(self.names) or self.names[0] == self.names[1]:
+            raise InputError(f"names={self.names!r} must be two different names, one for each circuit")
+
+    @property
+    def jaccard(self) -> float:
+        """Shared edges over edges in either circuit; 1.0 when both are empty."""
+        return self.here.jaccard(self.there)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many edges are in both, only here and only there."""
+        here, there = self.here.mask, self.there.mask
+        parts = (here & there, here & ~there, there & ~here)
+        return {name: int(part.sum()) for name, part in zip((BOTH, HERE, THERE), parts, strict=True)}
+
+    @property
+    def same_scale(self) -> bool:
+        """Whether the scores are of one method and objective, so that their differences mean something."""
+        first, second = self.here.scores, self.there.scores
+        return (first.method, first.settings.get("objective")) == (second.method, second.settings.get("objective"))
+
+    def to_frame(self) -> pd.DataFrame:
+        """The edges of either circuit: columns edge, membership, here, there, difference; largest |difference| first.
+
+        `here` and `there` are the scores each circuit's method gave the edge, in the circuit or not.
+        """
+        graph, here, there = self.here.graph, self.here.mask, self.there.mask
+        source, target = (here | there).nonzero().unbind(dim=1)
+        circuits = (self.here, self.there)
+        first, second = (circuit.scores.edge_values.double()[source, target].numpy() for circuit in circuits)
+        inside = here[source, target].numpy(), there[source, target].numpy()
+        frame = pd.DataFrame(
+            {
+                "edge": [graph.edge_name(*pair) for pair in zip(source.tolist(), target.tolist(), strict=True)],
+                "membership": np.select([inside[0] & inside[1], inside[0]], [BOTH, HERE], THERE),
+                "here": first,
+                "there": second,
+                "difference": first - second,
+            }
+        )
+        return frame.sort_values("difference", key=np.abs, ascending=False, kind="stable", ignore_index=True)
+
+    def headline(self) -> str:
+        """How many edges they share, and their Jaccard index."""
+        counts, (here, there) = self.counts, self.names
+        return (
+            f"{counts[BOTH]:,} edges in both, {counts[HERE]:,} only in {here}, {counts[THERE]:,} only in {there}; "
+            f"Jaccard {self.jaccard:.3f}"
+        )
+
+    def figure(self) -> Figure:
+        """Both circuits as one plain plotly figure, edges coloured by which of them has it."""
+        return reach("comparison_figure")(self)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Both circuits as one interactive page, coloured by membership; written to `path` when one is given."""
+        return str(reach("comparison_to_html")(self, path))
+
+    def show(self) -> None:
+        """Show the page of `to_html`, in the notebook or else in a browser."""
+        reach("show_page")(self.to_html())

@@ -194,7 +194,7 @@ def _warm_up(scoring: Setting, chosen: list[Candidate]) -> None:
 def _rankings(selection: Selection) -> dict[str, Selection]:
     """The selection by |score| and by signed score, where it has both; else as it is."""
     if is_dataclass(selection) and "absolute" in {one.name for one in fields(selection)}:
-        return {name: replace(selection, absolute=absolute) for name, absolute in RANKINGS.items()}  # type: ignore[call-arg]
+        return {name: replace(selection, absolute=absolute) for name, absolute in RANKINGS.items()}
     return {"absolute": selection}
 
 

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import torch
 
 from attribution.edges.method import Method
-from attribution.engines import ScoringKeywords, chosen_method
+from attribution.engines import ScoringKeywords, chosen_method, method_keywords
 from circuits.circuit import Circuit
 from circuits.judged import judged
 from circuits.resampling import ResampledScores, Stable, resampled_scores, selection_frequency, stable_mask
@@ -17,16 +17,17 @@ from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.interval import Interval, IntervalKeywords
-from interp.keywords import check_keywords, chosen
+from interp.keywords import chosen
 from interp.run import RunKeywords
 from interp.selection import SELECTIONS, Selection, ladder
 from interp.selection.named import Mask, Rule
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
-from metrics.circuit.battery import circuit_tests
+from metrics.circuit.battery import Reference, battery_in
 from metrics.circuit.curve import AbsoluteKeyword
 from metrics.circuit.evaluate import faithfulness_in
 from metrics.circuit.samples import REFERENCES, random_circuit
+from metrics.testing import Testing
 
 DEFAULT_FAITHFULNESS = 0.85
 
@@ -96,8 +97,8 @@ def find_circuit(
         InputError: both `edges` and `faithfulness`, a method that scores nodes, too few prompts, and whatever
             `attribute` refuses.
     """
-    check_keywords("find_circuit", keywords, FindKeywords)
-    scorer = chosen_method(method, chosen(keywords, ScoringKeywords), level="edge")
+    told = method_keywords("find_circuit", method, keywords, FindKeywords)
+    scorer = chosen_method(method, {**chosen(keywords, ScoringKeywords), **told}, level="edge")
     rule = SELECTIONS.make(selection, chosen(keywords, AbsoluteKeyword))
     resampling = _resampling(stable, keywords)
     reference = choose("reference", keywords.get("reference", "paths"), REFERENCES)
@@ -133,11 +134,9 @@ def find_circuit(
     if drawn is not None and resampling is not None:
         report = replace(report, stability=_stability(drawn, rules[best], mask, sizes[best], resampling.share))
     if tests:
-        made = circuit_tests(
-            model, held_out.task, mask, reference=reference, seed=interval.seed,
-            **chosen(keywords, RunKeywords), ablation=setting.ablation, objective=setting.goal,
-        )  # fmt: skip
-        report = replace(report, tests=made.to_frame().to_dict("records"), notes=[*report.notes, *made.notes])
+        made = battery_in(held_out, mask, Reference(reference), Testing(permutations=1000), seed=interval.seed)
+        records = [{str(key): value for key, value in row.items()} for row in made.to_frame().to_dict("records")]
+        report = replace(report, tests=records, notes=[*report.notes, *made.notes])
     provenance = {
         "task": task.to_dict(),
         "seed": interval.seed,
@@ -170,7 +169,8 @@ def _resampling(stable: bool | Stable, keywords: Mapping[str, Any]) -> Stable | 
 
 def settings_of(selection: Selection) -> dict[str, Any]:
     """A selection's settings, as JSON can hold them."""
-    told = {one.name: getattr(selection, one.name) for one in fields(selection)} if is_dataclass(selection) else {}
+    names: list[str] = [one.name for one in fields(selection)] if is_dataclass(selection) else []
+    told = {name: getattr(selection, name) for name in names}
     return {name: value for name, value in told.items() if value is None or isinstance(value, bool | int | float | str)}
 
 

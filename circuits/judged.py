@@ -33,7 +33,7 @@ def beside(values: CircuitValues) -> CircuitValues:
 def judged(setting: Setting, mask: Mask, others: Sequence[Mask], interval: Interval) -> Report:
     """Measure a circuit, and random ones of its size, on the setting's prompts."""
     graph, n_edges = setting.graph, int(mask.sum())
-    values, *output = setting.measure_all(torch.stack([mask, *others]), (None, *OUTPUT_OBJECTIVES))
+    values, minus_kl, same = setting.measure_all(torch.stack([mask, *others]), (None, *OUTPUT_OBJECTIVES))
     estimate, *random = faithfulness_in(beside(values), interval)
     gap = float((values.clean - values.empty).mean())
     return Report(
@@ -54,7 +54,7 @@ def judged(setting: Setting, mask: Mask, others: Sequence[Mask], interval: Inter
             "empty": values.empty.tolist(),
             "circuit": values.circuits[0].tolist(),
         },
-        output=OutputAgreement.of(*output, interval).records(),
+        output=OutputAgreement.of(minus_kl, same, interval).records(),
         notes=_notes(estimate.value, gap, len(setting), n_edges, graph.n_edges),
     )
 

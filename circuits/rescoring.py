@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Unpack
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from attribution.edges.method import Method
 from attribution.engines import ScoringKeywords, score
 from interp.inspection import anatomy_of
 from interp.keywords import check_keywords, chosen
@@ -22,7 +24,7 @@ class RescorerKeywords(ScoringKeywords, UnderKeywords, RunKeywords, total=False)
 
 
 def rescorer(
-    model: Any, task: Task, method: str = "eap", **keywords: Unpack[RescorerKeywords]
+    model: Any, task: Task, method: str | Method = "eap", **keywords: Unpack[RescorerKeywords]
 ) -> Callable[[Bool[Tensor, "source target"]], Float[Tensor, "source target"]]:
     """A `score` for `metrics.recursive_curve`: the method's scores of all edges inside a circuit.
 
@@ -32,7 +34,7 @@ def rescorer(
     Args:
         model: what `interp.load_model` returns.
         task: the prompts to score on; use others than the curve is measured on.
-        method: `eap` or `mask-ig`.
+        method: `eap` or `mask-ig`, by name or as an object: `MaskIG(steps=10)`.
         ablation, objective: those that the curve is measured under.
         batch_size, memory, quiet: how runs are made, see `interp.run.Run`.
         **keywords: of the method, such as `steps`.
@@ -50,6 +52,9 @@ def rescorer(
         kv = graph_of_mask(anatomy_of(model), left).kv
         if kv not in settings:
             settings[kv] = Setting.of(model, task, {**keywords, "kv": kv})
-        return score(settings[kv], method, {**chosen(keywords, ScoringKeywords), "inside": left}).values
+        told = {**chosen(keywords, ScoringKeywords), "inside": left}
+        if isinstance(method, Method):  # a dataclass, of which one with another field is made
+            return score(settings[kv], replace(method, **told)).values  # type: ignore[type-var]
+        return score(settings[kv], method, told).values
 
     return score_inside

@@ -18,12 +18,12 @@ from scipy.stats import binomtest, spearmanr
 from torch import Tensor
 
 from attribution.edges.method import Method
-from attribution.engines import ScoringKeywords, chosen_method
+from attribution.engines import ScoringKeywords, chosen_method, method_keywords
 from attribution.scores import Scores
 from circuits.resampling import CHUNKS, resampled_scores
 from interp import numbers, theme
 from interp.interval import Estimate, Interval, IntervalKeywords
-from interp.keywords import check_keywords, chosen
+from interp.keywords import chosen
 from interp.result import Result
 from interp.run import RunKeywords
 from interp.selection import SELECTIONS, Selection, prune
@@ -169,8 +169,8 @@ def stability(
     Raises:
         InputError: fewer than 4 prompts or chunks, fewer than 2 resamples, and whatever `attribute` refuses.
     """
-    check_keywords("stability", keywords, StabilityKeywords)
-    scorer = chosen_method(method, chosen(keywords, ScoringKeywords), level="edge")
+    told = method_keywords("stability", method, keywords, StabilityKeywords)
+    scorer = chosen_method(method, {**chosen(keywords, ScoringKeywords), **told}, level="edge")
     rule = SELECTIONS.make(selection, chosen(keywords, AbsoluteKeyword))
     setting, interval = Setting.of(model, task, keywords), Interval.of(keywords, resamples=20)
     resamples, seed = interval.resamples, interval.seed

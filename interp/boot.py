@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from interp import compat
 from interp.errors import InputError, refused
 
 if TYPE_CHECKING:
@@ -89,11 +90,8 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
     kind = type(module).__name__
     with refused(f"source is a {kind} that TransformerLens cannot boot"), torch.random.fork_rng(devices=[]):
         if tokenizer is None:
-            # the public boot would look for a tokenizer on the hub; this is the one use of a private function
-            from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
-
             module.set_attn_implementation("eager")  # type: ignore[operator]
-            bridge = build_bridge_from_module(module, architecture, hf_config=config)
+            bridge = compat.bridge_from_module(module, architecture, config)
         else:
             if "eos_token" in lacking:  # or else "<|endoftext|>" would be added, beyond the model's vocabulary
                 tokenizer.eos_token = tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
@@ -179,9 +177,7 @@ def put_bos_first(tokenizer: Any) -> Any:
         try:
             tokenizer.add_bos_token = True
         except ValueError:
-            # a BOS with a colon in it fits into no template of the tokenizers library; with a tokenizer that adds
-            # none TransformerLens prepends BOS itself
-            tokenizer._add_bos_token = False
+            compat.put_no_bos(tokenizer)
     # TransformerLens reads these two, and reloads the tokenizer unless the second is true
     tokenizer.init_kwargs.setdefault("name_or_path", tokenizer.name_or_path)
     tokenizer.init_kwargs["add_bos_token"] = True

@@ -45,6 +45,7 @@ class IntervalKeywords(TypedDict, total=False):
     seed: int
 
 
+@kept
 @dataclass(frozen=True)
 class Interval:
     """How intervals are made, and the seed of everything that is drawn.

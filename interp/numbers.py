@@ -17,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.renamed import NEW_NAME, NEW_WAY
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +62,7 @@ COMMON = {
     "seed": SEED,
     "confidence": dataclasses.replace(BETWEEN, advice="0.95 is usual"),
     "resamples": dataclasses.replace(COUNT, advice="1000 is usual"),
-    "random": dataclasses.replace(FROM_ZERO, advice="0 leaves the random ones out"),
+    "n_random": dataclasses.replace(FROM_ZERO, advice="0 leaves the random ones out"),
     "batch_size": COUNT,
     "memory": Limits(1 << 20, advice=f"it is a budget in bytes, e.g. {1 << 30}"),
 }
@@ -135,9 +136,12 @@ def checked(**limits: Limits) -> Callable[[Callable[P, R]], Callable[P, R]]:
         parameters = inspect.signature(function).parameters
         readers = _readers({name: one.annotation for name, one in parameters.items()}, limits)
         places = [(place, name) for place, name in enumerate(parameters) if name in readers]
+        old = {name for name, new in NEW_NAME.items() if new in parameters and name not in parameters}
 
         @functools.wraps(function)
         def door(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name in old & kwargs.keys():
+                raise InputError(f"{function.__name__} takes no {name}: {NEW_WAY[name]}")
             given = list(args)
             for place, name in places:
                 if place < len(given):

@@ -13,11 +13,15 @@ NEW_WAY: dict[str, str] = {
     "random": "it is called n_random now: how many random ones are measured beside it",
     "random_circuits": "it is called n_random now: how many random circuits are measured beside it",
     "replacement": "it is called baseline now: what a removed token or pixel becomes",
+    "salience": "it is called attributions now: a score for each element",
     "absolute": "it belongs to the selection now: selection=TopN(absolute=False), from interp.selection",
     "reference_size": "it belongs to the reference now: reference=Reference(size=...), from metrics",
     "reference_prompts": "it belongs to the reference now: reference=Reference(prompts=...), from metrics",
     "stable_share": "it belongs to stability now: stable=Stable(share=0.75), from circuits",
 }
+
+# those that a parameter replaces, which `interp.numbers.checked` refuses where the new one may be missing
+NEW_NAME = {"random": "n_random", "replacement": "baseline", "salience": "attributions"}
 
 
 class OnceFrame:
@@ -32,4 +36,4 @@ class OnceFrame:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _holds(self) -> str:
-        return f"a {type(self).__name__} holds a data frame and is none any more"
+        return f"{type(self).__name__} holds a data frame and is none any more"

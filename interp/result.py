@@ -13,6 +13,7 @@ import pandas as pd
 
 from interp.errors import InputError
 from interp.files import write_text
+from interp.headers import check_header
 from interp.keeping import decode, encode, kept
 from interp.tables import html_table
 
@@ -68,11 +69,7 @@ class Result(ABC):
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{where} is damaged: it is not JSON ({error})") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise InputError(f"{where} is of another kind: it does not say that it is {FORMAT!r}")
-        if not isinstance(content.get("version"), int) or content["version"] > VERSION:
-            raise InputError(f"{where} has format version {content.get('version')}, and this installation reads up to "
-                             f"{VERSION}: upgrade faithful-circuits to open it")  # fmt: skip
+        check_header(content, FORMAT, VERSION, where)
         found = decode(content.get("result"), where)
         if not isinstance(found, cls):
             raise InputError(f"{where} holds a {type(found).__name__}; read it with {type(found).__name__}.load")

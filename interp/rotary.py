@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from interp import compat
+
 Tables = tuple[Tensor, Tensor]  # cos, sin: [pos, rotated], or [batch, pos, rotated] where prompts have their own
 
 
@@ -110,10 +112,7 @@ class QueryScale:
 
 def depends_on_length(module: nn.Module) -> bool:
     """Whether a rotary module's tables depend on the length of the call, or on the calls before."""
-    types = module.__dict__.get("rope_type", "")
-    return any(
-        "dynamic" in kind or kind == "longrope" for kind in (types.values() if isinstance(types, dict) else (types,))
-    )
+    return any("dynamic" in kind or kind == "longrope" for kind in compat.rope_types(module))
 
 
 @contextlib.contextmanager
@@ -134,11 +133,10 @@ def as_new(model: nn.Module) -> Iterator[None]:
 def _copy_as_new(module: nn.Module) -> nn.Module:
     """A copy of a rotary module without what calls have left in it; the weights' dtype and device stay."""
     new = copy.copy(module)
-    new.__dict__["_buffers"] = {name: None if b is None else b.clone() for name, b in module._buffers.items()}
+    new.__dict__["_buffers"] = {name: None if b is None else b.clone() for name, b in compat.buffers_of(module).items()}
     buffer = next(module.buffers())
     first = torch.zeros(1, 1, dtype=torch.long, device=buffer.device)
-    types = module.rope_type if isinstance(module.rope_type, dict) else ()
-    for extra in [{"layer_type": kind} for kind in types] or [{}]:
+    for extra in [{"layer_type": kind} for kind in compat.rope_layers(module)] or [{}]:
         new(buffer[:0], first, **extra)  # a call of one position resets them
     return new
 

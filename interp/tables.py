@@ -49,10 +49,38 @@ def markdown_table(frame: pd.DataFrame, digits: int = DIGITS) -> str:
 
 
 def page(title: str, body: str) -> str:
-    """A whole HTML page around a body that is HTML already."""
-    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title></head>'
-    return f"{head}<body>{body}</body></html>\n"
+    """A whole HTML page around a body that is HTML already, in the reader's light or dark colours.
+
+    It needs neither a server nor a network, and may not reach for one. For the body: `wide` is the class of what
+    scrolls sideways (tables), `note` that of a warning, `figure` that of a figure, which keeps a white ground in the
+    dark since plotly's colours do not follow the page's.
+    """
+    head = (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{_HEAD}<title>{html.escape(title)}</title>'
+    )
+    return f"{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n"
 
 
 def _escaped(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+_HEAD = """<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline';
+ script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:; worker-src blob:">
+<style>
+:root { color-scheme: light dark; }
+body { margin: 0 auto; max-width: 1200px; padding: 20px; background: light-dark(#fff, #16181d);
+  color: light-dark(#1f2430, #e4e7ec);
+  font: 15px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { font-size: 22px; overflow-wrap: anywhere; }
+h2 { font-size: 17px; margin: 28px 0 8px; }
+p { max-width: 75ch; }
+.note { border-left: 3px solid #d55e00; padding-left: 10px; }
+.figure { background: #fff; border-radius: 6px; padding: 6px; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
+th, td { text-align: left; padding: 4px 12px 4px 0; border-bottom: 1px solid light-dark(#d9dde5, #3a3f4b);
+  white-space: nowrap; }
+</style>
+"""

@@ -15,9 +15,11 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442",
 )  # fmt: skip
 GREY, DARK = "#999999", "#666666"
+INK, FAINT = "#1f2530", "#d5d9e0"  # what is drawn over edges, and what is hardly seen
 SERIES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW)
 OWN, CONTROL = BLUE, GREY  # what is asked about, and what it is held against
 HELPS, HARMS = VERMILION, BLUE  # a positive and a negative attribution
+POSITIVE, NEGATIVE = BLUE, VERMILION  # the score of an edge
 DIVERGING = [[0, HARMS], [0.5, "#ffffff"], [1, HELPS]]  # a scale of attributions
 TEMPLATE = "plotly_white"
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp import compat
 from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.kernels.forward import PerHead, Recorder, Residual, prepare, run_blocks, unembed
@@ -150,8 +151,7 @@ def refuse_hooks(model: Any) -> None:
 
     for point in model.modules():  # `model.hook_dict` is rebuilt at every access, which takes a tenth of a second
         for handle in (*point.fwd_hooks, *point.bwd_hooks) if isinstance(point, HookPoint) else ():
-            # the bridge wires some architectures (OPT) with permanent hooks of its own
-            if not str(getattr(handle.user_hook, "__module__", "")).startswith("transformer_lens."):
+            if not compat.home_of_hook(handle).startswith("transformer_lens."):
                 raise InputError(
                     f"model carries a hook at {point.name}, which a circuit would silently ignore; "
                     "take it off with model.reset_hooks(), or edit the weights instead"

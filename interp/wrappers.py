@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from interp import compat
 from interp.errors import InputError
 
 _PARALLEL = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")
@@ -20,7 +21,7 @@ _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 def uncompiled(given: Any) -> Any:
     """The module that `torch.compile` was given, of which it shares the weights; anything else as it is."""
-    inside = getattr(given, "_orig_mod", None) if isinstance(given, nn.Module) else None
+    inside = compat.compiled_from(given) if isinstance(given, nn.Module) else None
     return given if inside is None else uncompiled(inside)
 
 

@@ -13,49 +13,68 @@ from metrics.circuit.prompts import PromptFaithfulness, prompt_faithfulness
 from metrics.circuit.recursive import RecursiveCurve, recursive_curve, removal_scores
 from metrics.circuit.saco import CircuitSaCo, circuit_saco
 from metrics.correlation import agreement
-from metrics.explanation.curves import Curves, removal_curves
-from metrics.explanation.erasure import Erasure, NormalisedAOPC, decision_flips, erasure, normalised_aopc
+from metrics.explanation.curves import Curves, RemovalCurvesMetric, removal_curves
+from metrics.explanation.erasure import DecisionFlipsMetric, Erasure, ErasureMetric, decision_flips, erasure
 from metrics.explanation.masf import MaSF
-from metrics.explanation.masked import MaskedFineTuning, masked_finetune
+from metrics.explanation.masf_result import InDistribution
+from metrics.explanation.masked import FineTuning, MaskedFineTuning, masked_finetune
 from metrics.explanation.measurable import ErasureCurve, erasure_curve
+from metrics.explanation.metric import Case, ExplanationMetric
+from metrics.explanation.named import EXPLANATION_METRICS
+from metrics.explanation.normalised import NormalisedAOPC, NormalisedAOPCMetric, normalised_aopc
 from metrics.explanation.racu import racu
 from metrics.explanation.randomisation import randomisation
 from metrics.explanation.randomisation_result import Randomisation
 from metrics.explanation.report import compare_explanations
 from metrics.explanation.report_result import ExplanationReport
-from metrics.explanation.road import Road, road
+from metrics.explanation.road import Road, RoadMetric, road
 from metrics.explanation.roar import recursive_roar
-from metrics.explanation.roar_plan import RoarPlan, roar_plan
+from metrics.explanation.roar_plan import Retraining, RoarPlan, roar_plan
 from metrics.explanation.roar_result import RoarResult
-from metrics.explanation.saco import PerSample, SaCo, saco
-from metrics.explanation.sensitivity import sensitivity
-from metrics.explanation.soft import soft_erasure
+from metrics.explanation.saco import SaCo, SaCoMetric, saco
+from metrics.explanation.samples import PerSample
+from metrics.explanation.sensitivity import SensitivityMetric, sensitivity
+from metrics.explanation.soft import SoftErasureMetric, soft_erasure
 from metrics.statistics import bootstrap
 
 __all__ = [
+    "EXPLANATION_METRICS",
+    "Case",
     "CircuitSaCo",
     "CircuitTests",
     "Completeness",
     "Curve",
     "Curves",
+    "DecisionFlipsMetric",
     "Erasure",
     "ErasureCurve",
+    "ErasureMetric",
     "Estimate",
+    "ExplanationMetric",
     "ExplanationReport",
+    "FineTuning",
+    "InDistribution",
     "MaSF",
     "MaskedFineTuning",
     "Minimality",
     "NormalisedAOPC",
+    "NormalisedAOPCMetric",
     "OutputAgreement",
     "PerSample",
     "PromptFaithfulness",
     "Randomisation",
     "RecursiveCurve",
     "Reference",
+    "RemovalCurvesMetric",
+    "Retraining",
     "Road",
+    "RoadMetric",
     "RoarPlan",
     "RoarResult",
     "SaCo",
+    "SaCoMetric",
+    "SensitivityMetric",
+    "SoftErasureMetric",
     "agreement",
     "auroc",
     "average_precision",

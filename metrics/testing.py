@@ -12,6 +12,7 @@ from scipy.stats import false_discovery_control, permutation_test
 
 from interp import numbers
 from interp.errors import InputError, choose
+from interp.keeping import kept
 from interp.keywords import told
 
 CORRECTIONS = ("holm", "bh", "none")
@@ -25,6 +26,7 @@ class TestingKeywords(TypedDict, total=False):
     permutations: int
 
 
+@kept
 @dataclass(frozen=True)
 class Testing:
     """How p-values are judged.

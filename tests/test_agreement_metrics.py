@@ -23,7 +23,7 @@ def draw(n=60, seed=0, noise=0.5):
 def one(x, y, **settings):
     """The single row of a comparison."""
     table = metrics.agreement(x, {"y": y}, **{"drop": (0,), "resamples": 50, **settings})
-    return table.iloc[0]
+    return table.to_frame().iloc[0]
 
 
 # ---- the statistics
@@ -59,10 +59,10 @@ def test_one_huge_point_makes_a_correlation_and_dropping_it_unmakes_it():
     x, y = generator.normal(size=(2, 200))
     x[7], y[7] = -300, -290
     table = metrics.agreement(x, {"y": y}, drop=(0, 1), resamples=200)
-    assert table["pearson"][0] > 0.99
-    assert abs(table["pearson"][1]) < 0.2
-    assert table["spearman"][0] < 0.2
-    assert table["n"].tolist() == [200, 199]
+    assert table.to_frame()["pearson"][0] > 0.99
+    assert abs(table.to_frame()["pearson"][1]) < 0.2
+    assert table.to_frame()["spearman"][0] < 0.2
+    assert table.to_frame()["n"].tolist() == [200, 199]
 
 
 def test_a_constant_has_no_correlation_and_raises_no_warning():
@@ -142,7 +142,7 @@ def test_other_candidates_and_long_blocks_change_nothing(monkeypatch):
     x, y = draw()
     alone = one(x, y)
     both = metrics.agreement(x, {"other": -y, "y": y}, drop=(0,), resamples=50)
-    assert both.iloc[1].drop("method").equals(alone.drop("method"))
+    assert both.to_frame().iloc[1].drop("method").equals(alone.drop("method"))
     monkeypatch.setattr("metrics.correlation._BLOCK", 200)
     few = one(x, y)
     # blocks of another size draw the same counts in the same order
@@ -155,9 +155,9 @@ def test_differences_are_paired():
     table = metrics.agreement(x, {"worse": worse, "better": y}, drop=(0, 1))
     frame = table.differences()
     assert frame["method"].tolist() == ["better", "better"]
-    assert frame["pearson"][0] == pytest.approx(table["pearson"][1] - table["pearson"][0])
+    assert frame["pearson"][0] == pytest.approx(table.to_frame()["pearson"][1] - table.to_frame()["pearson"][0])
     assert frame["pearson_low"][0] > 0
-    widths = table["pearson_high"] - table["pearson_low"]
+    widths = table.to_frame()["pearson_high"] - table.to_frame()["pearson_low"]
     assert frame["pearson_high"][0] - frame["pearson_low"][0] < widths[0] + widths[1]
     assert table.differences("better")["pearson"][0] == -frame["pearson"][0]
     with pytest.raises(InputError, match="baseline"):
@@ -172,18 +172,16 @@ def test_tensors_of_any_shape_are_taken_and_points_are_kept():
     table = metrics.agreement(
         x, {"y": y}, labels=[f"p{i}" for i in range(60)], clusters=np.arange(60) // 6, resamples=20
     )
-    assert isinstance(table, pd.DataFrame)
     assert isinstance(table, AgreementTable)
     assert table.points.columns.tolist() == ["label", "cluster", "reference", "y"]
     assert table.points["label"][3] == "p3"
-    assert type(table[table["dropped"] == 0]) is pd.DataFrame
 
 
 def test_html_and_markdown_show_values_with_their_intervals():
     x, y = draw()
     table = metrics.agreement(x, {"y<": y}, resamples=20)
-    cell = table.summary()["pearson"][0]
-    assert cell == f"{table['pearson'][0]:.3f} [{table['pearson_low'][0]:.3f}, {table['pearson_high'][0]:.3f}]"
+    cell, row = table.summary()["pearson"][0], table.to_frame().iloc[0]
+    assert cell == f"{row['pearson']:.3f} [{row['pearson_low']:.3f}, {row['pearson_high']:.3f}]"
     assert cell in table._repr_html_()
     assert "y&lt;" in table._repr_html_()
     lines = table.markdown().splitlines()
@@ -205,9 +203,9 @@ def test_tables_are_combined_under_a_column_of_their_own():
     x, y = draw()
     one, two = (metrics.agreement(x, {"y": v}, resamples=20) for v in (y, -y))
     both = combine({"first": one, "second": two}, "component")
-    assert both.columns[0] == "component"
-    assert both["component"].tolist() == ["first"] * 3 + ["second"] * 3
-    assert both["pearson"].tolist() == [*one["pearson"], *two["pearson"]]
+    assert both.to_frame().columns[0] == "component"
+    assert both.to_frame()["component"].tolist() == ["first"] * 3 + ["second"] * 3
+    assert both.to_frame()["pearson"].tolist() == [*one.to_frame()["pearson"], *two.to_frame()["pearson"]]
     assert set(both.points["component"]) == {"first", "second"}
     assert len([t for t in both.figure().data if t.mode == "markers"]) == 4
     assert both.markdown().startswith("| component | method |")
@@ -238,3 +236,12 @@ def test_what_cannot_be_compared_is_refused(change, message):
     reference, candidates = given.pop("reference"), given.pop("candidates")
     with pytest.raises(InputError, match=message):
         metrics.agreement(reference, candidates, **given)
+
+
+def test_it_is_kept_in_a_file(tmp_path):
+    x, y = draw()
+    found = metrics.agreement(x, {"y": y}, resamples=20, drop=(0, 2))
+    again = AgreementTable.load(found.save(tmp_path / "agreement.json"))
+    pd.testing.assert_frame_equal(again.to_frame(), found.to_frame())
+    pd.testing.assert_frame_equal(again.points, found.points)
+    assert repr(again) == repr(found)

@@ -13,8 +13,8 @@ from tiny import stay_in_float64, tiny, tiny_module
 
 import metrics
 from attribution import attribute, component_scores
+from attribution.edges.method import Method
 from circuits import agreement
-from circuits import approximation as module
 from circuits.approximation import stratified_edges
 from interp import ComputationalGraph
 from interp.errors import InputError
@@ -149,8 +149,13 @@ def test_the_reference_is_what_happens_when_an_edge_is_patched(name):
 def test_the_table_is_that_of_the_points():
     table = compare(methods=("eap", "eap-ig"), top=(5,), drop=(0, 2), confidence=0.8, seed=3)
     assert isinstance(table, AgreementTable)
-    assert table.columns.tolist() == ["method", "dropped", "n", *columns("pearson", "spearman", "sign", "top_5")]
-    assert table[["method", "dropped", "n"]].values.tolist() == [
+    assert table.to_frame().columns.tolist() == [
+        "method",
+        "dropped",
+        "n",
+        *columns("pearson", "spearman", "sign", "top_5"),
+    ]
+    assert table.to_frame()[["method", "dropped", "n"]].values.tolist() == [
         ["eap", 0, 60], ["eap-ig", 0, 60], ["eap", 2, 58], ["eap-ig", 2, 58],
     ]  # fmt: skip
     points = table.points
@@ -158,8 +163,8 @@ def test_the_table_is_that_of_the_points():
         points["reference"], {m: points[m] for m in ("eap", "eap-ig")},
         top=(5,), drop=(0, 2), resamples=30, confidence=0.8, seed=3,
     )  # fmt: skip
-    assert table.equals(again)
-    assert table["pearson"][0] == pytest.approx(points["reference"].corr(points["eap"]), abs=1e-12)
+    assert table.to_frame().equals(again.to_frame())
+    assert table.to_frame()["pearson"][0] == pytest.approx(points["reference"].corr(points["eap"]), abs=1e-12)
 
 
 def test_methods_may_have_names_and_settings_of_their_own():
@@ -172,16 +177,16 @@ def test_methods_may_have_names_and_settings_of_their_own():
     values = attribute(model, mixed_task(model), "eap-ig", rules="relp", steps=2, quiet=True).values
     expected = [float(values[graph.edge_index(edge)]) for edge in table.points["label"]]
     assert table.points["along the path"].tolist() == expected
-    assert table["method"].tolist()[:3] == ["along the path", "gim", "plain"]
+    assert table.to_frame()["method"].tolist()[:3] == ["along the path", "gim", "plain"]
 
 
 def test_one_method_by_name_and_the_default_ones():
-    assert compare(methods="relp", drop=(0,))["method"].tolist() == ["relp"]
+    assert compare(methods="relp", drop=(0,)).to_frame()["method"].tolist() == ["relp"]
     model = oracle.model_of("gpt2")
     table = agreement(model, mixed_task(model), **QUICK)
-    assert table["method"].tolist() == ["eap", "eap-ig", "relp"] * 3
-    assert table.columns.tolist() == ["method", "dropped", "n", *columns(*STATISTICS)]
-    assert table["dropped"].tolist() == [0] * 3 + [1] * 3 + [5] * 3
+    assert table.to_frame()["method"].tolist() == ["eap", "eap-ig", "relp"] * 3
+    assert table.to_frame().columns.tolist() == ["method", "dropped", "n", *columns(*STATISTICS)]
+    assert table.to_frame()["dropped"].tolist() == [0] * 3 + [1] * 3 + [5] * 3
 
 
 def test_ablation_and_objective_hold_for_all():
@@ -196,7 +201,7 @@ def test_ablation_and_objective_hold_for_all():
 
 def test_a_seed_decides_the_whole_table():
     first = compare(seed=4)
-    assert compare(seed=4).equals(first)
+    assert compare(seed=4).to_frame().equals(first.to_frame())
     assert compare(seed=4).points.equals(first.points)
     assert set(compare(seed=5).points["label"]) != set(first.points["label"])
 
@@ -205,14 +210,11 @@ def test_a_method_that_is_the_reference_agrees_wholly(monkeypatch):
     model = oracle.model_of("gpt2")
     exact = attribute(model, mixed_task(model), "exact", quiet=True)
 
-    def perfect(model, task, method, **settings):
-        return exact
-
-    monkeypatch.setattr(module, "attribute", perfect)
+    monkeypatch.setattr(Method, "scores", lambda method, setting: exact)
     table = compare(methods=("eap", "relp"), sample=262, drop=(0, 1, 5))
-    assert len(table) == 6
+    assert len(table.to_frame()) == 6
     for column in columns(*STATISTICS):
-        assert table[column].tolist() == pytest.approx([1.0] * 6, abs=1e-12), column
+        assert table.to_frame()[column].tolist() == pytest.approx([1.0] * 6, abs=1e-12), column
 
 
 # ---- a linear model, for which gradients tell everything
@@ -244,8 +246,8 @@ def test_on_a_linear_model_gradients_are_exact():
         assert all(error(found[kind], places[kind]) < 1e-8 for kind in KINDS), method
     for level in ("edge", "node"):
         table = compare(model=model, methods=("eap", "relp"), level=level, sample=262, top=(10,), drop=(0, 5))
-        assert table["pearson"].tolist() == pytest.approx([1.0] * len(table), abs=1e-8)
-        assert table["top_10"].tolist() == [1.0] * len(table)
+        assert table.to_frame()["pearson"].tolist() == pytest.approx([1.0] * len(table.to_frame()), abs=1e-8)
+        assert table.to_frame()["top_10"].tolist() == [1.0] * len(table.to_frame())
 
 
 # ---- nodes
@@ -256,11 +258,11 @@ def test_at_nodes_every_component_of_every_prompt_is_a_point(name):
     model = oracle.model_of(name)
     task = mixed_task(model)
     table = compare(name, methods={"eap": {}, "mine": {"method": "relp"}}, level="node", top=(3,), drop=(0, 1), seed=2)
-    assert table.columns.tolist() == [
+    assert table.to_frame().columns.tolist() == [
         "component", "method", "dropped", "n", *columns("pearson", "spearman", "sign", "top_3"),
     ]  # fmt: skip
-    assert table["component"].tolist() == [kind for kind in KINDS for _ in range(4)]
-    assert table["method"].tolist() == ["eap", "mine"] * 6
+    assert table.to_frame()["component"].tolist() == [kind for kind in KINDS for _ in range(4)]
+    assert table.to_frame()["method"].tolist() == ["eap", "mine"] * 6
     exact, relp = (component_scores(model, task, method, quiet=True) for method in ("exact", "relp"))
     points = table.points
     for kind in KINDS:
@@ -277,13 +279,14 @@ def test_at_nodes_every_component_of_every_prompt_is_a_point(name):
             part["reference"], {"eap": part["eap"], "mine": part["mine"]},
             clusters=part["cluster"], top=(3,), drop=(0, 1), resamples=30, seed=2,
         )  # fmt: skip
-        rows = table[table["component"] == kind].drop(columns="component").reset_index(drop=True)
-        assert rows.equals(again)  # whole prompts are drawn
+        frame = table.to_frame()
+        rows = frame[frame["component"] == kind].drop(columns="component").reset_index(drop=True)
+        assert rows.equals(again.to_frame())  # whole prompts are drawn
 
 
 def test_nodes_under_zero_ablation_count_all_real_positions():
     table = compare(methods=("attribution-patching",), level="node", ablation="zero")
-    assert table["n"].tolist()[:1] == [3 * (7 + 5 + 6)]
+    assert table.to_frame()["n"].tolist()[:1] == [3 * (7 + 5 + 6)]
 
 
 # ---- resuming
@@ -299,7 +302,7 @@ def test_exact_scores_are_resumed(tmp_path, monkeypatch):
         raise AssertionError("nothing was left to do")
 
     monkeypatch.setattr("attribution.exact.Patcher.edges_into", refuse)
-    assert compare(resume=file).equals(first)
+    assert compare(resume=file).to_frame().equals(first.to_frame())
     with pytest.raises(InputError, match="belongs to another run"):
         compare(resume=file, seed=9)  # another sample
 
@@ -322,7 +325,7 @@ def test_quiet_is_quiet(capfd):
         ({"methods": {"mine": {"method": "activation-patching"}}}, "methods names 'mine', which patches"),
         ({"methods": ("eap", "eap_ig")}, "'eap_ig' is unknown; did you mean 'eap-ig'"),
         ({"methods": {"mine": {}}}, "'mine' is unknown"),
-        ({"methods": {"mine": {"method": "relp", "rules": "gim"}}}, "method='relp' is a rule set of its own"),
+        ({"methods": {"mine": {"method": "relp", "rules": "gim"}}}, "rules is no setting of method='relp'"),
         ({"level": "nodes"}, "level='nodes' is unknown; did you mean 'node'"),
         ({"level": "node", "resume": "x"}, "resume is for level='edge'"),
         ({"level": "node", "methods": ("eap-ig-activations",)}, "scores edges alone"),

@@ -18,12 +18,15 @@ from tiny import tiny_module
 from typer.testing import CliRunner, Result
 
 import circuits.find
+from attribution.edges.gradient import EAPIGActivations
+from attribution.edges.named import METHODS
 from circuits import Circuit
-from circuits.cli import app, main
+from circuits.cli import app, main, options
 from circuits.cli.inputs import parse_edges
 from circuits.cli.output import CommandError, as_json, interval
 from interp import tasks
 from interp.models import load_model
+from interp.selection import SELECTIONS
 from interp.tasks import Task
 from metrics import evaluate, faithfulness
 from metrics.circuit.evaluate import measure
@@ -236,11 +239,33 @@ def test_find_passes_every_option_on(monkeypatch: pytest.MonkeyPatch, loaded: li
     task = given.pop("task")
     assert (task.name, len(task), task.seed) == ("ioi", 5, 2)
     assert given == {
-        "method": "eap-ig-activations", "edges": None, "faithfulness": 0.7, "ablation": "zero", "selection": "greedy",
-        "steps": 3, "seed": 2, "random_circuits": 4, "batch_size": 2, "checkpointed": False, "quiet": True,
-        "rules": "relp", "stable": True, "tests": True,
+        "method": EAPIGActivations(rules="relp", steps=3, checkpointed=False),
+        "edges": None, "faithfulness": 0.7, "ablation": "zero", "selection": "greedy",
+        "seed": 2, "n_random": 4, "batch_size": 2, "quiet": True, "stable": True, "tests": True,
     }  # fmt: skip
     assert loaded == [("tiny", "cpu", "float32")]
+
+
+def test_help_names_what_the_registries_have() -> None:
+    assert list(options.METHODS) == [name for name in METHODS.names() if METHODS.make(name).level == "edge"]
+    assert set(options.SELECTIONS) == set(SELECTIONS.names())
+    told = "".join(run("find", "--help").stdout.split())  # names are broken at their hyphens
+    assert ",".join(options.METHODS) in told
+    assert ",".join(options.SELECTIONS) in told
+
+
+def test_settings_by_set(tmp_path: Path) -> None:
+    output = tmp_path / "set.json"
+    given = ["--method", "eap-ig", "--set", "quadrature=right", "--set", "steps=2", "--selection", "top-n"]
+    result = run("find", *QUICK[:-2], "--task", "ioi", "--edges", "50", *given, "--set", "absolute=false", "-o", output)
+    assert result.exit_code == 0, result.output
+    circuit = Circuit.load(output)
+    assert circuit.scores.settings["quadrature"] == "right"
+    assert circuit.scores.settings["steps"] == 2
+    assert circuit.provenance["selection_settings"] == {"absolute": False, "pruned": True}
+    assert run("curve", output, "--random-circuits", 0, "-q").exit_code == 0
+    assert "--set 'steps' must be NAME=VALUE" in refused(run("find", *QUICK, "--task", "ioi", "--set", "steps"))
+    assert "--set power: method 'eap' takes" in refused(run("find", *QUICK, "--task", "ioi", "--set", "power=2", "-q"))
 
 
 def test_quiet_says_nothing_on_the_way() -> None:
@@ -381,9 +406,7 @@ def test_a_circuit_of_an_objective_of_ones_own_needs_one_by_name(bridge: Any, tm
         return logits[:, 0]
 
     task = tasks.ioi(n=8, seed=3, model=bridge)
-    found = circuits.find.find_circuit(
-        bridge, task, method="eap", edges=40, objective=mine, n_random=0, quiet=True
-    )
+    found = circuits.find.find_circuit(bridge, task, method="eap", edges=40, objective=mine, n_random=0, quiet=True)
     path = found.save(tmp_path / "mine.json")
     assert "under the objective 'mine', a function" in refused(run("evaluate", path, "--model", "tiny"))
     assert run("evaluate", path, "--model", "tiny", "--objective", "kl", "-q").exit_code == 0
@@ -449,7 +472,7 @@ def test_curve(saved: Path, tmp_path: Path) -> None:
     [
         (["--task", "iio"], "task='iio' is unknown; did you mean 'ioi'"),
         (["--task", "ioi", "--method", "eap_ig"], "method='eap_ig' is unknown; did you mean 'eap-ig'"),
-        (["--task", "ioi", "--method", "activation-patching"], "scores nodes; a circuit needs one that scores edges"),
+        (["--task", "ioi", "--method", "activation-patching"], "scores nodes; here a method of edges is needed"),
         (["--task", "ioi", "--ablation", "zeros"], "ablation='zeros' is unknown; did you mean 'zero'"),
         (["--task", "ioi", "--ablation", "zero"], "method='eap-ig' follows a path between two prompts"),
         (["--task", "ioi", "--objective", "logit"], "objective='logit' is unknown"),
@@ -574,7 +597,9 @@ def fail(error: BaseException) -> Any:
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ioi.json").write_text("old")
-    monkeypatch.setattr("circuits.storage.write_text", fail(OSError(errno.ENOSPC, "No space left on device", "ioi")))
+    monkeypatch.setattr(
+        "circuits.formats.native.write_text", fail(OSError(errno.ENOSPC, "No space left on device", "ioi"))
+    )
     result = run("find", *QUICK, "--task", "ioi", "--edges", 50, "-o", tmp_path / "ioi.json", "-q")
     assert result.exit_code == 1
     assert result.stdout == ""

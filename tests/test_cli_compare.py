@@ -16,7 +16,7 @@ import metrics
 from attribution import attribute
 from circuits import Circuit, compare_methods, mib
 from interp import tasks
-from metrics.circuit.curve import ladder_masks
+from interp.selection import TopN, ladder
 
 bridge, loaded, saved = test_cli.bridge, test_cli.loaded, test_cli.saved  # fixtures
 QUICK = ["compare", "--model", "tiny", "--task", "ioi", "-n", "8", "--methods", "eap,relp", "--random-circuits", "1"]
@@ -31,7 +31,9 @@ def test_compare_tells_and_writes(tmp_path: Path, bridge: Any) -> None:
         assert part in text
     assert f"Wrote the table to {tmp_path / 'table.csv'}" in result.stdout
     assert f"Wrote the page to {tmp_path / 'page.html'}" in result.stdout
-    expected = compare_methods(bridge, tasks.ioi(n=8, seed=0, model=bridge), ["eap", "relp"], random=1, quiet=True)
+    expected = compare_methods(
+        bridge, tasks.ioi(n=8, seed=0, model=bridge), ["eap", "relp"], n_random=1, quiet=True
+    ).to_frame()
     frame = pd.read_csv(tmp_path / "table.csv")
     assert frame.columns.tolist() == expected.columns.tolist()
     assert frame["cmd"].tolist() == pytest.approx(expected["cmd"].tolist())
@@ -47,8 +49,8 @@ def test_compare_as_json(saved: Path, bridge: Any) -> None:
     task = tasks.ioi(n=8, seed=2, model=bridge).with_objective("log-probability")
     expected = compare_methods(
         bridge, task, {"eap-ig": {"method": "eap-ig", "steps": 3}}, truth=Circuit.load(saved), exact=30, inverted=True,
-        random=1, seed=2, selection="greedy", quiet=True,
-    )  # fmt: skip
+        n_random=1, seed=2, selection="greedy", quiet=True,
+    ).to_frame()  # fmt: skip
     assert [row["method"] for row in data["methods"]] == expected["method"].tolist()
     found, wanted = (pd.DataFrame(one).set_index("method") for one in (data["methods"], expected.to_dict("records")))
     for column in ("cpr", "cmd", "cmd_signed", "edges_95", "auroc", "spearman", "forwards"):
@@ -147,7 +149,7 @@ def test_export_a_saved_circuit(saved: Path, tmp_path: Path) -> None:
     assert len(json.loads(nine.stdout)["files"]) == 9
     assert Circuit.load(saved).provenance["selection"] == "balanced"
     (entry,) = [one for one in mib.read(tmp_path) if one.circuits]
-    expected = ladder_masks(scores.values, scores.graph, "top-n", True)[:9]  # chosen as MIB chooses
+    expected = [TopN().mask(scores.values, scores.graph, n) for n in ladder(scores.graph)][:9]  # chosen as MIB chooses
     assert all(torch.equal(one.mask, mask) for one, mask in zip(entry.circuits, expected, strict=True))
     assert run("mib", "export", saved, tmp_path, "--model", "gpt2", "--task", "ioi", "--circuits").exit_code == 2
 

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from attribution.methods import METHODS
 from tiny import tiny, tiny_task
 
 import metrics
 from attribution import Scores, attribute
+from attribution.edges.gradient import EAP, EAPIG, EAPIGActivations
+from attribution.edges.method import Method
+from attribution.edges.named import METHODS
+from attribution.edges.patched import ActivationPatching, Exact
 from circuits import MethodComparison, compare_methods
+from circuits.candidates import passes_of
 from circuits.cost import measured
 from interp import ComputationalGraph
 from interp.errors import InputError
-from interp.selection import LADDER_FRACTIONS, ladder, top_n
+from interp.run import Run
+from interp.selection import LADDER_FRACTIONS, SELECTIONS, Selection, TopN, ladder, top_n
+from interp.setting import Setting
+from metrics.circuit.balance import Balanced
 from metrics.circuit.evaluate import measure
 from metrics.circuit.samples import random_circuit
 
@@ -52,22 +61,24 @@ def table(model: Any, task: Any, truth: torch.Tensor) -> MethodComparison:
     return compare_methods(model, task, methods, truth=truth, exact=60, inverted=True, seed=3, **QUIET)
 
 
-def row(table: pd.DataFrame, method: str) -> dict[str, Any]:
-    (found,) = table[table["method"] == method].to_dict("records")
+def row(table: MethodComparison, method: str) -> dict[str, Any]:
+    frame = table.to_frame()
+    (found,) = frame[frame["method"] == method].to_dict("records")
     return {str(key): value for key, value in found.items()}
 
 
 def test_one_row_a_method_best_cmd_first(table: MethodComparison) -> None:
-    assert sorted(table["method"]) == ["eap", "greedy", "inverted eap", "long", "random"]
-    assert table["rank"].tolist() == [1, 2, 3, 4, 5]
-    assert table["cmd"].is_monotonic_increasing
+    frame = table.to_frame()
+    assert sorted(frame["method"]) == ["eap", "greedy", "inverted eap", "long", "random"]
+    assert frame["rank"].tolist() == [1, 2, 3, 4, 5]
+    assert frame["cmd"].is_monotonic_increasing
     areas = [f"{log}{area}{how}" for log in ("", "log_") for area in ("cpr", "cmd") for how in ("", "_signed")]
     needed = [f"edges_{goal}{how}" for goal in (85, 95) for how in ("", "_signed")]
     for name in [*areas, *needed]:
-        assert (table[f"{name}_low"] <= table[name]).all()
-        assert (table[name] <= table[f"{name}_high"]).all()
+        assert (frame[f"{name}_low"] <= frame[name]).all()
+        assert (frame[name] <= frame[f"{name}_high"]).all()
     others = {"auroc", "average_precision", "pearson", "spearman", "forwards", "backwards", "seconds", "peak_memory_mb"}
-    assert others <= set(table.columns)
+    assert others <= set(frame.columns)
 
 
 @pytest.mark.parametrize(
@@ -125,19 +136,19 @@ def test_the_inverted_row_takes_the_smallest_scores_first(
 
 
 def test_only_the_scoring_half_is_scored(model: Any, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    seen, scores = [], Method.scores
 
-    def spy(model: Any, prompts: Any, **settings: Any) -> Scores:
-        seen.append(prompts.to_dict()["sha256"])
-        return attribute(model, prompts, **settings)
+    def spy(method: Method, setting: Setting) -> Scores:
+        seen.append(setting.task.to_dict()["sha256"])
+        return scores(method, setting)
 
-    monkeypatch.setattr("circuits.candidates.attribute", spy)
-    table = compare_methods(model, task, ["eap", "relp"], scoring_share=0.3, seed=1, random=0, **QUIET)
+    monkeypatch.setattr(Method, "scores", spy)
+    table = compare_methods(model, task, ["eap", "relp"], scoring_share=0.3, seed=1, n_random=0, **QUIET)
     scoring, judging = task.split(0.3, 1)
     assert seen[1:] == [scoring.to_dict()["sha256"]] * 2
     assert seen[0] == scoring.select([0]).to_dict()["sha256"]  # to warm up
     assert (table.about["n_scoring"], table.about["n_judging"]) == (3, len(judging)) == (3, 7)
-    assert sorted(table["method"]) == ["eap", "relp"]
+    assert sorted(table.to_frame()["method"]) == ["eap", "relp"]
 
 
 def test_a_known_circuit(model: Any, task: Any, graph: ComputationalGraph, truth: torch.Tensor) -> None:
@@ -148,7 +159,7 @@ def test_a_known_circuit(model: Any, task: Any, graph: ComputationalGraph, truth
     assert row(table, "eap")["average_precision"] == pytest.approx(metrics.average_precision(scores, truth))
     assert (row(table, "oracle")["auroc"], row(table, "oracle")["average_precision"]) == (1, 1)
     assert abs(row(table, "random")["auroc"] - 0.5) < 0.15
-    assert compare_methods(model, task, ["eap"], **QUIET)["auroc"].isna().all()
+    assert compare_methods(model, task, ["eap"], **QUIET).to_frame()["auroc"].isna().all()
 
 
 def test_agreement_with_exact_patching(model: Any, task: Any, table: MethodComparison) -> None:
@@ -159,21 +170,30 @@ def test_agreement_with_exact_patching(model: Any, task: Any, table: MethodCompa
     assert -1 < row(found, "eap")["pearson"] < 1
     assert math.isnan(row(table, "inverted eap")["pearson"])
     assert abs(row(table, "random")["spearman"]) < 0.4
-    assert "pearson" not in compare_methods(model, task, ["eap"], **QUIET)
+    assert "pearson" not in compare_methods(model, task, ["eap"], **QUIET).to_frame()
 
 
 def test_passes_are_numbers(table: MethodComparison, graph: ComputationalGraph) -> None:
     assert (row(table, "eap")["forwards"], row(table, "eap")["backwards"]) == (2, 1)
     assert (row(table, "long")["forwards"], row(table, "long")["backwards"]) == (8, 7)
     assert (row(table, "random")["forwards"], row(table, "random")["seconds"]) == (0, 0)
-    sizes = {"steps": 5, "layers": 3, "edges": 100, "nodes": 16}
-    assert METHODS["eap-ig-activations"].passes(**sizes) == (5 * 7 + 2, 5 * 7)
-    assert METHODS["exact"].passes(**sizes) == (50, 0)
-    assert METHODS["activation-patching"].passes(**sizes) == (8, 0)
+    layers = 2 * graph.n_layers + 1
+    assert EAPIGActivations().passes(graph) == (5 * layers + 2, 5 * layers)
+    assert Exact().passes(graph) == (graph.n_edges / 2, 0)
+    assert ActivationPatching().passes(graph) == (len(graph.sources) / 2, 0)
+
+
+def test_ready_scores_remember_what_they_cost(model: Any, task: Any, graph: ComputationalGraph) -> None:
+    for method, told in (("eap", {}), ("eap-ig", {"steps": 3}), ("exact", {"sample": 10}), ("mask-ig", {"steps": 2})):
+        made = METHODS.make(method, told)
+        scores = attribute(model, task, made, quiet=True)
+        assert passes_of(scores) == made.passes(graph)
+    theirs = Scores(torch.zeros(graph.shape), graph, method="somebody:Else")
+    assert all(map(math.isnan, passes_of(theirs)))
 
 
 def test_costs_are_measured(table: MethodComparison) -> None:
-    assert (table.query("method in ('eap', 'long', 'greedy')")["seconds"] > 0).all()
+    assert (table.to_frame().query("method in ('eap', 'long', 'greedy')")["seconds"] > 0).all()
     with measured(torch.device("cpu")) as cost:
         held = torch.ones(20_000_000)  # 80 MB
         del held
@@ -192,11 +212,11 @@ def test_ready_scores_on_judging_prompts_are_told(model: Any, task: Any) -> None
     assert row(seen, "mine")["seconds"] == everything.seconds
     apart = compare_methods(model, task, [attribute(model, task.split(0.5, 0)[0], "eap", quiet=True)], **QUIET)
     assert not any("rosy" in note for note in apart.about["notes"])
-    assert "eap" in apart["method"].tolist()
+    assert "eap" in apart.to_frame()["method"].tolist()
 
 
 def test_other_ablations_and_graphs(model: Any, task: Any) -> None:
-    table = compare_methods(model, task, ["eap", "relp"], ablation="mean", kv="group", random=1, **QUIET)
+    table = compare_methods(model, task, ["eap", "relp"], ablation="mean", kv="group", n_random=1, **QUIET)
     scoring, judging = task.split(0.5, 0)
     scores = attribute(model, scoring, "eap", ablation="mean", kv="group", quiet=True)
     curve = metrics.faithfulness_curve(model, judging, scores, ablation="mean", quiet=True)
@@ -217,13 +237,14 @@ def test_the_same_seed_gives_the_same_table(model: Any, task: Any) -> None:
         ({"methods": ["eap", "eap"]}, "two of the name 'eap'"),
         ({"methods": {"random": "eap"}}, "which is what a control is called"),
         ({"methods": {"x": {"method": "eap", "stepz": 3}}}, "'stepz' is unknown"),
-        ({"methods": {"x": 3}}, "must be a method's name, its settings, or scores; got int"),
+        ({"methods": {"x": 3}}, "must be a method, by name or as an object, its settings, or scores; got int"),
         ({"methods": [{"method": "eap"}]}, "without a name"),
         ({"methods": {"x": {"method": "eap", "selection": "best"}}}, "'best' is unknown"),
         ({"methods": ["attribution-patching"]}, "scores nodes"),
         ({"methods": ["eap-ig"], "ablation": "zero"}, "follows a path between two prompts"),
         ({"methods": {"x": torch.zeros(2, 2)}}, r"scores of shape \(2, 2\)"),
-        ({"random": -1}, "random=-1"),
+        ({"n_random": -1}, "n_random=-1"),
+        ({"random": 3}, "compare_methods takes no random: it is called n_random now"),
         ({"exact": 2}, "exact=2 must be"),
         ({"confidence": 1.0}, "confidence=1.0"),
         ({"resamples": 0}, "resamples=0"),
@@ -240,19 +261,70 @@ def test_refusals(model: Any, task: Any, settings: dict[str, Any], message: str)
 def test_too_few_prompts(model: Any, task: Any) -> None:
     with pytest.raises(InputError, match="needs at least 4"):
         compare_methods(model, task.select(range(3)), ["eap"], **QUIET)
-    few = compare_methods(model, task, ["eap"], random=0, **QUIET)
+    few = compare_methods(model, task, ["eap"], n_random=0, **QUIET)
     assert any("Only 5 judging prompts" in note for note in few.about["notes"])
 
 
-def test_it_is_a_data_frame(table: MethodComparison) -> None:
-    assert isinstance(table, pd.DataFrame)
-    assert type(table.to_frame()) is type(table.frame) is pd.DataFrame
-    assert type(table[["method", "cmd"]]) is pd.DataFrame
-    best = table.sort_values("cpr").set_index("method")
+class Backwards(Selection):
+    """A third party's selection, which knows of no signed scores: it takes the smallest."""
+
+    name = "backwards"
+
+    def mask(self, scores: torch.Tensor, graph: ComputationalGraph, n: int) -> torch.Tensor:
+        return top_n(-scores.abs(), graph, n, False)
+
+
+@pytest.mark.parametrize("selection", ["balanced", "connected", Balanced(steps=2), Backwards()])
+def test_every_selection_is_taken_and_chooses_on_the_scoring_prompts(
+    model: Any, task: Any, selection: str | Selection
+) -> None:
+    found = compare_methods(model, task, ["eap"], selection=selection, n_random=1, **QUIET)
+    rule = SELECTIONS.make(selection)
+    scoring, judging = Setting(model, task, run=Run(quiet=True)).split(0.5, 0)
+    values = EAP().scores(scoring).values
+    masks = [one(values) for one in rule.rules(scoring, values, ladder(scoring.graph))]
+    f = [one.value for one in metrics.faithfulness(judging.measure(torch.stack(masks)))]
+    points = found.points.query("method == 'eap' and ranking == 'absolute'")
+    assert points["faithfulness"].tolist() == pytest.approx(f)
+    assert ("cpr_signed" in found.to_frame()) == (selection == "connected")
+    assert found.about["selection"] == rule.name
+    assert "Plotly.newPlot" in found.to_html()
+
+
+@dataclass(frozen=True)
+class Theirs(Method):
+    """A third party's method."""
+
+    name = "theirs"
+
+    def values(self, setting: Setting) -> torch.Tensor:
+        return setting.graph.edge_mask * torch.linspace(0, 1, setting.graph.shape[1])
+
+
+def test_methods_as_objects(model: Any, task: Any) -> None:
+    given = [Theirs(), EAPIG(steps=7), "eap", f"{__name__}:Theirs"]
+    frame = compare_methods(model, task, given, n_random=0, **QUIET).to_frame().set_index("method")
+    assert sorted(frame.index) == ["eap", "eap-ig", f"{__name__}:Theirs", "theirs"]
+    assert frame.loc["theirs", "cmd"] == frame.loc[f"{__name__}:Theirs", "cmd"]
+    assert (frame.loc["eap-ig", "forwards"], frame.loc["eap-ig", "backwards"]) == (8, 7)
+    assert math.isnan(frame.loc["theirs", "forwards"])
+    mixed = {"one": {"method": EAPIG(steps=2), "selection": TopN()}, "two": {"method": "eap-ig", "steps": 2}}
+    both = compare_methods(model, task, mixed, n_random=0, **QUIET).to_frame()
+    assert both["cmd"].nunique() == 1
+
+
+def test_it_holds_a_data_frame_and_is_kept(table: MethodComparison, tmp_path: Path) -> None:
+    best = table.to_frame().sort_values("cpr").set_index("method")
     assert np.isfinite(best.loc["eap", "cmd"])
-    assert table.to_dict("records")[0]["rank"] == 1
     assert len(table.pairs) == 4 * 10
     assert "scored on 5 prompts, judged on 5 others" in repr(table)
-    assert table.markdown().count("\n") == 1 + len(table)
-    assert repr(table.head(2))
-    assert table.head(2)._repr_html_()
+    assert table.markdown().count("\n") == 1 + len(table.to_frame())
+    with pytest.raises(InputError, match=r"holds a data frame and is none any more: take its columns from .to_frame"):
+        table["cmd"]
+    with pytest.raises(AttributeError, match=r"\.to_frame\(\)\.sort_values"):
+        table.sort_values("cmd")
+    again = MethodComparison.load(table.save(tmp_path / "methods.json"))
+    pd.testing.assert_frame_equal(again.to_frame(), table.to_frame())
+    pd.testing.assert_frame_equal(again.points, table.points)
+    assert repr(again) == repr(table)
+    assert again.about == table.about

@@ -356,7 +356,7 @@ def test_a_frame_holds_every_score_where_the_mask_is_true():
 def test_a_representation_says_method_and_sizes():
     found = scores("gpt2", "relp", kinds=("attn_out", "z"))
     assert isinstance(found, ComponentScores)
-    assert repr(found) == "ComponentScores(relp: attn_out (3, 3, 7), z (3, 3, 7, 4))"
+    assert repr(found).startswith("ComponentScores: relp: attn_out (3, 3, 7), z (3, 3, 7, 4), ")
     assert found.method == "relp"
     assert found.seconds > 0
 
@@ -380,14 +380,14 @@ def test_kinds_may_be_one_name_or_repeated_but_not_none_at_all(method):
         ("activation-patching", {"kinds": ("attn_out", "z")}, "kinds='z' is unknown"),
         ("eap-ig-activations", {}, "method='eap-ig-activations' scores edges alone"),
         ("rellp", {}, "method='rellp' is unknown; did you mean 'relp'"),
-        ("eap", {"objective": "accuracy"}, "objective='accuracy' has no gradient that method='eap' could use"),
-        ("relp", {"objective": "kl"}, "objective='kl' has no gradient that method='relp' could use"),
+        ("eap", {"objective": "accuracy"}, "objective='accuracy' has no gradient; use it to evaluate"),
+        ("relp", {"objective": "kl"}, "objective='kl' has a gradient of zero at the clean run"),
         ("eap", {"objective": "logit"}, "objective='logit' is unknown"),
         ("eap-ig", {"ablation": "zero"}, "method='eap-ig' follows a path between two prompts"),
         ("clean-corrupted", {"ablation": "mean"}, "method='clean-corrupted' follows a path between two prompts"),
         ("eap", {"ablation": "none"}, "ablation='none' is unknown"),
-        ("exact", {"rules": "relp"}, "rules change gradients, of which method='exact' takes none"),
-        ("relp", {"rules": "gim"}, "method='relp' is a rule set of its own"),
+        ("exact", {"rules": "relp"}, "rules is no setting of method='exact'"),
+        ("relp", {"rules": "gim"}, "rules is no setting of method='relp'"),
         ("eap", {"rules": "rlp"}, "rules='rlp' is unknown"),
         ("eap-ig", {"steps": 0}, "steps=0"),
         ("eap-ig", {"quadrature": "simpson"}, "quadrature='simpson' is unknown"),

@@ -429,7 +429,7 @@ def test_a_frame_holds_every_contribution_once() -> None:
 def test_a_representation_and_a_figure() -> None:
     found = split("bert")
     assert re.fullmatch(
-        r"Decomposition\(4 inputs, 16 tokens, 5 classes, .*, sums to the logits within \d\.\de-1\d, .* s\)", repr(found)
+        r"Decomposition: 4 inputs, 16 tokens, 5 classes, .*, sums to the logits within \d\.\de-1\d, .* s", repr(found)
     )
     picture = found.figure(1, 0)
     assert len(picture.data[0].z) == len(picture.data[0].z[0]) == 3

@@ -5,11 +5,11 @@ from __future__ import annotations
 import oracle
 import pytest
 import torch
-from attribution.edge_pruning import _margin
 from oracle import mixed_task
 from tiny import tiny, tiny_task
 
 from attribution import Schedule, Scores, attribute, edge_pruning
+from attribution.edges.learned import _margin
 from interp import ComputationalGraph
 from interp.errors import InputError
 from interp.selection import top_n

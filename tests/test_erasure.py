@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from interp.errors import InputError
-from metrics.explanation.erasure import decision_flips, erasure, normalised_aopc
+from metrics.explanation.erasure import decision_flips, erasure
+from metrics.explanation.normalised import normalised_aopc
 from metrics.explanation.soft import soft_erasure
 
 
@@ -48,8 +49,12 @@ def tangled(d, seed):
     return predict
 
 
-ZERO = {"replacement": "zero", "quiet": True}
-FOUR = {"predict": additive([0.4, 0.1, 0.3, 0.05]), "inputs": torch.ones(1, 4), "salience": [[4.0, 2, 3, 1]]}  # p = .9
+ZERO = {"baseline": "zero", "quiet": True}
+FOUR = {
+    "predict": additive([0.4, 0.1, 0.3, 0.05]),
+    "inputs": torch.ones(1, 4),
+    "attributions": [[4.0, 2, 3, 1]],
+}  # p = .9
 
 
 # ---- comprehensiveness, sufficiency, log-odds
@@ -88,18 +93,18 @@ def test_tokens_of_different_length():
 
     ids = torch.tensor([[1, 2, 3, 2], [3, 2, 0, 0]])
     salience = [[4.0, 1, 3, 2], [2, 1, 9, 9]]
-    result = erasure(predict, ids, salience, shares=(0.5,), replacement=4, real=ids > 0, target=1, quiet=True)
+    result = erasure(predict, ids, salience, shares=(0.5,), baseline=4, real=ids > 0, target=1, quiet=True)
     assert result.columns["comprehensiveness"] == pytest.approx([0.6, 0.2])
     assert result.columns["sufficiency"] == pytest.approx([0.2, 0.1])
 
 
 def test_share_frame_and_repr():
     predict, inputs, truth = linear_case(n=6)
-    result = erasure(predict, inputs, truth, random=2, **ZERO)
+    result = erasure(predict, inputs, truth, n_random=2, **ZERO)
     frame = result.share_frame()
     assert frame.shape == (15, 5)
     assert frame["value"][:5].mean() == pytest.approx(result["comprehensiveness"].value)
-    assert {"random comprehensiveness", "log_odds"} <= set(result.to_frame())
+    assert {"random_comprehensiveness", "log_odds"} <= set(result.to_frame())
     assert "comprehensiveness" in repr(result)
     assert result.summary()["better"].tolist() == ["higher", "lower", "lower"]
 
@@ -205,7 +210,7 @@ def test_what_cannot_be_searched_is_refused():
         normalised_aopc(**FOUR, exact=17, **ZERO)
     with pytest.raises(InputError, match="beam=0"):
         normalised_aopc(**FOUR, beam=0, **ZERO)
-    with pytest.raises(InputError, match="give the salience by patches"):
+    with pytest.raises(InputError, match="give attributions by patches"):
         normalised_aopc(additive([0.0] * 1001), torch.ones(1, 1001), torch.rand(1, 1001), **ZERO)
 
 
@@ -215,7 +220,7 @@ def test_what_cannot_be_searched_is_refused():
 @pytest.mark.parametrize("metric", [erasure, decision_flips, normalised_aopc])
 def test_truth_scores_best_random_as_random_and_inverted_worst(metric):
     predict, inputs, truth = linear_case(d=7)
-    best = metric(predict, inputs, truth, random=3, **ZERO)
+    best = metric(predict, inputs, truth, n_random=3, **ZERO)
     noise = metric(predict, inputs, np.random.default_rng(5).normal(size=truth.shape), **ZERO)
     worst = metric(predict, inputs, -truth, **ZERO)
     for name, better in best.better.items():
@@ -247,8 +252,8 @@ def test_only_the_order_counts_and_labels_and_batches_do_not(metric):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"salience": [[1.0, np.nan, 2, 3]]}, "NaN"),
-        ({"salience": [[1.0, 2, 3]]}, "salience has shape"),
+        ({"attributions": [[1.0, np.nan, 2, 3]]}, "NaN"),
+        ({"attributions": [[1.0, 2, 3]]}, "attributions have shape"),
         ({"predict": lambda x: x[0]}, "shape"),
         ({"confidence": 1.5}, "confidence"),
     ],
@@ -259,8 +264,8 @@ def test_bad_input_gets_a_sentence(metric, change, message):
 
 
 def test_constant_salience_is_said():
-    result = erasure(**{**FOUR, "salience": [[1.0] * 4]}, **ZERO)
-    assert "1 of 1 samples have constant salience" in repr(result)
+    result = erasure(**{**FOUR, "attributions": [[1.0] * 4]}, **ZERO)
+    assert "1 of 1 samples have constant attributions" in repr(result)
 
 
 # ---- soft erasure
@@ -326,7 +331,7 @@ def test_soft_keeps_padding_and_gives_no_value_to_constants():
 def test_soft_is_seeded_and_batches_change_nothing():
     inputs = torch.rand(4, 2, 8, generator=torch.Generator().manual_seed(0))
     salience = np.random.default_rng(0).uniform(size=(4, 2))
-    settings = {"scale": "none", "random": 2, "target": 1, "quiet": True}
+    settings = {"scale": "none", "n_random": 2, "target": 1, "quiet": True}
     runs = [soft_erasure(embedded, inputs, salience, batch_size=b, **settings).to_frame() for b in (1, 7, 64)]
     assert np.allclose(runs[0], runs[1])
     assert np.allclose(runs[0], runs[2])
@@ -346,7 +351,7 @@ def test_soft_ranks_truth_over_random_over_inverted():
 
     sign = 2 * predict(inputs).argmax(1) - 1
     truth = inputs.mean(2) * weights * sign[:, None]
-    best, worst = (soft_erasure(predict, inputs, s, random=3, quiet=True) for s in (truth, -truth))
+    best, worst = (soft_erasure(predict, inputs, s, n_random=3, quiet=True) for s in (truth, -truth))
     for name in ("sufficiency", "comprehensiveness"):
         assert best[name].low > best.random[name].high
         assert worst[name].high < best.random[name].low
@@ -359,12 +364,12 @@ def test_soft_ranks_truth_over_random_over_inverted():
         ({"embeddings": torch.ones(1, 2)}, r"embeddings must be finite floats \[n, pos, d\]"),
         ({"embeddings": torch.ones(1, 2, 3, dtype=torch.long)}, "embeddings must be finite floats"),
         ({"embeddings": torch.full((1, 2, 3), torch.nan)}, "embeddings must be finite floats"),
-        ({"salience": [[1.0, 2, 3]]}, "salience has shape"),
-        ({"salience": [[1.0, 2]], "scale": "none"}, "scale='none' needs salience in"),
+        ({"attributions": [[1.0, 2, 3]]}, "attributions have shape"),
+        ({"attributions": [[1.0, 2]], "scale": "none"}, "scale='none' needs attributions in"),
         ({"scale": "minmax"}, "did you mean 'min-max'"),
         ({"change": "targets"}, "did you mean 'target'"),
         ({"draws": 0}, "draws=0"),
-        ({"random": 1.5}, "random=1.5"),
+        ({"n_random": 1.5}, "n_random=1.5"),
         ({"predict": lambda x: x.flatten(1)[:, :2] * 0.9, "change": "distribution"}, "sum to 1"),
         ({"predict": lambda x: x}, "shape"),
     ],
@@ -372,5 +377,11 @@ def test_soft_ranks_truth_over_random_over_inverted():
 def test_soft_refuses_what_it_cannot_use(change, message):
     with pytest.raises(InputError, match=message):
         soft_erasure(
-            **{"predict": embedded, "embeddings": torch.ones(1, 2, 3), "salience": [[1.0, 0]], "quiet": True, **change}
+            **{
+                "predict": embedded,
+                "embeddings": torch.ones(1, 2, 3),
+                "attributions": [[1.0, 0]],
+                "quiet": True,
+                **change,
+            }
         )

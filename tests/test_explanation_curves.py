@@ -34,9 +34,9 @@ def linear_case(seed=0, n=40, d=12):
     return predict, inputs, inputs * weights * sign[:, None]
 
 
-ZERO = {"replacement": "zero", "quiet": True}
+ZERO = {"baseline": "zero", "quiet": True}
 # p = .95 whole; most relevant first .55 .25 .05; least relevant first .75 .45 .05; put back .05 .45 .75 .95
-BY_HAND = {"predict": additive([0.4, 0.3, 0.2]), "inputs": torch.ones(1, 3), "salience": [[3.0, 2, 1]], "target": 1}
+BY_HAND = {"predict": additive([0.4, 0.3, 0.2]), "inputs": torch.ones(1, 3), "attributions": [[3.0, 2, 1]], "target": 1}
 
 
 def test_curves_and_areas_by_hand():
@@ -74,7 +74,7 @@ def test_insertion_takes_a_replacement_of_its_own():
 
 def test_padding_is_never_removed():
     real = [[True, True, False]]
-    result = removal_curves(**{**BY_HAND, "salience": [[1.0, 2, np.nan]]}, real=real, fractions=2, **ZERO)
+    result = removal_curves(**{**BY_HAND, "attributions": [[1.0, 2, np.nan]]}, real=real, fractions=2, **ZERO)
     assert result.curves["morf"][0] == pytest.approx([0.95, 0.65, 0.25])
 
 
@@ -100,7 +100,7 @@ def test_relabelling_changes_nothing():
 
 def test_truth_scores_best_random_as_random_and_inverted_worst():
     predict, inputs, truth = linear_case()
-    best = removal_curves(predict, inputs, truth, random=4, **ZERO)
+    best = removal_curves(predict, inputs, truth, n_random=4, **ZERO)
     noise = removal_curves(predict, inputs, np.random.default_rng(5).normal(size=truth.shape), **ZERO)
     worst = removal_curves(predict, inputs, -truth, **ZERO)
     for name, better in best.better.items():
@@ -121,19 +121,19 @@ def test_equal_scores_stand_in_random_order_that_the_seed_fixes():
     assert first.to_frame().equals(again.to_frame())
     assert not first.to_frame().equals(other.to_frame())
     assert first["between"].low < 0 < first["between"].high
-    assert "40 of 40 samples have constant salience: their order is random" in repr(first)
+    assert "40 of 40 samples have constant attributions: their order is random" in repr(first)
 
 
 def test_batches_change_nothing():
     predict, inputs, truth = linear_case(n=5)
-    runs = [removal_curves(predict, inputs, truth, replacement="noise", batch_size=b, random=2) for b in (1, 7, 500)]
+    runs = [removal_curves(predict, inputs, truth, baseline="noise", batch_size=b, n_random=2) for b in (1, 7, 500)]
     for run in runs[1:]:
         assert np.allclose(run.to_frame(), runs[0].to_frame(), atol=1e-12)
 
 
 def test_frames_and_figure():
     predict, inputs, truth = linear_case(n=5)
-    result = removal_curves(predict, inputs, truth, fractions=4, random=2, **ZERO)
+    result = removal_curves(predict, inputs, truth, fractions=4, n_random=2, **ZERO)
     frame = result.curve_frame()
     assert frame.columns.tolist() == ["curve", "fraction", "value", "low", "high", "random"]
     assert len(frame) == 3 * 5
@@ -158,5 +158,5 @@ def test_fractions_must_rise_from_0_to_1(fractions):
 def test_unknown_measures_and_bad_salience_are_refused():
     with pytest.raises(InputError, match="measure='acuracy' is unknown; did you mean 'accuracy'"):
         removal_curves(**BY_HAND, measure="acuracy", **ZERO)
-    with pytest.raises(InputError, match="salience holds 1 values that are NaN"):
-        removal_curves(**{**BY_HAND, "salience": [[1.0, np.nan, 2]]}, **ZERO)
+    with pytest.raises(InputError, match="attributions hold 1 values that are NaN"):
+        removal_curves(**{**BY_HAND, "attributions": [[1.0, np.nan, 2]]}, **ZERO)

@@ -143,9 +143,9 @@ def test_kernels_take_every_rule_on_every_architecture(name: str) -> None:
         ({"rules": "eap"}, "rules='eap' is unknown"),
         ({"rules": HeldScale()}, r"rules must be a name \(.*\) or a RuleSet; got HeldScale"),
         ({"rules": 5}, "or a RuleSet; got int"),
-        ({"method": "relp", "rules": "gim"}, "method='relp' is a rule set of its own; for others use method='eap'"),
-        ({"method": "relp", "rules": "relp"}, "method='relp' is a rule set of its own"),
-        ({"method": "exact", "rules": "relp"}, "rules change gradients, of which method='exact' takes none; drop them"),
+        ({"method": "relp", "rules": "gim"}, "rules is no setting of method='relp', which takes: level, checkpointed"),
+        ({"method": "relp", "rules": "relp"}, "rules is no setting of method='relp'"),
+        ({"method": "exact", "rules": "relp"}, "rules is no setting of method='exact', which takes"),
         ({"method": "relpp"}, "method='relpp' is unknown; did you mean 'relp'"),
         ({"method": "relp-ah"}, "method='relp-ah' is unknown; did you mean 'relp'"),
         ({"method": "relp", "objective": "kl"}, "has a gradient of zero at the clean run"),
@@ -215,7 +215,8 @@ def test_find_with_rules_writes_what_it_did(
     assert f"{circuit.report.faithfulness:.3f}" in told
     task = tasks.ioi(n=8, seed=0, model=bridge)
     settings: dict[str, Any] = {} if method in METHODS else {"rules": rules}
-    again = find(bridge, task, method=method, edges=50, steps=2, **settings)
+    settings |= {"steps": 2} if "--steps" in arguments else {}
+    again = find(bridge, task, method=method, edges=50, **settings)
     assert torch.equal(again.mask, circuit.mask)
     assert (tmp_path / "ioi.html").stat().st_size > 1000
 
@@ -259,7 +260,7 @@ def test_rules_are_passed_on_or_left_out(
     monkeypatch.setattr(circuits.find, "find_circuit", spy)
     for arguments in ([], ["--rules", "gim"]):
         assert run("find", *QUICK, *arguments, "-q").exit_code == 0
-    assert [settings["rules"] for settings in given] == [None, "gim"]
+    assert [settings["method"].rules for settings in given] == [None, "gim"]
 
 
 @pytest.mark.parametrize(
@@ -267,8 +268,8 @@ def test_rules_are_passed_on_or_left_out(
     [
         (["--rules", "rlp"], "rules='rlp' is unknown; did you mean 'relp'"),
         (["--rules", ""], "rules='' is unknown"),
-        (["--method", "relp", "--rules", "gim"], "method='relp' is a rule set of its own"),
-        (["--method", "exact", "--rules", "relp"], "rules change gradients, of which method='exact' takes none"),
+        (["--method", "relp", "--rules", "gim"], "rules is no setting of method='relp'"),
+        (["--method", "exact", "--rules", "relp"], "rules is no setting of method='exact', which takes"),
         (["--method", "rlp"], "method='rlp' is unknown; did you mean 'relp'"),
     ],
     ids=str,

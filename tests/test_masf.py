@@ -10,6 +10,7 @@ import torch
 from scipy.stats import kstest
 
 from interp.errors import InputError
+from interp.run import Run
 from metrics.explanation.masf import Emergent, MaSF, fisher, lower_tail, simes, token_maxima, two_sided
 from metrics.testing import adjust
 
@@ -61,36 +62,36 @@ def states(ids: torch.Tensor, attention: torch.Tensor) -> list[torch.Tensor]:
 def test_in_distribution_by_ratio() -> None:
     ids = torch.randint(1, 9, (900, 8), generator=torch.Generator().manual_seed(1))
     test = MaSF.fit(states, ids[:600], mask_id=0, seed=0)
-    frame = test.in_distribution(ids[600:], ratios=[0.0, 0.5])
+    frame = test.in_distribution(ids[600:], ratios=[0.0, 0.5]).to_frame()
     assert list(frame["ratio"]) == [0.0, 0.5]
-    assert frame["in distribution"].all()
+    assert frame["in_distribution"].all()
     assert (frame["outliers"] < 0.1).all()
     strange = ids[600:].clone()
     strange[:, 3] = 9
     assert (test.p_values(strange) < 0.05).all()
-    scored = test.in_distribution(ids[600:], ratios=[0.5], scores=torch.rand(300, 8))
+    scored = test.in_distribution(ids[600:], ratios=[0.5], scores=torch.rand(300, 8)).to_frame()
     assert scored["n"].tolist() == [300]
 
 
 def test_verdicts_of_ratios_are_corrected_and_the_reference_is_what_was_trained_on() -> None:
     ids = torch.randint(1, 9, (900, 8), generator=torch.Generator().manual_seed(1))
     test = MaSF.fit(states, ids[:600], mask_id=9, masked=False)
-    frame = test.in_distribution(ids[600:], ratios=[0.0, 0.5, 1.0])
-    assert frame["in distribution"].tolist() == [True, False, False]  # the token 9 was never seen
-    np.testing.assert_array_equal(frame["adjusted"], adjust(frame["p"]))
-    single = test.in_distribution(ids[600:], ratios=[0.0], correction="none")
-    assert single["adjusted"].tolist() == frame["p"].tolist()[:1]
-    among_masked = MaSF.fit(states, ids[:600], mask_id=9).in_distribution(ids[600:], ratios=[0.5])
-    assert among_masked["in distribution"].all()
+    frame = test.in_distribution(ids[600:], ratios=[0.0, 0.5, 1.0]).to_frame()
+    assert frame["in_distribution"].tolist() == [True, False, False]  # the token 9 was never seen
+    np.testing.assert_array_equal(frame["p_adjusted"], adjust(frame["p"]))
+    single = test.in_distribution(ids[600:], ratios=[0.0], correction="none").to_frame()
+    assert single["p_adjusted"].tolist() == frame["p"].tolist()[:1]
+    among_masked = MaSF.fit(states, ids[:600], mask_id=9).in_distribution(ids[600:], ratios=[0.5]).to_frame()
+    assert among_masked["in_distribution"].all()
 
 
 def test_p_of_a_ratio_by_hand() -> None:
     """Level 0.3 and four known samples: p = 1/4 alone lies below it, for what lies beyond all four."""
     known = Emergent((np.array([[1.0], [2.0], [3.0], [4.0]]),), np.array([[0.5], [1.0], [1.0], [0.5]]), np.ones(4))
-    test = MaSF(hidden=states, known=known, mask_id=0, special=(), batch_size=64, quiet=True)
+    test = MaSF(hidden=states, known=known, mask_id=0, special=(), run=Run(quiet=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MaSF, "p_values", lambda self, ids, attention: np.array([0.25, 1.0]))
-        frame = test.in_distribution(torch.ones(2, 3, dtype=torch.long), ratios=[0.0], level=0.3)
+        frame = test.in_distribution(torch.ones(2, 3, dtype=torch.long), ratios=[0.0], level=0.3).to_frame()
     # six values in random order: one at least of the two new ones is the largest of four known and itself;
     # neither is if the largest of all six is a known one, 4/6
     assert frame["p"].item() == pytest.approx(1 / 3)

@@ -75,11 +75,11 @@ def test_finetuning_learns_both_halves_and_keeps_the_best() -> None:
     )
     assert torch.equal(before, torch.get_rng_state())
     best = found.history.iloc[found.best_epoch]
-    total = found.history["loss"] + found.history["masked loss"]
+    total = found.history["loss"] + found.history["masked_loss"]
     assert total.idxmin() == found.best_epoch
     assert len(found.history) <= 1 + 8
     assert best["accuracy"] > 0.98
-    assert 0.65 < best["masked accuracy"] < 0.9  # half of the tokens that tell are masked
+    assert 0.65 < best["masked_accuracy"] < 0.9  # half of the tokens that tell are masked
     ids, labels = stories(200, 2)
     loss = nn.functional.cross_entropy(model(ids, torch.ones_like(ids)), labels)
     assert float(loss.detach()) == pytest.approx(best["loss"], rel=1e-5)

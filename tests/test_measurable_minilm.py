@@ -49,9 +49,9 @@ def test_accuracy_of_one_model_twice_is_the_same(tuned: Any, sets: benchmark.Dat
 def test_masks_are_strange_to_what_never_saw_them(tuned: Any, sets: benchmark.Data) -> None:
     frame = benchmark.outliers(benchmark.learned(tuned, sets, 0, masked=False), sets, 0, ratios=(0.0, 1.0))
     assert frame["outliers"].tolist()[1] > 0.9
-    assert frame["in distribution"].tolist() == [True, False]
+    assert frame["in_distribution"].tolist() == [True, False]
     known = benchmark.learned(tuned, sets, 0, masked=True)
-    assert benchmark.outliers(known, sets, 0, ratios=(0.5,))["in distribution"].all()
+    assert benchmark.outliers(known, sets, 0, ratios=(0.5,))["in_distribution"].all()
     assert float(benchmark.calibration(known, sets, 0).split()[0]) <= 0.25
 
 

@@ -37,8 +37,9 @@ from interp.graph import ComputationalGraph
 from metrics.circuit.recursive import recursive_curve
 from metrics.circuit.saco import circuit_saco
 from metrics.explanation.curves import removal_curves
-from metrics.explanation.erasure import decision_flips, erasure, normalised_aopc
+from metrics.explanation.erasure import decision_flips, erasure
 from metrics.explanation.measurable import erasure_curve
+from metrics.explanation.normalised import normalised_aopc
 from metrics.explanation.racu import racu
 from metrics.explanation.road import road
 from metrics.explanation.roar import recursive_roar
@@ -72,7 +73,7 @@ def of_images(model: Predict, inputs: Any, salience: Any, **settings: Any) -> An
     return road(model, images, salience.reshape(-1, SIDE, SIDE), noise=0, fractions=4, **settings)
 
 
-ZERO = {"replacement": "zero"}
+ZERO = {"baseline": "zero"}
 METRICS: dict[str, Callable[..., Any]] = {
     "saco": partial(saco, groups=4, **ZERO),
     "removal_curves": partial(removal_curves, **ZERO),
@@ -264,7 +265,7 @@ def test_circuits_too() -> None:
     rescaled = (2 * scores).exp() * graph.edge_mask
     plain, other = (
         recursive_curve(
-            model, task, SimpleNamespace(values=values), (0.1, 0.5, 1.0), random=1, quiet=True, resamples=20
+            model, task, SimpleNamespace(values=values), (0.1, 0.5, 1.0), n_random=1, quiet=True, resamples=20
         )
         for values in (scores, rescaled)
     )

@@ -12,9 +12,9 @@ import torch
 
 import metrics
 from benchmarks import known
-from metrics.explanation.report_metrics import COLUMNS
+from metrics.explanation.named import explanation_columns
 
-NAMES = [name for family in COLUMNS if family != "sensitivity" for name in COLUMNS[family]]
+NAMES = [name for family in explanation_columns() if family != "sensitivity" for name in explanation_columns()[family]]
 ORDER_ONLY = ("morf", "lerf", "between", "comprehensiveness", "sufficiency", "log-odds", "flip-first", "flip-fraction",
               "normalised-comprehensiveness", "normalised-sufficiency")  # fmt: skip
 EXACT = {"normalised-aopc": {"exact": 10, "beam": 1}}
@@ -31,13 +31,13 @@ def test_true_above_random_above_inverted(kind: str) -> None:
     wanted: Any = {name: name for name in NAMES if not name.startswith("road") and not name.startswith("normalised")}
     settings: dict[str, Any] = {}
     if kind == "features":
-        wanted |= {name: name for name in COLUMNS["normalised-aopc"]}
+        wanted |= {name: name for name in explanation_columns()["normalised-aopc"]}
         settings = EXACT
     if kind == "text":
         settings = {"soft-erasure": model.soft}
     if kind == "images":
         wanted = {name: name for name in wanted if not name.startswith("soft")}
-        wanted |= {name: name for name in COLUMNS["road"]}
+        wanted |= {name: name for name in explanation_columns()["road"]}
     wanted["saco, ties zero"] = partial(metrics.saco, ties="zero")
     report = metrics.compare_explanations(
         model.predict, model.inputs, saliences(model), wanted, settings=settings, batch_size=4096, resamples=200,
@@ -60,8 +60,8 @@ def test_no_order_is_better_than_the_true_one() -> None:
     for i in range(5):
         scores = torch.cat((model.truth[i : i + 1].double(), -model.truth[i : i + 1].double(), orders))
         report = metrics.compare_explanations(
-            model.predict, model.inputs[i].expand(len(scores), -1), {"all": scores}, ORDER_ONLY, random=0,
-            replacement="zero", settings=EXACT, batch_size=8192, resamples=1,
+            model.predict, model.inputs[i].expand(len(scores), -1), {"all": scores}, ORDER_ONLY, n_random=0,
+            baseline="zero", settings=EXACT, batch_size=8192, resamples=1,
         )  # fmt: skip
         for metric, better in report.better.items():
             values = report.values(metric, "all") * (1 if better == "higher" else -1)

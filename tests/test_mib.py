@@ -15,7 +15,7 @@ from tiny import tiny, tiny_task
 import metrics
 from attribution import Scores, attribute
 from circuits import Circuit, mib
-from circuits.mib.names import BUILT_IN, TASKS
+from circuits.formats.mib_names import BUILT_IN, TASKS
 from interp import ComputationalGraph, tasks
 from interp.errors import InputError
 from interp.selection import LADDER_FRACTIONS, greedy, top_n
@@ -181,8 +181,8 @@ def test_importances_are_judged_as_mib_does(model: Any, task: Any, scores: Score
     both = metrics.mib(model, task, scores, quiet=True, resamples=30).set_index("selection")
     assert found["cpr"] == pytest.approx(both.at["signed", "cpr"])
     assert found["cmd"] == pytest.approx(both.at["absolute", "cmd"])
-    assert found["cpr_low"] == pytest.approx(both.at["signed", "cpr low"])
-    assert found["cmd_high"] == pytest.approx(both.at["absolute", "cmd high"])
+    assert found["cpr_low"] == pytest.approx(both.at["signed", "cpr_low"])
+    assert found["cmd_high"] == pytest.approx(both.at["absolute", "cmd_high"])
     assert (found["entry"], found["holds"], found["n"]) == ("ioi_tiny", "importances", 6)
 
 

@@ -21,8 +21,8 @@ from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.tasks import Task
 from interp.tasks.resampled import resampled
+from metrics.explanation.baselines import Blur, Delete, Noise, Token, filler
 from metrics.explanation.curves import fraction_grid
-from metrics.explanation.replacement import Blur, Delete, Noise, Token, filler
 from metrics.explanation.road import Road
 from metrics.explanation.roar_plan import roar_plan
 
@@ -145,7 +145,7 @@ def test_numbers_among_other_things_are_taken_and_refused_too():
         lambda: roar_plan({"a": len}, seeds=[2**64]), lambda: roar_plan({"a": len}, seeds=0),
         lambda: check_example(Task.from_pairs("t", [("a", "b", "c", "d")]), 0.0),
     ):  # fmt: skip
-        with pytest.raises(InputError, match=r"fractions|replacement|id=|seeds|example"):
+        with pytest.raises(InputError, match=r"fractions|baseline|id=|seeds|example"):
             call_it()
 
 

@@ -58,7 +58,7 @@ def test_gradients_change_and_the_input_does_not(net: nn.Module, inputs: Tensor)
     )
     frame = found.to_frame()
     assert len(frame) == 2 * 2 * 3
-    assert (frame["low"] <= frame["spearman"] + 1e-9).all()
+    assert (frame["spearman_low"] <= frame["spearman"] + 1e-9).all()
 
 
 def test_by_the_definition(net: nn.Module, inputs: Tensor) -> None:
@@ -165,7 +165,7 @@ def test_what_people_see(net: nn.Module, inputs: Tensor) -> None:
     ("change", "message"),
     [
         ({"explain": lambda m, x, y: x * torch.nan}, "values that are NaN or infinite"),
-        ({"explain": {"a": lambda m, x, y: x[:3]}}, r"explain\['a'\] must return salience \[12, ...\]"),
+        ({"explain": {"a": lambda m, x, y: x[:3]}}, r"explain\['a'\] must return attributions \[12, ...\]"),
         ({"explain": {"flat": lambda m, x, y: x * 0}}, r"explain\['flat'\] is constant in every sample"),
         ({"explain": {"text": lambda m, x, y: "no"}}, r"explain\['text'\] must return numbers"),
         ({"explain": {}}, "explain must be a function"),

@@ -14,8 +14,8 @@ from torch import Tensor
 import metrics
 from benchmarks import known
 from interp.errors import InputError
+from metrics.explanation.named import explanation_columns
 from metrics.explanation.report import compare_explanations
-from metrics.explanation.report_metrics import COLUMNS
 from metrics.testing import adjust, paired_test
 
 FAST: dict[str, Any] = {"resamples": 100, "permutations": 199, "quiet": True}
@@ -46,19 +46,19 @@ def interval(estimate: metrics.Estimate) -> list[float]:
 def test_values_are_those_of_the_metrics_themselves(
     model: known.Known, explainers: dict[str, Any], report: metrics.ExplanationReport
 ) -> None:
-    settings = {"seed": 3, "random": 3, "resamples": 100, **model.settings}
+    settings = {"seed": 3, "n_random": 3, "resamples": 100, **model.settings}
     for name in ("true", "noise"):
         one = metrics.saco(model.predict, model.inputs, explainers[name], **settings)
         other = metrics.erasure(model.predict, model.inputs, explainers[name], **settings)
         result = report.results[name]
         np.testing.assert_allclose(result.columns["saco"], one.values, rtol=0, atol=1e-6)
         np.testing.assert_allclose(result.columns["log-odds"], other.columns["log_odds"], rtol=0, atol=1e-6)
-        assert result.baseline is not None
-        np.testing.assert_allclose(result.baseline["saco"], one.baseline["saco"], rtol=0, atol=1e-6)
+        assert result.random_columns is not None
+        np.testing.assert_allclose(result.random_columns["saco"], one.random_columns["saco"], rtol=0, atol=1e-6)
         assert interval(result["sufficiency"]) == pytest.approx(interval(other["sufficiency"]), abs=1e-6)
         row = report.frame.set_index(["metric", "explainer"]).loc["saco", name]
         assert [row["value"], row["low"], row["high"]] == pytest.approx(interval(one.mean), abs=1e-6)
-        assert row["difference"] == pytest.approx((one.values - one.baseline["saco"]).mean())
+        assert row["difference"] == pytest.approx((one.values - one.random_columns["saco"]).mean())
 
 
 def test_tests_are_paired_and_corrected_over_their_table(report: metrics.ExplanationReport) -> None:
@@ -69,8 +69,8 @@ def test_tests_are_paired_and_corrected_over_their_table(report: metrics.Explana
         assert row["p"] == paired_test(a, b, resamples=199, seed=3)
         assert row["difference"] == pytest.approx((a - b).mean())
         assert row["low"] <= row["difference"] <= row["high"]
-    np.testing.assert_array_equal(tests["adjusted p"], adjust(tests["p"], "holm"))
-    np.testing.assert_array_equal(report.frame["adjusted p"], adjust(report.frame["p"], "holm"))
+    np.testing.assert_array_equal(tests["p_adjusted"], adjust(tests["p"], "holm"))
+    np.testing.assert_array_equal(report.frame["p_adjusted"], adjust(report.frame["p"], "holm"))
     # 199 permutations and 15 tests: nothing can be significant, and the report says so
     assert set(tests["favours"]) == {""}
     assert any("no single p-value can reach 0.05" in note for note in report.notes)
@@ -98,19 +98,19 @@ def test_ranks_by_hand() -> None:
 
     saliences = {"a": [[3.0, 1, 0], [1, np.e, 0]], "b": [[2.0, 1, 0], [2, 0, 0]], "c": [[1.0, 0, 0], [3, 1, 0]]}
     report = compare_explanations(
-        lambda x: torch.full((len(x), 2), 0.5), inputs, saliences, [first, second], random=0, **FAST
+        lambda x: torch.full((len(x), 2), 0.5), inputs, saliences, [first, second], n_random=0, **FAST
     )
     # first: sample 0 a b c = 1 2 3, sample 1 = 3 2 1; second: 1.5 1.5 3 and 1 3 2
     ranks = report.ranks.set_index("explainer")
     assert ranks["first"].to_dict() == {"a": 2, "b": 2, "c": 2}
     assert ranks["second"].to_dict() == {"a": 1.25, "b": 2.25, "c": 2.5}
-    assert ranks["mean rank"].to_dict() == {"a": 1.625, "b": 2.125, "c": 2.25}
+    assert ranks["mean_rank"].to_dict() == {"a": 1.625, "b": 2.125, "c": 2.25}
     assert list(ranks.index) == ["a", "b", "c"]
     assert "random" not in report.frame
     assert "p" not in report.frame
 
 
-def test_a_metric_of_ones_own_has_a_baseline(model: known.Known, explainers: dict[str, Any]) -> None:
+def test_a_metric_of_ones_own_has_random_scores_beside_it(model: known.Known, explainers: dict[str, Any]) -> None:
     def top(predict: Any, inputs: Any, salience: Any, *, target: Any) -> Tensor:
         """Whether the largest score stands at the first feature."""
         assert target.shape == (16,)
@@ -121,21 +121,21 @@ def test_a_metric_of_ones_own_has_a_baseline(model: known.Known, explainers: dic
     assert list(report.better) == ["top", "few groups", "morf"]
     few = metrics.saco(model.predict, model.inputs, model.truth, 2, **model.settings)
     np.testing.assert_allclose(report.values("few groups", "true"), few.values, rtol=0, atol=1e-6)
-    baseline = report.results["true"].baseline
-    assert baseline is not None
-    assert 0 < baseline["top"].mean() < 0.5
+    random = report.results["true"].random_columns
+    assert random is not None
+    assert 0 < random["top"].mean() < 0.5
 
 
-def test_metrics_without_a_baseline_stand_beside_others(model: known.Known) -> None:
+def test_metrics_without_random_scores_stand_beside_others(model: known.Known) -> None:
     assert model.slope is not None
     report = compare_explanations(
         model.predict, model.inputs, {"slope": model.slope}, ["saco", "infidelity"], **model.settings, **FAST
     )
     frame = report.frame.set_index("metric")
-    assert np.isnan(frame.loc["infidelity", ["random", "p", "adjusted p"]].astype(float)).all()
+    assert np.isnan(frame.loc["infidelity", ["random", "p", "p_adjusted"]].astype(float)).all()
     assert np.isfinite(frame.loc["saco", ["random", "p"]].astype(float)).all()
     assert report.tests.empty
-    assert "saco" in repr(report)
+    assert "saco" in report._repr_html_()
     report.figure()
 
 
@@ -172,13 +172,17 @@ def test_arrays_in_arrays_to_the_explainer(model: known.Known) -> None:
 def test_images_and_tokens(kind: str) -> None:
     model = known.MODELS[kind](8)
     settings = {"soft-erasure": model.soft} if kind == "text" else {}
-    names = [name for name in COLUMNS if name not in ("sensitivity", "road" if kind == "text" else "soft-erasure")]
+    names = [
+        name
+        for name in explanation_columns()
+        if name not in ("sensitivity", "road" if kind == "text" else "soft-erasure")
+    ]
     truth = SimpleNamespace(values=model.truth)  # as attribution.tokens gives
     coarse = torch.rand(8, 4, 4) if kind == "images" else model.truth * 2
     explainers = {"true": truth, "other": coarse}
     report = compare_explanations(
-        model.predict, model.inputs, explainers, names, settings=settings, batch_size=4096, random=1, **model.settings,
-        **FAST,
+        model.predict, model.inputs, explainers, names, settings=settings, batch_size=4096, n_random=1,
+        **model.settings, **FAST,
     )  # fmt: skip
     assert len(report.frame) == 2 * len(report.better)
     assert np.isfinite(report.frame["value"]).all()
@@ -205,7 +209,7 @@ def test_what_people_see(model: known.Known, explainers: dict[str, Any], tmp_pat
     assert "light-dark(" in text
     assert "Content-Security-Policy" in text
     assert 'src="http' not in text
-    assert repr(report).startswith("2 explanations, 2 metrics, 16 samples")
+    assert report.headline().startswith("2 explanations, 2 metrics, 16 samples")
     figure = report.figure()
     assert figure.layout.annotations[0].text == "mean rank (1 is best)"
     assert len(figure.data) == 1 + 2 * 2
@@ -215,26 +219,26 @@ def test_what_people_see(model: known.Known, explainers: dict[str, Any], tmp_pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"explainers": {"a": lambda x, y: x[:, :3]}}, r"explainers\['a'\]: salience has shape \[16, 3\]"),
-        ({"explainers": {"a": lambda x, y: x * torch.nan}}, r"explainers\['a'\]: salience holds 160 values"),
-        ({"explainers": {"a": lambda x, y: x[0]}}, r"explainers\['a'\]: it must return salience \[16, ...\]"),
-        ({"explainers": {"a": lambda x, y: "no"}}, r"explainers\['a'\]: salience must be an array"),
-        ({"explainers": {"a": object()}}, r"explainers\['a'\]: salience must be an array"),
+        ({"explainers": {"a": lambda x, y: x[:, :3]}}, r"explainers\['a'\]: attributions have shape \[16, 3\]"),
+        ({"explainers": {"a": lambda x, y: x * torch.nan}}, r"explainers\['a'\]: attributions hold 160 values"),
+        ({"explainers": {"a": lambda x, y: x[0]}}, r"explainers\['a'\]: it must return attributions \[16, ...\]"),
+        ({"explainers": {"a": lambda x, y: "no"}}, r"explainers\['a'\]: attributions must be an array"),
+        ({"explainers": {"a": object()}}, r"explainers\['a'\]: attributions must be an array"),
         ({"explainers": {}}, "explainers must be functions or arrays by name"),
         ({"metrics": ["sacco"]}, "metric='sacco' is unknown; did you mean 'saco'"),
         ({"metrics": []}, "metrics is empty"),
         ({"metrics": ["road"]}, r"metric 'road' on explainers\['true'\]: imputes pixels of images"),
         ({"metrics": ["infidelity"]}, r"metric 'sensitivity' on explainers\['true'\]: .*not an array"),
-        ({"metrics": ["saco"], "settings": {"saco": {"groups": 11}}}, "groups=11, and a sample has 10 elements"),
-        ({"metrics": ["saco"], "settings": {"saco": {"group": 2}}}, "setting of saco='group' .* 'groups'"),
+        ({"metrics": ["saco"], "settings": {"saco": {"groups": 11}}}, "groups=11 is more than the 10 elements"),
+        ({"metrics": ["saco"], "settings": {"saco": {"group": 2}}}, "group is no setting of metric='saco', .* groups"),
         ({"metrics": ["saco"], "settings": {"morf": {"fractions": 2}}}, "'morf', which is not among the metrics saco"),
-        ({"metrics": ["morf"], "settings": {"morf": {"fractions": 0}}}, r"metric 'removal-curves' on .*fractions=0"),
+        ({"metrics": ["morf"], "settings": {"morf": {"fractions": 0}}}, "settings of 'removal-curves': fractions=0"),
         ({"metrics": [lambda p, x, s: 1.0]}, "must return a PerSample or 16 values"),
-        ({"metrics": {"morf": len}}, "'morf' must be a name, or a function under a name of its own"),
+        ({"metrics": {"morf": len}}, "'morf' must be a name, an ExplanationMetric, or a function, each under"),
         ({"correction": "bonferroni"}, "correction='bonferroni' is unknown"),
-        ({"random": -1}, "random=-1"),
+        ({"n_random": -1}, "n_random=-1"),
         ({"predict": lambda x: x}, "predict must return probabilities"),
-        ({"replacement": "blur"}, "replacement='blur' is for images"),
+        ({"baseline": "blur"}, "baseline='blur' is for images"),
     ],
 )  # fmt: skip
 def test_refuses(model: known.Known, change: dict[str, Any], message: str) -> None:
@@ -256,7 +260,7 @@ def test_refuses_what_tokens_lack() -> None:
             compare_explanations(
                 model.predict, model.inputs, {"t": lambda x, y: x}, names, **{**model.settings, **FAST}
             )
-    with pytest.raises(InputError, match="replacement is needed"):
+    with pytest.raises(InputError, match="baseline is needed"):
         compare_explanations(model.predict, model.inputs, {"t": model.truth}, **FAST)
 
 

@@ -7,6 +7,7 @@ import torch
 from oracle import error
 from tiny import tiny, tiny_task
 
+from attribution.edges.gradient import MaskIG
 from circuits import rescorer
 from interp import ComputationalGraph, Task
 from interp.errors import InputError
@@ -50,7 +51,7 @@ def test_the_curve_asks_again_at_every_share(model, task, method):
         asked.append(int(left.sum()))
         return score(left)
 
-    curve = recursive_curve(model, task, counting, SHARES, random=2, quiet=True)
+    curve = recursive_curve(model, task, counting, SHARES, n_random=2, quiet=True)
     n = ComputationalGraph.of(model).n_edges
     assert asked == [n, *(n - removed for removed in curve.removed[1:-1])]
     assert error(curve.values.circuits[-1], evaluate(model, task, curve.masks[-1], quiet=True)) < 1e-12
@@ -61,5 +62,6 @@ def test_settings_are_handed_on(model, task):
     left = graph.edge_mask.clone()
     zero, patch = (rescorer(model, task, ablation=ablation)(left) for ablation in ("zero", "patch"))
     assert not torch.allclose(zero, patch)
-    with pytest.raises(InputError, match="inside a circuit use method='eap'"):
+    with pytest.raises(InputError, match="inside is no setting of method='eap-ig'"):
         rescorer(model, task, "eap-ig")(left)
+    assert torch.equal(rescorer(model, task, MaskIG(steps=2))(left), rescorer(model, task, "mask-ig", steps=2)(left))

@@ -104,7 +104,7 @@ def case(n=12):
 def test_curves_rank_truth_over_random_over_inverted():
     images, truth = case()
     grid = [0, 1 / 9, 2 / 9, 1 / 2, 1]  # the square is a ninth of the pixels
-    best, worst = (road(window, images, s, random=2, fractions=grid, quiet=True) for s in (truth, -truth))
+    best, worst = (road(window, images, s, n_random=2, fractions=grid, quiet=True) for s in (truth, -truth))
     assert best["between"].low > best.random["between"].high
     assert worst["between"].high < best.random["between"].low
     assert best.random["between"].low < 0.05
@@ -116,7 +116,7 @@ def test_it_is_removal_curves_with_the_imputation():
     images, truth = case(3)
     settings = {"fractions": 5, "seed": 2, "quiet": True, "measure": "accuracy", "target": 1}
     first = road(window, images, truth, noise=0.1, batch_size=2, **settings)
-    second = removal_curves(window, images, truth, replacement=Road(0.1), **settings)
+    second = removal_curves(window, images, truth, baseline=Road(0.1), **settings)
     assert first.to_frame().equals(second.to_frame())
 
 
@@ -131,5 +131,5 @@ def test_what_it_cannot_impute_is_refused():
         road(window, torch.ones(2, 4), torch.ones(2, 4))
     with pytest.raises(InputError, match="noise=-1"):
         Road(-1)
-    with pytest.raises(InputError, match="its own replacement"):
-        road(window, *case(2), replacement="mean")
+    with pytest.raises(InputError, match="its own baseline"):
+        road(window, *case(2), baseline="mean")

@@ -518,7 +518,7 @@ def test_result() -> None:
     figure = result.figure()
     assert [trace.name.split("<")[0] for trace in figure.data] == ["random", "true", "by weight"]
     assert figure.layout.xaxis.title.text == "share masked"
-    assert "ROAR, 1 seed\n" in repr(run(recursive=False, seeds=1))
+    assert "ROAR, 1 seed," in repr(run(recursive=False, seeds=1))
 
 
 def test_data_that_masking_does_not_harm_has_no_racu() -> None:

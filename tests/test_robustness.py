@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from test_tasks_support import every_word
@@ -15,6 +17,7 @@ from interp import tasks
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.models import load_model
+from interp.result import Result
 from interp.tasks.resampled import resampled
 from interp.tasks.task import Task
 from interp.tasks.templates import by_template
@@ -46,7 +49,7 @@ def by_hand(model: Any, task: Task, mask: torch.Tensor, ablation: str, objective
 
 
 def test_every_row_is_what_evaluate_says(model: Any, task: Task, circuit: Circuit) -> None:
-    found = robustness(model, circuit, task, random=2, others={"half": task.select(range(5))}, quiet=True)
+    found = robustness(model, task, circuit, n_random=2, others={"half": task.select(range(5))}, quiet=True)
     frame = found.frame.set_index(["varied", "setting"])
     assert frame.index[0] == ("as found", "patch, logit-difference")
     exchanged = resampled(task, model, 0)
@@ -62,7 +65,7 @@ def test_every_row_is_what_evaluate_says(model: Any, task: Task, circuit: Circui
     settings = [setting for varied, setting in frame.index if varied == "ablation"]
     assert settings == ["zero", "mean", "mean-positional", "resampled"]
     assert [s for v, s in frame.index if v == "objective"] == ["probability-difference", "log-probability", "kl"]
-    assert "resampled" in repr(found)
+    assert "as found (logit-difference under patch ablation)" in repr(found)
     assert "<table" in found._repr_html_()
     assert len(found.figure().data) == 2
     assert len(found.to_frame()) == len(frame)
@@ -70,17 +73,17 @@ def test_every_row_is_what_evaluate_says(model: Any, task: Task, circuit: Circui
 
 def test_the_base_is_the_ablation_that_the_circuit_was_found_under(model: Any, task: Task) -> None:
     scores = attribute(model, task, "eap", ablation="zero", quiet=True)
-    frame = robustness(model, Circuit(scores, scores.mask(80)), task, random=0, objectives=(), quiet=True).frame
+    frame = robustness(model, task, Circuit(scores, scores.mask(80)), n_random=0, objectives=(), quiet=True).frame
     assert frame["setting"].tolist() == ["zero, logit-difference", "patch", "mean", "mean-positional", "resampled"]
     assert frame["random"].isna().all()
-    frame = robustness(model, scores.mask(80), task, random=0, objectives=(), ablations=(), quiet=True).frame
+    frame = robustness(model, task, scores.mask(80), n_random=0, objectives=(), ablations=(), quiet=True).frame
     assert frame["setting"].tolist() == ["patch, logit-difference"]
 
 
 def test_objectives_that_prompts_do_not_allow_are_left_out(model: Any, circuit: Circuit) -> None:
     ids = torch.randint(5, 50, (6, 5), generator=torch.Generator().manual_seed(0))
     task = Task.from_tokens("no rival", ids, ids.roll(1, 0), ids[:, 0], objective="log-probability")
-    frame = robustness(model, circuit, task, random=0, ablations=(), quiet=True).frame
+    frame = robustness(model, task, circuit, n_random=0, ablations=(), quiet=True).frame
     assert "logit-difference" not in frame["setting"].tolist()
     assert "kl" in frame["setting"].tolist()
 
@@ -92,7 +95,7 @@ def test_templates_split_a_built_in_task() -> None:
     tokenizer = every_word(*texts)
     model = load_model(tiny_module("gpt2", torch.float64, vocab_size=len(tokenizer)), tokenizer=tokenizer)
     mask = ComputationalGraph.of(model).edge_mask
-    frame = robustness(model, mask, task, random=0, ablations=(), objectives=(), quiet=True).frame
+    frame = robustness(model, task, mask, n_random=0, ablations=(), objectives=(), quiet=True).frame
     wordings = frame[frame["varied"] == "template"]
     assert wordings["n"].sum() == 60
     assert wordings["faithfulness"].to_numpy() == pytest.approx(1)
@@ -135,9 +138,22 @@ def test_counterfactuals_are_exchanged_within_a_length(model: Any) -> None:
     [
         ({"ablations": ["resample"]}, "ablations='resample' is unknown; did you mean 'resampled'"),
         ({"objectives": ["logits"]}, "objective='logits' is unknown"),
-        ({"random": -1}, "random=-1"),
+        ({"n_random": -1}, "n_random=-1"),
+        ({"random": 1}, "robustness takes no random: it is called n_random now"),
     ],
 )
 def test_bad_input_is_refused(model: Any, task: Task, circuit: Circuit, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        robustness(model, circuit, task, quiet=True, **settings)
+        robustness(model, task, circuit, quiet=True, **settings)
+
+
+def test_the_order_of_0_1_is_refused_with_the_new_one(model: Any, task: Task, circuit: Circuit) -> None:
+    with pytest.raises(InputError, match=r"is called in the order robustness\(model, task, circuit\) now"):
+        robustness(model, circuit, task, quiet=True)  # type: ignore[arg-type]
+
+
+def test_it_is_kept_in_a_file(model: Any, task: Task, circuit: Circuit, tmp_path: Path) -> None:
+    found = robustness(model, task, circuit, n_random=0, objectives=(), quiet=True)
+    again = Result.load(found.save(tmp_path / "robustness.json"))
+    pd.testing.assert_frame_equal(again.to_frame(), found.to_frame())
+    assert repr(again) == repr(found)

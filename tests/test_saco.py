@@ -1,4 +1,4 @@
-"""SaCo against hand-made numbers and a slow reference, its properties, replacement rules, and what it refuses."""
+"""SaCo against hand-made numbers and a slow reference, its properties, baselines, and what it refuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from expanded import expanded
 
 from interp.errors import InputError
-from metrics.explanation.replacement import Blur, Delete, Mean, Noise, Token, filler
+from metrics.explanation.baselines import Blur, Delete, Mean, Noise, Token, filler
 from metrics.explanation.saco import saco, salience_coefficient
 
 
@@ -43,7 +43,7 @@ def linear_case(seed=0, n=40, d=12):
     return predict, inputs, inputs * weights * sign[:, None]
 
 
-ZERO = {"replacement": "zero", "quiet": True}
+ZERO = {"baseline": "zero", "quiet": True}
 
 
 # ---- the coefficient by hand
@@ -155,7 +155,7 @@ def test_a_shift_of_the_salience_changes_nothing_where_groups_are_equal():
 
 def test_the_true_explanation_scores_one_inverted_minus_one_and_random_about_zero():
     predict, inputs, truth = linear_case()
-    best = saco(predict, inputs, truth, 6, random=4, **ZERO)
+    best = saco(predict, inputs, truth, 6, n_random=4, **ZERO)
     assert best.values == pytest.approx(np.ones(40))  # a sigmoid keeps the order of the falls
     assert saco(predict, inputs, -truth, 6, **ZERO).values == pytest.approx(-np.ones(40))
     assert best.random["saco"].low < 0 < best.random["saco"].high
@@ -165,12 +165,11 @@ def test_the_true_explanation_scores_one_inverted_minus_one_and_random_about_zer
     assert abs(noise.mean.value) < 0.25
 
 
-@pytest.mark.parametrize("replacement", ["mean", "noise", Noise(scale=0.5), "zero"])
-def test_batches_and_seeds(replacement):
+@pytest.mark.parametrize("baseline", ["mean", "noise", Noise(scale=0.5), "zero"])
+def test_batches_and_seeds(baseline):
     predict, inputs, truth = linear_case(n=7)
     runs = [
-        saco(predict, inputs, truth.round(), 4, replacement=replacement, batch_size=b, seed=3, random=2)
-        for b in (1, 5, 64)
+        saco(predict, inputs, truth.round(), 4, baseline=baseline, batch_size=b, seed=3, n_random=2) for b in (1, 5, 64)
     ]
     for run in runs[1:]:
         pd.testing.assert_frame_equal(run.to_frame(), runs[0].to_frame(), rtol=0, atol=1e-12)
@@ -217,15 +216,15 @@ def test_tokens_are_replaced_by_an_id_or_deleted_and_padding_stays():
 
     salience = [[4.0, 1, 3, 2], [1, 2, np.nan, np.nan]]
     real = ids != 0
-    result = saco(watched, ids, salience, 2, replacement=4, real=real, target=1, quiet=True)
+    result = saco(watched, ids, salience, 2, baseline=4, real=real, target=1, quiet=True)
     assert result.values == pytest.approx([1.0, 1.0])
     assert torch.cat(seen[1:]).tolist() == [[4, 1, 4, 2], [3, 4, 2, 4], [1, 4, 0, 0], [4, 3, 0, 0]]
     seen.clear()
-    assert saco(watched, ids, salience, 2, replacement=Delete(0), real=real, target=1).values == pytest.approx([1, 1])
+    assert saco(watched, ids, salience, 2, baseline=Delete(0), real=real, target=1).values == pytest.approx([1, 1])
     assert torch.cat(seen[3:]).tolist() == [[1, 2, 0, 0], [3, 2, 0, 0], [1, 0, 0, 0], [3, 0, 0, 0]]
 
 
-# ---- replacement rules
+# ---- baselines
 
 
 def images(seed=0):
@@ -277,9 +276,9 @@ def test_features_have_the_mean_of_the_samples_and_functions_get_mask_and_inputs
 
 
 @pytest.mark.parametrize(
-    ("replacement", "inputs", "message"),
+    ("baseline", "inputs", "message"),
     [
-        (None, torch.ones(1, 3, dtype=torch.long), "replacement is needed for token inputs"),
+        (None, torch.ones(1, 3, dtype=torch.long), "baseline is needed for token inputs"),
         ("mean", torch.ones(1, 3, dtype=torch.long), "no meaning for token ids"),
         ("noise", torch.ones(1, 3), "there is one sample"),
         ("mean", torch.ones(1, 3), "there is one sample"),
@@ -292,9 +291,9 @@ def test_features_have_the_mean_of_the_samples_and_functions_get_mask_and_inputs
         (2.5, torch.ones(2, 3), "must be one of mean, zero"),
     ],
 )
-def test_rules_that_do_not_fit_are_refused(replacement, inputs, message):
+def test_rules_that_do_not_fit_are_refused(baseline, inputs, message):
     with pytest.raises(InputError, match=message):
-        filler(replacement, inputs, 0, False)
+        filler(baseline, inputs, 0, False)
 
 
 def test_a_function_that_returns_another_shape_is_refused():
@@ -311,7 +310,7 @@ def test_a_function_that_returns_another_shape_is_refused():
 def test_constant_salience_has_no_value_and_says_so():
     predict, inputs, truth = linear_case(n=4)
     truth[1] = 0.1
-    result = saco(predict, inputs, truth, 5, random=1, **ZERO)  # 12 elements in 5 groups: sums differ by size alone
+    result = saco(predict, inputs, truth, 5, n_random=1, **ZERO)  # 12 elements in 5 groups: sums differ by size alone
     assert np.isnan(result.values).tolist() == [False, True, False, False]
     assert result.mean.value == pytest.approx(1.0)
     assert "1 of 4 samples have no value: their salience is constant" in repr(result)
@@ -355,8 +354,8 @@ def test_the_mean_has_an_interval_over_samples_and_one_sample_has_none():
 
 def test_frames_html_and_figure():
     predict, inputs, truth = linear_case(n=5)
-    result = saco(predict, inputs, truth, 4, random=2, **ZERO)
-    assert result.to_frame().columns.tolist() == ["sample", "saco", "random saco", "ties"]
+    result = saco(predict, inputs, truth, 4, n_random=2, **ZERO)
+    assert result.to_frame().columns.tolist() == ["sample", "saco", "random_saco", "ties"]
     row = result.summary().iloc[0]
     assert row["difference"] == pytest.approx(row["value"] - row["random"])
     assert row["better"] == "higher"
@@ -366,7 +365,7 @@ def test_frames_html_and_figure():
     assert "saco" in result._repr_html_()
     figure = result.figure()
     boxes = [trace for trace in figure.data if trace.type == "box"]
-    assert [list(box.y) for box in boxes] == [list(result.values), list(result.baseline["saco"])]
+    assert [list(box.y) for box in boxes] == [list(result.values), list(result.random_columns["saco"])]
 
 
 # ---- bad input
@@ -378,7 +377,7 @@ def given(**change):
         "inputs": torch.ones(2, 4),
         "salience": torch.arange(8.0).reshape(2, 4),
         "groups": 2,
-        "replacement": "zero",
+        "baseline": "zero",
         **change,
     }
 
@@ -390,10 +389,10 @@ def given(**change):
         ({"groups": 1}, "groups=1 must be a whole number of at least 2"),
         ({"groups": 2.0}, "groups=2.0"),
         ({"groups": 4, "real": [[1, 1, 1, 1], [1, 1, 1, 0]]}, "groups=4 is more than the 3 elements of sample 1"),
-        ({"salience": [[1.0, 2, 3, 4], [1, 2, np.nan, np.inf]]}, "salience holds 2 values .* the first in sample 1"),
-        ({"salience": torch.ones(2, 5)}, r"salience has shape \[2, 5\] for inputs of shape \[2, 4\]; .* \[2, 4\]"),
-        ({"salience": torch.ones(3, 4)}, r"salience has shape \[3, 4\]"),
-        ({"salience": [["a"] * 4] * 2}, "salience must be numbers"),
+        ({"salience": [[1.0, 2, 3, 4], [1, 2, np.nan, np.inf]]}, "attributions hold 2 values .* the first in sample 1"),
+        ({"salience": torch.ones(2, 5)}, r"attributions have shape \[2, 5\] for inputs of shape \[2, 4\]; .* \[2, 4\]"),
+        ({"salience": torch.ones(3, 4)}, r"attributions have shape \[3, 4\]"),
+        ({"salience": [["a"] * 4] * 2}, "attributions must be numbers"),
         ({"inputs": torch.ones(2, 1, 4, 4), "salience": torch.ones(2, 3, 4)}, "a coarser grid of patches"),
         ({"inputs": torch.ones(2, 1, 4, 4), "salience": torch.ones(2, 8, 8)}, "a coarser grid of patches"),
         ({"inputs": torch.ones(2, 4, 4)}, "inputs must be images"),
@@ -418,7 +417,7 @@ def given(**change):
         ({"ties": "agrees"}, "did you mean 'agree'"),
         ({"tolerance": -1}, "tolerance=-1"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"random": -1}, "random=-1"),
+        ({"n_random": -1}, "n_random=-1"),
         ({"confidence": 95}, "confidence=95"),
         ({"resamples": 0}, "resamples=0"),
         ({"seed": -1}, "seed=-1"),

@@ -17,8 +17,8 @@ import metrics
 from attribution import attribute
 from circuits import Circuit, find_circuit, robustness
 from interp import ComputationalGraph
+from interp.conditions import Conditions
 from interp.errors import InputError
-from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics.circuit.samples import random_circuit, random_paths
 
@@ -59,7 +59,7 @@ def test_a_circuit_remembers_what_it_was_found_under(circuit: Circuit, task: Tas
 
 
 def test_a_circuit_may_be_given_another_setting_than_its_scores(circuit: Circuit, tmp_path: Path) -> None:
-    other = Circuit(circuit.scores, circuit.mask, setting=Setting("mean", "kl"))
+    other = Circuit(circuit.scores, circuit.mask, setting=Conditions("mean", "kl"))
     loaded = Circuit.load(other.save(tmp_path / "c"))
     assert (loaded.setting.ablation, loaded.setting.objective) == ("mean", "kl")
     assert loaded.scores.setting.ablation == "zero"
@@ -74,7 +74,7 @@ def test_files_of_the_first_version_take_the_setting_of_their_scores(circuit: Ci
 
 
 def test_the_format_of_eap_ig_keeps_it_too(circuit: Circuit, tmp_path: Path) -> None:
-    other = Circuit(circuit.scores, circuit.mask, setting=Setting("mean", "kl"))
+    other = Circuit(circuit.scores, circuit.mask, setting=Conditions("mean", "kl"))
     read = Circuit.from_eap_ig_json(other.to_eap_ig_json(tmp_path / "c.json"))
     assert (read.setting.ablation, read.setting.objective) == ("mean", "kl")
 
@@ -123,7 +123,7 @@ JUDGES: dict[str, Callable[..., Any]] = {
         model, task, circuit.scores if isinstance(circuit, Circuit) else circuit, groups=4, **k
     ),
     "recursive_curve": lambda model, task, circuit, **k: metrics.recursive_curve(
-        model, task, circuit.scores if isinstance(circuit, Circuit) else circuit, (0.1, 0.5), random=1, **k
+        model, task, circuit.scores if isinstance(circuit, Circuit) else circuit, (0.1, 0.5), n_random=1, **k
     ),
 }
 
@@ -147,7 +147,7 @@ def test_a_circuit_is_judged_under_its_own_setting_unless_told_otherwise(
 
 
 def test_output_agreement_is_under_the_circuits_ablation(model: Any, task: Task, circuit: Circuit) -> None:
-    judge = functools.partial(metrics.output_agreement, model, task, random=0, quiet=True)
+    judge = functools.partial(metrics.output_agreement, model, task, n_random=0, quiet=True)
     own = judge(circuit)
     assert own.kl.value == pytest.approx(judge(circuit.mask, ablation="zero").kl.value)
     assert own.kl.value != pytest.approx(judge(circuit.mask).kl.value, rel=1e-3)
@@ -160,7 +160,7 @@ def test_the_methods_tests_and_robustness_keep_ablation_and_objective(model: Any
     asked = metrics.circuit_tests(model, task, circuit.mask, tests=["equivalence"], quiet=True, **UNDER)
     assert made["equivalence"].observed == asked["equivalence"].observed
     assert (made.settings["ablation"], made.settings["objective"]) == ("zero", "log-probability")
-    row = robustness(model, circuit, task, ablations=(), objectives=(), random=0, quiet=True).frame.iloc[0]
+    row = robustness(model, task, circuit, ablations=(), objectives=(), n_random=0, quiet=True).frame.iloc[0]
     assert row["setting"] == "zero, log-probability"
     assert row["circuit"] == pytest.approx(float(metrics.evaluate(model, task, circuit, quiet=True).mean()))
 
@@ -243,12 +243,12 @@ def test_the_null_model_of_reports_curves_and_comparisons(model: Any, task: Task
     held_out = task.split(0.5, 5)[1]
     beside = [random_circuit(found.graph, found.n_edges, 5 + i, reference) for i in range(2)]
     assert found.report.random_faithfulness == pytest.approx(_mean(model, held_out, beside))
-    curve = metrics.faithfulness_curve(model, task, found.scores, random=2, seed=5, reference=reference, quiet=True)
+    curve = metrics.faithfulness_curve(model, task, found.scores, n_random=2, seed=5, reference=reference, quiet=True)
     assert curve.random is not None
     for point, edges in zip(curve.random, curve.edges, strict=True):
         drawn = [random_circuit(found.graph, edges, 5 + i, reference) for i in range(2)]
         assert point.value == pytest.approx(_mean(model, task, drawn), abs=1e-9)
-    compared = compare_methods(model, task, ["eap"], random=1, seed=5, reference=reference, resamples=20, quiet=True)
+    compared = compare_methods(model, task, ["eap"], n_random=1, seed=5, reference=reference, resamples=20, quiet=True)
     row = compared.points[compared.points["method"] == "random"].iloc[3]
     drawn = [random_circuit(found.graph, int(row["edges"]), 5, reference)]
     assert row["faithfulness"] == pytest.approx(_mean(model, held_out, drawn), abs=1e-9)

@@ -7,18 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tiny import behaving, tiny
 
 import metrics
 from attribution import attribute
-from circuits import Circuit, find_circuit, stability
+from attribution.edges.gradient import EAP, EAPIG
+from circuits import Circuit, Stability, Stable, find_circuit, stability
 from circuits.resampling import ResampledScores, resampled_scores, selection_frequency, stable_mask
 from circuits.stable import jaccard
 from interp.errors import InputError
-from interp.selection import prune, top_n
+from interp.graph import ComputationalGraph
+from interp.run import Run
+from interp.selection import SELECTIONS, Selection, prune, top_n
+from interp.setting import Setting
 from interp.tasks.task import Task
+from metrics.circuit.balance import Balanced
 from metrics.statistics import resample
 
 N = 12
@@ -34,9 +40,13 @@ def task(model: Any) -> Task:
     return behaving(model, N)
 
 
+def setting(model: Any, task: Task, ablation: str = "patch") -> Setting:
+    return Setting(model, task, ablation, run=Run(quiet=True))
+
+
 @pytest.fixture(scope="module")
 def drawn(model: Any, task: Task) -> ResampledScores:
-    return resampled_scores(model, task, "eap-ig", resamples=6, chunks=N, seed=2, quiet=True)
+    return resampled_scores(setting(model, task), EAPIG(), resamples=6, chunks=N, seed=2)
 
 
 def test_chunks_are_mixed_into_what_scoring_the_resample_gives(model: Any, task: Task, drawn: ResampledScores) -> None:
@@ -49,7 +59,7 @@ def test_chunks_are_mixed_into_what_scoring_the_resample_gives(model: Any, task:
 
 
 def test_chunks_of_unequal_size_weigh_by_their_prompts(model: Any, task: Task) -> None:
-    found = resampled_scores(model, task, "eap", resamples=4, chunks=5, seed=0, quiet=True)
+    found = resampled_scores(setting(model, task), EAP(), resamples=4, chunks=5, seed=0)
     assert sorted(found.sizes or ()) == [2, 2, 2, 3, 3]
     torch.testing.assert_close(found.scores.values, attribute(model, task, "eap", quiet=True).values)
     first, second = found.halves(0)  # type: ignore[misc]
@@ -60,7 +70,7 @@ def test_chunks_of_unequal_size_weigh_by_their_prompts(model: Any, task: Task) -
 
 
 def test_mean_ablation_is_scored_anew(model: Any, task: Task) -> None:
-    found = resampled_scores(model, task, "eap", resamples=3, chunks=4, seed=1, ablation="mean", quiet=True)
+    found = resampled_scores(setting(model, task, "mean"), EAP(), resamples=3, chunks=4, seed=1)
     again = task.select(resample(N, 3, 1)[2])
     torch.testing.assert_close(found.values(2), attribute(model, again, "eap", ablation="mean", quiet=True).values)
     assert found.halves(0) is None
@@ -95,15 +105,38 @@ def test_stability_of_a_circuit(model: Any, task: Task) -> None:
     assert len(found.figure().data[0].x) == len(frame)
 
 
-def test_circuits_without_edges_say_so(
-    model: Any, task: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+class Nothing(Selection):
+    """Takes no edge at all."""
+
+    name = "nothing"
+
+    def mask(self, scores: torch.Tensor, graph: ComputationalGraph, n: int) -> torch.Tensor:
+        return graph.edge_mask & False
+
+
+@pytest.mark.parametrize("selection", ["greedy", "connected", "balanced", Balanced(steps=2)])
+def test_every_selection_can_be_resampled(model: Any, task: Task, selection: str | Selection) -> None:
+    found = stability(model, task, method=EAP(), edges=60, resamples=4, selection=selection, quiet=True)
+    whole = setting(model, task)
+    (rule,) = SELECTIONS.make(selection).rules(whole, EAP().scores(whole).values, [60])
+    assert torch.equal(found.mask, rule(found.scores.values))
+    assert 0 < found.jaccard.value <= 1
+
+
+def test_it_is_kept_in_a_file(model: Any, task: Task, tmp_path: Path) -> None:
+    found = stability(model, task, method="eap", edges=60, resamples=4, quiet=True)
+    again = Stability.load(found.save(tmp_path / "stability.json"))
+    pd.testing.assert_frame_equal(again.to_frame(), found.to_frame())
+    assert repr(again) == repr(found)
+    assert torch.equal(again.stable(0.5), found.stable(0.5))
+
+
+def test_circuits_without_edges_say_so(model: Any, task: Task, caplog: pytest.LogCaptureFixture) -> None:
     found = stability(model, task, method="eap", edges=20, resamples=4, quiet=True)
     assert not found.stable(1.1).any()
     assert "share=1.1 leaves no edges" in caplog.text
     caplog.clear()
-    monkeypatch.setattr("circuits.find.RULES", {"top-n": lambda scores, graph, n, absolute: graph.edge_mask & False})
-    report = find_circuit(model, task, method="eap", edges=5, selection="top-n", quiet=True).report
+    report = find_circuit(model, task, method="eap", edges=5, selection=Nothing(), quiet=True).report
     assert report.edges == 0
     assert any("The circuit holds no edges" in note for note in report.notes)
     assert "Ask for more edges, for selection='connected'" in caplog.text
@@ -136,7 +169,7 @@ def test_find_circuit_keeps_what_survives(model: Any, task: Task, tmp_path: Path
     assert "resamples put among their 80" in str(stable.report)
     again = Circuit.load(stable.save(tmp_path / "stable.json"))
     assert again.report == stable.report
-    every = find_circuit(model, task, stable=True, stable_share=0.05, **settings)
+    every = find_circuit(model, task, stable=Stable(share=0.05), **settings)
     assert every.n_edges >= stable.n_edges
 
 
@@ -164,14 +197,21 @@ def test_stable_circuits_climb_the_ladder(model: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"stable_share": 0.0}, "stable_share=0.0 must be a number above 0"),
-        ({"resamples": 1}, "resamples=1 must be a whole number of at least 2"),
+        ({"stable_share": 0.5}, r"it belongs to stability now: stable=Stable\(share=0.75\)"),
+        ({"resamples": 30}, r"resamples=30 are the bootstrap draws .* stable=Stable\(resamples=20\)"),
         ({"method": "exact", "resume": "file"}, "resume keeps the scores of one run"),
     ],
 )
 def test_bad_input_is_refused(model: Any, task: Task, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_circuit(model, task, edges=20, stable=True, quiet=True, **settings)
+
+
+def test_how_many_resamples_and_which_share_are_checked() -> None:
+    with pytest.raises(InputError, match=r"share=0.0 must be a number above 0"):
+        Stable(share=0.0)
+    with pytest.raises(InputError, match="resamples=1 must be a whole number of at least 2"):
+        Stable(resamples=1)
 
 
 def test_four_prompts_are_needed(model: Any, task: Task) -> None:

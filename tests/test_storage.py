@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from attribution.scores import Scores
 from circuits.circuit import Circuit
+from circuits.formats.native import FORMAT
 from circuits.report import Report
-from circuits.storage import FORMAT
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 

@@ -15,7 +15,7 @@ from attribution import tokens
 from attribution.inputs.kinds import explained_of
 from interp.errors import InputError
 from metrics import saco
-from metrics.explanation.replacement import Delete
+from metrics.explanation.baselines import Delete
 
 ROWS = [[2, 9, 27, 14, 5, 44, 3], [2, 7, 3], [11, 4], [2, 12, 13, 40, 3]]
 TARGETS = [0, 2, 1, 1]
@@ -93,7 +93,7 @@ def test_deleted_tokens_may_be_padding_only_where_the_model_ignores_it(name: str
 
     salience = torch.arange(7.0)[None]
     if name == "Bert":
-        assert -1 <= saco(predict, ids, salience, 2, replacement=Delete(1), quiet=True).values[0] <= 1
+        assert -1 <= saco(predict, ids, salience, 2, baseline=Delete(1), quiet=True).values[0] <= 1
         return
-    with pytest.raises(InputError, match=r"replacement=Delete\(1\), but the model does not ignore that token"):
-        saco(predict, ids, salience, 2, replacement=Delete(1), quiet=True)
+    with pytest.raises(InputError, match=r"baseline=Delete\(1\), but the model does not ignore that token"):
+        saco(predict, ids, salience, 2, baseline=Delete(1), quiet=True)

@@ -11,11 +11,13 @@ import contextlib
 import oracle
 import pytest
 import torch
-from attribution.methods import METHODS as ENGINES
 from oracle import TOLERANCE, error, mixed_task
 from tiny import tiny
 
 from attribution import Scores, attribute, methods
+from attribution.edges.gradient import GradientMethod
+from attribution.edges.named import METHODS as NAMED
+from attribution.edges.patched import Exact
 from interp import ComputationalGraph, Task
 from interp.errors import InputError
 from interp.inspection import anatomy_of
@@ -214,9 +216,10 @@ def test_trap_7_every_engine_gives_an_edge_that_helps_a_positive_score(name, abl
     assert falls[helpful] > 0.05 > -0.05 > falls[harmful]
     for row in methods().query("level == 'edge'").to_dict("records"):
         # rules that hold a norm's scale leave out what it does here: tests/test_rules_edges.py judges those; mask-ig
-        # shares out what all edges do together, which is not what each does alone
-        engine = ENGINES[row["method"]]
-        if ablation in row["ablations"] and engine.rules == "gradient" and engine.path != "mask":
+        # shares out what all edges do together, which is not what each does alone, and edge-pruning gives odds
+        method = NAMED.make(row["method"])
+        plain = isinstance(method, Exact) or (isinstance(method, GradientMethod) and method.rules is None)
+        if ablation in row["ablations"] and plain:
             few = {"edges": [helpful, harmful]} if row["method"] == "exact" else {}
             values = attribute(model, mixed_task(model), row["method"], ablation=ablation, quiet=True, **few).values
             assert values[graph.edge_index(helpful)] > 0 > values[graph.edge_index(harmful)], row["method"]

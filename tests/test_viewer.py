@@ -17,13 +17,15 @@ from attribution.scores import Scores
 from circuits import viewer
 from circuits.circuit import Circuit
 from circuits.report import Report
-from circuits.viewer import traces
-from circuits.viewer.layout import curves, drawn_edges, node_position
+from circuits.viewer import look
+from circuits.viewer.adjacency import adjacency
+from circuits.viewer.layout import curves, edge_ends, node_position
 from circuits.viewer.page import SCRIPTS, STYLES
-from circuits.viewer.traces import NEGATIVE, POSITIVE, draw
+from interp import theme
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 
+ASSETS = Path(viewer.__file__).parent / "assets"
 ATTACK = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)> $data'
 
 
@@ -54,18 +56,11 @@ def lines_of(figure: go.Figure) -> list:
 
 def test_every_edge_is_drawn_once_in_the_colour_of_its_sign():
     circuit = make()
-    picture = draw(circuit)
-    drawn = {POSITIVE: 0, NEGATIVE: 0}
-    for bucket in picture.buckets:
-        trace = picture.figure.data[bucket.trace]
-        if trace.mode == "lines":
-            assert len(trace.x) == bucket.points * len(bucket.edges)
-            assert np.isnan(trace.x[bucket.points - 1 :: bucket.points]).all()
-            drawn[trace.line.color] += len(bucket.edges)
-            negative = picture.edges.score[bucket.edges] < 0
-            assert negative.all() if trace.line.color == NEGATIVE else not negative.any()
     scores = circuit.to_frame()["score"]
-    assert drawn == {POSITIVE: int((scores >= 0).sum()), NEGATIVE: int((scores < 0).sum())}
+    drawn = dict.fromkeys((theme.POSITIVE, theme.NEGATIVE), 0)
+    for trace in lines_of(circuit.figure()):
+        drawn[trace.line.color] += int(np.isnan(trace.x).sum())  # the pen is lifted behind each edge
+    assert drawn == {theme.POSITIVE: int((scores >= 0).sum()), theme.NEGATIVE: int((scores < 0).sum())}
 
 
 def test_stronger_edges_are_wider_and_on_top():
@@ -81,40 +76,49 @@ def test_the_number_of_traces_does_not_grow_with_the_edges(n):
 
 
 def test_many_edges_go_to_webgl_and_only_the_strongest_are_drawn(monkeypatch):
-    monkeypatch.setattr(traces, "SVG_LIMIT", 100)
-    monkeypatch.setattr(traces, "DRAWN_LIMIT", 150)
+    monkeypatch.setattr(look, "SVG_LIMIT", 100)
+    monkeypatch.setattr(look, "DRAWN_LIMIT", 150)
     assert {type(trace) for trace in lines_of(make(n=100).figure())} == {go.Scatter}
     assert {type(trace) for trace in lines_of(make(n=101).figure())} == {go.Scattergl}
-    circuit = make(n=200)
-    picture = draw(circuit)
-    assert picture.edges.names == circuit.to_frame()["edge"].tolist()[:150]
-    text = "drawn: the strongest 150 of 200"
-    assert text in picture.figure.layout.title.subtitle.text
+    figure = make(n=200).figure()
+    assert sum(int(np.isnan(trace.x).sum()) for trace in lines_of(figure)) == 150
+    assert "drawn: the strongest 150 of 200" in figure.layout.title.subtitle.text
 
 
-def test_hovering_tells_an_edges_name_score_and_rank():
-    circuit = make(n=50)
-    hovers = [trace for trace in circuit.figure().data if trace.mode == "markers" and trace.hovertemplate]
-    told = {
-        text: (score, rank)
-        for trace in hovers
-        for text, (score, rank) in zip(trace.text, np.asarray(trace.customdata), strict=True)
-    }
-    for rank, row in enumerate(circuit.to_frame().itertuples(), start=1):
-        name = row.edge.replace("->", " → ").replace("<", "&lt;").replace(">", "&gt;")
-        assert told[name] == (pytest.approx(row.score, rel=1e-6), rank)
-    assert all(trace.marker.opacity == 0 for trace in hovers)
+def test_nodes_have_the_symbol_of_their_kind():
+    nodes = make(ComputationalGraph(1, 2), n=9).figure().data[-1]
+    kinds = {"i": "diamond", "a": "circle", "m": "square", "l": "diamond"}
+    assert list(nodes.marker.symbol) == [kinds[name[0]] for name in nodes.hovertext]
 
 
-def test_hovering_tells_a_nodes_degrees_and_sums():
-    graph = ComputationalGraph(1, 2)
-    values, mask = torch.zeros(graph.shape), torch.zeros(graph.shape, dtype=torch.bool)
-    for edge, score in {"input->a0.h1<q>": 0.5, "input->a0.h1<v>": -0.25, "a0.h1->logits": 2.0}.items():
-        values[graph.edge_index(edge)], mask[graph.edge_index(edge)] = score, True
-    figure = viewer.figure(Circuit(Scores(values, graph, method="eap"), mask))
-    nodes = figure.data[-1]
-    assert nodes.hovertext[1] == ("<b>a0.h1</b><br>in: 2 edges, sum of scores +0.25<br>out: 1 edges, sum of scores +2")
-    assert list(nodes.marker.symbol) == ["diamond", "circle", "diamond"]
+def test_the_page_and_the_figure_look_alike():
+    page = viewer.to_html(make(n=10))
+    in_page = json.loads(page.partition("const LOOK = ")[2].partition(";\n")[0])
+    assert in_page == json.loads(json.dumps(look.LOOK))
+    style = (ASSETS / "theme.css").read_text(encoding="utf-8").lower()
+    light = style[style.index(":root") : style.index("}")]
+    named = {"positive": theme.POSITIVE, "negative": theme.NEGATIVE, "ink": theme.INK, "faint": theme.FAINT}
+    for name, colour in {**named, "here": theme.OWN}.items():
+        assert f"--{name}: {colour.lower()};" in light
+    for path in ASSETS.glob("*.js"):
+        assert not re.search(r"#[0-9a-fA-F]{6}\b", path.read_text(encoding="utf-8")), path
+
+
+def test_private_names_of_plotly_stand_in_one_script():
+    for path in ASSETS.glob("*.js"):
+        private = re.search(r"\._[a-z]\w*", path.read_text(encoding="utf-8"))
+        assert (private is not None) == (path.name == "plotly.js"), (path, private)
+
+
+def test_two_circuits_in_one_figure():
+    first, second = make(n=120), make(n=60)
+    figure = first.compare(second, ("large", "<small>")).figure()
+    drawn: dict[str, int] = {}
+    for trace in lines_of(figure):
+        drawn[trace.legendgroup] = drawn.get(trace.legendgroup, 0) + int(np.isnan(trace.x).sum())
+    counts = first.compare(second).counts
+    assert [drawn.get(name, 0) for name in ("both", "only large", "only <small>")] == list(counts.values())
+    assert "<small>" not in figure.layout.title.text
 
 
 def test_layers_are_rows_and_heads_columns():
@@ -130,10 +134,10 @@ def test_layers_are_rows_and_heads_columns():
 
 def test_edges_run_upwards_from_end_to_end_and_bend_round_their_own_column():
     circuit = make(n=300)
-    edges = drawn_edges(circuit, 300)
-    x, y = curves(edges.ends, circuit.graph, 15)
-    assert np.allclose(x[:, 0], edges.ends[:, 0])
-    assert np.allclose(y[:, 14], edges.ends[:, 3])
+    ends = edge_ends(adjacency(circuit, 300), circuit.graph)
+    x, y = curves(ends, circuit.graph, 15)
+    assert np.allclose(x[:, 0], ends[:, 0])
+    assert np.allclose(y[:, 14], ends[:, 3])
     assert (np.diff(y[:, :15], axis=1) > 0).all()
     ends = np.array([[12.5, 0.45, 12.5, 8.45]])  # MLP to MLP
     assert curves(ends, circuit.graph, 15)[0][0, 7] > 13
@@ -142,9 +146,8 @@ def test_edges_run_upwards_from_end_to_end_and_bend_round_their_own_column():
 def test_grouped_keys_are_drawn_to_the_heads_of_their_group():
     graph = ComputationalGraph(2, 4, 2, kv="group")
     circuit = make(graph, n=graph.n_edges)
-    picture = draw(circuit)
-    assert picture.edges.total == sum(1 for _ in circuit.links()) > circuit.n_edges
-    assert len(picture.edges.names) == picture.edges.total
+    edges = adjacency(circuit, 10_000)
+    assert len(edges.score) == edges.total == sum(1 for _ in circuit.links()) > circuit.n_edges
 
 
 def test_an_empty_circuit_is_said_to_be_empty():
@@ -217,11 +220,10 @@ def test_of_larger_graphs_the_strongest_edges_are_held(monkeypatch):
 
 
 def test_every_script_and_style_is_in_the_page():
-    folder = Path(viewer.__file__).parent / "assets"
-    assert {path.name for path in folder.iterdir()} == {*SCRIPTS, *STYLES, "page.html"}
+    assert {path.name for path in ASSETS.iterdir()} == {*SCRIPTS, *STYLES, "page.html"}
     page = viewer.to_html(make(n=5))
     for name in (*SCRIPTS, *STYLES):
-        assert (folder / name).read_text(encoding="utf-8") in page
+        assert (ASSETS / name).read_text(encoding="utf-8") in page
 
 
 def test_a_name_that_holds_markup_does_nothing():
@@ -240,7 +242,8 @@ def test_plotlys_upload_button_is_not_offered():
     figure = viewer.figure(make(n=10))
     assert "sendChartToCloud" in figure.layout.modebar.remove
     page = viewer.to_html(make(n=10))
-    assert 'remove: ["sendChartToCloud"' in page
+    assert '"refusedButtons":["sendChartToCloud"' in page
+    assert "remove: [...LOOK.refusedButtons" in page
     assert 'plotlyServerURL: ""' in page
 
 

@@ -88,7 +88,8 @@ def held_encoder(model: Any, ids: Int[Tensor, " pos"]) -> HeldRun:
 
 def _pattern(q: Tensor, k: Tensor, heads: int) -> Tensor:
     q, k = (x.unflatten(-1, (heads, -1)).transpose(0, 1) for x in (q, k))
-    return (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1)
+    scores: Tensor = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
+    return scores.softmax(-1)
 
 
 def _check_head(head: HeldHead, logits: Tensor) -> None:

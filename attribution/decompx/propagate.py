@@ -91,7 +91,8 @@ class Propagation:
 
     def norms(self) -> Float[Tensor, "position source"]:
         """Lengths of the vectors."""
-        return self.vectors.norm(dim=-1)
+        lengths: Tensor = self.vectors.norm(dim=-1)
+        return lengths
 
     def explained(self) -> Float[Tensor, "source cls"]:
         """What each source contributes to what is explained."""

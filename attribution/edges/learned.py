@@ -44,7 +44,7 @@ class Schedule:
     def temperature(self, step: int) -> float:
         """Falls geometrically from the first to the last step."""
         share = step / max(1, self.steps - 1)
-        return self.first_temperature * (self.last_temperature / self.first_temperature) ** share
+        return float(self.first_temperature * (self.last_temperature / self.first_temperature) ** share)
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,8 @@ class ClassifierExplained(Explainable):
     def embed(self, ids: Int[Tensor, "n pos"]) -> Embeddings:
         """Word embeddings alone: positions and token types are added by the model."""
         with torch.no_grad():
-            return self.model.get_input_embeddings()(ids.to(self.anatomy.device))
+            found: Tensor = self.model.get_input_embeddings()(ids.to(self.anatomy.device))
+            return found
 
     def logits(self, embeddings: Embeddings, lengths: Int[Tensor, " n"]) -> Float[Tensor, "n class"]:
         found = self._run(embeddings.to(self.anatomy.dtype), lengths)

@@ -137,7 +137,7 @@ def _entries(inputs: Any) -> list[Any]:
     strings = array.ndim == 1 and array.dtype.kind in "OUT"
     if not ids and not strings:
         raise InputError(f"inputs as a tensor must be whole numbers [n, pos]; got {array.dtype} {list(array.shape)}")
-    return array.tolist()
+    return list(array.tolist())
 
 
 def _plain_id(entry: Any) -> Any:

@@ -46,7 +46,8 @@ def as_proposer(proposer: Any, explained: Any) -> Proposer:
             )
         return _Masked(lambda ids: _logits_of(proposer, ids), int(mask))
     if callable(proposer) and not isinstance(proposer, torch.nn.Module):
-        return proposer
+        given: Proposer = proposer
+        return given
     raise InputError(
         "proposer must be None (the model itself), a transformers masked or causal language model, or a function "
         f"(ids, places, generator) -> ids; got {type(proposer).__name__}"
@@ -78,7 +79,8 @@ def _logits_of(module: Any, ids: Ids) -> Float[Tensor, "n pos d_vocab"]:
     training = module.training
     try:
         with as_new(module):
-            return module.eval()(input_ids=ids).logits
+            logits: Tensor = module.eval()(input_ids=ids).logits
+            return logits
     finally:
         module.train(training)
 

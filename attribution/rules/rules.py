@@ -18,6 +18,7 @@ from torch import Tensor
 from interp import numbers
 from interp.errors import InputError
 from interp.keeping import kept
+from interp.kernels.backward import run_function
 from interp.parts import Affine, Norm, working
 
 
@@ -48,7 +49,7 @@ class HeldScale(Rule):
 
     def __call__(self, norm: Norm, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         gain = None if norm.gain is None else working(norm.gain)
-        return _HeldNorm.apply(x, norm, gain)
+        return run_function(_HeldNorm, x, norm, gain)
 
 
 class _HeldNorm(torch.autograd.Function):
@@ -78,7 +79,7 @@ class Identity(Rule):
     operation: ClassVar[str] = "activation"
 
     def __call__(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        return _Slope.apply(x, function)
+        return run_function(_Slope, x, function)
 
 
 class _Slope(torch.autograd.Function):
@@ -195,7 +196,7 @@ class LinearRule(Rule, ABC):
     operation: ClassVar[str] = "linear"
 
     def __call__(self, affine: Affine, x: Tensor) -> Tensor:
-        return _Pulled.apply(x, affine, self)
+        return run_function(_Pulled, x, affine, self)
 
     @abstractmethod
     def pull(self, weight: Tensor, bias: Tensor | None, x: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
@@ -292,7 +293,7 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
     """`x` with its gradient times a constant."""
     if factor == 0:
         return x.detach()
-    return x if factor == 1 else _Scaled.apply(x, factor)
+    return x if factor == 1 else run_function(_Scaled, x, factor)
 
 
 class _Scaled(torch.autograd.Function):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 from torch import Tensor
@@ -32,6 +32,7 @@ from interp.parts import Affine, Norm
 from interp.plugins import Registry
 
 OPERATIONS = tuple(CALLS)
+V = TypeVar("V")
 
 
 @kept
@@ -167,8 +168,8 @@ class RuleSet(Backward):
         rule = self.by_operation.get("attention")
         return (1.0, 1.0, 1.0) if rule is None else constant_factors(rule)
 
-    def _asked(self, operation: str, own: Callable[..., Any], *given: Any) -> Any:
-        return self.by_operation.get(operation, own)(*given)  # type: ignore[operator]
+    def _asked(self, operation: str, own: Callable[..., V], *given: Any) -> V:
+        return cast("Callable[..., V]", self.by_operation.get(operation, own))(*given)
 
 
 _HALVED = AttentionFactors(0.25, 0.25, 0.5)

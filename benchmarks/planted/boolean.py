@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.planted.writing import Stream, Writer, gpt2_config
-from circuits.planted.models import save
+from circuits.planted.models import FOLDER, save
 from circuits.planted.programs import FALSE, ONE, PROGRAMS, TRUE, ZERO
 
 LAYERS, HEADS, INNER, NOISE, SHARPNESS = 3, 4, 16, 7, 12.0
@@ -54,7 +54,7 @@ def build() -> tuple[nn.Module, dict[str, Any]]:
 def main() -> None:
     """Write the model's file."""
     module, config = build()
-    print(save("boolean", module, config, EDGES, DESCRIPTION, "written"))
+    print(save(FOLDER, "boolean", module, config, EDGES, DESCRIPTION, "written"))
 
 
 def _fetch(writer: Writer, layer: int, head: int, bit: str, v: int, p: int) -> None:

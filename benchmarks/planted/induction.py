@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks.planted.writing import Stream, Writer, gpt2_config
-from circuits.planted.models import save
+from circuits.planted.models import FOLDER, save
 from circuits.planted.programs import PROGRAMS
 
 LAYERS, HEADS, INNER = 2, 4, 32
@@ -48,7 +48,7 @@ def build() -> tuple[nn.Module, dict[str, Any]]:
 def main() -> None:
     """Write the model's file."""
     module, config = build()
-    print(save("induction", module, config, EDGES, DESCRIPTION, "written"))
+    print(save(FOLDER, "induction", module, config, EDGES, DESCRIPTION, "written"))
 
 
 def _circuit(writer: Writer, v: int, p: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attribution import attribute
 from benchmarks.planted.siit import Causal, Recipe, Swaps, measure, train
 from benchmarks.planted.writing import gpt2_config
-from circuits.planted.models import empty, save
+from circuits.planted.models import FOLDER, empty, save
 from circuits.planted.programs import DIGITS, EQUALS, PROGRAMS
 from interp import ComputationalGraph, load_model
 
@@ -101,7 +101,7 @@ def main(name: str) -> None:
     measured = measure(module, program, plan.causal, plan.nodes)
     print(measured)
     edges = true_edges(module, name, plan.links)
-    print(save(name, module, plan.config, edges, plan.description, "trained", measured))
+    print(save(FOLDER, name, module, plan.config, edges, plan.description, "trained", measured))
 
 
 def true_edges(module: nn.Module, name: str, links: Sequence[str]) -> list[str]:

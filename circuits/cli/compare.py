@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circuits.cli import options
-from circuits.cli.inputs import DEFAULT_PROMPTS, built_in, check_names, load, read_task
-from circuits.cli.output import CommandError, check_target, panel, print_json, show, table, working, write_frame
+from circuits.cli.inputs import DEFAULT_PROMPTS, built_in, check_ablation, check_names, load, read_task
+from circuits.cli.named import made_method
+from circuits.cli.output import CommandError, Notes, check_target, panel, print_json, show, table, working, write_frame
 
 if TYPE_CHECKING:
     from circuits.comparison import MethodComparison
@@ -18,12 +19,8 @@ DEFAULT_METHODS = "eap,eap-ig,relp"
 
 
 def compare(
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Name (see `circuits models`), hub id, folder or .gguf file.")
-    ],
-    task: Annotated[
-        str | None, typer.Option("--task", "-t", help="Name (see `circuits tasks`).", show_default=False)
-    ] = None,
+    model: options.Model,
+    task: options.TaskName = None,
     task_file: options.TaskFile = None,
     n: Annotated[
         int | None,
@@ -35,10 +32,8 @@ def compare(
             show_default=f"{DEFAULT_PROMPTS}, or all of a file's",
         ),
     ] = None,
-    methods: Annotated[
-        str, typer.Option(help="Methods, separated by commas (see `circuits methods`).")
-    ] = DEFAULT_METHODS,
-    steps: Annotated[int, typer.Option(min=1, help="Points on the path of methods that have one.")] = 5,
+    methods: options.Methods = DEFAULT_METHODS,
+    steps: options.Steps = None,
     truth: Annotated[
         Path | None,
         typer.Option(help="A saved circuit that is known to be true: adds AUROC.", show_default=False),
@@ -47,17 +42,12 @@ def compare(
         int | None,
         typer.Option(min=3, help="Patch so many edges really, to see how well scores agree.", show_default=False),
     ] = None,
-    ablation: Annotated[
-        str, typer.Option(help="What edges outside give: patch, zero, zero-token, mean or mean-positional.")
-    ] = "patch",
-    objective: Annotated[
-        str | None,
-        typer.Option(help="logit-difference, probability-difference, log-probability, kl.", show_default="the task's"),
-    ] = None,
-    selection: Annotated[str, typer.Option(help="top-n, or greedy from the logits upwards.")] = "top-n",
+    ablation: options.Ablation = "patch",
+    objective: options.Objective = None,
+    selection: options.Selection = "top-n",
     random_circuits: options.RandomCircuits = 3,
     inverted: Annotated[bool, typer.Option(help="Add the first method's ranking upside down.")] = False,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of prompts, split, bootstrap and controls.")] = 0,
+    seed: options.Seed = 0,
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
@@ -98,10 +88,13 @@ def compare(
         raise CommandError(f"-o and --html both name {str(html)!r}; the table and the page are two files")
     with working(quiet) as notes:
         from circuits.compare import compare_methods
+        from interp.selection import SELECTIONS
 
-        for name in names:
-            check_names(method=name, ablation=ablation)
-        check_names(task=task, objective=objective, selection=selection)
+        check_names(task=task, ablation=ablation, objective=objective)
+        made = {name: made_method(name, {"steps": steps}, Notes(quiet=True)) for name in names}
+        for one in made.values():
+            check_ablation(one, ablation)
+        SELECTIONS.make(selection)
         known = None if truth is None else _circuit(truth)
         prompts = None if task_file is None else read_task(task_file, n, objective)
         loaded = load(model, device, dtype, notes)
@@ -112,10 +105,10 @@ def compare(
         result = compare_methods(
             loaded,
             prompts,
-            {name: {"method": name, "steps": steps} for name in names},
+            made,
             truth=known,
             exact=exact,
-            random=random_circuits,
+            n_random=random_circuits,
             inverted=inverted,
             selection=selection,
             ablation=ablation,

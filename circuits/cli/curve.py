@@ -9,7 +9,7 @@ import typer
 
 from circuits.cli import options
 from circuits.cli.output import check_target, interval, panel, print_json, show, table, working, write_frame
-from circuits.cli.saved import Case, reopen
+from circuits.cli.saved import Case, reopen, selection_of
 
 if TYPE_CHECKING:
     from metrics import Curve
@@ -57,9 +57,9 @@ def curve(
             circuit, model=model, task=task, task_file=task_file, n=n, seed=seed, ablation=ablation,
             objective=objective, device=device, dtype=dtype, notes=notes,
         )  # fmt: skip
-        selection = case.circuit.provenance.get("selection", "top-n")
+        selection = selection_of(case.circuit.provenance)
         # what looks at prompts to choose must not be measured on them
-        choosing, measured = case.task.split(0.5, case.seed) if selection == "balanced" else (None, case.task)
+        choosing, measured = case.task.split(0.5, case.seed) if selection.measures else (None, case.task)
         result = faithfulness_curve(
             case.model,
             measured,
@@ -67,8 +67,7 @@ def curve(
             ablation=case.ablation,
             selection=selection,
             choosing=choosing,
-            absolute=case.circuit.provenance.get("absolute", True),
-            random=random_circuits,
+            n_random=random_circuits,
             seed=case.seed,
             batch_size=batch_size,
             quiet=quiet,

@@ -83,7 +83,7 @@ def evaluate(
     data = _data(circuit, case, values, own, random, output)
     data |= _beyond(values, agreed, case.seed)
     if battery is not None:
-        data["tests"] = battery.to_dict()
+        data["tests"] = _tests(battery)
     if json:
         print_json(data)
         return
@@ -100,35 +100,48 @@ def _measure(
     """Objectives of model, circuit and random circuits; faithfulness of it and of them; agreement of the output."""
     import torch
 
-    from interp.kernels.evaluate import CircuitValues
-    from metrics import OutputAgreement, faithfulness
-    from metrics.circuit.evaluate import measure_all
+    from circuits.judged import beside
+    from interp.inspection import anatomy_of
+    from interp.interval import Interval
+    from interp.run import Run
+    from interp.setting import Setting
+    from metrics import OutputAgreement
+    from metrics.circuit.evaluate import faithfulness_in, graph_of_mask
     from metrics.circuit.output import OUTPUT_OBJECTIVES
     from metrics.circuit.samples import random_circuit
 
     mask, graph = case.circuit.mask, case.circuit.graph
     others = [random_circuit(graph, int(mask.sum()), case.seed + i) for i in range(random_circuits)]
-    values, *output = measure_all(
-        case.model, case.task, torch.stack([mask, *others]), case.ablation, objectives=(None, *OUTPUT_OBJECTIVES),
-        batch_size=batch_size, quiet=quiet,
-    )  # fmt: skip
-    # the mean of the random circuits' objectives stands for them all: faithfulness is linear in it
-    circuits = values.circuits[:1]
-    if others:
-        circuits = torch.cat((circuits, values.circuits[1:].mean(0, keepdim=True)))
-    own, *random = faithfulness(CircuitValues(values.clean, values.empty, circuits), seed=case.seed)
-    return values, own, random[0] if random else None, OutputAgreement.of(*output, seed=case.seed)
+    kv = graph_of_mask(anatomy_of(case.model), mask).kv
+    setting = Setting(case.model, case.task, case.ablation, kv=kv, run=Run(batch_size, quiet=quiet))
+    values, minus_kl, same = setting.measure_all(torch.stack([mask, *others]), (None, *OUTPUT_OBJECTIVES))
+    interval = Interval(seed=case.seed)
+    own, *random = faithfulness_in(beside(values), interval)
+    return values, own, random[0] if random else None, OutputAgreement.of(minus_kl, same, interval)
 
 
 def _by_prompt(values: CircuitValues, seed: int) -> PromptFaithfulness:
+    from interp.interval import Interval
     from metrics import PromptFaithfulness
 
-    return PromptFaithfulness.of(values.clean.numpy(), values.empty.numpy(), values.circuits[0].numpy(), seed=seed)
+    return PromptFaithfulness.of(
+        values.clean.numpy(), values.empty.numpy(), values.circuits[0].numpy(), interval=Interval(seed=seed)
+    )
 
 
 def _beyond(values: CircuitValues, agreed: OutputAgreement, seed: int) -> dict[str, Any]:
     """What one mean does not show: the prompts one by one, and the whole output."""
     return {"by_prompt": _by_prompt(values, seed).summary(), "output": agreed.records()}
+
+
+def _tests(battery: CircuitTests) -> dict[str, Any]:
+    """The tests, the edges and how they were made, as JSON."""
+    return {
+        "tests": battery.to_frame().to_dict("records"),
+        "edges": battery.edges.to_dict("records"),
+        "settings": battery.settings,
+        "notes": list(battery.notes),
+    }
 
 
 def _story(battery: CircuitTests) -> list[RenderableType]:

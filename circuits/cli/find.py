@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circuits.cli import options
-from circuits.cli.inputs import DEFAULT_PROMPTS, built_in, check_names, load, parse_edges, read_task
+from circuits.cli.inputs import DEFAULT_PROMPTS, built_in, check_ablation, check_names, load, parse_edges, read_task
+from circuits.cli.named import method_and_selection, read_settings
 from circuits.cli.output import CommandError, Notes, check_target, interval, panel, print_json, show, table, working
 
 if TYPE_CHECKING:
@@ -23,12 +24,8 @@ STRONGEST = 10
 
 
 def find(
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Name (see `circuits models`), hub id, folder or .gguf file.")
-    ],
-    task: Annotated[
-        str | None, typer.Option("--task", "-t", help="Name (see `circuits tasks`).", show_default=False)
-    ] = None,
+    model: options.Model,
+    task: options.TaskName = None,
     task_file: options.TaskFile = None,
     n: Annotated[
         int | None,
@@ -40,7 +37,7 @@ def find(
             show_default=f"{DEFAULT_PROMPTS}, or all of a file's",
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="How edges are scored (see `circuits methods`).")] = "eap-ig",
+    method: options.Method = "eap-ig",
     rules: Annotated[
         str | None,
         typer.Option(help="Backward rules for a gradient method: relp, gim, attnlrp, cp-lrp.", show_default=False),
@@ -52,24 +49,18 @@ def find(
         float | None,
         typer.Option(help="Instead of a size: the smallest circuit that reaches this.", show_default="0.85"),
     ] = None,
-    ablation: Annotated[
-        str, typer.Option(help="What edges outside give: patch, zero, zero-token, mean or mean-positional.")
-    ] = "patch",
-    objective: Annotated[
-        str | None,
-        typer.Option(help="logit-difference, probability-difference, log-probability, kl.", show_default="the task's"),
-    ] = None,
-    selection: Annotated[str, typer.Option(help="balanced, top-n, greedy, connected or program.")] = "balanced",
+    ablation: options.Ablation = "patch",
+    objective: options.Objective = None,
+    selection: options.Selection = "balanced",
     stable: Annotated[
         bool, typer.Option("--stable", help="Keep the edges that three quarters of 20 resamples of the prompts select.")
     ] = False,
     tests: Annotated[
         bool, typer.Option("--tests", help="Also test the circuit (see `circuits evaluate --tests`); takes minutes.")
     ] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Points on the path of integrated gradients.")] = 5,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Of prompts, split, bootstrap and random circuits.")
-    ] = 0,
+    steps: options.Steps = None,
+    settings: options.Set = None,
+    seed: options.Seed = 0,
     random_circuits: options.RandomCircuits = 3,
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -106,13 +97,16 @@ def find(
     if output is not None and html is not None and output.resolve() == html.resolve():
         raise CommandError(f"-o and --html both name {str(html)!r}; the circuit and its picture are two files")
     with working(quiet) as notes:
-        from circuits import storage
         from circuits.find import find_circuit
+        from circuits.formats import native
 
         if output is not None:
-            storage.check_target(output, "-o")
+            native.check_target(output, "-o")
 
-        check_names(task=task, method=method, ablation=ablation, objective=objective, selection=selection, rules=rules)
+        check_names(task=task, ablation=ablation, objective=objective)
+        flags = {"rules": rules, "steps": steps, "checkpointed": checkpointed}
+        scorer, chosen = method_and_selection(method, flags, selection, read_settings(settings), notes)
+        check_ablation(scorer, ablation)
         prompts = None if task_file is None else read_task(task_file, n, objective)
         loaded = load(model, device, dtype, notes)
         if prompts is None:
@@ -123,19 +117,16 @@ def find(
         circuit = find_circuit(
             loaded,
             prompts,
-            method=method,
+            method=scorer,
             edges=size,
             faithfulness=faithfulness,
             ablation=ablation,
-            selection=selection,
+            selection=chosen,
             stable=stable,
             tests=tests,
-            rules=rules,
-            steps=steps,
             seed=seed,
-            random_circuits=random_circuits,
+            n_random=random_circuits,
             batch_size=batch_size,
-            checkpointed=checkpointed,
             quiet=quiet,
         )
         files = {}

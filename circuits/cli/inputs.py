@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from circuits.cli.output import CommandError, Notes
 
 if TYPE_CHECKING:
+    from attribution.edges.method import Method
     from interp.tasks import Task
 
 DEFAULT_PROMPTS = 64
@@ -31,40 +31,28 @@ def parse_edges(text: str | None) -> int | float | None:
     return share
 
 
-def check_names(
-    *,
-    task: str | None = None,
-    method: str | None = None,
-    ablation: str | None = None,
-    objective: str | None = None,
-    selection: str | None = None,
-    rules: str | None = None,
-) -> None:
-    """Refuse unknown names, and a method that scores no edges or takes no such ablation or rules, before any work."""
-    from attribution.methods import METHODS
-
+def check_names(*, task: str | None = None, ablation: str | None = None, objective: str | None = None) -> None:
+    """Refuse unknown names before any work."""
     from interp import tasks
-    from interp.errors import choose, unknown
+    from interp.errors import choose
     from interp.kernels.ablation import KNOWN
     from interp.objectives import get_objective
-    from interp.selection import RULES
 
-    if task is not None and task.replace("-", "_") not in tasks.names():
-        raise unknown("task", task, tasks.names())
+    if task is not None:
+        tasks.TASKS.maker(tasks.named(task))
     if ablation is not None:
         choose("ablation", ablation, KNOWN)
-    if method is not None:
-        chosen = METHODS[choose("method", method, METHODS)]
-        if chosen.level != "edge":
-            edge_methods = ", ".join(name for name, one in METHODS.items() if one.level == "edge")
-            raise CommandError(f"method={method!r} scores nodes; a circuit needs one that scores edges: {edge_methods}")
-        if ablation is not None:
-            chosen.check_ablation(ablation)
-        chosen.check_rules(rules)
     if objective is not None:
         get_objective(objective)
-    if selection is not None:
-        choose("selection", selection, ("balanced", *RULES))
+
+
+def check_ablation(method: Method, ablation: str) -> None:
+    """Refuse a method that has no meaning under an ablation before any work, as far as its class says so."""
+    if ablation not in method.ablations:
+        raise CommandError(
+            f"method={method.name!r} follows a path between two prompts, which ablation={ablation!r} does not have; "
+            "use ablation='patch', or a method such as 'eap', 'mask-ig' or 'exact'"
+        )
 
 
 def read_task(path: Path, n: int | None, objective: str | None = None) -> Task:
@@ -82,12 +70,12 @@ def read_task(path: Path, n: int | None, objective: str | None = None) -> Task:
 
 
 def built_in(name: str, n: int, seed: int, model: Any, parameters: Mapping[str, Any] | None = None) -> Task:
-    """A built-in task, with those of the `parameters` that its function takes."""
+    """A task by name, or `module:function`, with those settings that its function takes."""
     from interp import tasks
 
-    taken = inspect.signature(getattr(tasks, name.replace("-", "_"))).parameters
-    settings = {key: value for key, value in (parameters or {}).items() if key in taken}
-    return tasks.get(name, n=n, seed=seed, model=model, **settings)
+    taken = tasks.TASKS.settings(tasks.named(name))
+    settings = {**(parameters or {}), "n": n, "seed": seed, "model": model}
+    return tasks.get(name, **{key: value for key, value in settings.items() if taken is None or key in taken})
 
 
 def load(source: str, device: str | None, dtype: str | None, notes: Notes) -> Any:

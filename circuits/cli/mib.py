@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circuits.cli import options
-from circuits.cli.inputs import DEFAULT_PROMPTS, built_in, check_names, load, read_task
+from circuits.cli.inputs import DEFAULT_PROMPTS, built_in, check_ablation, check_names, load, read_task
+from circuits.cli.named import made_method
 from circuits.cli.output import CommandError, Notes, interval, print_json, show, table, working, write_frame
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def submit(
     models: Annotated[str, typer.Option("--models", help="By MIB's names (gpt2, qwen2.5, ...), or any that load.")],
     tasks: Annotated[str, typer.Option("--tasks", help="By MIB's names (ioi, mcqa, ...), or built-in tasks.")],
     task_file: options.TaskFile = None,
-    method: Annotated[str, typer.Option(help="How edges are scored (see `circuits methods`).")] = "eap-ig",
-    steps: Annotated[int, typer.Option(min=1, help="Points on the path of integrated gradients.")] = 5,
+    method: options.Method = "eap-ig",
+    steps: options.Steps = None,
     ablation: Annotated[
         str, typer.Option(help="patch, zero-token (MIB's zero), zero, mean, mean-positional.")
     ] = "patch",
@@ -69,7 +70,9 @@ def submit(
         from attribution import attribute
         from circuits import mib
 
-        check_names(method=method, ablation=ablation, selection=selection)
+        check_names(ablation=ablation)
+        scorer = made_method(method, {"steps": steps}, notes)
+        check_ablation(scorer, ablation)
         pairs = _pairs(chosen_models, chosen_tasks, notes)
         for name in chosen_tasks:
             if task_file is None:
@@ -79,9 +82,7 @@ def submit(
             width = int(loaded.cfg.d_model)
             for name in (task for model, task in pairs if model == source):
                 prompts = _prompts(name, task_file, n, seed, loaded)
-                scores = attribute(
-                    loaded, prompts, method, ablation=ablation, steps=steps, batch_size=batch_size, quiet=quiet
-                )
+                scores = attribute(loaded, prompts, scorer, ablation=ablation, batch_size=batch_size, quiet=quiet)
                 if circuits:
                     written = mib.write_circuits(scores, folder, name, source, width, selection=selection)
                 else:
@@ -195,7 +196,7 @@ def evaluate(
 
         from circuits import Circuit, mib
 
-        check_names(task=task, ablation=ablation, selection=selection)
+        check_names(task=task, ablation=ablation)
         entries = [entry for entry in mib.read(folder) if entry.kind != "unreadable" or _skip(entry, notes)]
         if not entries:
             raise CommandError(f"{str(folder)!r} holds nothing that can be evaluated; see `circuits mib check`")
@@ -260,7 +261,7 @@ def _pairs(models: list[str], tasks: list[str], notes: Notes) -> list[tuple[str,
 
 def _kind(name: str) -> tuple[str, dict[str, Any]]:
     """The built-in task of a name of MIB's, or of our own."""
-    from circuits.mib.names import BUILT_IN, TASKS
+    from circuits.formats.mib_names import BUILT_IN, TASKS
     from interp import tasks
     from interp.errors import unknown
 
@@ -283,7 +284,7 @@ def _prompts(name: str, task_file: Path | None, n: int | None, seed: int, model:
 
 def _by_model(entries: list[Entry], model: str | None) -> dict[str, list[Entry]]:
     """Entries by the model to load."""
-    from circuits.mib.names import MODELS
+    from circuits.formats.mib_names import MODELS
 
     groups: dict[str, list[Entry]] = {}
     for entry in entries:

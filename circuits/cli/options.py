@@ -7,6 +7,51 @@ from typing import Annotated
 
 import typer
 
+# names by kind, as the registries have them (a test compares): importing these to show help would load torch
+METHODS = (
+    "eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "mask-ig", "edge-pruning",
+    "relp", "gim", "attnlrp", "cp-lrp", "decompx", "exact",
+)  # fmt: skip
+SELECTIONS = ("balanced", "top-n", "greedy", "connected", "program")
+ABLATIONS = "patch, zero, zero-token, mean or mean-positional."
+SEEDS = {"min": 0, "max": 2**63 - 1}
+
+
+def _names(kind: str, ours: tuple[str, ...]) -> str:
+    """All names of a kind: ours, those of installed packages (of which none is imported), and how to name others."""
+    from importlib.metadata import entry_points
+
+    theirs = [one.name for one in entry_points(group=f"faithful_circuits.{kind}") if one.name not in ours]
+    return f"{', '.join([*ours, *theirs])}, or module:Name."
+
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="Name (see `circuits models`), hub id, folder or .gguf file.")
+]
+TaskName = Annotated[
+    str | None,
+    typer.Option("--task", "-t", help="Name (see `circuits tasks`), or module:function.", show_default=False),
+]
+Method = Annotated[str, typer.Option(help=f"How edges are scored: {_names('methods', METHODS)}")]
+Methods = Annotated[str, typer.Option(help=f"Methods, separated by commas: {_names('methods', METHODS)}")]
+Selection = Annotated[str, typer.Option(help=_names("selections", SELECTIONS))]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Points on the path of methods that have one.", show_default="5, or the method's own"),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="A setting of the method or the selection; may be repeated.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Ablation = Annotated[str, typer.Option(help=f"What edges outside give: {ABLATIONS}")]
+Objective = Annotated[
+    str | None,
+    typer.Option(help="logit-difference, probability-difference, log-probability, kl.", show_default="the task's"),
+]
+Seed = Annotated[int, typer.Option(**SEEDS, help="Of prompts, split, bootstrap, random circuits and controls.")]
 TaskFile = Annotated[
     Path | None,
     typer.Option(
@@ -40,7 +85,7 @@ SavedSeed = Annotated[
 ]
 SavedAblation = Annotated[
     str | None,
-    typer.Option(help="patch, zero, mean or mean-positional.", show_default="the circuit's own"),
+    typer.Option(help=ABLATIONS, show_default="the circuit's own"),
 ]
 SavedObjective = Annotated[
     str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from circuits.cli.output import CommandError, Notes
 
 if TYPE_CHECKING:
     from circuits.circuit import Circuit
+    from interp.selection import Selection
     from interp.tasks import Task
 
 
@@ -81,6 +83,16 @@ def reopen(
     if source != circuit.provenance["model"]:
         remarks.append(f"The circuit was found in {circuit.provenance['model'] or 'an unnamed model'}.")
     return Case(circuit, loaded, prompts, seed, ablation, remarks)
+
+
+def selection_of(provenance: Mapping[str, Any]) -> Selection:
+    """The selection that a circuit was chosen by, as its file names it; older files know `absolute` alone."""
+    from interp.selection import SELECTIONS
+    from metrics.circuit import balance  # noqa: F401  (registers `balanced`)
+
+    name = provenance.get("selection", "top-n")
+    older = {} if name == "balanced" else {"absolute": provenance.get("absolute", True)}
+    return SELECTIONS.make(name, provenance.get("selection_settings", older))
 
 
 def _as_found(origin: dict[str, Any], model: Any) -> Task | None:

@@ -21,7 +21,7 @@ Output = Annotated[
 
 
 def tasks(output: Output = None, json: options.Json = False) -> None:
-    """List the built-in tasks.
+    """List the tasks that have a name.
 
     \b
     Example:
@@ -68,7 +68,7 @@ def methods(output: Output = None, json: options.Json = False) -> None:
     """
     output = check_target("-o", output)
     with working(quiet=False):
-        from attribution.methods import methods as known
+        from attribution.edges.named import methods as known
 
         frame = known()
     rows = [

@@ -1,8 +1,8 @@
 """What the circuit-localisation track of the MIB benchmark (Mueller et al. 2025, arXiv:2504.13151) exchanges."""
 
-from circuits.mib.evaluate import evaluate, evaluate_circuits, evaluate_scores
-from circuits.mib.folder import Entry, check, read, write_circuits, write_importances
-from circuits.mib.names import COLUMNS, MODELS, SIZES, entry_name
+from circuits.formats.mib_folder import Entry, check, read, write_circuits, write_importances
+from circuits.formats.mib_names import COLUMNS, MODELS, SIZES, entry_name
+from circuits.mib.areas import evaluate
 
 __all__ = [
     "COLUMNS",
@@ -12,8 +12,6 @@ __all__ = [
     "check",
     "entry_name",
     "evaluate",
-    "evaluate_circuits",
-    "evaluate_scores",
     "read",
     "write_circuits",
     "write_importances",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +108,7 @@ def load(name: str, n: int = 64, seed: int = 0) -> Planted:
 
 
 def save(
+    folder: str | os.PathLike[str],
     name: str,
     module: nn.Module,
     config: dict[str, Any],
@@ -115,7 +117,7 @@ def save(
     made: str,
     measured: dict[str, float] | None = None,
 ) -> Path:
-    """Write a planted model's file into the package: weights, and in the metadata what `load` needs."""
+    """Write a planted model's file into a folder: weights, and in the metadata what `load` needs."""
     about = {
         "config": config,
         "edges": list(edges),
@@ -124,8 +126,9 @@ def save(
         "measured": measured or {},
     }
     tensors = {key: value.detach().float().contiguous() for key, value in module.state_dict().items()}
-    path = FOLDER / f"{name}.safetensors"
-    return write_bytes(path, safetensors.torch.save(tensors, metadata={"about": json.dumps(about)}))
+    return write_bytes(
+        Path(folder) / f"{name}.safetensors", safetensors.torch.save(tensors, metadata={"about": json.dumps(about)})
+    )
 
 
 def empty(config: dict[str, Any]) -> nn.Module:

@@ -12,8 +12,17 @@ True
 """
 
 from circuits.viewer.comparing import compare, comparison_to_html
+from circuits.viewer.figures import comparison_figure, figure
 from circuits.viewer.page import show, show_page, to_html
 from circuits.viewer.positions import scores_by_position
-from circuits.viewer.traces import figure
 
-__all__ = ["compare", "comparison_to_html", "figure", "scores_by_position", "show", "show_page", "to_html"]
+__all__ = [
+    "compare",
+    "comparison_figure",
+    "comparison_to_html",
+    "figure",
+    "scores_by_position",
+    "show",
+    "show_page",
+    "to_html",
+]

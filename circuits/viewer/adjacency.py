@@ -23,6 +23,7 @@ class Adjacency:
     reader: UInt16[np.ndarray, " edge"]
     target: UInt16[np.ndarray, " edge"]
     score: Float[np.ndarray, " edge"]
+    strength: Float[np.ndarray, " edge"]
     total: int
 
     @property
@@ -42,4 +43,4 @@ def adjacency(circuit: Circuit, limit: int, strength: Float[np.ndarray, "source 
     key = np.abs(scores) if strength is None else strength
     order = np.argsort(-key[source, target], kind="stable")[:limit]
     source, reader, target = source[order], reader[order], target[order]
-    return Adjacency(source, reader, target, scores[source, target], len(links))
+    return Adjacency(source, reader, target, scores[source, target], key[source, target], len(links))

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from circuits.circuit import Circuit
-from circuits.side_by_side import BOTH, HERE, THERE, CircuitComparison
-from circuits.viewer.adjacency import adjacency
+from circuits.circuit import BOTH, HERE, THERE, Circuit, CircuitComparison
 from circuits.viewer.data import EMBEDDED_LIMIT, packed, page_data
+from circuits.viewer.figures import union
+from circuits.viewer.headings import facts, title
 from circuits.viewer.page import render
-from circuits.viewer.traces import facts, title
 
 
 def compare(here: Circuit, there: Circuit, names: tuple[str, str] = ("here", "there")) -> CircuitComparison:
@@ -23,10 +22,9 @@ def compare(here: Circuit, there: Circuit, names: tuple[str, str] = ("here", "th
 def comparison_to_html(comparison: CircuitComparison, path: str | os.PathLike[str] | None = None) -> str:
     """The page that draws both circuits; edges are ordered by the larger of their two |scores|."""
     here, there = comparison.here, comparison.there
-    union = Circuit(here.scores, here.mask | there.mask, here.report, here.provenance)
-    values = [circuit.scores.edge_values.double().numpy() for circuit in (here, there)]
-    edges = adjacency(union, EMBEDDED_LIMIT, np.maximum(*map(np.abs, values)))
-    data = page_data(union, edges) | {"compare": _compared(comparison, edges.index, values[1])}
+    both, edges = union(comparison, EMBEDDED_LIMIT)
+    other = there.scores.edge_values.double().numpy()
+    data = page_data(both, edges) | {"compare": _compared(comparison, edges.index, other)}
     first, second = comparison.names
     heading = f"{first}: {title(here)} \N{EM DASH} {second}: {title(there)}"
     lines = [f"{name}: {facts(circuit)[0]}" for name, circuit in zip(comparison.names, (here, there), strict=True)]

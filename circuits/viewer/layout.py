@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from circuits.circuit import Circuit, node_layer
+from circuits.links import node_layer
+from circuits.viewer.adjacency import Adjacency
+from circuits.viewer.look import BEND, PORT_OFFSETS
 from interp.graph import ComputationalGraph
 
-# how far a port's edge lands from the middle of its head, in columns
-PORT_OFFSETS = {"q": -0.05, "k": 0.0, "v": 0.05}
 MLP_GAP = 0.5  # columns between the last head and the MLPs
 MLP_LIFT = 0.45  # rows from a layer's heads up to its MLP, which comes after them
-
-
-@dataclass(frozen=True)
-class DrawnEdges:
-    """The edges to draw, strongest first, and how many there are in all.
-
-    An edge into a key-value group is drawn to each of its heads, so that `total` can exceed the number of
-    edges in the circuit. `names` are edge names, `source` and `reader` node names, `ends` the start and the
-    end of each edge as x0, y0, x1, y1.
-    """
-
-    names: list[str]
-    source: list[str]
-    reader: list[str]
-    score: Float[np.ndarray, " edge"]
-    ends: Float[np.ndarray, "edge 4"]
-    total: int
 
 
 def node_position(name: str, graph: ComputationalGraph) -> tuple[float, float]:
@@ -45,27 +27,13 @@ def node_position(name: str, graph: ComputationalGraph) -> tuple[float, float]:
     return float(name.partition(".h")[2]), row
 
 
-def drawn_edges(circuit: Circuit, limit: int) -> DrawnEdges:
-    """The `limit` strongest edges of a circuit and where they run; ties keep the graph's order."""
-    links = list(circuit.links())
-    score_of = circuit.edge_scores()
-    scores = np.array([score_of[f"{source}->{target}"] for source, target, _ in links], dtype=np.float64)
-    order = np.argsort(-np.abs(scores), kind="stable")[:limit]
-    chosen = [links[index] for index in order]
-    place = {name: node_position(name, circuit.graph) for name in circuit.nodes}
-    ends = np.zeros((len(chosen), 4))
-    for index, (source, target, reader) in enumerate(chosen):
-        offset = PORT_OFFSETS[target[-2]] if target.endswith(">") else 0.0
-        x, y = place[reader]
-        ends[index] = (*place[source], x + offset, y)
-    return DrawnEdges(
-        names=[f"{source}->{target}" for source, target, _ in chosen],
-        source=[source for source, _, _ in chosen],
-        reader=[reader for _, _, reader in chosen],
-        score=scores[order],
-        ends=ends,
-        total=len(links),
-    )
+def edge_ends(edges: Adjacency, graph: ComputationalGraph) -> Float[np.ndarray, "edge 4"]:
+    """The start and the end of each edge as x0, y0, x1, y1; an edge into a head lands at its port."""
+    places = np.array([node_position(name, graph) for name in (*graph.sources, "logits")])
+    offsets = np.array([PORT_OFFSETS[name[-2]] if name.endswith(">") else 0.0 for name in graph.targets])
+    ends = np.hstack([places[edges.source], places[edges.reader]])
+    ends[:, 2] += offsets[edges.target]
+    return ends
 
 
 def curves(
@@ -79,9 +47,9 @@ def curves(
     t = (1 - np.cos(np.linspace(0, np.pi, points))) / 2  # denser at the ends, where the curve bends
     x0, y0, x1, y1 = (column[:, None] for column in ends.T)
     rise = np.abs(y1 - y0)
-    straight = np.clip(1 - np.abs(x1 - x0) / 0.5, 0, 1) * (rise > 1)
-    room = np.where(x0 >= graph.n_heads, 1.5, 0.4)
-    bend = straight * room * np.minimum(1, np.sqrt(rise / max(4, graph.n_layers)))
+    straight = np.clip(1 - np.abs(x1 - x0) / BEND["near"], 0, 1) * (rise > 1)
+    room = np.where(x0 >= graph.n_heads, BEND["margin"], BEND["room"])
+    bend = straight * room * np.minimum(1, np.sqrt(rise / max(BEND["rows"], graph.n_layers)))
     smooth = t * t * (3 - 2 * t)
     x = x0 + (x1 - x0) * smooth + bend * 4 * t * (1 - t)
     y = y0 + (y1 - y0) * t

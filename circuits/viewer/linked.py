@@ -22,7 +22,6 @@ from torch import Tensor
 
 from interp import numbers
 from interp.anatomy import Anatomy
-from interp.parts import working
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
@@ -31,6 +30,7 @@ from interp.kernels.capture import SourceRecorder
 from interp.kernels.contract import expand_sources
 from interp.kernels.forward import PerHead, attention_pattern, prepare, run_blocks
 from interp.kernels.frame import Frame
+from interp.parts import working
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 from interp.token_text import token_texts

@@ -26,7 +26,8 @@ from plotly.offline import get_plotlyjs
 from circuits.circuit import Circuit
 from circuits.viewer.adjacency import adjacency
 from circuits.viewer.data import EMBEDDED_LIMIT, page_data
-from circuits.viewer.traces import facts, title
+from circuits.viewer.headings import facts, title
+from circuits.viewer.look import LOOK
 from interp.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 # in the order in which they are run: each uses those before it
 SCRIPTS = (
     "text.js",
+    "plotly.js",
     "graph.js",
     "filter.js",
     "reach.js",
@@ -82,7 +84,7 @@ def render(heading: str, lines: list[str], data: dict[str, Any], path: str | os.
         subtitle=html.escape(" · ".join(lines)),
         plotly=get_plotlyjs(),
         data=_embedded({"title": heading, "facts": lines, **data}),
-        script="(() => {\n" + "\n".join(map(_asset, SCRIPTS)) + "\n})();",
+        script=f"(() => {{\nconst LOOK = {_embedded(LOOK)};\n" + "\n".join(map(_asset, SCRIPTS)) + "\n})();",
         style="\n".join(map(_asset, STYLES)),
     )
     if path is not None:

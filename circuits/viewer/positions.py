@@ -13,7 +13,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from attribution.components import component_scores
-from circuits.circuit import Circuit, node_layer
+from circuits.circuit import Circuit
+from circuits.links import node_layer
 from circuits.viewer.layout import MLP_LIFT
 from circuits.viewer.linked import check_example
 from interp import numbers

@@ -17,8 +17,8 @@ from torch import Tensor
 import attribution
 from benchmarks.models.minilm import train
 from interp.files import write_text
+from metrics.explanation.baselines import Delete, Token
 from metrics.explanation.erasure import Erasure, erasure
-from metrics.explanation.replacement import Delete, Token
 
 DOCS = Path(__file__).parent.parent
 N = 100
@@ -53,7 +53,7 @@ def main() -> None:
     tables = {}
     for how, rule in {"masked": Token(tokenizer.mask_token_id), "deleted": Delete(tokenizer.pad_token_id)}.items():
         tables[how] = {
-            name: erasure(predict, ids, each.values, real=real, target=first.target[:, 0], replacement=rule, quiet=True)
+            name: erasure(predict, ids, each.values, real=real, target=first.target[:, 0], baseline=rule, quiet=True)
             for name, each in found.items()
         }
     seconds = {name: each.seconds for name, each in found.items()}

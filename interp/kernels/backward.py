@@ -89,4 +89,10 @@ class _Replace(torch.autograd.Function):
 
 def replace_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
     """`value`, differentiated as if it were `surrogate` (of the same shape)."""
-    return _Replace.apply(value, surrogate)
+    return run_function(_Replace, value, surrogate)
+
+
+def run_function(function: type[torch.autograd.Function], *given: Any) -> Tensor:
+    """What a function with a backward of its own gives; torch leaves its `apply` without types."""
+    apply: Callable[..., Tensor] = function.apply
+    return apply(*given)

@@ -1,5 +1,7 @@
 """Tasks: behaviours as prompts with counterfactuals. Eight are built in, and `Task` makes others.
 
+`TASKS.register(name, function)` or an entry point `faithful_circuits.tasks` gives a task of your own a name.
+
 >>> from interp import tasks
 >>> tasks.names()
 ['ioi', 'greater_than', 'agreement', 'pronoun', 'capitals', 'induction', 'arithmetic', 'multiple_choice']
@@ -7,13 +9,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
-from interp.errors import unknown
+from interp.plugins import Registry
 from interp.tasks.builtin.agreement import ABOUT as AGREEMENT
 from interp.tasks.builtin.agreement import agreement
 from interp.tasks.builtin.arithmetic import ABOUT as ARITHMETIC
@@ -36,6 +37,7 @@ from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 
 __all__ = [
+    "TASKS",
     "Prompts",
     "Task",
     "TaskCheck",
@@ -52,49 +54,58 @@ __all__ = [
     "pronoun",
 ]
 
-_BUILDERS: dict[str, tuple[About, Callable[..., Task]]] = {
-    about.name: (about, builder)
-    for about, builder in (
-        (IOI, ioi),
-        (GREATER_THAN, greater_than),
-        (AGREEMENT, agreement),
-        (PRONOUN, pronoun),
-        (CAPITALS, capitals),
-        (INDUCTION, induction),
-        (ARITHMETIC, arithmetic),
-        (MULTIPLE_CHOICE, multiple_choice),
-    )
-}
+TASKS: Registry[Task] = Registry("task", Task, "faithful_circuits.tasks")
+_ABOUT: dict[str, About] = {}
+for _about, _builder in (
+    (IOI, ioi),
+    (GREATER_THAN, greater_than),
+    (AGREEMENT, agreement),
+    (PRONOUN, pronoun),
+    (CAPITALS, capitals),
+    (INDUCTION, induction),
+    (ARITHMETIC, arithmetic),
+    (MULTIPLE_CHOICE, multiple_choice),
+):
+    TASKS.register(_about.name, _builder)
+    _ABOUT[_about.name] = _about
 
 
 def names() -> list[str]:
-    """Names of the built-in tasks.
+    """Names of the tasks: the built-in ones, and those that were registered or installed.
 
     >>> len(names())
     8
     """
-    return list(_BUILDERS)
+    return TASKS.names()
+
+
+def named(name: str) -> str:
+    """A task's name as the registry has it: `greater-than` is as good as `greater_than`."""
+    plain = str(name).replace("-", "_")
+    return plain if plain in TASKS.names() else str(name)
 
 
 def get(name: str, **settings: Any) -> Task:
-    """The built-in task of that name (`greater-than` is as good as `greater_than`).
+    """The task of that name (`greater-than` is as good as `greater_than`), or of `module:function`.
 
     `settings` are those of its function: `n`, `seed`, `model` and what else it takes. Raises `InputError` for an
-    unknown name.
+    unknown name, and for settings that it does not take.
 
     >>> len(get("ioi", n=4))
     4
     """
-    found = _BUILDERS.get(str(name).replace("-", "_"))
-    if found is None:
-        raise unknown("task", name, _BUILDERS)
-    return found[1](**settings)
+    return TASKS.make(named(name), settings)
 
 
 def describe() -> pd.DataFrame:
-    """The built-in tasks as a table with the columns name, description, objective.
+    """The tasks as a table with the columns name, description, objective (of others' tasks: not known).
 
     >>> describe().columns.tolist()
     ['name', 'description', 'objective']
     """
-    return pd.DataFrame([asdict(about) for about, _ in _BUILDERS.values()])
+    return pd.DataFrame([asdict(_ABOUT[name] if name in _ABOUT else _of_others(name)) for name in names()])
+
+
+def _of_others(name: str) -> About:
+    """What a task of others says of itself: the first line of its documentation."""
+    return About(name, (TASKS.maker(name).__doc__ or "").strip().partition("\n")[0], "")

@@ -14,6 +14,7 @@ from torch import Tensor
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.keywords import check_keywords
+from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics.circuit import battery_tests
 from metrics.circuit.battery_result import CircuitTests, NullTest
@@ -118,15 +119,35 @@ def circuit_tests(
     against = reference if isinstance(reference, Reference) else Reference(reference)
     against = against if quantile is None else replace(against, quantile=quantile)
     check_keywords("circuit_tests", keywords, BatteryKeywords)
-    if len(task) < 2:
-        raise InputError(f"task={task.name!r} has {len(task)} prompts; the tests need at least 2")
     setting, mask = judging(model, task, circuit, keywords)
-    graph, testing, seed = setting.graph, Testing.of(keywords, permutations=1000), numbers.seed(keywords.get("seed", 0))
+    testing, seed = Testing.of(keywords, permutations=1000), numbers.seed(keywords.get("seed", 0))
+    return battery_in(
+        setting, mask, against, testing,
+        tests=tests, tolerance=tolerance, n_random=n_random, sample=sample, seed=seed,
+    )  # fmt: skip
+
+
+def battery_in(
+    setting: Setting,
+    mask: Mask,
+    against: Reference,
+    testing: Testing,
+    *,
+    tests: Sequence[str] = TESTS,
+    tolerance: float = 0.1,
+    n_random: int = 60,
+    sample: int | None = 40,
+    seed: int = 0,
+) -> CircuitTests:
+    """`circuit_tests` in a setting, which measures nothing again."""
+    graph, n = setting.graph, len(setting)
+    if n < 2:
+        raise InputError(f"task={setting.task.name!r} has {n} prompts; the tests need at least 2")
     if not mask.any():
         raise InputError("circuit has no edges; there is nothing to test")
     few = setting
-    if against.prompts is not None and against.prompts < len(task):
-        few, _ = setting.split(against.prompts / len(task), seed)
+    if against.prompts is not None and against.prompts < n:
+        few, _ = setting.split(against.prompts / n, seed)
     setup = battery_tests.Setup(few, mask, against.quantile, against.drawn, against.size, n_random, seed)
     battery_tests.reference_edges(setup)  # refuses a size out of range before any work
     found: dict[str, NullTest] = {}
@@ -146,11 +167,11 @@ def circuit_tests(
     settings = {
         "alpha": testing.alpha, "correction": testing.correction, "tolerance": tolerance,
         "quantile": against.quantile, "reference": against.drawn, "reference_size": against.size,
-        "prompts": len(task), "reference_prompts": len(few), "n_random": n_random, "edges_tested": len(edges),
+        "prompts": n, "reference_prompts": len(few), "n_random": n_random, "edges_tested": len(edges),
         "permutations": testing.permutations, **setting.conditions.to_dict(), "seed": seed,
     }  # fmt: skip
     decided = [replace(one, p_corrected=p, rejected=p <= testing.alpha) for one, p in zip(made, corrected, strict=True)]
-    notes = _notes(len(task), n_random, against.quantile, tests, testing)
+    notes = _notes(n, n_random, against.quantile, tests, testing)
     return CircuitTests(tuple(decided), edges, settings, tuple(notes))
 
 

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
 
-from interp import numbers
+from interp import numbers, theme
 from interp.errors import InputError, choose
 from interp.interval import Estimate
-from metrics.explanation.prediction import Array, Indices, Subject
-from metrics.explanation.replacement import Fill, Replacement, filler
-from metrics.explanation.saco import PerSample, interval_settings, means, with_baseline
+from interp.keywords import check_keywords
+from metrics.explanation.baselines import Baseline, Fill, filler
+from metrics.explanation.metric import Case, ExplanationMetric
+from metrics.explanation.prediction import Array, Indices, SampleKeywords, Subject
+from metrics.explanation.samples import PerSample, means, with_random
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 MEASURES = ("probability", "accuracy")
 BETTER = {"morf": "lower", "lerf": "higher", "between": "higher", "insertion": "higher"}
-COLOURS = {"morf": "#D55E00", "lerf": "#0072B2", "insertion": "#009E73"}
+COLOURS = {"morf": theme.VERMILION, "lerf": theme.BLUE, "insertion": theme.GREEN}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -31,7 +33,7 @@ class Curves(PerSample):
     Attributes:
         fractions: shares of the elements that are removed (`morf`, `lerf`) or present (`insertion`), `[k]`.
         curves: `morf`, `lerf`, `insertion`, each `[n, k]`. The deletion curve is `morf`.
-        random_curves: the same for the baseline, means over the draws.
+        random_curves: the same for the scores dealt out at random, means over the draws.
     """
 
     fractions: Array
@@ -40,7 +42,7 @@ class Curves(PerSample):
 
     def points(self, name: str) -> list[Estimate]:
         """Means of a curve over the samples with intervals, one for each fraction."""
-        return means(list(self.curves[choose("curve", name, self.curves)].T), self.settings)
+        return means(list(self.curves[choose("curve", name, self.curves)].T), self.interval)
 
     def curve_frame(self) -> pd.DataFrame:
         """Columns curve, fraction, value, low, high and, if it was asked for, random."""
@@ -60,39 +62,95 @@ class Curves(PerSample):
         figure = go.Figure()
         for name, part in self.curve_frame().groupby("curve", sort=False):
             colour = COLOURS[str(name)]
-            label = f"{name}, area {self.estimates[str(name)]}"
             figure.add_scatter(
                 x=[*part["fraction"], *part["fraction"][::-1]], y=[*part["high"], *part["low"][::-1]], fill="toself",
                 fillcolor=colour, opacity=0.2, line={"width": 0}, hoverinfo="skip", showlegend=False,
             )  # fmt: skip
+            label = f"{name}, area {self.estimates[str(name)]}"
             figure.add_scatter(x=part["fraction"], y=part["value"], name=label, line={"color": colour})
             if "random" in part:
                 dotted = {"color": colour, "dash": "dot"}
                 figure.add_scatter(x=part["fraction"], y=part["random"], name=f"{name}, random", line=dotted)
         figure.update_xaxes(title="share of elements removed (insertion: present)")
         figure.update_yaxes(title="mean over samples")
-        figure.update_layout(template="plotly_white")
-        return figure
+        return theme.styled(figure, "Removal curves")
+
+
+@dataclass(frozen=True)
+class RemovalCurvesMetric(ExplanationMetric):
+    """MoRF, LeRF and insertion curves: `removal_curves` says what they are and what the settings mean."""
+
+    insertion: Baseline | None = None
+    fractions: int | Sequence[float] = 10
+    measure: str = "probability"
+
+    name = "removal-curves"
+    columns = {name: name for name in BETTER}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        choose("measure", self.measure, MEASURES)
+        fraction_grid(self.fractions)
+
+    def run(self, case: Case) -> Curves:
+        grid, own = fraction_grid(self.fractions), case.subject
+        fill = own.fill if self.insertion is None else filler(self.insertion, own.inputs, own.seed, own.predictor.numpy)
+        drawn: list[dict[str, Array]] = []
+
+        def areas(subject: Subject) -> dict[str, Array]:
+            result, curves = self._measured(subject, fill, grid)
+            drawn.append(curves)
+            return result
+
+        columns, others = with_random(areas, own, case.n_random)
+        names = list(drawn[0]) if others else []
+        random = {name: np.asarray(np.mean([one[name] for one in drawn[1:]], axis=0)) for name in names}
+        return Curves(
+            columns=columns,
+            better=BETTER,
+            random_columns=others,
+            interval=case.interval,
+            note=own.note,
+            fractions=grid,
+            curves=drawn[0],
+            random_curves=random or None,
+        )
+
+    def _measured(self, subject: Subject, insertion: Fill, grid: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Areas `[n]` and curves `[n, k]`."""
+        sizes = subject.sizes[:, None]
+        removed = counts(subject.sizes, grid)
+        zero = np.zeros_like(removed)
+
+        def run(own: Subject, low: Indices, high: Indices, name: str) -> Array:
+            values, decisions = own.windows(low, high, name)
+            if self.measure == "probability":
+                return values
+            return np.asarray(decisions == own.target.numpy()[:, None], np.float64)
+
+        curves = {
+            "morf": run(subject, zero, removed, "MoRF"),
+            "lerf": run(subject, sizes - removed, zero + sizes, "LeRF"),
+            "insertion": run(replace(subject, fill=insertion), removed, zero + sizes, "insertion"),
+        }
+        areas = {name: np.asarray(np.trapezoid(curve, removed / sizes, axis=1)) for name, curve in curves.items()}
+        areas["between"] = areas["lerf"] - areas["morf"]
+        return {name: areas[name] for name in BETTER}, curves
 
 
 @numbers.checked()
 def removal_curves(
     predict: Callable[[Any], Any],
     inputs: Any,
-    salience: Any,
+    attributions: Any,
     *,
     target: Any = None,
-    replacement: Replacement | None = None,
-    insertion: Replacement | None = None,
+    baseline: Baseline | None = None,
+    insertion: Baseline | None = None,
     fractions: int | Sequence[float] = 10,
     measure: str = "probability",
     real: Any = None,
-    random: int = 0,
-    batch_size: int = 64,
-    seed: int = 0,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    quiet: bool = False,
+    n_random: int = 0,
+    **keywords: Unpack[SampleKeywords],
 ) -> Curves:
     """MoRF, LeRF, deletion and insertion curves with their areas (Samek et al. 2017; Petsiuk et al. 2018).
 
@@ -100,14 +158,14 @@ def removal_curves(
     - `lerf`: the least relevant first. Higher is better.
     - `between`: area under lerf minus area under morf. Higher is better; 0 for a random order.
     - `insertion`: an input with everything replaced, to which the most relevant elements come back first. Higher is
-      better. With the same replacement it is lerf seen from the other end, with the same area but for rounding.
+      better. With the same baseline it is lerf seen from the other end, with the same area but for rounding.
 
     Areas are by trapezoids over the shares that were really removed (whole elements); they depend on the order of the
-    elements alone, so a monotone rescaling of the salience changes nothing. Costs 3 (steps + 1) model runs per
-    sample, and as many again for each of `random`.
+    elements alone, so a monotone rescaling of the attributions changes nothing. Costs 3 (steps + 1) model runs per
+    sample, and as many again for each of `n_random`.
 
     Args:
-        insertion: what stands in for elements not yet inserted, often `blur`; None: the same as `replacement`.
+        insertion: what stands in for elements not yet inserted, often `blur`; None: the same as `baseline`.
         fractions: so many equal steps from 0 to 1, or rising shares that begin with 0 and end with 1.
         measure: `probability` of the target, or `accuracy`, 1 where the target is the most likely class.
 
@@ -124,37 +182,16 @@ def removal_curves(
     >>> def predict(x):
     ...     p = x @ weights
     ...     return torch.stack((1 - p, p), 1)
-    >>> result = removal_curves(predict, torch.ones(1, 3), [[3.0, 2.0, 1.0]], fractions=3, target=1, replacement="zero")
+    >>> result = removal_curves(predict, torch.ones(1, 3), [[3.0, 2.0, 1.0]], fractions=3, target=1, baseline="zero")
     >>> result.curves["morf"].round(3)
     array([[0.9, 0.5, 0.2, 0. ]])
     """
-    settings = interval_settings(confidence, resamples, seed)
-    choose("measure", measure, MEASURES)
-    grid = fraction_grid(fractions)
-    subject = Subject.of(
-        predict, inputs, salience, target=target, replacement=replacement, real=real,
-        batch_size=batch_size, seed=seed, quiet=quiet,
-    )  # fmt: skip
-    fill = subject.fill if insertion is None else filler(insertion, subject.inputs, seed, subject.predictor.numpy)
-    drawn: list[dict[str, Array]] = []
-
-    def areas(own: Subject) -> dict[str, Array]:
-        result, curves = _measured(own, fill, grid, measure)
-        drawn.append(curves)
-        return result
-
-    columns, baseline = with_baseline(areas, subject, random)
-    others = {name: np.mean([curves[name] for curves in drawn[1:]], axis=0) for name in drawn[0]} if random else None
-    return Curves(
-        columns=columns,
-        better=BETTER,
-        baseline=baseline,
-        settings=settings,
-        note=subject.note,
-        fractions=grid,
-        curves=drawn[0],
-        random_curves=others,
+    check_keywords("removal_curves", keywords, SampleKeywords)
+    metric = RemovalCurvesMetric(insertion, fractions, measure)
+    case = Case.of(
+        predict, inputs, attributions, keywords, target=target, baseline=baseline, real=real, n_random=n_random
     )
+    return metric.run(case)
 
 
 def fraction_grid(fractions: int | Sequence[float]) -> Array:
@@ -173,28 +210,4 @@ def fraction_grid(fractions: int | Sequence[float]) -> Array:
 
 def counts(sizes: Indices, fractions: Array) -> Indices:
     """Nearest whole numbers of elements `[n, k]`, halves upwards."""
-    return np.floor(sizes[:, None] * fractions + 0.5 + 1e-9).astype(np.int64)
-
-
-def _measured(
-    subject: Subject, insertion: Fill, grid: Array, measure: str
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Areas `[n]` and curves `[n, k]`."""
-    sizes = subject.sizes[:, None]
-    removed = counts(subject.sizes, grid)
-    zero = np.zeros_like(removed)
-
-    def run(own: Subject, low: Indices, high: Indices, name: str) -> Array:
-        values, decisions = own.windows(low, high, name)
-        if measure == "probability":
-            return values
-        return (decisions == own.target.numpy()[:, None]).astype(np.float64)
-
-    curves = {
-        "morf": run(subject, zero, removed, "MoRF"),
-        "lerf": run(subject, sizes - removed, zero + sizes, "LeRF"),
-        "insertion": run(replace(subject, fill=insertion), removed, zero + sizes, "insertion"),
-    }
-    areas = {name: np.asarray(np.trapezoid(curve, removed / sizes, axis=1)) for name, curve in curves.items()}
-    areas["between"] = areas["lerf"] - areas["morf"]
-    return {name: areas[name] for name in BETTER}, curves
+    return np.asarray(np.floor(sizes[:, None] * fractions + 0.5 + 1e-9), np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,15 @@ from torch import Tensor
 from interp import numbers
 from interp.arrays import as_tensor
 from interp.errors import InputError
-from interp.progress import progress
+from interp.interval import Interval
+from interp.keywords import check_keywords
+from interp.run import Run
+from metrics.explanation.masf_result import InDistribution
 from metrics.explanation.masked import Tokens, mask_half, mask_random, tokens_of
-from metrics.explanation.prediction import Array
+from metrics.explanation.prediction import BATCH, Array, PredictKeywords
 from metrics.explanation.roar_data import mask_top
 from metrics.explanation.roar_plan import RATIOS
-from metrics.testing import adjust
+from metrics.testing import Testing, adjust
 
 # ids [b, pos] and attention mask [b, pos] -> for each layer, hidden states [b, pos, unit]
 Hidden = Callable[[Tensor, Tensor], Sequence[Any]]
@@ -64,7 +67,7 @@ def lower_tail(sample: Array, values: Array, *, within: bool = False) -> Array:
 def two_sided(sample: Array, values: Array, *, within: bool = False) -> Array:
     """Twice the smaller of the two empirical tail probabilities, at most 1; shapes as in `lower_tail`."""
     low, high = (lower_tail(s * sample, s * values, within=within) for s in (1, -1))
-    return np.minimum(2 * np.minimum(low, high), 1)
+    return np.asarray(np.minimum(2 * np.minimum(low, high), 1))
 
 
 def simes(p: ArrayLike) -> Array:
@@ -128,6 +131,15 @@ def _statistics(statistics: Sequence[ArrayLike]) -> tuple[Array, ...]:
     return layers
 
 
+class VerdictKeywords(TypedDict, total=False):
+    """The keywords of `MaSF.in_distribution`: of the interval of a share, of the tests and of what is drawn."""
+
+    confidence: float
+    seed: int
+    correction: str
+    alpha: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class MaSF:
     """In-distribution test of masked inputs (Madsen et al., ICML 2024, after Matan et al. 2022).
@@ -141,14 +153,14 @@ class MaSF:
         hidden: (ids [b, pos], attention [b, pos]) -> for each layer, hidden states [b, pos, unit].
         known: the empirical distributions.
         mask_id, special: the mask token, and ids of tokens that are never masked.
+        run: how the model is run.
     """
 
     hidden: Hidden = field(repr=False)
     known: Emergent = field(repr=False)
     mask_id: int
     special: tuple[int, ...]
-    batch_size: int
-    quiet: bool = False
+    run: Run = field(default_factory=Run)
 
     @classmethod
     @numbers.checked(mask_id=numbers.FROM_ZERO, special=numbers.FROM_ZERO)
@@ -161,9 +173,8 @@ class MaSF:
         mask_id: int,
         special: Sequence[int] = (),
         masked: bool = True,
-        batch_size: int = 64,
         seed: int = 0,
-        quiet: bool = False,
+        **keywords: Unpack[PredictKeywords],
     ) -> MaSF:
         """Learn the distributions from validation data, half of it masked as in `masked_finetune`.
 
@@ -174,25 +185,20 @@ class MaSF:
         Raises:
             InputError: shapes that do not fit, too few samples for a p-value of 0.05, states that are NaN.
         """
+        check_keywords("MaSF.fit", keywords, PredictKeywords)
+        run = Run.of(keywords)
         tokens = _tokens(ids, attention, special)
         if len(tokens.ids) < 20:
             raise InputError(f"ids holds {len(tokens.ids)} samples; p-values of 0.05 need at least 20")
         if masked:
             tokens = mask_half(tokens, mask_id, torch.Generator().manual_seed(seed)).tokens
-        statistics = _run(hidden, tokens, batch_size, quiet)
-        return cls(
-            hidden=hidden,
-            known=Emergent.of(statistics),
-            mask_id=mask_id,
-            special=tuple(special),
-            batch_size=batch_size,
-            quiet=quiet,
-        )
+        known = Emergent.of(_statistics_of(hidden, tokens, run))
+        return cls(hidden=hidden, known=known, mask_id=mask_id, special=tuple(special), run=run)
 
     def p_values(self, ids: Any, attention: Any = None) -> Array:
         """P-values [n] of inputs as they are handed in, masked or not."""
         tokens = _tokens(ids, attention, self.special)
-        return self.known.p_values(_run(self.hidden, tokens, self.batch_size, self.quiet))
+        return self.known.p_values(_statistics_of(self.hidden, tokens, self.run))
 
     @numbers.checked(ratios=numbers.UNIT, level=numbers.BETWEEN)
     def in_distribution(
@@ -203,22 +209,27 @@ class MaSF:
         ratios: Sequence[float] = (0.0, *RATIOS),
         scores: Any = None,
         level: float = 0.05,
-        confidence: float = 0.95,
-        correction: str = "holm",
-        seed: int = 0,
-    ) -> pd.DataFrame:
+        **keywords: Unpack[VerdictKeywords],
+    ) -> InDistribution:
         """Share of samples with p < level by masking ratio, with Wilson's interval; about `level` is in distribution.
 
         A sample's p-value is already one for all units and layers. The verdicts are as many as the ratios: `p` is the
         chance of as many outliers or more if the samples are like the validation data, which is no larger sample
-        itself (beta-binomial), and `adjusted` is corrected for the number of ratios, see `metrics.testing.adjust`.
+        itself (beta-binomial), and `p_adjusted` is corrected for the number of ratios, see `metrics.testing.adjust`.
 
         `scores` [n, pos]: the tokens with the largest ones are masked, as an explanation would; None: random ones.
-        Columns: ratio, n, outliers, low, high, p, adjusted, in distribution (adjusted is 1 - `confidence` or more).
+        A ratio is in distribution where p_adjusted is at least `alpha` (1 - `confidence` unless given). `correction`
+        is `holm`, `bh` or `none`.
+
+        Returns:
+            `InDistribution`: `frame`, `to_frame()`, `figure()`.
 
         Raises:
             InputError: shapes that do not fit, ratios outside [0, 1], a level that so few samples cannot show.
         """
+        check_keywords("in_distribution", keywords, VerdictKeywords)
+        interval = Interval.of(keywords)
+        testing = Testing.of({"alpha": 1 - interval.confidence, **keywords})
         if not len(ratios):
             raise InputError("ratios is empty; give shares between 0 and 1")
         least = 1 / len(self.known.whole)
@@ -228,16 +239,17 @@ class MaSF:
         order = None if scores is None else _scores(scores, tokens)
         known = len(self.known.whole)
         below = int((np.arange(1, known + 1) / known < level).sum())  # p-values that are possible below the level
-        rows = []
+        rows: list[tuple[float, ...]] = []
         for ratio in ratios:
-            p = self.p_values(self._masked(tokens, order, float(ratio), seed), tokens.attention)
+            p = self.p_values(self._masked(tokens, order, float(ratio), interval.seed), tokens.attention)
             found = binomtest(int((p < level).sum()), len(p))
-            interval = found.proportion_ci(confidence, "wilson")
+            ends = found.proportion_ci(interval.confidence, "wilson")
             chance = betabinom.sf(found.k - 1, len(p), below, known + 1 - below)
-            rows.append((ratio, len(p), found.statistic, interval.low, interval.high, min(max(chance, 0.0), 1.0)))
+            rows.append((ratio, len(p), found.statistic, ends.low, ends.high, min(max(chance, 0.0), 1.0)))
         frame = pd.DataFrame(rows, columns=["ratio", "n", "outliers", "low", "high", "p"])
-        adjusted = adjust(frame["p"], correction)
-        return frame.assign(**{"adjusted": adjusted, "in distribution": adjusted >= 1 - confidence})
+        adjusted = adjust(frame["p"], testing.correction)
+        frame = frame.assign(p_adjusted=adjusted, in_distribution=adjusted >= testing.alpha)
+        return InDistribution(frame, level, testing)
 
     def _masked(self, tokens: Tokens, scores: Tensor | None, ratio: float, seed: int) -> Tensor:
         if scores is None:
@@ -262,11 +274,12 @@ def _scores(scores: Any, tokens: Tokens) -> Tensor:
 
 
 @torch.no_grad()
-def _run(hidden: Hidden, tokens: Tokens, batch_size: int, quiet: bool) -> list[Array]:
+def _statistics_of(hidden: Hidden, tokens: Tokens, run: Run) -> list[Array]:
     """Statistics of all samples: for each layer [n, unit]."""
     parts: list[list[Array]] = []
-    with progress("hidden states", len(tokens.ids), quiet) as bar:
-        for ids, attention in zip(tokens.ids.split(batch_size), tokens.attention.split(batch_size), strict=True):
+    size = run.batch_size or BATCH
+    with run.progress("hidden states", len(tokens.ids)) as bar:
+        for ids, attention in zip(tokens.ids.split(size), tokens.attention.split(size), strict=True):
             parts.append(token_maxima(hidden(ids, attention), attention))
             bar.advance(len(ids))
     return [np.concatenate(layer) for layer in zip(*parts, strict=True)]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -14,10 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from interp import numbers
+from interp import numbers, theme
 from interp.arrays import as_tensor
 from interp.errors import InputError
+from interp.keywords import check_keywords, told
 from interp.progress import progress
+from interp.result import Result
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -98,13 +99,47 @@ def masked_batches(tokens: Tokens, mask_id: int, batch_size: int, generator: tor
         yield mask_half(tokens.rows(rows.to(tokens.ids.device)), mask_id, generator)
 
 
+class FineTuningKeywords(TypedDict, total=False):
+    """The keywords of `FineTuning`, as public functions take them."""
+
+    batch_size: int
+    epochs: int
+    patience: int
+    seed: int
+    optimizer: Callable[[Any], torch.optim.Optimizer] | None
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How masked fine-tuning trains.
+
+    Attributes:
+        batch_size: samples a step.
+        epochs: the most there are.
+        patience: epochs without progress before the end.
+        seed: of order, masks and dropout. The global random state is left as it was.
+        optimizer: parameters -> optimiser; None: AdamW with learning rate 1e-5, for a pretrained encoder.
+
+    Raises `InputError` for numbers that cannot be.
+    """
+
+    batch_size: int = 16
+    epochs: int = 20
+    patience: int = 3
+    seed: int = 0
+    optimizer: Callable[[Any], torch.optim.Optimizer] | None = None
+
+    def __post_init__(self) -> None:
+        numbers.settle(self, epochs=numbers.COUNT, patience=numbers.COUNT)
+
+
 @dataclass(frozen=True, repr=False)
-class MaskedFineTuning:
+class MaskedFineTuning(Result):
     """How masked fine-tuning went.
 
     Attributes:
-        history: a data frame, one row an epoch (0: before the first): `train loss`, and on the validation data as it
-            is and masked `loss`, `masked loss`, `accuracy`, `masked accuracy`.
+        history: a data frame, one row an epoch (0: before the first): `train_loss`, and on the validation data as it
+            is and masked `loss`, `masked_loss`, `accuracy`, `masked_accuracy`.
         best_epoch: whose weights the model has now: the least sum of the two validation losses.
     """
 
@@ -112,35 +147,34 @@ class MaskedFineTuning:
     best_epoch: int
 
     def to_frame(self) -> pd.DataFrame:
-        """The history."""
-        return self.history
+        """A copy of the history."""
+        return self.history.copy()
 
-    def __repr__(self) -> str:
-        table = self.history.to_string(index=False, float_format=lambda v: f"{v:.3f}")
-        return f"MaskedFineTuning: weights of epoch {self.best_epoch}\n{table}"
-
-    def _repr_html_(self) -> str:
-        table = self.history.to_html(index=False, border=0, float_format="{:.3f}".format)
-        return f"<p>{html.escape(f'weights of epoch {self.best_epoch}')}</p>{table}"
+    def headline(self) -> str:
+        best = self.history.set_index("epoch").loc[self.best_epoch]
+        return (
+            f"weights of epoch {self.best_epoch} of {len(self.history) - 1}, accuracy {best['accuracy']:.3f}, masked "
+            f"{best['masked_accuracy']:.3f}"
+        )
 
     def figure(self) -> Figure:
         """Losses over epochs, the chosen one marked."""
         import plotly.graph_objects as go
 
         figure = go.Figure()
-        lines = (("train loss", "#999999"), ("loss", "#0072B2"), ("masked loss", "#D55E00"))
+        lines = (("train_loss", theme.CONTROL), ("loss", theme.BLUE), ("masked_loss", theme.VERMILION))
         for name, colour in lines:
             figure.add_scatter(
-                x=self.history["epoch"], y=self.history[name], name=name, mode="lines+markers", line={"color": colour}
-            )
-        figure.add_vline(x=self.best_epoch, line={"dash": "dot", "color": "#666666"}, annotation_text="chosen")
+                x=self.history["epoch"], y=self.history[name], name=name.replace("_", " "), mode="lines+markers",
+                line={"color": colour},
+            )  # fmt: skip
+        figure.add_vline(x=self.best_epoch, line={"dash": "dot", "color": theme.DARK}, annotation_text="chosen")
         figure.update_xaxes(title="epoch")
         figure.update_yaxes(title="cross-entropy")
-        figure.update_layout(template="plotly_white", title="Masked fine-tuning")
-        return figure
+        return theme.styled(figure, "Masked fine-tuning")
 
 
-@numbers.checked(mask_id=numbers.FROM_ZERO, special=numbers.FROM_ZERO, epochs=numbers.COUNT, patience=numbers.COUNT)
+@numbers.checked(mask_id=numbers.FROM_ZERO, special=numbers.FROM_ZERO)
 def masked_finetune(
     model: nn.Module,
     train: Sequence[Any],
@@ -149,12 +183,9 @@ def masked_finetune(
     mask_id: int,
     special: Sequence[int] = (),
     forward: Forward | None = None,
-    optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
-    batch_size: int = 16,
-    epochs: int = 20,
-    patience: int = 3,
-    seed: int = 0,
+    recipe: FineTuning | None = None,
     quiet: bool = False,
+    **keywords: Unpack[FineTuningKeywords],
 ) -> MaskedFineTuning:
     """Masked fine-tuning (Madsen et al., ICML 2024, "Faithfulness Measurable Masked Language Models").
 
@@ -169,10 +200,9 @@ def masked_finetune(
         mask_id: the id of the mask token.
         special: ids of tokens that are never masked (such as [CLS], [SEP]); nor is what has no attention.
         forward: `forward(ids, attention) -> logits [b, class]`; None: `model` itself is called so.
-        optimizer: parameters -> optimiser; None: AdamW with learning rate 1e-5, for a pretrained encoder.
-        batch_size, epochs, patience: samples a step; the most epochs; epochs without progress before the end.
-        seed: of order, masks and dropout. The global random state is left as it was.
         quiet: no progress bar.
+        recipe: how it is trained; None: `FineTuning()`. Its fields may be given as keywords as well.
+        batch_size, epochs, patience, seed, optimizer: see `FineTuning`.
 
     Returns:
         `MaskedFineTuning`: `history`, `best_epoch`, `figure()`.
@@ -180,37 +210,39 @@ def masked_finetune(
     Raises:
         InputError: shapes that do not fit, nothing that may be masked, logits of another shape, a loss that is NaN.
     """
+    check_keywords("masked_finetune", keywords, FineTuningKeywords)
+    training = told(recipe or FineTuning(), keywords, FineTuningKeywords)
     data = {name: tokens_of(name, part, special) for name, part in (("train", train), ("validation", validation))}
     for name, tokens in data.items():
         if not tokens.maskable.any():
             raise InputError(f"{name} holds no token that may be masked; special={list(special)} keeps all of them")
     call = forward or model
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(training.seed)
     clean = data["validation"]
     ratios = torch.rand(len(clean.ids), generator=generator, dtype=torch.float64, device="cpu")
     hidden = clean._replace(ids=mask_random(clean.ids, clean.maskable, ratios, mask_id, generator))
 
     def state(epoch: int, loss: float) -> dict[str, float]:
         model.eval()
-        (own, right), (masked, masked_right) = (_evaluate(call, part, batch_size) for part in (clean, hidden))
-        names = ("epoch", "train loss", "loss", "masked loss", "accuracy", "masked accuracy")
+        (own, right), (masked, masked_right) = (_evaluate(call, part, training.batch_size) for part in (clean, hidden))
+        names = ("epoch", "train_loss", "loss", "masked_loss", "accuracy", "masked_accuracy")
         return dict(zip(names, (epoch, loss, own, masked, right, masked_right), strict=True))
 
     devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices), progress("masked fine-tuning", epochs, quiet) as bar:
-        torch.manual_seed(seed)
-        steps = (optimizer or _adamw)([p for p in model.parameters() if p.requires_grad])
+    with torch.random.fork_rng(devices), progress("masked fine-tuning", training.epochs, quiet) as bar:
+        torch.manual_seed(training.seed)
+        steps = (training.optimizer or _adamw)([p for p in model.parameters() if p.requires_grad])
         rows = [state(0, np.nan)]
         best, weights = 0, _copy(model)
         try:
-            for epoch in range(1, epochs + 1):
+            for epoch in range(1, training.epochs + 1):
                 model.train()
-                loss = _epoch(call, steps, masked_batches(data["train"], mask_id, batch_size, generator))
+                loss = _epoch(call, steps, masked_batches(data["train"], mask_id, training.batch_size, generator))
                 rows.append(state(epoch, loss))
                 bar.advance()
                 if _total(rows[epoch]) < _total(rows[best]):
                     best, weights = epoch, _copy(model)
-                elif epoch - best >= patience:
+                elif epoch - best >= training.patience:
                     break
         finally:
             model.load_state_dict(weights)
@@ -256,7 +288,7 @@ def _adamw(parameters: Any) -> torch.optim.Optimizer:
 
 
 def _total(row: dict[str, float]) -> float:
-    return row["loss"] + row["masked loss"]
+    return row["loss"] + row["masked_loss"]
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+import functools
+import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from interp import numbers
+from interp import numbers, theme
 from interp.arrays import as_tensor
 from interp.errors import InputError, choose
-from interp.interval import Estimate
-from interp.progress import progress
-from metrics.explanation.prediction import Array
-from metrics.explanation.racu import racu
-from metrics.explanation.roar_data import SPLITS, Split, mask_top, removed_inputs, remover, splits_of
-from metrics.explanation.roar_plan import RANDOM, RATIOS, explainers, roar_plan
+from interp.interval import Estimate, Interval
+from interp.keywords import check_keywords
+from interp.progress import Bar
+from interp.result import Result
+from interp.run import Run
+from interp.tables import html_table
+from metrics.explanation.prediction import Array, SampleKeywords
+from metrics.explanation.roar_data import SPLITS, Remove, Split, mask_top, removed_inputs, remover, splits_of
+from metrics.explanation.roar_plan import RANDOM, Masking, MaskingKeywords, explainers
 from metrics.explanation.roar_run import call_model, checked_scores, constant, derived_seed, scores_of
-from metrics.explanation.saco import interval_settings
-from metrics.statistics import bootstrap
+from metrics.statistics import bootstrapped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+BATCH = 512  # inputs per call of predict, where nobody says otherwise
 PERFORMANCES = ("accuracy", "probability")
 
 
 @dataclass(frozen=True, repr=False)
-class ErasureCurve:
+class ErasureCurve(Result):
     """Performance of one model over what is masked, with intervals over samples.
 
     Attributes:
@@ -61,54 +66,48 @@ class ErasureCurve:
         ]
         return pd.DataFrame(rows, columns=["measure", "ratio", "performance", "low", "high"])
 
-    def __repr__(self) -> str:
-        lines = [f"ErasureCurve, {self.performance}", *(f"  {name}: RACU {one}" for name, one in self.racu.items())]
-        wide = self.summary().pivot_table(index="measure", columns="ratio", values="performance", sort=False)
-        return "\n".join([*lines, wide.to_string(float_format=lambda v: f"{v:.3f}")])
+    def headline(self) -> str:
+        return ", ".join([self.performance, *(f"{name}: RACU {one}" for name, one in self.racu.items())])
 
     def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False, border=0, float_format="{:.3f}".format))
+        wide = self.summary().pivot_table(index="measure", columns="ratio", values="performance", sort=False)
+        return f"<p>{html.escape(repr(self))}</p>{html_table(self.to_frame())}{html_table(wide.reset_index())}"
 
     def figure(self) -> Figure:
         """Performance over what is masked, mean and interval for each measure."""
         import plotly.graph_objects as go
 
         figure = go.Figure()
-        for measure, points in self.points.items():
-            error = [[p.high - p.value for p in points], [p.value - p.low for p in points]]
+        for i, (measure, points) in enumerate(self.points.items()):
+            name = theme.label(measure)
             figure.add_scatter(
                 x=self.ratios,
                 y=[p.value for p in points],
-                error_y={"type": "data", "symmetric": False, "array": error[0], "arrayminus": error[1]},
-                name=measure if measure == RANDOM else f"{measure}<br>RACU {self.racu[measure]}",
+                error_y=theme.error_bars(points),
+                name=name if measure == RANDOM else f"{name}<br>RACU {self.racu[measure]}",
                 mode="lines+markers",
-                line={"color": "#999999"} if measure == RANDOM else None,
+                line={"color": theme.CONTROL if measure == RANDOM else theme.SERIES[(i - 1) % len(theme.SERIES)]},
             )
         figure.update_xaxes(title="masked")
         figure.update_yaxes(title=self.performance)
-        figure.update_layout(template="plotly_white", title="Erasure without retraining")
-        return figure
+        return theme.styled(figure, "Erasure without retraining")
 
 
-@numbers.checked(random=numbers.COUNT, least=numbers.FROM_ZERO)
+class ErasureCurveKeywords(MaskingKeywords, SampleKeywords, total=False):
+    """The keywords of `erasure_curve`."""
+
+
+@numbers.checked(n_random=numbers.COUNT)
 def erasure_curve(
     model: Any,
     data: Sequence[Any],
     explain: Callable[..., Any] | Mapping[str, Callable[..., Any]],
     *,
     mask: Any,
-    ratios: Sequence[int | float] = RATIOS,
-    recursive: bool = True,
     performance: str = "accuracy",
     predict: Callable[[Any, Any], Any] = call_model,
-    random: int = 5,
-    batch_size: int = 512,
-    seed: int = 0,
-    clip: bool = False,
-    least: float = 0.01,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    quiet: bool = False,
+    n_random: int = 5,
+    **keywords: Unpack[ErasureCurveKeywords],
 ) -> ErasureCurve:
     """ROAR's curve without retraining (Madsen et al., ICML 2024), of a model that knows masked inputs.
 
@@ -119,13 +118,13 @@ def erasure_curve(
         data: (inputs, labels) or (inputs, labels, maskable), as in `recursive_roar`.
         explain: `explain(model, inputs, labels, seed) -> scores`, or several by name, as in `recursive_roar`.
         mask: the id of the mask token, or another way to mask, as in `recursive_roar`.
-        ratios: shares of the elements of each input, or how many of them.
-        recursive: explain anew at each ratio, from the inputs as masked so far; False: once.
         performance: `accuracy`, or `probability` of the label (a softmax over what `predict` gives).
         predict: `predict(model, inputs) -> logits [n, class]`.
-        random: how many random orders the baseline is the mean of.
-        batch_size, seed, quiet: of `predict`; of ties, random orders and explainers; no bar.
-        clip, least: of RACU. confidence, resamples: of the bootstrap over samples.
+        n_random: how many random orders the curve of random masking is the mean of.
+        ratios, recursive, clip, least: see `metrics.explanation.roar_plan.Masking`.
+        batch_size, quiet: inputs per call of `predict` (512); no bar.
+        confidence, resamples, seed: of the bootstrap over samples; the seed is also that of ties, random orders and
+            explainers.
 
     Returns:
         `ErasureCurve`: `racu` (measure -> `Estimate`), `points`, `to_frame()`, `summary()`, `figure()`.
@@ -133,68 +132,89 @@ def erasure_curve(
     Raises:
         InputError: what does not fit, scores that are NaN, constant or of another shape, a model in training mode.
     """
-    settings = interval_settings(confidence, resamples, seed)
+    check_keywords("erasure_curve", keywords, ErasureCurveKeywords)
+    run, interval, masking = Run.of(keywords), Interval.of(keywords), Masking.of(keywords)
     choose("performance", performance, PERFORMANCES)
-    steps = roar_plan(explain, ratios, 1).ratios
     if isinstance(model, torch.nn.Module) and model.training:
         raise InputError("model is in training mode, whose dropout is random; call model.eval() first")
     split = splits_of(dict.fromkeys(SPLITS, data))["test"]
-    remove = remover(mask, split)
     named = explainers(explain)
-
-    def measured(removed: Tensor) -> Array:
-        return _performance(
-            model, predict, removed_inputs(remove, split.inputs, removed), split, performance, batch_size
-        )
-
-    nothing = torch.zeros_like(split.maskable)
-    clean = measured(nothing)
-    values: dict[str, Array] = {}
-    with progress("erasure", (len(named) + random) * len(steps), quiet) as bar:
-
-        def curve(name: str, scores: Callable[[Tensor, int], Tensor], tie_seed: int) -> Array:
-            removed, found, order = nothing, [clean], None
-            for i, step in enumerate(steps):
-                if order is None or (recursive and name != RANDOM):
-                    order = scores(removed_inputs(remove, split.inputs, removed), i)
-                removed = mask_top(order, split.maskable, removed, step, tie_seed)
-                found.append(measured(removed))
-                bar.advance()
-            return np.stack(found)
-
-        # constant scores: the order is that of the ties
-        draws = [
-            curve(RANDOM, lambda inputs, i: torch.zeros_like(split.maskable), derived_seed(seed, RANDOM, k))
-            for k in range(random)
-        ]
-        values[RANDOM] = np.mean(draws, axis=0)
-        for name, one in named.items():
-
-            def scores(inputs: Tensor, i: int, name: str = name, one: Callable[..., Any] = one) -> Tensor:
-                given = one(model, inputs, split.labels, derived_seed(seed, name, i))
-                found = checked_scores(as_tensor(given).detach().cpu(), split, f"explain[{name!r}]")
-                if not i and constant(found, split.maskable):
-                    raise InputError(
-                        f"explain[{name!r}] gives every element of an input the same score: there is no order"
-                    )
-                return found
-
-            values[name] = curve(name, scores, derived_seed(seed, name, "ties"))
-    x = (0 if isinstance(steps[0], int) else 0.0, *steps)
-    everything = measured(split.maskable)
+    eraser = _Eraser(
+        model, predict, performance, split, remover(mask, split), masking, run.batch_size or BATCH, interval.seed
+    )  # fmt: skip
+    with run.progress("erasure", (len(named) + n_random) * len(masking.ratios)) as bar:
+        draws = [eraser.random(i, bar) for i in range(n_random)]
+        values = {RANDOM: np.asarray(np.mean(draws, axis=0))}
+        values |= {name: eraser.curve(name, eraser.scores(name, one), bar) for name, one in named.items()}
+    everything = eraser.measured(split.maskable)
     areas = {}
     for name in named:
         rows = np.concatenate((values[name], values[RANDOM], everything[None]))
 
         def area(means: Array) -> Array:
-            own, chance, last = np.split(means, [len(x), 2 * len(x)], axis=1)
-            return racu(x, own, chance, last[:, 0], clip=clip, least=least)[:, None]
+            own, chance, last = np.split(means, [len(masking.places), 2 * len(masking.places)], axis=1)
+            return masking.racu(own, chance, last[:, 0])[:, None]
 
-        (areas[name],) = bootstrap(rows, area, **settings, possible=(-1.0, 1.0) if clip else (-np.inf, np.inf))
-    points = {
-        name: bootstrap(rows, lambda means: means, **settings, possible=(0.0, 1.0)) for name, rows in values.items()
-    }
-    return ErasureCurve(x, values, areas, points, performance)
+        (areas[name],) = bootstrapped(rows, area, interval, masking.possible)
+    points = {name: bootstrapped(rows, lambda means: means, interval, (0.0, 1.0)) for name, rows in values.items()}
+    return ErasureCurve(masking.places, values, areas, points, performance)
+
+
+@dataclass(frozen=True)
+class _Eraser:
+    """One model on one split, whose performance is measured while more and more is masked."""
+
+    model: Any
+    predict: Callable[[Any, Any], Any]
+    performance: str
+    split: Split
+    remove: Remove
+    masking: Masking
+    batch_size: int
+    seed: int
+
+    def random(self, draw: int, bar: Bar) -> Array:
+        """The curve [ratio, n] of one random order."""
+        constant = torch.zeros_like(self.split.maskable)  # the order is that of the ties
+        tie_seed = derived_seed(self.seed, RANDOM, draw)
+        return self._curve(lambda inputs, i: constant, tie_seed, False, bar)
+
+    def curve(self, name: str, scores: Callable[[Tensor, int], Tensor], bar: Bar) -> Array:
+        """The curve [ratio, n] of a measure's scores of inputs."""
+        return self._curve(scores, derived_seed(self.seed, name, "ties"), self.masking.recursive, bar)
+
+    def _curve(self, scores: Callable[[Tensor, int], Tensor], tie_seed: int, recursive: bool, bar: Bar) -> Array:
+        removed = torch.zeros_like(self.split.maskable)
+        found, order = [self.clean], None
+        for i, ratio in enumerate(self.masking.ratios):
+            if order is None or recursive:
+                order = scores(removed_inputs(self.remove, self.split.inputs, removed), i)
+            removed = mask_top(order, self.split.maskable, removed, ratio, tie_seed)
+            found.append(self.measured(removed))
+            bar.advance()
+        return np.stack(found)
+
+    def scores(self, name: str, explain: Callable[..., Any]) -> Callable[[Tensor, int], Tensor]:
+        """An explainer as a function of inputs and the number of the ratio; what it returns is checked."""
+
+        def scored(inputs: Tensor, i: int) -> Tensor:
+            given = explain(self.model, inputs, self.split.labels, derived_seed(self.seed, name, i))
+            found = checked_scores(as_tensor(given).detach().cpu(), self.split, f"explain[{name!r}]")
+            if not i and constant(found, self.split.maskable):
+                raise InputError(f"explain[{name!r}] gives every element of an input the same score: there is no order")
+            return found
+
+        return scored
+
+    @functools.cached_property
+    def clean(self) -> Array:
+        """Performance with nothing masked [n]."""
+        return self.measured(torch.zeros_like(self.split.maskable))
+
+    def measured(self, removed: Tensor) -> Array:
+        """Performance of each sample [n] with some elements masked."""
+        inputs = removed_inputs(self.remove, self.split.inputs, removed)
+        return _performance(self.model, self.predict, inputs, self.split, self.performance, self.batch_size)
 
 
 @torch.no_grad()

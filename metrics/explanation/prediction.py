@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -18,12 +18,25 @@ from torch import Tensor
 from interp import numbers
 from interp.arrays import as_tensor
 from interp.errors import InputError
-from interp.progress import progress
-from metrics.explanation.replacement import Delete, Fill, Replacement, filler
+from interp.interval import IntervalKeywords
+from interp.run import Run
+from metrics.explanation.baselines import Baseline, Delete, Fill, filler
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+BATCH = 64  # inputs per call of predict, where nobody says otherwise
+
+
+class PredictKeywords(TypedDict, total=False):
+    """How a user's `predict` is called: the part of `Run` that has a meaning there."""
+
+    batch_size: int | None
+    quiet: bool
+
+
+class SampleKeywords(PredictKeywords, IntervalKeywords, total=False):
+    """The keywords of per-sample metrics: of their runs, and of their intervals over samples."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,11 @@ class Predictor:
         if isinstance(self.predict, torch.nn.Module) and self.predict.training:
             raise InputError("predict is a module in training mode, whose dropout is random; call predict.eval() first")
         numbers.settle(self)
+
+    @classmethod
+    def of(cls, predict: Callable[[Any], Any], inputs: Any, run: Run) -> Predictor:
+        """For inputs of the kind of `inputs`."""
+        return cls(predict, run.batch_size or BATCH, isinstance(inputs, np.ndarray))
 
     def __call__(self, inputs: Tensor) -> Float[Tensor, "b classes"]:
         """Probabilities of one batch, as float64 on the CPU."""
@@ -72,16 +90,16 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Subject:
-    """Inputs, a model and a salience, ready for elements to be removed.
+    """Inputs, a model and attributions, ready for elements to be removed.
 
-    `salience`, `real` and `rank` are `[n, element]`. The rank of the most salient element is 0; equal elements stand
-    in random order, since reading order would be a hint; elements that are not real rank behind all others.
+    `attributions`, `real` and `rank` are `[n, element]`. The rank of the most relevant element is 0; equal elements
+    stand in random order, since reading order would be a hint; elements that are not real rank behind all others.
     """
 
     predictor: Predictor
     inputs: Tensor
-    grid: tuple[int, ...]  # the shape of one sample's salience
-    salience: Array
+    grid: tuple[int, ...]  # the shape of one sample's attributions
+    attributions: Array
     real: Flags
     rank: Indices
     target: Int[Tensor, " n"]
@@ -89,37 +107,35 @@ class Subject:
     decision: Indices  # [n], most likely class
     fill: Fill
     seed: int
-    quiet: bool
+    run: Run
 
     @classmethod
     def of(
         cls,
         predict: Callable[[Any], Any],
         inputs: Any,
-        salience: Any,
+        attributions: Any,
         *,
         target: Any = None,
-        replacement: Replacement | None = None,
+        baseline: Baseline | None = None,
         real: Any = None,
-        batch_size: int = 64,
+        run: Run = Run(),  # noqa: B008  frozen
         seed: int = 0,
-        quiet: bool = False,
     ) -> Subject:
         """Check everything once and run the model on the inputs as they are."""
-        numpy = isinstance(inputs, np.ndarray)
-        predictor = Predictor(predict, batch_size, numpy)
+        predictor = Predictor.of(predict, inputs, run)
         tensor = as_inputs(inputs)
-        scores, flags, grid = as_salience(salience, real, tensor)
-        fill = filler(replacement, tensor, seed, numpy)
+        scores, flags, grid = as_attributions(attributions, real, tensor)
+        fill = filler(baseline, tensor, seed, predictor.numpy)
         probabilities = predictor.all(tensor)
         chosen = targets(target, probabilities)
-        if isinstance(replacement, Delete):
-            replacement.check(predictor, tensor)
+        if isinstance(baseline, Delete):
+            baseline.check(predictor, tensor)
         return cls(
             predictor=predictor,
             inputs=tensor,
             grid=grid,
-            salience=scores,
+            attributions=scores,
             real=flags,
             rank=ranks(scores, flags, seed),
             target=chosen,
@@ -127,24 +143,34 @@ class Subject:
             decision=probabilities.argmax(1).numpy(),
             fill=fill,
             seed=seed,
-            quiet=quiet,
+            run=run,
         )
 
     @property
     def sizes(self) -> Indices:
         """How many elements each sample has."""
-        return self.real.sum(1)
+        return np.asarray(self.real.sum(1))
 
     @property
     def note(self) -> str:
         """A sentence on samples that cannot be ranked, if there are any."""
-        flat = sum(np.ptp(scores[flags]) == 0 for scores, flags in zip(self.salience, self.real, strict=True))
-        return f"{flat} of {len(self.real)} samples have constant salience: their order is random." if flat else ""
+        flat = sum(np.ptp(scores[flags]) == 0 for scores, flags in zip(self.attributions, self.real, strict=True))
+        return f"{flat} of {len(self.real)} samples have constant attributions: their order is random." if flat else ""
 
     def shuffled(self, seed: int) -> Subject:
-        """The same with each sample's scores dealt out at random: the baseline that any explanation should beat."""
-        salience = shuffled(self.salience, self.real, seed)
-        return replace(self, salience=salience, rank=ranks(salience, self.real, seed))
+        """The same with each sample's scores dealt out at random, which any explanation should beat."""
+        attributions = shuffled(self.attributions, self.real, seed)
+        return replace(self, attributions=attributions, rank=ranks(attributions, self.real, seed))
+
+    def filled(self, baseline: Baseline | None) -> Subject:
+        """The same with another baseline; None: the same as it is."""
+        if baseline is None:
+            return self
+        return replace(self, fill=filler(baseline, self.inputs, self.seed, self.predictor.numpy))
+
+    def hushed(self) -> Subject:
+        """The same without progress bars."""
+        return replace(self, run=self.run.hushed())
 
     def windows(self, low: Indices, high: Indices, description: str) -> tuple[Array, Indices]:
         """Probability of the target and most likely class `[n, k]`, elements of rank low to high - 1 removed."""
@@ -168,7 +194,7 @@ class Subject:
         """
         values, decisions = np.empty(len(samples)), np.empty(len(samples), np.int64)
         device, size = self.inputs.device, self.predictor.batch_size
-        with progress(description, total=len(samples), quiet=self.quiet) as bar:
+        with self.run.progress(description, len(samples)) as bar:
             for start in range(0, len(samples), size):
                 rows = slice(start, min(start + size, len(samples)))
                 own = torch.from_numpy(samples[rows])
@@ -187,18 +213,18 @@ class Subject:
         return mask
 
 
-def shuffled(salience: Array, real: Flags, seed: int) -> Array:
+def shuffled(attributions: Array, real: Flags, seed: int) -> Array:
     """Salience `[n, element]` with the scores of each sample's real elements in random order."""
-    result = salience.copy()
+    result = attributions.copy()
     for i, free in enumerate(real):
-        result[i, free] = np.random.default_rng((seed, i)).permutation(salience[i, free])
+        result[i, free] = np.random.default_rng((seed, i)).permutation(attributions[i, free])
     return result
 
 
-def ranks(salience: Array, real: Flags, seed: int) -> Indices:
-    """Ranks `[n, element]` by falling salience, ties in random order; elements that are not real come last."""
-    result = np.full(salience.shape, salience.shape[1], np.int64)
-    for i, (scores, flags) in enumerate(zip(salience, real, strict=True)):
+def ranks(attributions: Array, real: Flags, seed: int) -> Indices:
+    """Ranks `[n, element]` by falling attributions, ties in random order; elements that are not real come last."""
+    result = np.full(attributions.shape, attributions.shape[1], np.int64)
+    for i, (scores, flags) in enumerate(zip(attributions, real, strict=True)):
         dealt = np.random.default_rng((seed, i)).permutation(np.flatnonzero(flags))
         result[i, dealt[np.argsort(-scores[dealt], kind="stable")]] = np.arange(len(dealt))
     return result
@@ -224,14 +250,14 @@ def as_inputs(inputs: Any) -> Tensor:
     return tensor
 
 
-def as_salience(salience: Any, real: Any, inputs: Tensor) -> tuple[Array, Flags, tuple[int, ...]]:
-    """Scores and flags of real elements, both `[n, element]`, and the shape of one sample's salience."""
+def as_attributions(attributions: Any, real: Any, inputs: Tensor) -> tuple[Array, Flags, tuple[int, ...]]:
+    """Scores and flags of real elements, both `[n, element]`, and the shape of one sample's attributions."""
     try:
-        if isinstance(salience, Tensor):
-            salience = salience.detach().cpu().double().numpy()
-        scores = np.asarray(salience, dtype=np.float64)
+        if isinstance(attributions, Tensor):
+            attributions = attributions.detach().cpu().double().numpy()
+        scores = np.asarray(attributions, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"salience must be numbers: {error}") from None
+        raise InputError(f"attributions must be numbers: {error}") from None
     n, *sides = inputs.shape if inputs.ndim == 2 else (len(inputs), *inputs.shape[2:])
     fits = scores.shape == (n, *sides)
     if inputs.ndim == 4 and scores.ndim == 3 and len(scores) == n and 0 not in scores.shape:
@@ -241,11 +267,12 @@ def as_salience(salience: Any, real: Any, inputs: Tensor) -> tuple[Array, Flags,
         if inputs.ndim == 4:
             what = f"[{n}, {sides[0]}, {sides[1]}], or a coarser grid of patches that divides it"
         raise InputError(
-            f"salience has shape {list(scores.shape)} for inputs of shape {list(inputs.shape)}; it must be {what}"
+            f"attributions have shape {list(scores.shape)} for inputs of shape {list(inputs.shape)}; they must be "
+            f"{what}"
         )
     flags = np.ones(scores.shape, bool) if real is None else np.asarray(_on_cpu(real))
     if flags.shape != scores.shape or not np.isin(flags, (0, 1)).all():
-        raise InputError(f"real must be true or false for each of salience's {list(scores.shape)} elements")
+        raise InputError(f"real must be true or false for each of attributions' {list(scores.shape)} elements")
     flags = flags.astype(bool).reshape(n, -1)
     flat = np.where(flags, scores.reshape(n, -1), 0.0)
     if not flags.any(1).all():
@@ -253,7 +280,7 @@ def as_salience(salience: Any, real: Any, inputs: Tensor) -> tuple[Array, Flags,
     bad = ~np.isfinite(flat)
     if bad.any():
         where = f"the first in sample {int(np.argmax(bad.any(1)))}"
-        raise InputError(f"salience holds {int(bad.sum())} values that are NaN or infinite, {where}")
+        raise InputError(f"attributions hold {int(bad.sum())} values that are NaN or infinite, {where}")
     return flat, flags, scores.shape[1:]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from interp import numbers
 from interp.arrays import as_tensor
 from interp.errors import InputError, choose
+from interp.interval import Interval, IntervalKeywords
+from interp.keywords import check_keywords
 from interp.progress import progress
 from metrics.explanation.prediction import Array, Flags
 from metrics.explanation.randomisation_result import MODES, Randomisation
-from metrics.explanation.saco import interval_settings
 
 Explain = Callable[[Any, Any, Any], Any]
 Redraw = Callable[[Tensor, torch.Generator], Tensor]
@@ -51,10 +52,8 @@ def randomisation(
     redraw: str | Redraw = "normal",
     draws: int = 3,
     real: Any = None,
-    seed: int = 0,
-    confidence: float = 0.95,
-    resamples: int = 2000,
     quiet: bool = False,
+    **keywords: Unpack[IntervalKeywords],
 ) -> Randomisation:
     """Model-parameter randomisation test (Adebayo et al., NeurIPS 2018, "Sanity Checks for Saliency Maps").
 
@@ -70,7 +69,7 @@ def randomisation(
     Args:
         model: a torch module in evaluation mode; it is copied and never touched.
         inputs: whatever the explainers take, as a tensor or array [n, ...].
-        explain: `explain(model, inputs, target) -> salience [n, ...]`, or several by name. Called with gradients
+        explain: `explain(model, inputs, target) -> attributions [n, ...]`, or several by name. Called with gradients
             enabled. It must be handed the model: one that knows a model of its own cannot change. Randomness of its
             own must be the same at each call.
         target: handed on as it is, the same for all models. None: the classes [n] that the model as it was predicts
@@ -83,8 +82,8 @@ def randomisation(
             range), `permuted` (its values in another order), or a function (parameter, generator) -> values. A
             tensor of equal values, such as an untrained bias, stays as it is under both names. Buffers stay.
         draws: so many random models, over which each sample's correlations are averaged.
-        real: False at elements that do not count, such as padding; shaped like one explanation's salience.
-        seed, confidence, resamples: of the draws and of the bootstrap over samples.
+        real: False at elements that do not count, such as padding; shaped like one explanation.
+        confidence, resamples, seed: of the bootstrap over samples; the seed is also that of the draws.
         quiet: no progress bar.
 
     Returns:
@@ -92,7 +91,7 @@ def randomisation(
         mode, draw and explainer.
 
     Raises:
-        InputError: a model in training mode or without parameters, unknown layers, salience that is NaN or of
+        InputError: a model in training mode or without parameters, unknown layers, attributions that are NaN or of
             changing shape.
 
     >>> net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 2)).eval()
@@ -101,7 +100,8 @@ def randomisation(
     >>> print(found.reading["|x|"])
     fails: with all layers random it is the same (rank correlation 1.000 [1.000, 1.000])
     """
-    settings = interval_settings(confidence, resamples, seed)
+    check_keywords("randomisation", keywords, IntervalKeywords)
+    interval = Interval.of(keywords)
     modes = tuple(choose("mode", one, MODES) for one in ([mode] if isinstance(mode, str) else mode))
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch module whose parameters can be drawn anew; got {type(model).__name__}")
@@ -109,7 +109,7 @@ def randomisation(
         raise InputError("model is in training mode, whose dropout is random; call model.eval() first")
     named = dict(explain) if isinstance(explain, Mapping) else {getattr(explain, "__name__", "explanation"): explain}
     if not named or not all(callable(one) for one in named.values()):
-        raise InputError("explain must be a function (model, inputs, target) -> salience, or several by name")
+        raise InputError("explain must be a function (model, inputs, target) -> attributions, or several by name")
     draw = REDRAWS[choose("redraw", redraw, REDRAWS)] if isinstance(redraw, str) else redraw
     clone = copy.deepcopy(model)
     plan = _layers(clone, layers)
@@ -117,7 +117,7 @@ def randomisation(
         target = _predicted(clone, inputs)
 
     def explained() -> dict[str, Array]:
-        return {name: _salience(name, one, clone, inputs, target) for name, one in named.items()}
+        return {name: _attributions(name, one, clone, inputs, target) for name, one in named.items()}
 
     original = explained()
     free = {name: _free(name, values, real) for name, values in original.items()}
@@ -126,7 +126,7 @@ def randomisation(
         for mode in modes:
             for i in range(draws):
                 stages: dict[str, list[Array]] = {name: [] for name in named}
-                for _ in _randomised(clone, plan, mode, draw, torch.Generator().manual_seed(seed + i)):
+                for _ in _randomised(clone, plan, mode, draw, torch.Generator().manual_seed(interval.seed + i)):
                     for name, values in explained().items():
                         stages[name].append(_correlations(name, original[name], values, free[name]))
                     bar.advance()
@@ -135,7 +135,7 @@ def randomisation(
     return Randomisation(
         values={key: _mean(np.stack(rows)) for key, rows in found.items()},
         layers=tuple(reversed(plan)),
-        settings=settings,
+        interval=interval,
         draws=draws,
     )
 
@@ -183,7 +183,7 @@ def _predicted(model: nn.Module, inputs: Any) -> Tensor:
     return logits.argmax(1)
 
 
-def _salience(name: str, explain: Explain, model: nn.Module, inputs: Any, target: Any) -> Array:
+def _attributions(name: str, explain: Explain, model: nn.Module, inputs: Any, target: Any) -> Array:
     """Scores `[n, element]`."""
     with torch.enable_grad():
         given = explain(model, inputs, target)
@@ -193,7 +193,9 @@ def _salience(name: str, explain: Explain, model: nn.Module, inputs: Any, target
     except (TypeError, ValueError):
         raise InputError(f"explain[{name!r}] must return numbers; got a {type(given).__name__}") from None
     if scores.ndim < 2 or len(scores) != len(inputs):
-        raise InputError(f"explain[{name!r}] must return salience [{len(inputs)}, ...]; got shape {list(scores.shape)}")
+        raise InputError(
+            f"explain[{name!r}] must return attributions [{len(inputs)}, ...]; got shape {list(scores.shape)}"
+        )
     return scores.reshape(len(scores), -1)
 
 

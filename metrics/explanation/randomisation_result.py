@@ -6,59 +6,57 @@ import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from interp.interval import Estimate
+from interp import theme
+from interp.interval import Estimate, Interval
+from interp.result import Result
+from interp.tables import html_table
 from metrics.explanation.prediction import Array
-from metrics.explanation.saco import means
+from metrics.explanation.samples import means
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 MODES = ("cascading", "independent")
 SAME, LIKE = 0.9, 0.2  # rank correlations from which on an explanation counts as unchanged, and as alike in part
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 @dataclass(frozen=True, repr=False)
-class Randomisation:
+class Randomisation(Result):
     """Rank correlations of explanations with those of the trained model.
 
     Attributes:
         values: (explainer, mode) -> [layer, 2, n], of the values and of their absolute values; NaN where either
             explanation is constant. Means over the draws.
         layers: in the order in which they are drawn anew, from the output to the input.
+        interval: how the intervals over samples are made.
         draws: how many random models.
     """
 
     values: Mapping[tuple[str, str], Array]
     layers: tuple[str, ...]
-    settings: Mapping[str, Any]
+    interval: Interval
     draws: int
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row per explainer, mode and layer.
 
-        Columns: explainer, mode, step (layers drawn so far, from 1), layer, n, spearman, low, high, absolute, absolute
-        low, absolute high.
+        Columns: explainer, mode, step (layers drawn so far, from 1), layer, n, spearman, spearman_low,
+        spearman_high, absolute, absolute_low, absolute_high.
         """
         rows = []
         for (name, mode), values in self.values.items():
-            estimates = means(list(values.reshape(-1, values.shape[2])), self.settings)
+            estimates = means(list(values.reshape(-1, values.shape[2])), self.interval)
             for i, layer in enumerate(self.layers):
                 plain, absolute = estimates[2 * i : 2 * i + 2]
-                rows.append(
-                    {
-                        "explainer": name, "mode": mode, "step": i + 1, "layer": layer,
-                        "n": int(np.isfinite(values[i, 0]).sum()),
-                        "spearman": plain.value, "low": plain.low, "high": plain.high,
-                        "absolute": absolute.value, "absolute low": absolute.low, "absolute high": absolute.high,
-                    }
-                )  # fmt: skip
+                known = int(np.isfinite(values[i, 0]).sum())
+                row = {"explainer": name, "mode": mode, "step": i + 1, "layer": layer, "n": known}
+                rows.append({**row, **plain.columns("spearman"), **absolute.columns("absolute")})
         return pd.DataFrame(rows)
 
     def to_frame(self) -> pd.DataFrame:
@@ -72,7 +70,7 @@ class Randomisation:
         """
         cascading = (explainer, "cascading") in self.values
         values = self.values[explainer, "cascading" if cascading else "independent"]
-        pairs = [tuple(means(list(stage), self.settings)) for stage in values]
+        pairs = [tuple(means(list(stage), self.interval)) for stage in values]
         chosen = pairs[-1] if cascading else min(pairs, key=_likeness)
         return chosen[0], chosen[1]
 
@@ -98,42 +96,39 @@ class Randomisation:
             return f"in part: {when} this much of its order is left, which was not learnt ({both})"
         return f"passes: {when} hardly anything is left of its order ({both})"
 
-    def __repr__(self) -> str:
-        lines = [f"  {name}: {sentence}" for name, sentence in self.reading.items()]
-        return "\n".join([f"Randomisation, {len(self.layers)} layers, {self.draws} draws", *lines])
+    def headline(self) -> str:
+        told = "; ".join(f"{name}: {sentence}" for name, sentence in self.reading.items())
+        return f"{len(self.layers)} layers, {self.draws} draws; {told}"
 
     def _repr_html_(self) -> str:
         lines = "".join(
             f"<li><b>{html.escape(name)}</b> {html.escape(sentence)}</li>" for name, sentence in self.reading.items()
         )
-        return f"<ul>{lines}</ul>{self.frame.to_html(index=False, border=0, float_format='{:.3f}'.format)}"
+        return f"<ul>{lines}</ul>{html_table(self.frame)}"
 
     def figure(self) -> Figure:
         """Correlation over the layers drawn anew, for each mode; of absolute values dotted."""
         from plotly.subplots import make_subplots
 
         modes = list(dict.fromkeys(mode for _, mode in self.values))
+        names = list(dict.fromkeys(name for name, _ in self.values))
         figure = make_subplots(rows=len(modes), subplot_titles=modes)
-        for i, (name, mode) in enumerate(self.values):
+        for name, mode in self.values:
             own = self.frame[(self.frame["explainer"] == name) & (self.frame["mode"] == mode)]
-            row = modes.index(mode) + 1
-            colour = _COLOURS[(i % (len(self.values) // len(modes))) % len(_COLOURS)]
-            for column, prefix, dash in (("spearman", "", "solid"), ("absolute", "absolute ", "dot")):
-                low, high = own[f"{prefix}low"], own[f"{prefix}high"]
-                label = html.escape(name if column == "spearman" else f"{name}, absolute", quote=False)
+            row, colour = modes.index(mode) + 1, theme.SERIES[names.index(name) % len(theme.SERIES)]
+            for column, dash in (("spearman", "solid"), ("absolute", "dot")):
+                triples = own[[column, f"{column}_low", f"{column}_high"]].to_numpy().tolist()
+                points = [Estimate(1.0, 1.0, 1.0), *(Estimate(*triple) for triple in triples)]
+                label = theme.label(name if column == "spearman" else f"{name}, absolute")
                 figure.add_scatter(
-                    x=["trained", *own["layer"]], y=[1.0, *own[column]], name=label, legendgroup=label,
+                    x=["trained", *own["layer"]], y=[point.value for point in points], name=label, legendgroup=label,
                     showlegend=row == 1, line={"color": colour, "dash": dash}, mode="lines+markers",
-                    error_y={
-                        "type": "data", "symmetric": False,
-                        "array": [0.0, *(high - own[column])], "arrayminus": [0.0, *(own[column] - low)],
-                    }, row=row, col=1,
+                    error_y=theme.error_bars(points), row=row, col=1,
                 )  # fmt: skip
-        figure.add_hline(y=0, line={"dash": "dot", "color": "#666666"})
+        theme.target_line(figure, 0)
         figure.update_yaxes(title="rank correlation")
         figure.update_xaxes(title="layers drawn anew, from the output", row=len(modes), col=1)
-        figure.update_layout(template="plotly_white", height=160 + 280 * len(modes))
-        return figure
+        return theme.styled(figure, height=160 + 280 * len(modes))
 
 
 def _likeness(pair: tuple[Estimate, ...]) -> float:

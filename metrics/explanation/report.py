@@ -3,80 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from interp import numbers
-from interp.errors import InputError, choose
-from interp.progress import Bar, progress
-from metrics.explanation.prediction import Array, Flags, Predictor, as_inputs, as_salience, targets
-from metrics.explanation.replacement import Replacement, filler
-from metrics.explanation.report_metrics import DEFAULT, Case, Metric, chosen_metrics
+from interp.errors import InputError
+from interp.interval import Interval
+from interp.keywords import check_keywords
+from interp.progress import Bar
+from interp.run import Run
+from metrics.explanation.baselines import Baseline, filler
+from metrics.explanation.metric import Case, ExplanationMetric
+from metrics.explanation.prediction import Array, Predictor, SampleKeywords, as_attributions, as_inputs, targets
+from metrics.explanation.report_metrics import DEFAULT, Asked, asked_metrics
 from metrics.explanation.report_result import ExplanationReport
-from metrics.explanation.saco import PerSample, interval_settings
-from metrics.testing import CORRECTIONS
+from metrics.explanation.samples import PerSample
+from metrics.testing import Testing, TestingKeywords
+
+Metric = str | ExplanationMetric | Callable[..., Any]
 
 
-@numbers.checked(permutations=numbers.COUNT)
+class ReportKeywords(SampleKeywords, TestingKeywords, total=False):
+    """The keywords of `compare_explanations`."""
+
+
+@numbers.checked()
 def compare_explanations(
     predict: Callable[[Any], Any],
     inputs: Any,
     explainers: Mapping[str, Any],
-    metrics: Sequence[str | Callable[..., Any]] | Mapping[str, Callable[..., Any]] | str = DEFAULT,
+    metrics: Metric | Sequence[Metric] | Mapping[str, Metric] = DEFAULT,
     *,
     target: Any = None,
-    replacement: Replacement | None = None,
+    baseline: Baseline | None = None,
     real: Any = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    random: int = 3,
-    correction: str = "holm",
-    permutations: int = 9999,
-    batch_size: int = 64,
-    seed: int = 0,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    quiet: bool = False,
+    n_random: int = 3,
+    **keywords: Unpack[ReportKeywords],
 ) -> ExplanationReport:
     """Judge several explanations of one model by several metrics, on the same samples.
 
     Gives a value with its interval for each explainer and metric, the same explanation's scores dealt out at random
-    as a baseline, paired tests of each against that baseline and of all pairs of explainers, corrected for their
+    beside it, paired tests of each against those and of all pairs of explainers, corrected for their
     number, mean ranks, a figure and a page. Metrics by name: `saco`; `removal-curves` (`morf`, `lerf`, `between`,
     `insertion`); `erasure` (`comprehensiveness`, `sufficiency`, `log-odds`); `normalised-aopc`
     (`normalised-comprehensiveness`, `normalised-sufficiency`); `soft-erasure` (`soft-comprehensiveness`,
     `soft-sufficiency`); `decision-flips` (`flip-first`, `flip-fraction`); `road` (`road-morf`, `road-lerf`,
-    `road-between`); `sensitivity` (`infidelity`, `max-sensitivity`: no baseline). Those in brackets may be asked for
-    one by one. Metrics that stand on the same model runs say much the same: a mean rank over them is no vote of
-    independent witnesses. Costs what each metric costs, times 1 + `random`, for each explainer.
+    `road-between`); `sensitivity` (`infidelity`, `max-sensitivity`: without random scores). Those in brackets may be
+    asked for one by one. Metrics that stand on the same model runs say much the same: a mean rank over them is no vote
+    of independent witnesses. Costs what each metric costs, times 1 + `n_random`, for each explainer.
 
     Args:
         predict: inputs -> probabilities [n, class].
         inputs: images [n, c, h, w], features [n, d] or token ids [n, pos].
-        explainers: by name, a function (inputs, target [n]) -> salience, called in batches of `batch_size` with
-            gradients enabled, or salience that is there already: an array or anything with such `.values`, as
+        explainers: by name, a function (inputs, target [n]) -> attributions, called in batches of `batch_size` with
+            gradients enabled, or attributions that are there already: an array or anything with such `.values`, as
             `attribution.tokens` gives. Shapes as in `saco`. Arrays must explain `target`.
-        metrics: names, functions, or functions by name. A function is called as `metrics.saco` is,
-            (predict, inputs, salience, **those of the other arguments that it takes), and returns a `PerSample`, or
-            values [n] of which higher is better. `functools.partial(metrics.saco, ...)` is one.
+        metrics: names, `ExplanationMetric`s such as `SaCoMetric(groups=5)`, functions, or either by a name of yours. A
+            function is called as `metrics.saco` is, (predict, inputs, attributions, **those of the other arguments
+            that it takes), and returns a `PerSample`, or values [n] of which higher is better.
+            `functools.partial(metrics.saco, ...)` is one.
         target: a class, one for each sample, or None for the predicted ones. Decision flips are those of the
             predicted class in any case.
-        replacement: as in `saco`; needed for token ids. ROAD has its own.
+        baseline: what a removed element becomes, as in `saco`; needed for token ids. ROAD has its own.
         real: as in `saco`: False at padding and special tokens.
-        settings: by metric, its own settings, for instance `{"saco": {"groups": 5}}`. `soft-erasure` on token ids
-            needs `predict` (from embeddings) and `embeddings` there.
-        random: so many saliences dealt out at random, as a baseline; 0 for none.
+        settings: of metrics that are named, for instance `{"saco": {"groups": 5}}`. `soft-erasure` on token ids needs
+            `predict` (from embeddings) and `embeddings` there.
+        n_random: deal each explanation's scores out at random so many times, for comparison; 0 for none.
+        batch_size, quiet, confidence, resamples, seed: as in `saco`.
         correction: of all p-values of a table together: `holm`, `bh` or `none`.
+        alpha: level of the tests; 1 - `confidence` unless given.
         permutations: of the two-sided sign-flip tests; the smallest p-value is 2 / (permutations + 1).
-        batch_size, seed, confidence, resamples, quiet: as in `saco`.
 
     Returns:
         `ExplanationReport`: `to_frame()`, `tests`, `ranks`, `figure()`, `to_html(path)`.
 
     Raises:
-        InputError: an explainer whose salience is NaN or of another shape, a metric that does not suit the inputs
+        InputError: an explainer whose attributions are NaN or of another shape, a metric that does not suit the inputs
             (both by name, before any metric has run), unknown names, and what `saco` refuses.
 
     Scores of captum for images, and of `attribution.tokens` for a text classifier (masked tokens at the price of
@@ -93,7 +99,7 @@ def compare_explanations(
         ids = found["occlusion"].ids
         special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
         report = compare_explanations(predict, ids, found, target=labels, real=~special,
-                                      replacement=tokenizer.mask_token_id, settings={"saco": {"groups": 5}})
+                                      baseline=tokenizer.mask_token_id, settings={"saco": {"groups": 5}})
 
     >>> import torch
     >>> inputs = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
@@ -103,93 +109,88 @@ def compare_explanations(
     ...     return torch.stack((1 - p, p), 1)
     >>> report = compare_explanations(
     ...     predict, inputs, {"true": inputs * weights, "inverted": -inputs * weights}, ["morf", "lerf"],
-    ...     target=1, replacement="zero",
+    ...     target=1, baseline="zero",
     ... )
-    >>> report.ranks[["explainer", "mean rank"]].values.tolist()
+    >>> report.ranks[["explainer", "mean_rank"]].values.tolist()
     [['true', 1.0], ['inverted', 2.0]]
     """
-    intervals = interval_settings(confidence, resamples, seed)
-    choose("correction", correction, CORRECTIONS)
+    check_keywords("compare_explanations", keywords, ReportKeywords)
+    run, interval = Run.of(keywords), Interval.of(keywords)
+    testing = Testing.of({"alpha": 1 - interval.confidence, **keywords})
     if not isinstance(explainers, Mapping) or not explainers or not all(isinstance(name, str) for name in explainers):
         raise InputError("explainers must be functions or arrays by name, as {'gradient': function}, at least one")
-    asked = chosen_metrics(metrics, settings)
-    numpy = isinstance(inputs, np.ndarray)
-    predictor, tensor = Predictor(predict, batch_size, numpy), as_inputs(inputs)
-    filler(replacement, tensor, seed, numpy)  # refuses in time what is none
+    asked = asked_metrics(metrics, settings)
+    predictor, tensor = Predictor.of(predict, inputs, run), as_inputs(inputs)
+    filler(baseline, tensor, interval.seed, predictor.numpy)  # refuses in time what is none
     chosen = targets(target, predictor.all(tensor))
-    shared = {
-        "target": chosen, "replacement": replacement, "real": real, "random": random, "batch_size": batch_size,
-        "quiet": quiet, **intervals,
-    }  # fmt: skip
     cases: dict[str, Case] = {}
-    results: dict[str, PerSample] = {}
-    with progress("comparing explanations", len(explainers) * (1 + len(asked)), quiet) as bar:
+    with run.progress("comparing explanations", len(explainers) * (1 + len(asked))) as bar:
         for name, one in explainers.items():
-            salience, flags = _salience(name, one, tensor, chosen, real, batch_size, numpy)
-            explain = one if callable(one) else None
-            cases[name] = Case(predict, inputs, tensor, salience, flags, explain, shared)
+            attributions = _attributions(name, one, predictor, tensor, chosen, real)
+            cases[name] = Case.of(
+                predict, inputs, attributions, keywords, target=chosen, baseline=baseline, real=real,
+                n_random=n_random, explain=one if callable(one) else None,
+            )  # fmt: skip
             bar.advance()
-        for metric in asked:
+        for each in asked:
             for name, case in cases.items():
-                if problem := metric.objection(case):
-                    raise InputError(f"metric {metric.name!r} on explainers[{name!r}]: {problem}")
-        for name, case in cases.items():
-            results[name] = _merged([_run(metric, name, case, bar) for metric in asked])
-    return ExplanationReport(
-        results=results, correction=correction, permutations=permutations, settings=intervals, random=random
-    )
+                if problem := each.metric.objection(case):
+                    raise InputError(f"metric {each.name!r} on explainers[{name!r}]: {problem}")
+        results = {name: _merged([_run(each, name, case, bar) for each in asked]) for name, case in cases.items()}
+    return ExplanationReport(results=results, testing=testing, interval=interval, n_random=n_random)
 
 
-def _run(metric: Metric, name: str, case: Case, bar: Bar) -> PerSample:
+def _run(asked: Asked, name: str, case: Case, bar: Bar) -> PerSample:
     try:
-        result = metric.run(case)
+        result = asked.run(case)
     except InputError as error:
-        raise InputError(f"metric {metric.name!r} on explainers[{name!r}]: {error}") from error
+        raise InputError(f"metric {asked.name!r} on explainers[{name!r}]: {error}") from error
     bar.advance()
     return result
 
 
 def _merged(parts: list[PerSample]) -> PerSample:
-    """Columns of several metrics side by side; a metric without a baseline has one of NaN beside others."""
-    columns = {name: values for part in parts for name, values in part.columns.items()}
-    baseline = {name: values for part in parts for name, values in (part.baseline or {}).items()}
+    """Columns of several metrics side by side; NaN for random scores where one has none and others do."""
+    columns: dict[str, Array] = {}
+    for part in parts:
+        if twice := columns.keys() & part.columns.keys():
+            raise InputError(f"metrics: two of them give {', '.join(sorted(twice))}; give one another name")
+        columns |= part.columns
+    random = {name: values for part in parts for name, values in (part.random_columns or {}).items()}
+    filled = {name: random.get(name, np.full_like(values, np.nan)) for name, values in columns.items()}
     return PerSample(
         columns=columns,
         better={name: better for part in parts for name, better in part.better.items()},
-        baseline={name: baseline.get(name, np.full_like(values, np.nan)) for name, values in columns.items()}
-        if baseline
-        else None,
-        settings=parts[0].settings,
+        random_columns=filled if random else None,
+        interval=parts[0].interval,
         note=" ".join(dict.fromkeys(part.note for part in parts if part.note)),
     )
 
 
-def _salience(
-    name: str, explainer: Any, inputs: Tensor, target: Tensor, real: Any, batch_size: int, numpy: bool
-) -> tuple[Array, Flags]:
-    """Salience in its own shape, and which elements are real `[n, element]`; errors name the explainer."""
+def _attributions(name: str, explainer: Any, predictor: Predictor, inputs: Tensor, target: Tensor, real: Any) -> Array:
+    """Scores in their own shape; errors name the explainer."""
     try:
-        given = _explained(explainer, inputs, target, batch_size, numpy) if callable(explainer) else _values(explainer)
-        flat, flags, grid = as_salience(given, real, inputs)
+        given = _explained(explainer, predictor, inputs, target) if callable(explainer) else _values(explainer)
+        flat, _, grid = as_attributions(given, real, inputs)
     except InputError as error:
         raise InputError(f"explainers[{name!r}]: {error}") from error
-    return flat.reshape(len(flat), *grid), flags
+    return flat.reshape(len(flat), *grid)
 
 
-def _explained(explain: Callable[[Any, Any], Any], inputs: Tensor, target: Tensor, batch_size: int, numpy: bool) -> Any:
-    parts = []
-    for x, y in zip(inputs.split(batch_size), target.to(inputs.device).split(batch_size), strict=True):
-        given = (x.cpu().numpy(), y.cpu().numpy()) if numpy else (x.clone(), y)
+def _explained(explain: Callable[[Any, Any], Any], predictor: Predictor, inputs: Tensor, target: Tensor) -> Array:
+    parts, size = [], predictor.batch_size
+    for x, y in zip(inputs.split(size), target.to(inputs.device).split(size), strict=True):
+        given = (x.cpu().numpy(), y.cpu().numpy()) if predictor.numpy else (x.clone(), y)
         with torch.enable_grad():
             values = _values(explain(*given))
         if values.ndim < 2 or len(values) != len(x):
             raise InputError(
-                f"it must return salience [{len(x)}, ...] for {len(x)} inputs; got shape {list(values.shape)}"
+                f"it must return attributions [{len(x)}, ...] for {len(x)} inputs; got shape {list(values.shape)}"
             )
         parts.append(values)
     shapes = {values.shape[1:] for values in parts}
     if len(shapes) > 1:
-        raise InputError(f"it returned salience of different shapes for different batches: {sorted(shapes)}")
+        raise InputError(f"it returned attributions of different shapes for different batches: {sorted(shapes)}")
     return np.concatenate(parts)
 
 
@@ -199,6 +200,6 @@ def _values(given: Any) -> Array:
         return np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, np.float64)
     except (TypeError, ValueError):
         raise InputError(
-            f"salience must be an array of numbers, a function that returns one, or have such .values; got a "
+            f"attributions must be an array of numbers, a function that returns one, or have such .values; got a "
             f"{type(given).__name__}"
         ) from None

@@ -1,124 +1,69 @@
-"""The per-sample metrics of a report by name, what each needs, and how it is run on one explanation."""
+"""The metrics that a report is asked for: by name, as objects, or functions of the user's own."""
 
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from interp.errors import InputError, choose, unknown
-from metrics.explanation.curves import removal_curves
-from metrics.explanation.erasure import BEAM_LIMIT, decision_flips, erasure, normalised_aopc
-from metrics.explanation.prediction import Array, Flags, Indices, shuffled
-from metrics.explanation.road import road
-from metrics.explanation.saco import PerSample, saco
-from metrics.explanation.sensitivity import sensitivity
-from metrics.explanation.soft import soft_erasure
+from interp.errors import InputError
+from interp.renamed import NEW_WAY
+from metrics.explanation.metric import Case, ExplanationMetric
+from metrics.explanation.named import EXPLANATION_METRICS, explanation_columns, family_of
+from metrics.explanation.prediction import Array, shuffled
+from metrics.explanation.samples import PerSample
 
-_CURVES = ("morf", "lerf", "between", "insertion")
-_BOTH = ("comprehensiveness", "sufficiency")
-# metric -> name in the report -> column of the metric's own result
-COLUMNS: dict[str, dict[str, str]] = {
-    "saco": {"saco": "saco"},
-    "removal-curves": {name: name for name in _CURVES},
-    "erasure": {**{name: name for name in _BOTH}, "log-odds": "log_odds"},
-    "normalised-aopc": {f"normalised-{name}": name for name in _BOTH},
-    "soft-erasure": {f"soft-{name}": name for name in _BOTH},
-    "decision-flips": {"flip-first": "first", "flip-fraction": "fraction"},
-    "road": {f"road-{name}": name for name in _CURVES[:3]},
-    "sensitivity": {"infidelity": "infidelity", "max-sensitivity": "max_sensitivity"},
-}
-_FUNCTIONS: dict[str, Callable[..., PerSample]] = {
-    "saco": saco,
-    "removal-curves": removal_curves,
-    "erasure": erasure,
-    "normalised-aopc": normalised_aopc,
-    "soft-erasure": soft_erasure,
-    "decision-flips": decision_flips,
-    "road": road,
-    "sensitivity": sensitivity,
-}
-_TAKEN = {*COLUMNS, *(name for names in COLUMNS.values() for name in names)}
 DEFAULT = ("saco", "morf", "lerf", "comprehensiveness", "sufficiency", "flip-fraction")
 _FAILURES = (TypeError, ValueError, RuntimeError)
+_DATA = {"predict", "inputs", "attributions", "salience", "explain"}  # handed over by place
 
 
 @dataclass(frozen=True)
-class Case:
-    """What one explainer is judged on.
-
-    Attributes:
-        tensor: the inputs as a tensor; `inputs` are as the user gave them.
-        real: `[n, element]`.
-        explain: None where salience was handed in as an array.
-        shared: target, replacement, real, random, batch_size, seed, confidence, resamples and quiet.
-    """
-
-    predict: Callable[[Any], Any]
-    inputs: Any
-    tensor: Tensor
-    salience: Array
-    real: Flags
-    explain: Callable[[Any, Any], Any] | None
-    shared: dict[str, Any]
-
-    @property
-    def sizes(self) -> Indices:
-        """Elements of each sample."""
-        return self.real.sum(1)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric of a report.
-
-    Attributes:
-        name: under which its settings go.
-        function: what computes it.
-        columns: as in `COLUMNS`, those that were asked for; None: all that the function returns.
-        own: settings of the user's.
-    """
+class FunctionMetric(ExplanationMetric):
+    """A function called as `metrics.saco` is; it returns a `PerSample`, or values [n] of which higher is better."""
 
     name: str
     function: Callable[..., Any]
-    columns: Mapping[str, str] | None
-    own: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def objection(self, case: Case) -> str | None:
+        known = {*shared(case), *self.settings}
+        needed = [name for name in required(self.function) if name not in known]
+        if not needed:
+            return None
+        return f"is a function that needs {', '.join(needed)}" + "".join(
+            f"; {name}: {NEW_WAY[name]}" for name in needed if name in NEW_WAY
+        )
 
     def run(self, case: Case) -> PerSample:
-        """Values for each sample, with the columns named as in the report."""
-        chosen = {**{name: value for name, value in case.shared.items() if name in accepted(self.function)}, **self.own}
-        if self.function is sensitivity:
-            result = sensitivity(case.predict, case.inputs, _like_inputs(case), **chosen)
-        elif self.function is soft_erasure:
-            result = soft_erasure(salience=case.salience, **{**_features(case), **chosen})
-        else:
-            result = self.function(case.predict, case.inputs, case.salience, **chosen)
-        if not isinstance(result, PerSample):
-            result = self._plain(result, case, chosen)
-        names = self.columns
-        if names is None:
-            alone = len(result.columns) == 1
-            names = {self.name if alone else f"{self.name} {column}": column for column in result.columns}
-        return _renamed(result, names)
+        taken = accepted(self.function)
+        given = {name: value for name, value in shared(case).items() if name in taken} | dict(self.settings)
+        result = self.function(case.predict, case.inputs, case.attributions, **given)
+        return result if isinstance(result, PerSample) else self._plain(result, case, given)
 
-    def _plain(self, values: Any, case: Case, chosen: Mapping[str, Any]) -> PerSample:
-        """A metric of the user's own that gives values [n], higher being better: its baseline is made here."""
-        flat, shape = case.salience.reshape(len(case.real), -1), case.salience.shape
+    def _plain(self, values: Any, case: Case, given: Mapping[str, Any]) -> PerSample:
+        """Values [n], higher being better: those of scores dealt out at random are made here."""
+        own, grid = case.subject, case.subject.grid
+        first = case.interval.seed + 1
         draws = [
             self._values(
-                self.function(case.predict, case.inputs, shuffled(flat, case.real, seed).reshape(shape), **chosen), case
+                self.function(
+                    case.predict, case.inputs,
+                    shuffled(own.attributions, own.real, seed).reshape(-1, *grid), **given,
+                ), case,
             )
-            for seed in range(case.shared["seed"] + 1, case.shared["seed"] + 1 + case.shared["random"])
-        ]
+            for seed in range(first, first + case.n_random)
+        ]  # fmt: skip
         return PerSample(
             columns={self.name: self._values(values, case)},
             better={self.name: "higher"},
-            baseline={self.name: np.mean(draws, axis=0)} if draws else None,
-            settings={key: case.shared[key] for key in ("confidence", "resamples", "seed")},
+            random_columns={self.name: np.mean(draws, axis=0)} if draws else None,
+            interval=case.interval,
         )
 
     def _values(self, given: Any, case: Case) -> Array:
@@ -133,123 +78,132 @@ class Metric:
             )
         return values
 
-    def objection(self, case: Case) -> str | None:
-        """Why the metric does not suit the inputs or the explainer, if it does not."""
-        shape, few = list(case.tensor.shape), int(case.sizes.min())
-        floats = case.tensor.is_floating_point()
-        if self.name == "road" and case.tensor.ndim != 4:
-            return f"imputes pixels of images [n, c, h, w]; inputs are {shape}"
-        if self.name == "saco" and (groups := self.own.get("groups", 10)) > few:
-            return f"has groups={groups}, and a sample has {few} elements; settings={{'saco': {{'groups': 2}}}}"
-        if self.name == "normalised-aopc" and case.sizes.max() > BEAM_LIMIT:
-            return f"is for up to {BEAM_LIMIT} elements, and a sample has {case.sizes.max()}: give salience by patches"
-        if self.name == "soft-erasure" and not {"predict", "embeddings"} <= self.own.keys():
-            return None if floats and case.tensor.ndim == 2 else (
-                "needs embeddings: settings={'soft-erasure': {'predict': a function of embeddings, 'embeddings': "
-                "floats [n, element, d]}}"
-            )  # fmt: skip
-        if self.name == "sensitivity" and not floats:
-            return "perturbs inputs by noise, and these are token ids; call metrics.sensitivity on embeddings"
-        if self.name == "sensitivity" and case.tensor.ndim == 4 and shape[1] != 1:
-            return f"needs a score for each of {shape[1]} channels; call metrics.sensitivity by itself"
-        if self.name == "sensitivity" and case.explain is None:
-            return "explains perturbed inputs too: it needs a function (inputs, target) -> salience, not an array"
-        return None
+
+@dataclass(frozen=True)
+class Asked:
+    """A metric, what it is called, and which columns are wanted (None: all): name in the report -> its own name."""
+
+    name: str
+    metric: ExplanationMetric
+    columns: Mapping[str, str] | None = None
+
+    def run(self, case: Case) -> PerSample:
+        """Values for each sample, with the columns named as in the report."""
+        result, name = self.metric.run(case), self.name
+        if not isinstance(result, PerSample):
+            raise InputError(f"its run must return a PerSample; got a {type(result).__name__}")
+        names = self.columns
+        if names is None:
+            alone = len(result.columns) == 1
+            names = {name if alone else f"{name} {column}": column for column in result.columns}
+        return _renamed(result, names)
 
 
-def chosen_metrics(metrics: Any, settings: Mapping[str, Mapping[str, Any]] | None) -> list[Metric]:
-    """The metrics that are asked for: by name (of a metric, or of one of its columns), functions, or both."""
-    if isinstance(metrics, str) or (callable(metrics) and not isinstance(metrics, Mapping)):
+def asked_metrics(metrics: Any, settings: Mapping[str, Mapping[str, Any]] | None) -> list[Asked]:
+    """The metrics that are asked for: by name (of a metric, or of one of its columns), objects, functions."""
+    if isinstance(metrics, str | ExplanationMetric) or (callable(metrics) and not isinstance(metrics, Mapping)):
         metrics = [metrics]
     named = metrics.items() if isinstance(metrics, Mapping) else [(_name_of(one), one) for one in metrics]
-    wanted: dict[str, dict[str, str] | None] = {}
-    functions: dict[str, Callable[..., Any]] = {}
+    given: dict[str, Any] = {}
+    columns: dict[str, dict[str, str] | None] = {}
+    taken = {name for family, own in explanation_columns().items() for name in (family, *own)}
     for name, one in named:
         if isinstance(one, str):
             family = family_of("metric", one)
-            columns = COLUMNS[family] if one in COLUMNS else {one: COLUMNS[family][one]}
-            wanted[family] = {**(wanted.get(family) or {}), **columns}
-            functions[family] = _FUNCTIONS[family]
-        elif callable(one) and name not in functions and name not in _TAKEN:
-            wanted[name], functions[name] = None, one
+            if family in given and given[family] != family:
+                raise InputError(f"metrics: {one!r} is asked for by name, and {family!r} is there as an object already")
+            own = dict(explanation_columns().get(family, {}))
+            wanted = own if one == family else {one: own[one]}
+            given[family], columns[family] = family, {**(columns.get(family) or {}), **wanted}
+        elif isinstance(one, ExplanationMetric) and name not in given:
+            given[name], columns[name] = one, dict(one.columns) if name == one.name else None
+        elif callable(one) and not isinstance(one, type) and name not in given and name not in taken:
+            given[name], columns[name] = one, None
         else:
-            raise InputError(f"metrics: {name!r} must be a name, or a function under a name of its own; got {one!r}")
-    if not functions:
+            raise InputError(
+                f"metrics: {name!r} must be a name, an ExplanationMetric, or a function, each under a name of its "
+                f"own; got {one!r}"
+            )
+    if not given:
         raise InputError(f"metrics is empty; name some, such as {', '.join(DEFAULT)}")
-    return [Metric(name, functions[name], wanted[name], own) for name, own in _settings(functions, settings).items()]
+    told = _settings(given, settings)
+    return [Asked(name, _made(name, one, told[name]), columns[name] or None) for name, one in given.items()]
 
 
-def _settings(
-    functions: Mapping[str, Callable[..., Any]], settings: Mapping[str, Mapping[str, Any]] | None
-) -> dict[str, Mapping[str, Any]]:
-    """Settings for each metric; refuses those of others, and unknown ones."""
-    result: dict[str, Mapping[str, Any]] = {name: {} for name in functions}
-    for given, own in (settings or {}).items():
-        name = given if given in functions else family_of("settings", given)
-        if name not in functions:
-            raise InputError(f"settings names {given!r}, which is not among the metrics {', '.join(functions)}")
-        for key in own if name in COLUMNS else ():
-            choose(f"setting of {name}", key, sorted(accepted(functions[name])))
-        result[name] = {**result[name], **own}
+def _made(name: str, given: Any, settings: Mapping[str, Any]) -> ExplanationMetric:
+    if not isinstance(given, str | ExplanationMetric):
+        return FunctionMetric(name, given, settings)
+    try:
+        return EXPLANATION_METRICS.make(given, settings)
+    except InputError as error:
+        raise InputError(f"settings of {name!r}: {error}" if settings else str(error)) from error
+
+
+def _settings(given: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    """Settings for each metric; refuses those of metrics that are not asked for."""
+    result: dict[str, dict[str, Any]] = {name: {} for name in given}
+    for name, own in (settings or {}).items():
+        family = name if name in given else family_of("settings", name)
+        if family not in given:
+            raise InputError(f"settings names {name!r}, which is not among the metrics {', '.join(given)}")
+        result[family] |= own
     return result
 
 
-def family_of(argument: str, name: str) -> str:
-    """The metric that a name, or the name of a column, belongs to."""
-    for family, columns in COLUMNS.items():
-        if name == family or name in columns:
-            return family
-    raise unknown(argument, name, sorted(_TAKEN))
+def shared(case: Case) -> dict[str, Any]:
+    """What a function may take besides predict, inputs and scores, as it is called by users."""
+    run, interval = case.subject.run, case.interval
+    return {
+        "target": case.target, "baseline": case.baseline, "real": case.real, "n_random": case.n_random,
+        "batch_size": case.subject.predictor.batch_size, "quiet": run.quiet, "confidence": interval.confidence,
+        "resamples": interval.resamples, "seed": interval.seed,
+    }  # fmt: skip
 
 
 def accepted(function: Callable[..., Any]) -> set[str]:
-    """Names of the settings that a metric takes."""
-    if getattr(function, "func", function) is road:  # hands its settings on
-        names = accepted(removal_curves) - {"replacement"} | {"noise"}
-    else:
-        parameters = inspect.signature(function).parameters.values()
-        names = {one.name for one in parameters} - {"inputs", "salience", "explain"}
-        if any(one.kind is one.VAR_KEYWORD for one in parameters):
-            names |= {*accepted(removal_curves)}
+    """Keywords of a function that `shared` may hold; all of them where it takes any."""
+    names: set[str] = set()
+    for one in inspect.signature(function).parameters.values():
+        if one.kind is one.VAR_KEYWORD:
+            names |= _unpacked(function, one.name)
+        else:
+            names.add(one.name)
     # what a partial has fixed stays as it is
-    names -= set(getattr(function, "keywords", ()))
-    return names if function is soft_erasure else names - {"predict"}
+    return names - _DATA - set(getattr(function, "keywords", ()))
+
+
+def required(function: Callable[..., Any]) -> list[str]:
+    """Keywords that a function cannot do without."""
+    parameters = inspect.signature(function).parameters.values()
+    return [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty]
+
+
+def _unpacked(function: Callable[..., Any], name: str) -> set[str]:
+    """The keywords of `**name`: those of its TypedDict, or whatever `shared` has."""
+    plain = inspect.unwrap(getattr(function, "func", function))
+    try:
+        (group,) = typing.get_args(typing.get_type_hints(plain)[name])
+    except (KeyError, NameError, TypeError, ValueError, AttributeError):
+        return {"target", "baseline", "real", "n_random", "batch_size", "quiet", "confidence", "resamples", "seed"}
+    return set(getattr(group, "__annotations__", {}))
 
 
 def _name_of(metric: Any) -> str:
     if isinstance(metric, str):
         return metric
+    if isinstance(metric, ExplanationMetric):
+        return metric.name
     function = getattr(metric, "func", metric)  # of a partial
     return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _renamed(result: PerSample, names: Mapping[str, str]) -> PerSample:
     """A plain `PerSample` with some of the columns under other names."""
-    baseline = result.baseline
+    random = result.random_columns
     return PerSample(
         columns={name: result.columns[column] for name, column in names.items()},
         better={name: result.better[column] for name, column in names.items()},
-        baseline=None if baseline is None else {name: baseline[column] for name, column in names.items()},
-        settings=result.settings,
+        random_columns=None if random is None else {name: random[column] for name, column in names.items()},
+        interval=result.interval,
         note=result.note,
     )
-
-
-def _like_inputs(case: Case) -> Callable[[Tensor, Tensor], Any]:
-    """The explainer on tensors, with attributions of the inputs' shape: an image's single channel is added."""
-    explain, images, numpy = case.explain, case.tensor.ndim == 4, isinstance(case.inputs, np.ndarray)
-    assert explain is not None  # `objection` has seen to it
-
-    def like(inputs: Tensor, target: Tensor) -> Any:
-        given = explain(*((v.cpu().numpy() for v in (inputs, target)) if numpy else (inputs, target)))
-        values = given if isinstance(given, Tensor | np.ndarray) else getattr(given, "values", given)
-        return values[:, None] if images and getattr(values, "ndim", 0) == 3 else values
-
-    return like
-
-
-def _features(case: Case) -> dict[str, Any]:
-    """Features as embeddings of one dimension; other inputs have theirs in the settings."""
-    if case.tensor.ndim == 2 and case.tensor.is_floating_point():
-        return {"predict": lambda x: case.predict(x[..., 0]), "embeddings": case.inputs[..., None]}
-    return {}

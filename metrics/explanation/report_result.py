@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,32 +14,34 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from interp import theme
 from interp.files import write_text
+from interp.interval import Estimate, Interval
+from interp.result import Result
+from interp.tables import html_table, page
 from metrics.explanation.prediction import Array
-from metrics.explanation.report_page import page
-from metrics.explanation.saco import PerSample, means
-from metrics.testing import adjust, paired_test
+from metrics.explanation.samples import PerSample, means
+from metrics.testing import Testing, adjust, paired_test
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ExplanationReport:
+class ExplanationReport(Result):
     """What `compare_explanations` found.
 
     Attributes:
-        results: by explainer, values of all metrics for each sample, and their baseline.
-        correction: how p-values are corrected, all of one table together.
-        permutations: of each test.
-        random: how many dealt-out saliences the baseline is the mean of.
+        results: by explainer, values of all metrics for each sample, and those of scores dealt out at random.
+        testing: how p-values are corrected (all of one table together) and judged.
+        interval: how the intervals are made.
+        n_random: how often scores were dealt out at random.
     """
 
     results: Mapping[str, PerSample]
-    correction: str
-    permutations: int
-    settings: Mapping[str, Any]
-    random: int
+    testing: Testing
+    interval: Interval
+    n_random: int
 
     @property
     def better(self) -> Mapping[str, str]:
@@ -50,17 +52,17 @@ class ExplanationReport:
     def frame(self) -> pd.DataFrame:
         """One row per metric and explainer.
 
-        Columns: metric, explainer, better, n, value, low, high; with a baseline also random, difference (paired, the
-        explanation less its scores dealt out at random), each with `low` and `high`, p and adjusted p.
+        Columns: metric, explainer, better, n, value, low, high; with random scores also random, difference (paired, the
+        explanation less its scores dealt out at random), each with `_low` and `_high`, p and p_adjusted.
         """
         parts = [result.summary().assign(explainer=name) for name, result in self.results.items()]
         table = pd.concat(parts, ignore_index=True)
         table["metric"] = pd.Categorical(table["metric"], list(self.better))
         table = table.sort_values("metric", kind="stable", ignore_index=True)
         table["metric"] = table["metric"].astype(str)
-        if self.random and "random" in table:
-            table["p"] = [self._p_of_baseline(*pair) for pair in zip(table["explainer"], table["metric"], strict=True)]
-            table["adjusted p"] = adjust(table["p"], self.correction)
+        if self.n_random and "random" in table:
+            table["p"] = [self._p_of_random(*pair) for pair in zip(table["explainer"], table["metric"], strict=True)]
+            table["p_adjusted"] = adjust(table["p"], self.testing.correction)
         return table[["metric", "explainer", *table.columns.drop(["metric", "explainer"])]]
 
     def to_frame(self) -> pd.DataFrame:
@@ -71,14 +73,14 @@ class ExplanationReport:
     def tests(self) -> pd.DataFrame:
         """Paired tests of all pairs of explainers by each metric.
 
-        Columns: metric, better, first, second, n, difference (first less second) with its interval, p, adjusted p and
-        favours: the better one where the adjusted p is at most 1 - confidence, else nothing.
+        Columns: metric, better, first, second, n, difference (first less second) with its interval, p, p_adjusted and
+        favours: the better one where p_adjusted is at most the level, else nothing.
         """
         rows = []
         for metric, better in self.better.items():
             for first, second in itertools.combinations(self.results, 2):
                 a, b = self.values(metric, first), self.values(metric, second)
-                mean = means([a - b], self.settings)[0]
+                mean = means([a - b], self.interval)[0]
                 rows.append(
                     {
                         "metric": metric, "better": better, "first": first, "second": second,
@@ -88,10 +90,10 @@ class ExplanationReport:
                 )  # fmt: skip
         columns = ["metric", "better", "first", "second", "n", "difference", "low", "high", "p"]
         table = pd.DataFrame(rows, columns=columns)
-        table["adjusted p"] = adjust(table["p"].to_numpy(float), self.correction)
+        table["p_adjusted"] = adjust(table["p"].to_numpy(float), self.testing.correction)
         rising = [way == "higher" for way in table["better"]]
         ahead = np.where((table["difference"].to_numpy(float) > 0) == rising, table["first"], table["second"])
-        table["favours"] = np.where(table["adjusted p"] <= self._level, ahead, "")
+        table["favours"] = np.where(table["p_adjusted"] <= self._level, ahead, "")
         return table
 
     @cached_property
@@ -99,21 +101,21 @@ class ExplanationReport:
         """Mean rank of each explainer, 1 being best: over metrics and samples with an interval, and by metric.
 
         Ranks are taken sample by sample, ties sharing theirs; samples that an explainer has no value for are left
-        out. Columns: explainer, mean rank, low, high, and one for each metric.
+        out. Columns: explainer, mean_rank, low, high, and one for each metric.
         """
         by_metric = {metric: self._ranks(metric) for metric in self.better}
         stacked = np.stack(list(by_metric.values()))  # [metric, explainer, n]
         there = np.isfinite(stacked)
         mean = np.where(there, stacked, 0).sum(0) / np.where(there.any(0), there.sum(0), np.nan)
-        overall = means(list(mean), self.settings)
+        overall = means(list(mean), self.interval)
         columns: dict[str, Any] = {
             "explainer": list(self.results),
-            "mean rank": [one.value for one in overall],
+            "mean_rank": [one.value for one in overall],
             "low": [one.low for one in overall],
             "high": [one.high for one in overall],
         }
-        columns |= {metric: [one.value for one in means(list(own), self.settings)] for metric, own in by_metric.items()}
-        return pd.DataFrame(columns).sort_values("mean rank", kind="stable", ignore_index=True)
+        columns |= {metric: [one.value for one in means(list(own), self.interval)] for metric, own in by_metric.items()}
+        return pd.DataFrame(columns).sort_values("mean_rank", kind="stable", ignore_index=True)
 
     def values(self, metric: str, explainer: str) -> Array:
         """A metric's values `[n]`."""
@@ -124,39 +126,37 @@ class ExplanationReport:
         """What a reader must know."""
         notes = [f"{name}: {result.note}" for name, result in self.results.items() if result.note]
         n = max(int(np.isfinite(v).sum()) for one in self.results.values() for v in one.columns.values())
-        smallest = max(2 / (self.permutations + 1), 2.0 ** (1 - n))  # two-sided
+        smallest = max(2 / (self.testing.permutations + 1), 2.0 ** (1 - n))  # two-sided
         count = max(len(self.tests), len(self.frame) if "p" in self.frame else 0)
-        if self.correction == "holm" and smallest * count > self._level:
+        if self.testing.correction == "holm" and smallest * count > self._level:
             notes.append(
-                f"{count} tests of {n} samples with {self.permutations} permutations: after correction no single "
-                f"p-value can reach {self._level:.2g}. Give more samples or permutations, or fewer metrics."
+                f"{count} tests of {n} samples with {self.testing.permutations} permutations: after correction no "
+                f"single p-value can reach {self._level:.2g}. Give more samples or permutations, or fewer metrics."
             )
         return notes
 
     def figure(self) -> Figure:
-        """Mean ranks, and a panel for each metric: means with intervals, the dealt-out baseline in grey."""
+        """Mean ranks, and a panel for each metric: means with intervals, scores dealt out at random in grey."""
         from plotly.subplots import make_subplots
 
         names = list(self.ranks["explainer"])
-        labels = [html.escape(name, quote=False) for name in names]
         titles = ["mean rank (1 is best)", *(f"{name} ({way} is better)" for name, way in self.better.items())]
         columns = min(3, len(titles))
         figure = make_subplots(
             rows=-(-len(titles) // columns), cols=columns, shared_yaxes=True,
-            subplot_titles=[html.escape(title, quote=False) for title in titles],
+            subplot_titles=[theme.label(title) for title in titles],
         )  # fmt: skip
-        _points(figure, 1, 1, labels, self.ranks[["mean rank", "low", "high"]].to_numpy(), "#0072B2")
+        ranks = [Estimate(*row) for row in self.ranks[["mean_rank", "low", "high"]].to_numpy().tolist()]
+        _points(figure, (1, 1), names, ranks, theme.OWN)
         for place, metric in enumerate(self.better, 1):
-            own = self.frame[self.frame["metric"] == metric].set_index("explainer").loc[names]
-            row, column = place // columns + 1, place % columns + 1
-            if "random" in own:
-                triples = own[["random", "random low", "random high"]].to_numpy()
-                _points(figure, row, column, labels, triples, "#999999")
-            _points(figure, row, column, labels, own[["value", "low", "high"]].to_numpy(), "#0072B2")
+            cell = place // columns + 1, place % columns + 1
+            random = [self.results[name].random for name in names]
+            if all(one is not None for one in random):
+                _points(figure, cell, names, [one[metric] for one in random if one is not None], theme.CONTROL)
+            _points(figure, cell, names, [self.results[name].estimates[metric] for name in names], theme.OWN)
         figure.update_yaxes(autorange="reversed", type="category")
         height = 130 + -(-len(titles) // columns) * (70 + 34 * len(names))
-        figure.update_layout(template="plotly_white", height=height, showlegend=False)
-        return figure
+        return theme.styled(figure, height=height, showlegend=False)
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """The report as one page that needs no network (about 5 MB, most of it plotly.js); written to `path` if given.
@@ -164,60 +164,54 @@ class ExplanationReport:
         Raises:
             InputError: the folder of `path` does not exist, or `path` cannot be written.
         """
-        tables = {
-            "Mean ranks": self.ranks,
-            "Explanations": self._readable(self.frame),
-            "All pairs of explainers": self._readable(self.tests),
-        }
-        text = page(self._title, self._reading, self.notes, self.figure(), tables)
+        drawn = self.figure().to_html(
+            full_html=False, include_plotlyjs=True, div_id="report", config={"displaylogo": False}
+        )
+        tables = {"Mean ranks": self.ranks, "Explanations": _readable(self.frame)}
+        tables["All pairs of explainers"] = _readable(self.tests)
+        parts = [f"<h1>{html.escape(self.headline())}</h1>", f"<p>{html.escape(self._reading)}</p>"]
+        parts += [f"<p class='note'>{html.escape(note)}</p>" for note in self.notes]
+        parts += [f"<div class='figure'>{drawn}</div>"]
+        parts += [f"<h2>{name}</h2>\n<div class='wide'>{html_table(table)}</div>" for name, table in tables.items()]
+        text = page(self.headline(), "\n".join(parts))
         if path is not None:
             write_text(path, text)
         return text
 
-    def __repr__(self) -> str:
-        ranks, table = (
-            frame.to_string(index=False, float_format=lambda v: f"{v:.3f}")
-            for frame in (self.ranks, self._readable(self.frame))
-        )
-        return "\n".join([self._title, ranks, table, *self.notes])
+    def headline(self) -> str:
+        n = len(next(iter(next(iter(self.results.values())).columns.values())))
+        best = "; best by mean rank: " + str(self.ranks["explainer"].iloc[0]) if len(self.results) > 1 else ""
+        return f"{len(self.results)} explanations, {len(self.better)} metrics, {n} samples{best}"
 
     def _repr_html_(self) -> str:
-        parts = (
-            frame.to_html(index=False, border=0, float_format="{:.3f}".format)
-            for frame in (self.ranks, self._readable(self.frame))
-        )
+        tables = html_table(self.ranks) + html_table(_readable(self.frame))
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        return f"<p><b>{html.escape(self._title)}</b></p>{''.join(parts)}{notes}"
-
-    @property
-    def _title(self) -> str:
-        n = len(next(iter(next(iter(self.results.values())).columns.values())))
-        return f"{len(self.results)} explanations, {len(self.better)} metrics, {n} samples"
+        return f"<p><b>{html.escape(repr(self))}</b></p>{tables}{notes}"
 
     @property
     def _reading(self) -> str:
-        level = f"{self.settings['confidence']:.0%}"
+        level = f"{self.interval.confidence:.0%}"
         adjusted = {"holm": "Holm's method", "bh": "Benjamini and Hochberg's method", "none": "no correction"}
         against = (
-            f" Random: the same scores dealt out at random over each sample's elements, mean of {self.random} draws."
-            if self.random
+            f" Random: the same scores dealt out at random over each sample's elements, mean of {self.n_random} draws."
+            if self.n_random
             else ""
         )
         return (
-            f"Means over samples with {level} bootstrap intervals, seed {self.settings['seed']}.{against} P-values by "
-            f"paired sign flips, adjusted for all tests of a table by {adjusted[self.correction]}."
+            f"Means over samples with {level} bootstrap intervals, seed {self.interval.seed}.{against} P-values by "
+            f"paired sign flips, adjusted for all tests of a table by {adjusted[self.testing.correction]}."
         )
 
     @property
     def _level(self) -> float:
-        return 1 - float(self.settings["confidence"]) + 1e-12
+        return self.testing.alpha + 1e-12
 
     def _test(self, first: Array, second: Array) -> float:
-        return paired_test(first, second, resamples=self.permutations, seed=int(self.settings["seed"]))
+        return paired_test(first, second, resamples=self.testing.permutations, seed=self.interval.seed)
 
-    def _p_of_baseline(self, explainer: str, metric: str) -> float:
-        baseline = self.results[explainer].baseline
-        return np.nan if baseline is None else self._test(self.values(metric, explainer), baseline[metric])
+    def _p_of_random(self, explainer: str, metric: str) -> float:
+        random = self.results[explainer].random_columns
+        return np.nan if random is None else self._test(self.values(metric, explainer), random[metric])
 
     def _ranks(self, metric: str) -> Array:
         """Ranks `[explainer, n]`, NaN in samples that an explainer has no value for."""
@@ -227,26 +221,26 @@ class ExplanationReport:
         ranks = rankdata(np.round(sign * values, 9), axis=0, nan_policy="omit")
         return np.where(np.isfinite(values).all(0), ranks, np.nan)
 
-    def _readable(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Intervals in the cell of their value."""
-        result = frame.copy()
-        for name in ("value", "random", "difference"):
-            prefix = "" if name == "value" or f"{name} low" not in result else f"{name} "
-            if name in result:
-                triples = zip(result[name], result[f"{prefix}low"], result[f"{prefix}high"], strict=True)
-                result[name] = [
-                    "" if np.isnan(v) else f"{v:z.3f} [{low:z.3f}, {high:z.3f}]" for v, low, high in triples
-                ]
-        for name in ("p", "adjusted p"):
-            if name in result:
-                result[name] = ["" if np.isnan(v) else f"{v:.2g}" for v in result[name]]
-        return result[[name for name in result if not str(name).endswith(("low", "high"))]]
+
+def _readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Intervals in the cell of their value."""
+    result = frame.copy()
+    for name in ("value", "random", "difference"):
+        prefix = "" if name == "value" or f"{name}_low" not in result else f"{name}_"
+        if name in result:
+            triples = zip(result[name], result[f"{prefix}low"], result[f"{prefix}high"], strict=True)
+            result[name] = ["" if np.isnan(value) else str(Estimate(value, *ends)) for value, *ends in triples]
+    for name in ("p", "p_adjusted"):
+        if name in result:
+            result[name] = ["" if np.isnan(value) else f"{value:.2g}" for value in result[name]]
+    return result[[name for name in result if not str(name).endswith(("low", "high"))]]
 
 
-def _points(figure: Figure, row: int, column: int, labels: list[str], triples: Array, colour: str) -> None:
-    value, low, high = triples.T
+def _points(
+    figure: Figure, cell: tuple[int, int], names: Sequence[str], points: Sequence[Estimate], colour: str
+) -> None:
     figure.add_scatter(
-        x=value, y=labels, mode="markers", marker={"color": colour, "size": 8}, row=row, col=column,
-        error_x={"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low},
+        x=[point.value for point in points], y=[theme.label(name) for name in names], mode="markers",
+        marker={"color": colour, "size": 8}, row=cell[0], col=cell[1], error_x=theme.error_bars(points),
         hovertemplate="%{y}: %{x:.3f}<extra></extra>",
     )  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor
 
 from interp import numbers
 from interp.errors import InputError
-from metrics.explanation.curves import Curves, removal_curves
-from metrics.explanation.prediction import Array
-from metrics.explanation.replacement import Fill
+from interp.keywords import check_keywords
+from metrics.explanation.baselines import Baseline, Fill
+from metrics.explanation.curves import Curves, RemovalCurvesMetric
+from metrics.explanation.metric import Case, ExplanationMetric
+from metrics.explanation.prediction import Array, SampleKeywords
 
 BESIDE, ACROSS = 1 / 6, 1 / 12  # weights of the four neighbours beside and the four across the corners
 
@@ -78,17 +80,62 @@ def impute(image: Array, mask: NDArray[np.bool_]) -> Array:
     return np.asarray(splu(coo_array((values, (i, j)), shape=(count, count)).tocsc()).solve(known)).T
 
 
+@dataclass(frozen=True)
+class RoadMetric(ExplanationMetric):
+    """ROAD (Rong et al., ICML 2022): `road` says what it is and what its settings mean."""
+
+    noise: float = 0.01
+    insertion: Baseline | None = None
+    fractions: int | Sequence[float] = 10
+    measure: str = "probability"
+
+    name = "road"
+    columns = {f"road-{name}": name for name in ("morf", "lerf", "between")}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        Road(self.noise)
+        self._curves()
+
+    def objection(self, case: Case) -> str | None:
+        shape = list(case.tensor.shape)
+        return None if len(shape) == 4 else f"imputes pixels of images [n, c, h, w]; inputs are {shape}"
+
+    def run(self, case: Case) -> Curves:
+        return self._curves().run(replace(case, subject=case.subject.filled(Road(self.noise))))
+
+    def _curves(self) -> RemovalCurvesMetric:
+        return RemovalCurvesMetric(self.insertion, self.fractions, self.measure)
+
+
 @numbers.checked(noise=numbers.FROM_ZERO)
-def road(predict: Callable[[Any], Any], images: Any, salience: Any, *, noise: float = 0.01, **settings: Any) -> Curves:
+def road(
+    predict: Callable[[Any], Any],
+    images: Any,
+    attributions: Any,
+    *,
+    noise: float = 0.01,
+    target: Any = None,
+    insertion: Baseline | None = None,
+    fractions: int | Sequence[float] = 10,
+    measure: str = "probability",
+    real: Any = None,
+    n_random: int = 0,
+    **keywords: Unpack[SampleKeywords],
+) -> Curves:
     """MoRF and LeRF curves with ROAD's noisy linear imputation (Rong et al., ICML 2022).
 
-    `images` [n, c, h, w], `salience` [n, h, w] or a coarser grid. `settings` are those of `removal_curves`, without
-    the replacement; `measure="accuracy"` with the true classes as `target` is what the paper reports. One sparse
-    solve per sample and step, on the CPU.
+    `images` [n, c, h, w], `attributions` [n, h, w] or a coarser grid; the rest as in `removal_curves`, but that there
+    is no baseline. `measure="accuracy"` with the true classes as `target` is what the paper reports. One sparse solve
+    per sample and step, on the CPU.
 
     Raises:
         InputError: inputs that are no images, and as in `removal_curves`.
     """
-    if "replacement" in settings:
-        raise InputError("road has its own replacement; use removal_curves for another")
-    return removal_curves(predict, images, salience, replacement=Road(noise), **settings)
+    if {"baseline", "replacement"} & keywords.keys():
+        raise InputError("road has its own baseline; use removal_curves for another")
+    check_keywords("road", keywords, SampleKeywords)
+    metric = RemovalCurvesMetric(insertion, fractions, measure)
+    case = Case.of(
+        predict, images, attributions, keywords, target=target, baseline=Road(noise), real=real, n_random=n_random
+    )
+    return metric.run(case)

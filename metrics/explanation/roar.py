@@ -15,44 +15,47 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.files import locked, make_folder, write_text
-from interp.progress import Bar, progress
+from interp.interval import Interval
+from interp.keywords import check_keywords
+from interp.progress import Bar
+from interp.run import Run
+from metrics.explanation.prediction import PredictKeywords
 from metrics.explanation.roar_data import digest, remover, splits_of
-from metrics.explanation.roar_plan import RATIOS, RoarPlan, explainers, roar_plan
+from metrics.explanation.roar_plan import Retraining, RetrainingKeywords, RoarPlan, explainers
 from metrics.explanation.roar_result import RoarResult, result_of
 from metrics.explanation.roar_run import Job, accuracy, call_model, macro_f1, run_seed
 
+BATCH = 512  # inputs per call of predict, where nobody says otherwise
 PERFORMANCES = {"accuracy": accuracy, "macro-f1": macro_f1}
 _log = logging.getLogger(__name__)
 
 
-@numbers.checked(workers=numbers.COUNT, least=numbers.FROM_ZERO)
+class RoarKeywords(RetrainingKeywords, PredictKeywords, total=False):
+    """The keywords of `recursive_roar`."""
+
+    confidence: float
+    resamples: int
+
+
+@numbers.checked(workers=numbers.COUNT)
 def recursive_roar(
     train: Callable[..., Any],
     data: Mapping[str, Sequence[Any]],
     explain: Callable[..., Any] | Mapping[str, Callable[..., Any]],
     *,
-    ratios: Sequence[int | float] = RATIOS,
-    seeds: int | Sequence[int] = 5,
-    recursive: bool = True,
-    mask: Any = "mean",
     predict: Callable[[Any, Any], Any] = call_model,
-    performance: str | Callable[[Any, Any], float] = "accuracy",
-    batch_size: int = 512,
+    protocol: Retraining | None = None,
     folder: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     workers: int = 1,
-    clip: bool = False,
-    least: float = 0.01,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    quiet: bool = False,
+    **keywords: Unpack[RoarKeywords],
 ) -> RoarResult:
     """Recursive ROAR with RACU (Madsen et al., Findings of EMNLP 2022); plain ROAR (Hooker et al. 2019) as well.
 
@@ -75,14 +78,11 @@ def recursive_roar(
             or several by name. Called with whole splits. Explain what the model predicts rather than the labels:
             where the labels decide what is masked, a model can read the label off the mask. To a lesser degree it
             can wherever masks follow the shape of an input (Rong et al. 2022), which lowers RACU.
-        ratios: shares of the elements of each input, or (whole numbers) how many of them.
-        seeds: how many (0, 1, ...), or which ones.
-        recursive: False is ROAR: importance is taken once, from the model trained on everything.
-        mask: how elements are removed: `"mean"` of the training inputs, a number, the id of the mask token, an
-            array that broadcasts over an input, or `mask(inputs, removed) -> inputs`.
         predict: `predict(model, inputs) -> class scores [n, class]`, called without gradients.
-        performance: `accuracy`, `macro-f1`, or a callable (class scores, labels) -> number; higher is better.
-        batch_size: of `predict`.
+        protocol: what is masked and trained; None: `Retraining()`. Its fields may be given as keywords as well.
+        ratios, recursive, clip, least: see `metrics.explanation.roar_plan.Masking`; `recursive=False` is ROAR, where
+            importance is taken once, from the model trained on everything.
+        seeds, mask, performance: see `metrics.explanation.roar_plan.Retraining`.
         folder: where every finished step is kept; the same call goes on where it was killed, and further seeds and
             explainers join what is there.
         settings: whatever else decides the result (JSON), for instance of the training: a folder that was made with
@@ -90,9 +90,8 @@ def recursive_roar(
         workers: seeds in so many processes, which share torch's threads. What is handed in must be found by a new
             process: functions at the top of a module, and scripts guarded by `if __name__ == "__main__"`. (Threads
             would share one global random state and end the promise that a seed decides its model.)
-        clip, least: of RACU.
+        batch_size, quiet: inputs per call of `predict` (512); no progress bar.
         confidence, resamples: of the bootstrap over seeds. With few seeds they are wide; with one there is none.
-        quiet: no progress bar.
 
     Returns:
         `RoarResult`: `curves`, `racu` (measure -> `Estimate`), `summary()`, `figure()`.
@@ -100,25 +99,28 @@ def recursive_roar(
     Raises:
         InputError: what does not fit, scores that are NaN, constant or of another shape, another run's folder.
     """
-    plan = roar_plan(explain, ratios, seeds)
-    splits = splits_of(data)
-    if isinstance(performance, str):
-        performance = PERFORMANCES[choose("performance", performance, PERFORMANCES)]
+    check_keywords("recursive_roar", keywords, RoarKeywords)
+    run, interval = Run.of(keywords), Interval.of(keywords)
+    protocol = (protocol or Retraining()).changed(keywords)
+    plan, splits = protocol.plan(explain), splits_of(data)
+    measure = protocol.performance
+    if isinstance(measure, str):
+        measure = PERFORMANCES[choose("performance", measure, PERFORMANCES)]
     with _opened(folder) as opened:
         job = Job(
-            train, explainers(explain), splits, remover(mask, splits["train"]), predict, performance,
-            plan.steps, recursive, batch_size, opened,
+            train, explainers(explain), splits, remover(protocol.mask, splits["train"]), predict, measure, plan.steps,
+            protocol.recursive, run.batch_size or BATCH, opened,
         )  # fmt: skip
         _claim(job, plan, settings)
         teller = _Teller(job, plan, workers)
-        with progress(f"Recursive ROAR, {len(plan.seeds)} seeds", plan.trainings, quiet) as bar:
+        with run.progress(f"Recursive ROAR, {len(plan.seeds)} seeds", plan.trainings) as bar:
             teller.start(bar)
             if workers == 1:
                 for seed in plan.seeds:
                     run_seed(job, seed, teller.look, lambda: False)
             else:
                 _run_in_processes(job, plan, workers, teller)
-        return result_of(job, plan.seeds, plan.ratios, clip, least, confidence, resamples)
+        return result_of(job, protocol, plan.seeds, interval)
 
 
 class _Teller:

@@ -115,7 +115,8 @@ class Fill:
 def remover(mask: Any, train: Split) -> Remove:
     """How elements are removed: `"mean"` of the training inputs at each place, a value or token id, or a callable."""
     if callable(mask) and not isinstance(mask, Tensor):
-        return mask
+        given: Remove = mask
+        return given
     whole = not train.inputs.is_floating_point()
     if isinstance(mask, str):
         if mask != "mean":
@@ -149,8 +150,8 @@ def counts(maskable: Bool[Tensor, "n ..."], step: float) -> Int[np.ndarray, " n"
     """How many elements of each input a step masks: a share (a float; halves round up) or a number (an int)."""
     available = maskable.flatten(1).sum(1).cpu().numpy()
     if isinstance(step, int):
-        return np.minimum(step, available)
-    return np.floor(step * available + 0.5).astype(np.int64)
+        return np.asarray(np.minimum(step, available))
+    return np.asarray(np.floor(step * available + 0.5), np.int64)
 
 
 def mask_top(

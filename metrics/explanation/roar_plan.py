@@ -1,19 +1,112 @@
-"""How much there is to train for Recursive ROAR, known before it starts."""
+"""What is masked and trained for Recursive ROAR, and how much that is, known before it starts."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from interp import numbers
 from interp.errors import InputError
+from interp.keywords import told
+from metrics.explanation.racu import racu
 
 RANDOM = "random"  # the baseline
 RATIOS = tuple(i / 10 for i in range(1, 11))
+
+
+class MaskingKeywords(TypedDict, total=False):
+    """The keywords of `Masking`, as public functions take them."""
+
+    ratios: Sequence[int | float]
+    recursive: bool
+    clip: bool
+    least: float
+
+
+class RetrainingKeywords(MaskingKeywords, total=False):
+    """The keywords of `Retraining`, as public functions take them."""
+
+    seeds: int | Sequence[int]
+    mask: Any
+    performance: str | Callable[[Any, Any], float]
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How much is masked, in which order, and how RACU is made of it.
+
+    Attributes:
+        ratios: shares of the elements of each input, or (whole numbers) how many of them; ascending.
+        recursive: importance is taken anew at each ratio, from the inputs as masked so far; False: once.
+        clip, least: of RACU, see `metrics.explanation.racu`.
+
+    Raises `InputError` for ratios that cannot be.
+    """
+
+    ratios: Sequence[int | float] = RATIOS
+    recursive: bool = True
+    clip: bool = False
+    least: float = 0.01
+
+    def __post_init__(self) -> None:
+        numbers.settle(self, least=numbers.FROM_ZERO)
+        object.__setattr__(self, "ratios", _ratios(self.ratios))
+
+    @classmethod
+    def of(cls, keywords: Mapping[str, Any]) -> Masking:
+        """From a function's keywords; those of others are passed over."""
+        return told(cls(), keywords, MaskingKeywords)
+
+    @property
+    def places(self) -> tuple[float, ...]:
+        """The ratios, with nothing masked before them."""
+        return (0 if isinstance(self.ratios[0], int) else 0.0, *self.ratios)
+
+    @property
+    def possible(self) -> tuple[float, float]:
+        """What RACU can be."""
+        return (-1.0, 1.0) if self.clip else (-np.inf, np.inf)
+
+    def racu(self, performance: ArrayLike, random: ArrayLike, everything: ArrayLike) -> NDArray[np.float64]:
+        """RACU of performances `[..., place]`, with everything masked `[...]`."""
+        return racu(self.places, performance, random, everything, clip=self.clip, least=self.least)
+
+
+@dataclass(frozen=True)
+class Retraining(Masking):
+    """What Recursive ROAR masks and trains: `Masking`, and how often which models are trained.
+
+    Attributes:
+        seeds: how many (0, 1, ...), or which ones.
+        mask: how elements are removed: `"mean"` of the training inputs, a number, the id of the mask token, an array
+            that broadcasts over an input, or `mask(inputs, removed) -> inputs`.
+        performance: `accuracy`, `macro-f1`, or a callable (class scores, labels) -> number; higher is better.
+
+    >>> Retraining(seeds=3).seeds
+    (0, 1, 2)
+    """
+
+    seeds: int | Sequence[int] = 5
+    mask: Any = "mean"
+    performance: str | Callable[[Any, Any], float] = "accuracy"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "seeds", _seeds(self.seeds))
+
+    def changed(self, keywords: Mapping[str, Any]) -> Retraining:
+        """The same with what a function's keywords say; those of others are passed over."""
+        return told(self, keywords, RetrainingKeywords)
+
+    def plan(self, explain: Callable[..., Any] | Mapping[str, Callable[..., Any]]) -> RoarPlan:
+        """What is trained to judge these explainers."""
+        assert not isinstance(self.seeds, int)  # settled
+        return RoarPlan(tuple(explainers(explain)), tuple(self.ratios), tuple(self.seeds))
 
 
 @dataclass(frozen=True)
@@ -54,7 +147,7 @@ def roar_plan(
     >>> print(roar_plan({"gradient": len}, seeds=3))
     60 trainings: 3 seeds x (unmasked + everything masked + 9 ratios x (gradient, random))
     """
-    return RoarPlan(tuple(explainers(explain)), _ratios(ratios), _seeds(seeds))
+    return Retraining(ratios=ratios, seeds=seeds).plan(explain)
 
 
 def explainers(explain: Any) -> dict[str, Callable[..., Any]]:

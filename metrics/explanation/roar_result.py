@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from interp.interval import Estimate
-from metrics.explanation.racu import racu
-from metrics.explanation.roar_plan import RANDOM
+from interp import theme
+from interp.interval import Estimate, Interval
+from interp.result import Result
+from interp.tables import html_table
+from metrics.explanation.roar_plan import RANDOM, Retraining
 from metrics.explanation.roar_run import Job, accuracy, macro_f1, read_performance
-from metrics.statistics import bootstrap
+from metrics.statistics import bootstrapped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _ANY = (-np.inf, np.inf)
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 @dataclass(frozen=True, repr=False)
-class RoarResult:
+class RoarResult(Result):
     """Performance of retrained models over what was masked, and how far below random masking it lies.
 
     Attributes:
@@ -36,7 +37,8 @@ class RoarResult:
             above 0. NaN where masking everything costs nothing.
         racu_by_seed: a data frame, one row a seed, one column a measure.
         recursive: Recursive ROAR, or plain ROAR.
-        range: what performance can be.
+        interval: how the intervals are made.
+        possible: what performance can be.
     """
 
     curves: pd.DataFrame
@@ -44,15 +46,14 @@ class RoarResult:
     racu: dict[str, Estimate]
     racu_by_seed: pd.DataFrame
     recursive: bool
-    confidence: float
-    resamples: int
-    range: tuple[float, float] = _ANY
+    interval: Interval = field(default_factory=Interval)
+    possible: tuple[float, float] = _ANY
 
     def summary(self) -> pd.DataFrame:
         """Mean performance over seeds with its interval: measure, ratio, performance, low, high."""
         rows = []
         for (measure, ratio), part in self.curves.groupby(["measure", "ratio"], sort=False):
-            mean = _interval(part["performance"].to_numpy(), self.confidence, self.resamples, self.range)
+            mean = _interval(part["performance"].to_numpy(), self.interval, self.possible)
             rows.append((measure, ratio, mean.value, mean.low, mean.high))
         return pd.DataFrame(rows, columns=["measure", "ratio", "performance", "low", "high"])
 
@@ -74,55 +75,40 @@ class RoarResult:
         summary = self.summary()
         for i, measure in enumerate([RANDOM, *self.racu]):
             part = summary[summary["measure"] == measure]
+            points = [Estimate(*row) for row in part[["performance", "low", "high"]].to_numpy().tolist()]
+            name = theme.label(measure)
             figure.add_scatter(
                 x=part["ratio"],
                 y=part["performance"],
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": part["high"] - part["performance"],
-                    "arrayminus": part["performance"] - part["low"],
-                },
-                name=measure if measure == RANDOM else f"{measure}<br>RACU {self.racu[measure]}",
+                error_y=theme.error_bars(points),
+                name=name if measure == RANDOM else f"{name}<br>RACU {self.racu[measure]}",
                 mode="lines+markers",
-                line={"color": "#999999" if measure == RANDOM else _COLOURS[(i - 1) % len(_COLOURS)]},
-                hovertemplate="%{y:.3f} at %{x}<extra>" + html.escape(measure) + "</extra>",
+                line={"color": theme.CONTROL if measure == RANDOM else theme.SERIES[(i - 1) % len(theme.SERIES)]},
+                hovertemplate="%{y:.3f} at %{x}<extra>" + name + "</extra>",
             )
         everything = float(np.mean(list(self.everything.values())))
-        figure.add_hline(y=everything, line={"dash": "dot", "color": "#666666"}, annotation_text="everything masked")
+        figure.add_hline(y=everything, line={"dash": "dot", "color": theme.DARK}, annotation_text="everything masked")
         relative = summary["ratio"].max() <= 1 and pd.api.types.is_float_dtype(summary["ratio"])
         figure.update_xaxes(title="share masked" if relative else "elements masked")
         figure.update_yaxes(title="performance after retraining")
-        figure.update_layout(template="plotly_white", title=self._name)
-        return figure
+        return theme.styled(figure, self._name)
 
     @property
     def _name(self) -> str:
         seeds = len(self.everything)
         return f"{'Recursive ROAR' if self.recursive else 'ROAR'}, {seeds} seed{'s' if seeds > 1 else ''}"
 
-    def __repr__(self) -> str:
-        lines = [f"  {measure}: RACU {one}" for measure, one in self.racu.items()]
-        table = self.table().to_string(float_format=lambda v: f"{v:.3f}")
-        return "\n".join([self._name, *lines, table])
+    def headline(self) -> str:
+        return ", ".join([self._name, *(f"{measure}: RACU {one}" for measure, one in self.racu.items())])
 
     def _repr_html_(self) -> str:
-        estimates = self.to_frame().to_html(index=False, border=0, float_format="{:.3f}".format)
-        table = self.table().to_html(border=0, float_format="{:.3f}".format)
-        return f"<p><b>{self._name}</b></p>{estimates}{table}"
+        table = html_table(self.table().reset_index())
+        return f"<p>{html.escape(repr(self))}</p>{html_table(self.to_frame())}{table}"
 
 
-def result_of(
-    job: Job,
-    seeds: Sequence[int],
-    ratios: Sequence[float],
-    clip: bool,
-    least: float,
-    confidence: float,
-    resamples: int,
-) -> RoarResult:
+def result_of(job: Job, protocol: Retraining, seeds: Sequence[int], interval: Interval) -> RoarResult:
     """Read the records of all seeds and measure the areas."""
-    x: list[float] = [0 if isinstance(ratios[0], int) else 0.0, *ratios]
+    x, ratios = protocol.places, protocol.ratios
     unmasked = [read_performance(job.record(seed, None, -1)) for seed in seeds]
     everything = [read_performance(job.record(seed, None, 0)) for seed in seeds]
     reached: dict[str, NDArray[np.float64]] = {}
@@ -137,29 +123,21 @@ def result_of(
         for i, seed in enumerate(seeds)
         for j, ratio in enumerate(x)
     ]
-    areas = {
-        measure: racu(x, reached[measure], reached[RANDOM], everything, clip=clip, least=least)
-        for measure in job.explain
-    }
-    clipped = (-1.0, 1.0) if clip else _ANY
+    areas = {one: protocol.racu(reached[one], reached[RANDOM], everything) for one in job.explain}
     return RoarResult(
         curves=pd.DataFrame(rows, columns=["measure", "seed", "ratio", "performance"]),
         everything=dict(zip(seeds, everything, strict=True)),
-        racu={measure: _interval(values, confidence, resamples, clipped) for measure, values in areas.items()},
+        racu={measure: _interval(values, interval, protocol.possible) for measure, values in areas.items()},
         racu_by_seed=pd.DataFrame({"seed": list(seeds), **areas}),
         recursive=job.recursive,
-        confidence=confidence,
-        resamples=resamples,
-        range=(0.0, 1.0) if job.performance in (accuracy, macro_f1) else _ANY,
+        interval=interval,
+        possible=(0.0, 1.0) if job.performance in (accuracy, macro_f1) else _ANY,
     )
 
 
-def _interval(values: NDArray[Any], confidence: float, resamples: int, possible: tuple[float, float]) -> Estimate:
+def _interval(values: NDArray[Any], interval: Interval, possible: tuple[float, float]) -> Estimate:
     """Mean over the seeds that have a value, with its interval."""
     known = values[np.isfinite(values)]
     if not len(known):
-        return Estimate(np.nan, np.nan, np.nan, confidence)
-    (mean,) = bootstrap(
-        known, lambda means: means[:, None], confidence=confidence, resamples=resamples, possible=possible
-    )
-    return mean
+        return Estimate(np.nan, np.nan, np.nan, interval.confidence)
+    return bootstrapped(known, lambda means: means[:, None], interval, possible)[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -13,9 +14,75 @@ from torch import Tensor
 from interp import numbers
 from interp.arrays import as_tensor
 from interp.errors import InputError
-from interp.progress import progress
-from metrics.explanation.prediction import Array, Predictor, targets
-from metrics.explanation.saco import PerSample, interval_settings
+from interp.interval import Interval
+from interp.keywords import check_keywords
+from interp.run import Run
+from metrics.explanation.metric import Case, ExplanationMetric
+from metrics.explanation.prediction import Array, Predictor, SampleKeywords, targets
+from metrics.explanation.samples import PerSample
+
+
+@dataclass(frozen=True)
+class SensitivityMetric(ExplanationMetric):
+    """Infidelity and max-sensitivity (Yeh et al. 2019): `sensitivity` says what they are and what the settings mean."""
+
+    draws: int = 10
+    noise: float = 0.1
+    radius: float = 0.02
+    normalise: bool = False
+
+    name = "sensitivity"
+    columns = {"infidelity": "infidelity", "max-sensitivity": "max_sensitivity"}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        numbers.settle(self, draws=numbers.COUNT, noise=numbers.POSITIVE, radius=numbers.POSITIVE)
+
+    def objection(self, case: Case) -> str | None:
+        if not case.tensor.is_floating_point():
+            return "perturbs inputs by noise, and these are token ids; call metrics.sensitivity on embeddings"
+        if case.tensor.ndim == 4 and case.tensor.shape[1] != 1:
+            return f"needs a score for each of {case.tensor.shape[1]} channels; call metrics.sensitivity by itself"
+        if case.explain is None:
+            return "explains perturbed inputs too: it needs a function (inputs, target) -> attributions, not an array"
+        return None
+
+    def run(self, case: Case) -> PerSample:
+        return self.perturbed(
+            case.predict, case.inputs, _like_inputs(case), case.target, case.subject.run, case.interval
+        )
+
+    def perturbed(
+        self,
+        predict: Callable[[Any], Any],
+        inputs: Any,
+        explain: Callable[[Tensor, Tensor], Any],
+        target: Any,
+        run: Run,
+        interval: Interval,
+    ) -> PerSample:
+        """Values for each sample, from inputs `[n, ...]` and an explainer that gives as many scores."""
+        tensor = as_tensor(inputs).detach()
+        if tensor.ndim < 2 or not len(tensor) or not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise InputError(
+                f"inputs must be finite floats [n, ...]; got {tensor.dtype} {list(tensor.shape)}; for tokens hand in "
+                "their embeddings"
+            )
+        predictor = Predictor.of(predict, inputs, run)
+        chosen = targets(target, predictor.all(tensor))
+        each = max(1, predictor.batch_size // self.draws)  # samples at a time: each is perturbed `draws` times
+        parts: list[tuple[Tensor, Tensor]] = []
+        with run.progress("infidelity and sensitivity", len(tensor)) as bar:
+            for start in range(0, len(tensor), each):
+                own = tensor[start : start + each]
+                seeds = [(interval.seed, start + i) for i in range(len(own))]
+                one = _Part(self, predictor, explain, own, chosen[start : start + each], seeds)
+                parts.append(one.measure())
+                bar.advance(len(own))
+        columns: dict[str, Array] = {
+            name: torch.cat(values).cpu().double().numpy()
+            for name, values in zip(("infidelity", "max_sensitivity"), zip(*parts, strict=True), strict=True)
+        }
+        return PerSample(columns=columns, better=dict.fromkeys(columns, "lower"), interval=interval)
 
 
 @numbers.checked(draws=numbers.COUNT, noise=numbers.POSITIVE, radius=numbers.POSITIVE)
@@ -29,11 +96,7 @@ def sensitivity(
     noise: float = 0.1,
     radius: float = 0.02,
     normalise: bool = False,
-    batch_size: int = 64,
-    seed: int = 0,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    quiet: bool = False,
+    **keywords: Unpack[SampleKeywords],
 ) -> PerSample:
     """Infidelity and max-sensitivity (Yeh et al., NeurIPS 2019), computed by captum. Lower is better for both.
 
@@ -56,32 +119,9 @@ def sensitivity(
     Raises:
         InputError: inputs that are no finite floats, attributions of another shape or NaN, no probabilities.
     """
-    settings = interval_settings(confidence, resamples, seed)
-    tensor = as_tensor(inputs).detach()
-    if tensor.ndim < 2 or not len(tensor) or not tensor.is_floating_point() or not tensor.isfinite().all():
-        raise InputError(
-            f"inputs must be finite floats [n, ...]; got {tensor.dtype} {list(tensor.shape)}; for tokens hand in their "
-            "embeddings"
-        )
-    predictor = Predictor(predict, batch_size, isinstance(inputs, np.ndarray))
-    chosen = targets(target, predictor.all(tensor))
-    each = max(1, batch_size // draws)  # samples at a time: every one is perturbed `draws` times
-    parts: list[tuple[Tensor, Tensor]] = []
-    with progress("infidelity and sensitivity", total=len(tensor), quiet=quiet) as bar:
-        for start in range(0, len(tensor), each):
-            own = tensor[start : start + each]
-            one = _Part(predictor, explain, own, chosen[start : start + each], [(seed, start + i) for i in range(each)])
-            parts.append(one.measure(draws, noise, radius, normalise))
-            bar.advance(len(own))
-    columns: dict[str, Array] = {
-        name: torch.cat(values).cpu().double().numpy()
-        for name, values in zip(("infidelity", "max_sensitivity"), zip(*parts, strict=True), strict=True)
-    }
-    return PerSample(
-        columns=columns,
-        better=dict.fromkeys(columns, "lower"),
-        settings=settings,
-    )
+    check_keywords("sensitivity", keywords, SampleKeywords)
+    metric = SensitivityMetric(draws, noise, radius, normalise)
+    return metric.perturbed(predict, inputs, explain, target, Run.of(keywords), Interval.of(keywords))
 
 
 class _Part:
@@ -89,26 +129,28 @@ class _Part:
 
     def __init__(
         self,
+        metric: SensitivityMetric,
         predictor: Predictor,
         explain: Callable[[Tensor, Tensor], Any],
         inputs: Tensor,
         target: Tensor,
         seeds: list[tuple[int, int]],
     ) -> None:
-        self.predictor, self.explain, self.inputs, self.target = predictor, explain, inputs, target
-        self.generators = [np.random.default_rng(seed) for seed in seeds[: len(inputs)]]
+        self.metric, self.predictor, self.explain, self.inputs, self.target = metric, predictor, explain, inputs, target
+        self.generators = [np.random.default_rng(seed) for seed in seeds]
 
-    def measure(self, draws: int, noise: float, radius: float, normalise: bool) -> tuple[Tensor, Tensor]:
+    def measure(self) -> tuple[Tensor, Tensor]:
         """Infidelity and max-sensitivity, `[n]` each."""
-        steps = noise * self._drawn(draws, lambda generator, shape: generator.standard_normal(shape))
-        shifts = radius * self._drawn(draws, lambda generator, shape: generator.uniform(-1, 1, shape))
+        draws = self.metric.draws
+        steps = self.metric.noise * self._drawn(draws, lambda generator, shape: generator.standard_normal(shape))
+        shifts = self.metric.radius * self._drawn(draws, lambda generator, shape: generator.uniform(-1, 1, shape))
         loss = infidelity(
             lambda x: self.predictor.all(x).gather(1, self._target(x)[:, None])[:, 0].to(x),
             lambda x: (steps, x - steps),
             self.inputs,
             self._attributions(self.inputs),
             n_perturb_samples=draws,
-            normalize=normalise,
+            normalize=self.metric.normalise,
         )
         spread = sensitivity_max(
             lambda x: (self._attributions(x[0] if isinstance(x, tuple) else x),),
@@ -137,3 +179,16 @@ class _Part:
         if not result.isfinite().all():
             raise InputError("explain returned values that are NaN or infinite")
         return result.to(inputs).contiguous()
+
+
+def _like_inputs(case: Case) -> Callable[[Tensor, Tensor], Any]:
+    """The explainer on tensors, with attributions of the inputs' shape: an image's single channel is added."""
+    explain, images, numpy = case.explain, case.tensor.ndim == 4, case.subject.predictor.numpy
+    assert explain is not None  # `objection` has seen to it
+
+    def like(inputs: Tensor, target: Tensor) -> Any:
+        given = explain(*((v.cpu().numpy() for v in (inputs, target)) if numpy else (inputs, target)))
+        values = given if isinstance(given, Tensor | np.ndarray) else getattr(given, "values", given)
+        return values[:, None] if images and getattr(values, "ndim", 0) == 3 else values
+
+    return like

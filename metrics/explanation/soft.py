@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -14,31 +14,112 @@ from torch import Tensor
 from interp import numbers
 from interp.arrays import as_tensor
 from interp.errors import InputError, choose
-from interp.progress import Bar, progress
-from metrics.explanation.prediction import Array, Flags, Predictor, as_salience, shuffled, targets
-from metrics.explanation.saco import PerSample, interval_settings
+from interp.interval import Interval
+from interp.keywords import check_keywords
+from interp.progress import Bar
+from interp.run import Run
+from metrics.explanation.metric import Case, ExplanationMetric
+from metrics.explanation.prediction import (
+    Array,
+    Flags,
+    Predictor,
+    SampleKeywords,
+    as_attributions,
+    shuffled,
+    targets,
+)
+from metrics.explanation.samples import PerSample
 
 CHANGES = ("target", "distribution")
 SCALES = ("min-max", "none")
+
+
+@dataclass(frozen=True)
+class SoftErasureMetric(ExplanationMetric):
+    """Soft erasure (Zhao and Aletras 2023): `soft_erasure` says what it is and what its settings mean.
+
+    Attributes:
+        predict, embeddings: the model from embeddings on, and these, [n, element, d]. None: features are their own
+            embeddings, of one dimension.
+    """
+
+    draws: int = 10
+    change: str = "target"
+    scale: str = "min-max"
+    predict: Callable[[Any], Any] | None = None
+    embeddings: Any = field(default=None, repr=False)
+
+    name = "soft-erasure"
+    columns = {f"soft-{name}": name for name in ("comprehensiveness", "sufficiency")}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        choose("change", self.change, CHANGES)
+        choose("scale", self.scale, SCALES)
+        numbers.settle(self, draws=numbers.COUNT)
+
+    def objection(self, case: Case) -> str | None:
+        features = case.tensor.is_floating_point() and case.tensor.ndim == 2
+        if features or (self.predict is not None and self.embeddings is not None):
+            return None
+        return (
+            "needs embeddings: settings={'soft-erasure': {'predict': a function of embeddings, 'embeddings': "
+            "floats [n, element, d]}}"
+        )
+
+    def run(self, case: Case) -> PerSample:
+        given = case.attributions, case.target, case.real, case.n_random, case.subject.run, case.interval
+        if self.predict is not None and self.embeddings is not None:
+            return self.softly(self.predict, self.embeddings, *given)
+        return self.softly(lambda x: case.predict(x[..., 0]), case.inputs[..., None], *given)
+
+    def softly(
+        self,
+        predict: Callable[[Any], Any],
+        embeddings: Any,
+        attributions: Any,
+        target: Any,
+        real: Any,
+        n_random: int,
+        run: Run,
+        interval: Interval,
+    ) -> PerSample:
+        """Values for each sample, from embeddings `[n, pos, d]`."""
+        tensor = as_tensor(embeddings).detach()
+        if tensor.ndim != 3 or not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise InputError(f"embeddings must be finite floats [n, pos, d]; got {tensor.dtype} {list(tensor.shape)}")
+        predictor = Predictor.of(predict, embeddings, run)
+        scores, flags, _ = as_attributions(attributions, real, tensor[..., 0])
+        weights = _keep_probabilities(scores, flags, self.scale)
+        clean = predictor.all(tensor)
+        dropout = _Dropout(predictor, tensor, flags, clean, targets(target, clean), self.change, self.draws)
+        with run.progress("soft erasure", 2 * self.draws * len(tensor) * (1 + n_random)) as bar:
+            columns = dropout.metrics(weights, interval.seed, bar)
+            seeds = range(interval.seed + 1, interval.seed + 1 + n_random)
+            others = [dropout.metrics(shuffled(weights, flags, own), own, bar) for own in seeds]
+        absent = int(np.isnan(columns["sufficiency"]).sum())
+        reason = "constant attributions, or a prediction that empty embeddings do not change"
+        return PerSample(
+            columns=columns,
+            better=dict.fromkeys(columns, "higher"),
+            random_columns={k: np.mean([other[k] for other in others], axis=0) for k in columns} if others else None,
+            interval=interval,
+            note=f"{absent} of {len(tensor)} samples have no value: {reason}." if absent else "",
+        )
 
 
 @numbers.checked(draws=numbers.COUNT)
 def soft_erasure(
     predict: Callable[[Any], Any],
     embeddings: Any,
-    salience: Any,
+    attributions: Any,
     *,
     draws: int = 10,
     change: str = "target",
     scale: str = "min-max",
     target: Any = None,
     real: Any = None,
-    random: int = 0,
-    batch_size: int = 64,
-    seed: int = 0,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    quiet: bool = False,
+    n_random: int = 0,
+    **keywords: Unpack[SampleKeywords],
 ) -> PerSample:
     """Soft normalised sufficiency and comprehensiveness (Zhao and Aletras 2023, arXiv:2305.10496).
 
@@ -50,44 +131,23 @@ def soft_erasure(
     (Zhao and Shan 2024, arXiv:2402.00794). As published, without the factor 1/sqrt(2), that distance can exceed 1 and
     1 - D falls below 0; here it has the factor and lies in [0, 1]. Both metrics are cut to [0, 1]: an x' can change
     the prediction more than empty embeddings do. NaN where D_0 is 0, and where min-max scaling meets constant
-    salience. They use the values of the salience, not only their order.
+    attributions. They use the values of the attributions, not only their order.
 
     Args:
         predict: embeddings [n, pos, d] -> probabilities [n, class].
         embeddings: [n, pos, d], floats.
-        salience: [n, pos].
+        attributions: [n, pos].
         draws: so many random masks for each sample and metric.
-        scale: `min-max` takes each sample's salience to [0, 1]; `none` takes it as it is, which must be in [0, 1].
-        target, real, random, batch_size, seed, confidence, resamples, quiet: as in `saco`.
+        scale: `min-max` takes each sample's scores to [0, 1]; `none` takes them as they are, which must be in [0, 1].
+        target, real, n_random, batch_size, quiet, confidence, resamples, seed: as in `saco`.
 
     Raises:
-        InputError: shapes that do not fit, NaN, salience outside [0, 1] with `scale="none"`, no probabilities.
+        InputError: shapes that do not fit, NaN, attributions outside [0, 1] with `scale="none"`, no probabilities.
     """
-    settings = interval_settings(confidence, resamples, seed)
-    choose("change", change, CHANGES)
-    choose("scale", scale, SCALES)
-    tensor = as_tensor(embeddings).detach()
-    if tensor.ndim != 3 or not tensor.is_floating_point() or not tensor.isfinite().all():
-        raise InputError(f"embeddings must be finite floats [n, pos, d]; got {tensor.dtype} {list(tensor.shape)}")
-    predictor = Predictor(predict, batch_size, isinstance(embeddings, np.ndarray))
-    scores, flags, _ = as_salience(salience, real, tensor[..., 0])
-    weights = _keep_probabilities(scores, flags, scale)
-    clean = predictor.all(tensor)
-    dropout = _Dropout(predictor, tensor, flags, clean, targets(target, clean), change, draws)
-    with progress("soft erasure", total=2 * draws * len(tensor) * (1 + random), quiet=quiet) as bar:
-        columns = dropout.metrics(weights, seed, bar)
-        others = [
-            dropout.metrics(shuffled(weights, flags, own), own, bar) for own in range(seed + 1, seed + 1 + random)
-        ]
-    absent = int(np.isnan(columns["sufficiency"]).sum())
-    reason = "constant salience, or a prediction that empty embeddings do not change"
-    return PerSample(
-        columns=columns,
-        better=dict.fromkeys(columns, "higher"),
-        baseline={name: np.mean([other[name] for other in others], axis=0) for name in columns} if random else None,
-        settings=settings,
-        note=f"{absent} of {len(tensor)} samples have no value: {reason}." if absent else "",
-    )
+    check_keywords("soft_erasure", keywords, SampleKeywords)
+    metric = SoftErasureMetric(draws, change, scale)
+    given = attributions, target, real, n_random
+    return metric.softly(predict, embeddings, *given, Run.of(keywords), Interval.of(keywords))
 
 
 @dataclass(frozen=True)
@@ -134,11 +194,11 @@ class _Dropout:
 
 
 def _keep_probabilities(scores: Array, flags: Flags, scale: str) -> Array:
-    """Salience in [0, 1], `[n, pos]`; NaN in samples where it is constant."""
+    """Scores in [0, 1], `[n, pos]`; NaN in samples where they are constant."""
     if scale == "none":
         if scores.min() < 0 or scores.max() > 1:
             raise InputError(
-                f"scale='none' needs salience in [0, 1]; it lies from {scores.min():.3g} to {scores.max():.3g}: "
+                f"scale='none' needs attributions in [0, 1]; they lie from {scores.min():.3g} to {scores.max():.3g}: "
                 "use scale='min-max'"
             )
         return scores

@@ -1,6 +1,6 @@
 // Where edges run: curves that leave and arrive upright, sampled at a number of points.
 
-const PORT_OFFSETS = [-0.05, 0, 0.05, 0, 0];  // of where an edge lands on its head, in columns
+const PORT_OFFSETS = PORTS.map((port) => LOOK.portOffsets[port] || 0);
 
 function sampler(points) {                    // denser at the ends, where the curve bends
   const t = new Float32Array(points);
@@ -13,9 +13,9 @@ function runEdge(graph, layout, layers, edge, t, put) {
   const x0 = layout.x[graph.source[edge]], y0 = layout.y[graph.source[edge]];
   const x1 = layout.x[graph.reader[edge]] + PORT_OFFSETS[graph.port[edge]], y1 = layout.y[graph.reader[edge]];
   const rise = Math.abs(y1 - y0);
-  const straight = rise > 1 ? Math.max(0, 1 - Math.abs(x1 - x0) / 0.5) : 0;
-  const room = x0 >= layout.margin ? 1.5 : 0.4;
-  const bend = straight * room * Math.min(1, Math.sqrt(rise / Math.max(4, layers)));
+  const straight = rise > 1 ? Math.max(0, 1 - Math.abs(x1 - x0) / LOOK.bend.near) : 0;
+  const room = x0 >= layout.margin ? LOOK.bend.margin : LOOK.bend.room;
+  const bend = straight * room * Math.min(1, Math.sqrt(rise / Math.max(LOOK.bend.rows, layers)));
   for (const at of t) put(x0 + (x1 - x0) * at * at * (3 - 2 * at) + bend * 4 * at * (1 - at), y0 + (y1 - y0) * at);
 }
 

@@ -33,13 +33,13 @@ async function picture(app, format) {
   const heading = { text: plotlyText(data.title), subtitle: { text: plotlyText(data.facts.join(" \u00b7 ")) }, x: 0.02, y: 0.985, yanchor: "top", font: { color: palette.ink, size: 18 } };
   const height = size.height + 56, images = [];
   if (image) {                                // the canvas lies exactly over the plot
-    const full = plot._fullLayout._size;
-    images.push({ source: image, xref: "paper", yref: "paper", x: -full.l / full.w, y: 1 + full.t / full.h, sizex: size.width / full.w, sizey: size.height / full.h, xanchor: "left", yanchor: "top", sizing: "stretch", layer: "below" });
+    const full = drawnArea(plot);
+    images.push({ source: image, xref: "paper", yref: "paper", x: -full.left / full.width, y: 1 + full.top / full.height, sizex: size.width / full.width, sizey: size.height / full.height, xanchor: "left", yanchor: "top", sizing: "stretch", layer: "below" });
   }
   return Plotly.toImage({
     data: plot.data, config: { plotlyServerURL: "" },
     layout: { ...layout, title: heading, images, paper_bgcolor: palette.panel, margin: { ...layout.margin, t: layout.margin.t + 56 }, width: size.width, height,
-      xaxis: { ...layout.xaxis, range: plot._fullLayout.xaxis.range.slice() }, yaxis: { ...layout.yaxis, range: plot._fullLayout.yaxis.range.slice() } },
+      xaxis: { ...layout.xaxis, range: drawnArea(plot).x.slice() }, yaxis: { ...layout.yaxis, range: drawnArea(plot).y.slice() } },
   }, { format, width: size.width, height, scale: format === "png" ? 2 : 1 });
 }
 

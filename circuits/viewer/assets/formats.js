@@ -38,7 +38,7 @@ function quoted(value) { return "\"" + String(value).replace(/\\/g, "\\\\").repl
 
 function toDot(app) {
   const { nodes, edges } = drawnGraph(app), largest = Math.max(...edges.map(({ score }) => Math.abs(score)), 1e-30);
-  const [positive, negative] = ["#0072B2", "#D55E00"];
+  const [positive, negative] = LOOK.signs;
   return "digraph " + quoted(app.data.title) + " {\n  rankdir=BT;\n  node [shape=box, fontname=\"sans-serif\"];\n"
     + nodes.map(({ name, group }) => "  " + quoted(name) + (group ? " [xlabel=" + quoted(group) + "]" : "") + ";\n").join("")
     + edges.map(({ source, reader, port, score }) => "  " + quoted(source) + " -> " + quoted(reader) + " [color=" + quoted(score < 0 ? negative : positive)

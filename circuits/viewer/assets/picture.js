@@ -1,13 +1,8 @@
 // The picture: few plotly traces whatever the number of edges, and the canvas below them for many thin edges.
 
-const SVG_LIMIT = 1500;                       // edges; beyond it WebGL draws all but the strongest
+const { svgLimit: SVG_LIMIT, drawnLimit: DRAWN_LIMIT, svgPoints: SVG_POINTS, levels: LEVELS, symbols: SYMBOLS } = LOOK;
 const SVG_BESIDE_WEBGL = 400;
-const DRAWN_LIMIT = 20000;
-const SVG_POINTS = 21;
 const SETTLED = 140;                          // ms without a change until edges can be hovered over again
-// strength as a share of the largest -> width, opacity
-const LEVELS = [[0.3, 5, 0.95], [0.1, 3.2, 0.8], [0.03, 2, 0.6], [0.01, 1.2, 0.45], [0, 0.8, 0.3]];
-const SYMBOLS = { head: "circle", mlp: "square", input: "diamond", logits: "diamond" };
 
 function makePicture(graph, data, plot, canvas) {
   const dense = makeDense(canvas);
@@ -24,7 +19,7 @@ function makePicture(graph, data, plot, canvas) {
 
   function opacity(of, drawn) {               // weak edges are many: in a dense picture they must not hide the strong
     const [share, , value] = LEVELS[of];
-    return share < 0.1 ? value * Math.min(1, Math.sqrt(SVG_LIMIT / Math.max(1, drawn))) : value;
+    return share < LOOK.weak ? value * Math.min(1, Math.sqrt(SVG_LIMIT / Math.max(1, drawn))) : value;
   }
 
   function line(edges, layout, colour, width, alpha) {
@@ -69,7 +64,7 @@ function makePicture(graph, data, plot, canvas) {
       : node === view.selected ? palette.accent : palette.panel);
     const pinned = new Set(state.pins.map((name) => graph.index.get(name)));
     const ring = (node) => (view.matches.has(node) ? palette.found : pinned.has(node) ? palette.accent : palette.ink);
-    const size = Math.max(7, Math.min(16, 420 / (data.layers + 2)));
+    const [least, most, shared] = LOOK.nodeSize, size = Math.max(least, Math.min(most, shared / (data.layers + 2)));
     const first = (node) => node === view.selected || pinned.has(node) || view.matches.has(node);
     const named = labelled(nodes.filter((node) => view.alive[node] && SYMBOLS[graph.kind[node]] !== "diamond"), first, layout, state.mode);
     return {
@@ -88,8 +83,8 @@ function makePicture(graph, data, plot, canvas) {
   }
 
   function ranges(layout, mode) {             // what is in sight: a zoom lasts while the columns stay
-    const full = plot._fullLayout;
-    return full && full.uirevision === mode ? [full.xaxis.range, full.yaxis.range] : [layout.xRange, layout.yRange];
+    const area = drawnArea(plot);
+    return area && area.revision === mode ? [area.x, area.y] : [layout.xRange, layout.yRange];
   }
 
   // The strongest nodes whose names do not run into each other; pinned, selected and found ones go before.
@@ -152,15 +147,10 @@ function makePicture(graph, data, plot, canvas) {
       xaxis: { ...axis, ...thinned(layout.columns, box.width - 72, xRange, 17), tickangle: state.mode === "position" ? -60 : 0, range: layout.xRange.slice() },
       yaxis: { ...axis, ...thinned(layout.rows, box.height - 60, yRange, 15), range: layout.yRange.slice(), title: { text: "layer", standoff: 4, font: { color: palette.muted, size: 12 } } },
       uirevision: state.mode, showlegend: false, hovermode: "closest", hoverdistance: 12, dragmode: "pan", autosize: true, annotations: notes,
-      modebar: { remove: ["sendChartToCloud", "select2d", "lasso2d", "toImage"], bgcolor: "rgba(0,0,0,0)", color: palette.muted, activecolor: palette.ink },
+      modebar: { remove: [...LOOK.refusedButtons, "toImage"], bgcolor: "rgba(0,0,0,0)", color: palette.muted, activecolor: palette.ink },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: palette.ink, family: "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif" },
       margin: { l: 58, r: 14, t: 26, b: state.mode === "position" ? 78 : 34 },
     };
-  }
-
-  function axes() {
-    const full = plot._fullLayout, size = full._size;
-    return { left: size.l, top: size.t, width: size.w, height: size.h, x: full.xaxis.range, y: full.yaxis.range };
   }
 
   function traces(state, view, layout, edges) {
@@ -181,7 +171,7 @@ function makePicture(graph, data, plot, canvas) {
     if (dense) {
       if (many) sendDense(view, layout);
       dense.draw(many ? Math.min(SVG_BESIDE_WEBGL, view.list.length) : 0, many ? view.list.length : 0);
-      dense.move(axes());
+      dense.move(drawnArea(plot));
     }
     plot.dataset.shown = String(view.drawn.length);
     plot.dataset.draws = String(1 + Number(plot.dataset.draws || 0));
@@ -197,10 +187,10 @@ function makePicture(graph, data, plot, canvas) {
   }
 
   function nearest(x, y) {                    // of the edges without a marker: the middle nearest to a pixel, within 10
-    const full = plot._fullLayout, size = full._size;
+    const { left, top, toX, toY } = drawnArea(plot);
     let best = null, least = 100;
     for (const [edge, mx, my] of hovered) {
-      const dx = full.xaxis.l2p(mx) + size.l - x, dy = full.yaxis.l2p(my) + size.t - y, distance = dx * dx + dy * dy;
+      const dx = toX(mx) + left - x, dy = toY(my) + top - y, distance = dx * dx + dy * dy;
       if (distance < least) { least = distance; best = edge; }
     }
     return best;
@@ -208,7 +198,7 @@ function makePicture(graph, data, plot, canvas) {
 
   return {
     draw, nearest, limit, webgl: dense !== null,
-    moved() { if (dense) dense.move(axes()); },
+    moved() { if (dense) dense.move(drawnArea(plot)); },
     denseImage: () => (dense && dense.edges ? dense.image() : null),
     palette: () => palette, tones,
   };

@@ -1,7 +1,7 @@
 // Many thin edges on a canvas below plotly's picture. Vertices are sent once per list of edges and layout; a slider
 // changes how many are drawn, and moving or zooming the picture changes four numbers.
 
-const DENSE_POINTS = 7;
+const DENSE_POINTS = LOOK.densePoints;
 const VERTEX = `attribute vec2 place; attribute vec4 colour; uniform vec4 frame; varying vec4 painted;
 void main() { gl_Position = vec4((place - frame.xy) * frame.zw - 1.0, 0.0, 1.0); painted = colour; }`;
 const FRAGMENT = `precision mediump float; varying vec4 painted;

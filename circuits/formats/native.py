@@ -24,17 +24,17 @@ import safetensors.torch
 from attribution.scores import Scores, check_header, validated
 from circuits.circuit import Circuit
 from circuits.report import Report
+from interp.conditions import Conditions
 from interp.errors import InputError
 from interp.files import check_writable, is_regular, locked, write_bytes, write_text
-from interp.setting import Setting
 
 FORMAT = "faithful-circuits/circuit"
 VERSION = 2  # 1 held no setting: it is that of the scores
 
 
 @dataclass(frozen=True)
-class _Setting:
-    """`interp.setting.Setting` with the objective by name."""
+class _Conditions:
+    """`interp.conditions.Conditions` with the objective by name."""
 
     ablation: str | None
     objective: str | None
@@ -55,7 +55,7 @@ class _Document:
     report: dict[str, Any]
     scores: dict[str, Any]
     edges: dict[str, float]
-    setting: _Setting | None = None
+    setting: _Conditions | None = None
 
 
 def json_path(path: str | os.PathLike[str]) -> Path:
@@ -134,7 +134,7 @@ def load(path: str | os.PathLike[str]) -> Circuit:
     scores = Scores.from_dict(document.scores, arrays["values"], where)
     report = Report.from_dict(document.report, where)
     try:
-        kept = {"setting": Setting(**asdict(document.setting))} if document.setting else {}
+        kept = {"setting": Conditions(**asdict(document.setting))} if document.setting else {}
         circuit = Circuit(scores, arrays["mask"], report, document.provenance, **kept)
     except InputError as error:
         raise InputError(f"{where} is damaged: {error}") from None

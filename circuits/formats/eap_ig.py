@@ -24,11 +24,11 @@ from torch import Tensor
 
 from attribution.scores import Scores
 from circuits.circuit import Circuit
+from interp.conditions import Conditions
 from interp.errors import InputError
 from interp.files import write_text
 from interp.graph import ComputationalGraph
 from interp.selection import live_sources
-from interp.setting import Setting
 
 OURS = "faithful_circuits"
 
@@ -103,7 +103,7 @@ def read(path: str | os.PathLike[str]) -> Circuit:
         known = own["scores"] if own else {"method": "eap-ig-json", "ablation": "unknown", "versions": {}}
         level = "node" if by_node else "edge"
         scores = Scores.from_dict({**known, "graph": graph, "level": level}, values, "its scores")
-        kept: dict[str, Any] = {"setting": Setting(**own["setting"])} if own and "setting" in own else {}
+        kept: dict[str, Any] = {"setting": Conditions(**own["setting"])} if own and "setting" in own else {}
         return Circuit(scores, mask, provenance=own["provenance"] if own else {"created": None}, **kept)
     except InputError as error:
         raise InputError(f"{where} cannot be read: {error}") from None

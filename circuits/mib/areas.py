@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 import metrics
 from attribution.scores import Scores
 from circuits.circuit import Circuit
-from circuits.mib.folder import Entry
-from circuits.mib.names import SIZES
-from interp import numbers
+from circuits.formats.mib_folder import Entry
+from circuits.formats.mib_names import SIZES
 from interp.errors import InputError
+from interp.interval import Interval
+from interp.keywords import check_keywords
+from interp.selection import SELECTIONS
+from interp.selection.named import Mask
+from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics.circuit.comparison import CurveComparison, Ladder, compare_curves
 from metrics.circuit.curve import ladder_masks
-from metrics.circuit.evaluate import measure
-
-RANKINGS = ("absolute", "signed")
+from metrics.circuit.evaluate import JudgeKeywords
 
 
-@numbers.checked()
 def evaluate(
     model: Any,
     task: Task,
@@ -34,10 +33,7 @@ def evaluate(
     *,
     truth: Any = None,
     selection: str = "top-n",
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    **settings: Any,
+    **keywords: Unpack[JudgeKeywords],
 ) -> pd.DataFrame:
     """CPR and CMD of one task's and model's importances or circuits: one row, `cpr` and `cmd` with `_low` and `_high`.
 
@@ -49,24 +45,24 @@ def evaluate(
         task: the prompts to judge on. MIB's leaderboard uses prompts of its own that are not public.
         entry: of `read(folder)`.
         truth: the known circuit (a mask or with such a `.mask`), where there is one: adds `auroc` over MIB's ladder.
-        selection: `top-n` or `greedy`.
+        selection: the name of one that takes `absolute`: `top-n` or `greedy`.
+        ablation, objective: None: `patch` as in MIB and the task's own, whatever the entry was found under.
+        batch_size, memory, quiet: how runs are made, see `interp.run.Run`.
         confidence, resamples, seed: of the bootstrap over prompts.
-        **settings: `ablation`, `objective`, `batch_size`, `memory`, `quiet`, as in `metrics.evaluate`.
 
     Raises:
         InputError: an entry that could not be read, scores of nodes, a graph that is not the model's.
     """
-    bootstrap: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    check_keywords("evaluate", keywords, JudgeKeywords)
     row: dict[str, Any] = {"entry": entry.name, "holds": entry.kind, "n": len(task)}
-    if entry.scores is not None:
-        found = evaluate_scores(model, task, entry.scores, selection, bootstrap, **settings)
-        sources = {"cpr": "cpr_signed", "cmd": "cmd"}
-    elif entry.circuits:
-        found = evaluate_circuits(model, task, entry.circuits, bootstrap, **settings)
-        sources = {"cpr": "cpr", "cmd": "cmd"}
-    else:
+    if entry.scores is None and not entry.circuits:
         raise InputError(f"{entry.name} cannot be evaluated: {' '.join(entry.problems)}")
-    for area, source in sources.items():
+    setting, interval = Setting.of(model, task, keywords), Interval.of(keywords)
+    if entry.scores is not None:
+        found, signed = _of_scores(setting, entry.scores, selection, interval), "cpr_signed"
+    else:
+        found, signed = _of_circuits(setting, entry.circuits, interval), "cpr"
+    for area, source in {"cpr": signed, "cmd": "cmd"}.items():
         row |= {f"{area}{end}": found.rows.at[0, f"{source}{end}"] for end in ("", "_low", "_high")}
     if truth is not None:
         if entry.scores is None:
@@ -75,38 +71,33 @@ def evaluate(
     return pd.DataFrame([row])
 
 
-def evaluate_scores(
-    model: Any, task: Task, scores: Scores, selection: str, bootstrap: dict[str, Any], **settings: Any
-) -> CurveComparison:
+def _of_scores(setting: Setting, scores: Scores, selection: str, interval: Interval) -> CurveComparison:
     """The curves of importances under both of MIB's selections."""
     if scores.level != "edge":
         raise InputError("importances of nodes cannot be evaluated here: circuits are of edges; write scores of edges")
-    both = {name: ladder_masks(scores.values, scores.graph, selection, name == "absolute") for name in RANKINGS}
-    return _compared(model, task, both, bootstrap, **settings)
+    if scores.graph != setting.graph:
+        raise InputError(f"the entry's graph does not fit model: {scores.graph}, {setting.graph}")
+    both = {}
+    for ranking, absolute in (("absolute", True), ("signed", False)):
+        chosen = SELECTIONS.make(selection, {"absolute": absolute})
+        both[ranking] = ladder_masks(setting, scores.values, chosen)
+    return _compared(setting, both, interval)
 
 
-def evaluate_circuits(
-    model: Any, task: Task, circuits: Sequence[Circuit], bootstrap: dict[str, Any], **settings: Any
-) -> CurveComparison:
+def _of_circuits(setting: Setting, circuits: Sequence[Circuit], interval: Interval) -> CurveComparison:
     """The curve of nine circuits from small to large, and the whole model."""
     if len(circuits) != len(SIZES):
         raise InputError(f"circuits holds {len(circuits)}; MIB measures {len(SIZES)}, from .1 % to 50 % of the edges")
     masks = [circuit.mask for circuit in circuits]
-    return _compared(model, task, {"absolute": [*masks, circuits[0].graph.edge_mask]}, bootstrap, **settings)
+    return _compared(setting, {"absolute": [*masks, circuits[0].graph.edge_mask]}, interval)
 
 
-def _compared(
-    model: Any,
-    task: Task,
-    masks: dict[str, list[Bool[Tensor, "source target"]]],
-    bootstrap: dict[str, Any],
-    **settings: Any,
-) -> CurveComparison:
-    values = measure(model, task, torch.stack([mask for one in masks.values() for mask in one]), **settings)
-    found = values.circuits.double().numpy().reshape(len(masks), -1, len(task))
+def _compared(setting: Setting, masks: dict[str, list[Mask]], interval: Interval) -> CurveComparison:
+    values = setting.measure(torch.stack([mask for one in masks.values() for mask in one]))
+    found = values.circuits.double().numpy().reshape(len(masks), -1, len(setting))
     ladders = [
         Ladder("submission", ranking, tuple(int(mask.sum()) for mask in one), objective)
         for (ranking, one), objective in zip(masks.items(), found, strict=True)
     ]
     clean, empty = (np.asarray(one.double()) for one in (values.clean, values.empty))
-    return compare_curves(clean, empty, ladders, **bootstrap)
+    return compare_curves(clean, empty, ladders, interval)

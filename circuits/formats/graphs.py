@@ -1,4 +1,4 @@
-"""Circuits in the formats of other graph programs: GraphML and Graphviz's DOT."""
+"""Circuits as other graph programs take them: networkx, GraphML and Graphviz's DOT."""
 
 from __future__ import annotations
 
@@ -8,14 +8,27 @@ from pathlib import Path
 import networkx as nx
 
 from circuits.circuit import Circuit
+from circuits.links import node_layer
+from interp import theme
 from interp.files import atomic_path, write_text
 
-POSITIVE, NEGATIVE = "#0072B2", "#D55E00"  # as in the viewer
+
+def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
+    """See `Circuit.to_networkx`."""
+    result = nx.MultiDiGraph(model=circuit.provenance["model"], method=circuit.provenance["method"])
+    for name in circuit.nodes:
+        result.add_node(name, layer=node_layer(name, circuit.graph))
+    scores = circuit.edge_scores()
+    for source, target, reader in circuit.links():
+        port = target[-2] if target.endswith(">") else "in"
+        edge = f"{source}->{target}"
+        result.add_edge(source, reader, key=port, port=port, score=scores[edge], edge=edge)
+    return result
 
 
 def write_graphml(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
-    """Write `circuit.to_networkx()` as GraphML, which Gephi, yEd and Cytoscape read."""
-    graph = circuit.to_networkx()
+    """Write the graph of `to_networkx` as GraphML, which Gephi, yEd and Cytoscape read."""
+    graph = to_networkx(circuit)
     for key, value in list(graph.graph.items()):
         if value is None:  # GraphML has no null
             del graph.graph[key]
@@ -26,7 +39,7 @@ def write_graphml(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
 
 def write_dot(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
     """Write the circuit for Graphviz: `dot -Tsvg circuit.dot`. Colour is the sign of a score, width its size."""
-    graph = circuit.to_networkx()
+    graph = to_networkx(circuit)
     scores = [abs(score) for *_, score in graph.edges(data="score")]
     largest = max(scores, default=0.0) or 1.0
     name = circuit.provenance["model"] or "circuit"
@@ -35,7 +48,7 @@ def write_dot(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
     for source, reader, known in graph.edges(data=True):
         score = known["score"]
         style = {
-            "color": NEGATIVE if score < 0 else POSITIVE,
+            "color": theme.NEGATIVE if score < 0 else theme.POSITIVE,
             "penwidth": f"{0.5 + 4.5 * abs(score) / largest:.2f}",
             "tooltip": f"{known['edge']} {score:+.4g}",
         }

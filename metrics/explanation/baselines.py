@@ -24,7 +24,7 @@ PAD_ERROR = 1e-2  # in a probability; half precision rounds by less
 
 
 @runtime_checkable
-class Rule(Protocol):
+class BaselineRule(Protocol):
     """A way to remove elements: prepared once for all inputs, so that no random number depends on the batches."""
 
     def prepare(self, inputs: Tensor, seed: int) -> Fill:
@@ -60,7 +60,7 @@ class Blur:
 
     def prepare(self, inputs: Tensor, seed: int) -> Fill:
         if inputs.ndim != 4:
-            raise InputError("replacement='blur' is for images [n, c, h, w]; features have 'mean', 'zero' and 'noise'")
+            raise InputError("baseline='blur' is for images [n, c, h, w]; features have 'mean', 'zero' and 'noise'")
         sigma = self.sigma or min(inputs.shape[2:]) / 8
         blurred = gaussian_filter(inputs.detach().cpu().double().numpy(), sigma, axes=(2, 3))
         return swap(inputs, torch.from_numpy(blurred).to(inputs))
@@ -127,40 +127,40 @@ class Delete:
         error = float((predict(torch.cat((shorter, torch.full_like(inputs[:1, :1], self.pad)), 1)) - alone).abs().max())
         if error > PAD_ERROR:
             raise InputError(
-                f"replacement=Delete({self.pad}), but the model does not ignore that token: one more of it at the end "
+                f"baseline=Delete({self.pad}), but the model does not ignore that token: one more of it at the end "
                 f"moves a probability by {error:.2g}; make predict mask it (attention_mask=ids != {self.pad}), or "
                 "give a token id"
             )
 
 
-NAMED: dict[str, Rule] = {"mean": Mean(), "zero": Zero(), "blur": Blur(), "noise": Noise()}
-Replacement = str | int | Rule | Callable[[Any, Any], Any]
+NAMED: dict[str, BaselineRule] = {"mean": Mean(), "zero": Zero(), "blur": Blur(), "noise": Noise()}
+Baseline = str | int | BaselineRule | Callable[[Any, Any], Any]
 
 
-def filler(replacement: Replacement | None, inputs: Tensor, seed: int, numpy: bool) -> Fill:
+def filler(baseline: Baseline | None, inputs: Tensor, seed: int, numpy: bool) -> Fill:
     """The function that removes elements from `inputs`.
 
-    `replacement` is a name (`mean`, `zero`, `blur`, `noise`), a token id, a rule, or any function
+    `baseline` is a name (`mean`, `zero`, `blur`, `noise`), a token id, a rule, or any function
     (inputs, mask) -> inputs, which is handed arrays if `numpy`. None: `mean` where inputs are not tokens.
     """
     tokens = not inputs.is_floating_point()
-    if replacement is None and tokens:
+    if baseline is None and tokens:
         raise InputError(
-            "replacement is needed for token inputs: a token id such as tokenizer.mask_token_id, Delete(pad), or a "
+            "baseline is needed for token inputs: a token id such as tokenizer.mask_token_id, Delete(pad), or a "
             "function (inputs, mask) -> inputs"
         )
-    if isinstance(token := numbers.read(replacement), int):
+    if isinstance(token := numbers.read(baseline), int):
         return Token(token).prepare(inputs, seed)
-    if replacement is None or isinstance(replacement, str):
-        return NAMED[choose("replacement", replacement or "mean", NAMED)].prepare(inputs, seed)
-    if isinstance(replacement, type) or not (isinstance(replacement, Rule) or callable(replacement)):
+    if baseline is None or isinstance(baseline, str):
+        return NAMED[choose("baseline", baseline or "mean", NAMED)].prepare(inputs, seed)
+    if isinstance(baseline, type) or not (isinstance(baseline, BaselineRule) or callable(baseline)):
         raise InputError(
-            f"replacement={replacement!r} must be one of {', '.join(NAMED)}, a token id, a rule, or a function "
+            f"baseline={baseline!r} must be one of {', '.join(NAMED)}, a token id, a rule, or a function "
             "(inputs, mask) -> inputs"
         )
-    if isinstance(replacement, Rule):
-        return replacement.prepare(inputs, seed)
-    return _function(replacement, inputs, numpy)
+    if isinstance(baseline, BaselineRule):
+        return baseline.prepare(inputs, seed)
+    return _function(baseline, inputs, numpy)
 
 
 def swap(inputs: Tensor, reference: Tensor) -> Fill:
@@ -178,21 +178,21 @@ def centre(name: str, inputs: Tensor) -> Tensor:
         return inputs.mean((2, 3), keepdim=True)
     if len(inputs) < 2:
         raise InputError(
-            f"replacement={name!r} takes a feature's mean over the samples, and there is one sample; give more, or "
-            "replacement='zero', or a function (inputs, mask) -> inputs"
+            f"baseline={name!r} takes a feature's mean over the samples, and there is one sample; give more, or "
+            "baseline='zero', or a function (inputs, mask) -> inputs"
         )
     return inputs.mean(0, keepdim=True)
 
 
-def _function(replacement: Callable[[Any, Any], Any], inputs: Tensor, numpy: bool) -> Fill:
+def _function(baseline: Callable[[Any, Any], Any], inputs: Tensor, numpy: bool) -> Fill:
     def fill(samples: Tensor, mask: Tensor) -> Tensor:
         chosen = inputs[samples]
         given = (chosen.cpu().numpy(), mask.cpu().numpy()) if numpy else (chosen, mask)
-        result = replacement(*given)
+        result = baseline(*given)
         shape = getattr(result, "shape", None)
         if shape is None or tuple(shape) != tuple(chosen.shape):
             raise InputError(
-                f"replacement must return inputs of shape {list(chosen.shape)}, as it is given; got "
+                f"baseline must return inputs of shape {list(chosen.shape)}, as it is given; got "
                 f"{type(result).__name__ if shape is None else list(shape)}"
             )
         return as_tensor(result).to(inputs)
@@ -202,9 +202,9 @@ def _function(replacement: Callable[[Any, Any], Any], inputs: Tensor, numpy: boo
 
 def _refuse_tokens(name: str, inputs: Tensor) -> None:
     if not inputs.is_floating_point():
-        raise InputError(f"replacement={name!r} has no meaning for token ids; give a token id, or Delete(pad)")
+        raise InputError(f"baseline={name!r} has no meaning for token ids; give a token id, or Delete(pad)")
 
 
 def _only_tokens(name: str, inputs: Tensor) -> None:
     if inputs.is_floating_point():
-        raise InputError(f"replacement={name} is for token ids; these inputs are floats: use 'mean', 'zero' or 'noise'")
+        raise InputError(f"baseline={name} is for token ids; these inputs are floats: use 'mean', 'zero' or 'noise'")

@@ -3,7 +3,7 @@
     FOLDER/ioi_gpt2/importances.json              importance scores, of which MIB takes circuits of every size
     FOLDER/ioi_qwen2.5/0.1.json ... 50.json       or nine circuits, by their size in percent of all edges
 
-Every file is the graph JSON of EAP-IG (`circuits.eap_ig_json`). In circuits the score of an edge is above 0 where it
+Every file is the graph JSON of EAP-IG (`circuits.formats.eap_ig`). In circuits the score of an edge is above 0 where it
 is in and 0 where it is out, since MIB's reader asks for one. MIB reads files of torch's as well (`.pt`): those are
 pickles, which can run anything, and are never opened here. MIB does not say what the nine files are called, so that in
 reading the order of their sizes counts and their names do not.
@@ -21,14 +21,14 @@ import pandas as pd
 import torch
 
 from attribution.scores import Scores
-from circuits import eap_ig_json
 from circuits.circuit import Circuit
-from circuits.mib.names import COLUMNS, MODELS, SIZES, circuit_file, entry_name
+from circuits.formats import eap_ig
+from circuits.formats.mib_names import COLUMNS, MODELS, SIZES, circuit_file, entry_name
 from interp import numbers
 from interp.errors import InputError
 from interp.files import make_folder
+from interp.selection import SELECTIONS, ladder
 from interp.selection.empty import PATHS
-from metrics.circuit.curve import ladder_masks
 
 IMPORTANCES = "importances.json"
 
@@ -71,7 +71,7 @@ def write_importances(
     path = _made(folder, task, model) / IMPORTANCES
     _refuse_others(path.parent, {IMPORTANCES})
     empty = torch.zeros(scores.graph.shape, dtype=torch.bool, device="cpu")
-    return eap_ig_json.write(Circuit(scores, empty), path, d_model)
+    return eap_ig.write(Circuit(scores, empty), path, d_model)
 
 
 @numbers.checked(d_model=numbers.COUNT)
@@ -88,13 +88,14 @@ def write_circuits(
     """Write nine circuits, `FOLDER/task_model/0.1.json` to `50.json`: int(p n) edges each, then pruned."""
     home = _made(folder, task, model)
     _refuse_others(home, {circuit_file(fraction) for fraction in SIZES})
-    masks = ladder_masks(scores.edge_values, scores.graph, selection, absolute)
+    rule = SELECTIONS.make(selection, {"absolute": absolute})
+    masks = [rule.mask(scores.edge_values, scores.graph, n) for n in ladder(scores.graph)]
     paths = []
     for fraction, mask in zip(SIZES, masks, strict=False):
         if not mask.any():
             logger.warning("%s holds no edges: none of those selected %s", circuit_file(fraction), PATHS)
         inside = Scores(mask.float(), scores.graph, **_made_as(scores))
-        paths.append(eap_ig_json.write(Circuit(inside, mask), home / circuit_file(fraction), d_model))
+        paths.append(eap_ig.write(Circuit(inside, mask), home / circuit_file(fraction), d_model))
     return paths
 
 
@@ -174,7 +175,7 @@ def _entry(path: Path) -> Entry:
         problems.append(f"there are {len(files)} .json files; MIB takes one of importances or {len(SIZES)} circuits")
         return Entry(name, problems=problems)
     try:
-        circuits = [eap_ig_json.read(file) for file in files]
+        circuits = [eap_ig.read(file) for file in files]
     except InputError as error:
         return Entry(name, problems=[*problems, str(error)])
     graph, known = circuits[0].graph, MODELS.get(name.partition("_")[2])

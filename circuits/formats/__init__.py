@@ -1,0 +1,1 @@
+"""What writes and reads circuits: our own files, and those of other programs."""

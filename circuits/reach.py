@@ -1,0 +1,40 @@
+"""What stands above a circuit, by name: the formats that write it, the viewer that draws it, the tests that judge it.
+
+All of these take circuits, so that their modules import `circuits.circuit`, which must not import them. The methods of
+`Circuit` and `CircuitComparison` find them here when they are called; so a program that only loads a circuit does not
+load plotly either.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+HOMES = {
+    "save": "circuits.formats.native:save",
+    "load": "circuits.formats.native:load",
+    "to_eap_ig_json": "circuits.formats.eap_ig:write",
+    "from_eap_ig_json": "circuits.formats.eap_ig:read",
+    "to_networkx": "circuits.formats.graphs:to_networkx",
+    "to_graphml": "circuits.formats.graphs:write_graphml",
+    "to_dot": "circuits.formats.graphs:write_dot",
+    "figure": "circuits.viewer:figure",
+    "to_html": "circuits.viewer:to_html",
+    "show": "circuits.viewer:show",
+    "comparison_figure": "circuits.viewer:comparison_figure",
+    "comparison_to_html": "circuits.viewer:comparison_to_html",
+    "show_page": "circuits.viewer:show_page",
+    "circuit_tests": "metrics.circuit.battery:circuit_tests",
+}
+
+
+def reach(name: str) -> Callable[..., Any]:
+    """The function of that name.
+
+    >>> reach("to_dot").__name__
+    'write_dot'
+    """
+    module, _, function = HOMES[name].partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found

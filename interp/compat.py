@@ -1,0 +1,77 @@
+"""All that stands on private names of transformer-lens, transformers and torch, each with why, and its test.
+
+A release of theirs may rename any of these without notice: then the test that is named fails, and this file is the one
+to change. What the viewer's page asks of plotly.js stands in `circuits/viewer/assets/plotly.js`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def bridge_from_module(module: nn.Module, architecture: str, config: Any) -> Any:
+    """A TransformerBridge without a tokenizer.
+
+    Why: the public `boot_transformers` looks for a tokenizer on the hub when it is given none.
+    Test: `test_loaded_models_are_frozen_and_in_eval_mode`, without a tokenizer.
+    """
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    return build_bridge_from_module(module, architecture, hf_config=config)
+
+
+def home_of_hook(handle: Any) -> str:
+    """The module that defines the function of a TransformerLens hook.
+
+    Why: the bridge wires some architectures (OPT) with permanent hooks of its own, and nothing public tells them from
+    a user's; the handle's `user_hook` is undocumented.
+    Test: those of `tests/test_rules_applied.py` that expect "model carries a hook".
+    """
+    return str(getattr(handle.user_hook, "__module__", ""))
+
+
+def put_no_bos(tokenizer: Any) -> None:
+    """Let a tokenizer of transformers not put BOS first.
+
+    Why: a BOS with a colon in it fits into no template of the tokenizers library, so that the public `add_bos_token`
+    raises; with a tokenizer that adds none TransformerLens prepends BOS itself.
+    Test: `test_any_tokenizer_in_memory_works_and_is_not_changed`.
+    """
+    tokenizer._add_bos_token = False
+
+
+def rope_types(module: nn.Module) -> tuple[str, ...]:
+    """The kinds of rotary tables that a module of transformers makes, such as `dynamic` or `longrope`; none: ().
+
+    Why: `rope_type` decides whether tables depend on the length of the call; transformers keeps it to itself.
+    Test: `test_the_whole_model_as_a_circuit_is_the_model_and_the_check_of_the_task_agrees` of `tests/test_rotary.py`.
+    """
+    types = module.__dict__.get("rope_type", "")
+    return tuple(types.values()) if isinstance(types, dict) else (types,)
+
+
+def rope_layers(module: nn.Module) -> tuple[str, ...]:
+    """The types of layers that have rotary tables of their own; () where all share them. Why and test: `rope_types`."""
+    types: Any = module.rope_type
+    return tuple(types) if isinstance(types, dict) else ()
+
+
+def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
+    """A module's own table of buffers, to be replaced in a copy without touching the original.
+
+    Why: the public `named_buffers` leaves out those that are None.
+    Test: `test_the_order_of_runs_makes_no_difference_and_the_module_stays_as_it_was`.
+    """
+    return module._buffers
+
+
+def compiled_from(module: nn.Module) -> nn.Module | None:
+    """The module that `torch.compile` was given; None for a module that is not compiled.
+
+    Why: torch offers no public way back from `OptimizedModule`.
+    Test: `test_a_merged_adapter_and_a_compiled_model_are_the_models_that_they_were`.
+    """
+    found = getattr(module, "_orig_mod", None)
+    return found if isinstance(found, nn.Module) else None
