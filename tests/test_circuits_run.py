@@ -66,7 +66,7 @@ def test_any_mask_gives_what_a_slow_run_target_by_target_gives(name):
 def test_without_tokens_the_input_keeps_its_position(name):
     """As MIB's zero ablation, whose input is the token embedding alone."""
     model = oracle.model_of(name)
-    masks = random_masks(ComputationalGraph.of(model))
+    masks = random_masks(ComputationalGraph.of(model), (0.25, 0.6))
     (expected,) = slow(oracle.expanded(name), ComputationalGraph.of(model), masks, ["zero-token"])
     found = ours(model, masks, "zero-token").circuits
     assert error(found, expected) < TOLERANCE
