@@ -32,6 +32,7 @@ from interp.kernels.batching import make_batches, refuse_nan, run_batches
 from interp.kernels.forward import Recorder, Residual, last_rows, run_blocks, unembed
 from interp.objectives import Objective, get_objective
 from interp.progress import progress
+from interp.running import door
 from interp.tasks.task import Task
 
 KINDS = ("resid_pre", "attn_out", "mlp_out")
@@ -72,6 +73,7 @@ class ComponentScores:
 
 
 @numbers.checked(steps=numbers.STEPS)
+@door
 def component_scores(
     model: Any,
     task: Task,

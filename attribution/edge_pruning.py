@@ -22,6 +22,7 @@ from interp.kernels.batching import check_batch_size, make_batches
 from interp.kernels.soft import SoftRunner, prompts_that_fit
 from interp.objectives import Objective, get_objective
 from interp.progress import progress
+from interp.running import door
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 
@@ -48,6 +49,7 @@ class Schedule:
 
 
 @numbers.checked()
+@door
 def edge_pruning(
     model: Any,
     task: Task,

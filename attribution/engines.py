@@ -37,6 +37,7 @@ from interp.kernels.ablation import Ablator
 from interp.kernels.batching import plan
 from interp.objectives import Objective
 from interp.progress import progress
+from interp.running import door
 from interp.setting import judged_under
 from interp.tasks.task import Task
 
@@ -71,6 +72,7 @@ class Settings:
 
 
 @numbers.checked(steps=numbers.STEPS, sample=numbers.COUNT)
+@door
 def attribute(
     model: Any,
     task: Task,

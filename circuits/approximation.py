@@ -18,6 +18,7 @@ from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.objectives import Objective
+from interp.running import door
 from interp.tasks.task import Task
 from metrics.agreement_table import AgreementTable, combine
 
@@ -30,6 +31,7 @@ BANDS = (0.01, 0.1, 1.0)  # strata by magnitude: the top 1 %, the next 9 %, the 
 
 
 @numbers.checked(sample=numbers.Limits(3), top=numbers.COUNT, drop=numbers.FROM_ZERO)
+@door
 def agreement(
     model: Any,
     task: Task,

@@ -28,6 +28,7 @@ from interp.kernels.ablation import KNOWN
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
 from interp.progress import track
+from interp.running import door
 from interp.selection import ladder
 from interp.selection.rules import RULES
 from interp.tasks.task import Task
@@ -45,6 +46,7 @@ FEW = 16  # prompts, below which an interval is rough
 
 
 @numbers.checked(exact=numbers.Limits(3), scoring_share=numbers.BETWEEN)
+@door
 def compare_methods(
     model: Any,
     task: Task,

@@ -23,6 +23,7 @@ from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import KV, ComputationalGraph
 from interp.objectives import Objective
+from interp.running import door
 from interp.selection import RULES, ladder
 from interp.tasks.task import Task
 from metrics.circuit.balance import balanced, circuit_at
@@ -44,6 +45,7 @@ SETTINGS = ("rules", "steps", "quadrature", "credit", "checkpointed", "sample", 
     faithfulness=numbers.SHARE, stable_share=numbers.SHARE, resamples=numbers.Limits(2),
     scoring_share=numbers.BETWEEN, random_circuits=numbers.FROM_ZERO,
 )  # fmt: skip
+@door
 def find_circuit(
     model: Any,
     task: Task,

@@ -22,6 +22,7 @@ from attribution.scores import Scores
 from circuits.resampling import Mask, resampled_scores
 from interp import numbers
 from interp.errors import choose
+from interp.running import door
 from interp.selection import greedy, prune, top_n
 from interp.selection.empty import PATHS, warn_if_empty
 from interp.tasks.task import Task
@@ -127,6 +128,7 @@ class Stability:
 
 
 @numbers.checked(resamples=numbers.Limits(2), chunks=numbers.Limits(4))
+@door
 def stability(
     model: Any,
     task: Task,

@@ -16,6 +16,7 @@ from interp.kernels.ablation import ABLATIONS, KNOWN
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective, get_objective
 from interp.objectives import names as objective_names
+from interp.running import door
 from interp.setting import judged_under
 from interp.tasks.resampled import resampled
 from interp.tasks.task import Task
@@ -82,6 +83,7 @@ class Robustness:
 
 
 @numbers.checked()
+@door
 def robustness(
     model: Any,
     circuit: Any,

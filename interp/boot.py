@@ -6,9 +6,10 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from interp.errors import InputError, refused
+from interp.running import parts_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -151,6 +152,25 @@ def place(module: nn.Module, device: torch.device | None, dtype: torch.dtype | N
         for parameter in module.parameters():
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
+
+
+def own_tensors(module: nn.Module) -> None:
+    """Copy, in place, what was made in inference mode: no gradient goes through such tensors. Ties stay tied."""
+    copies: dict[Tensor, Tensor] = {}
+
+    def copied(tensor: Tensor) -> Tensor:
+        if tensor not in copies:
+            with torch.no_grad():
+                twin = tensor.clone()
+            is_parameter = isinstance(tensor, nn.Parameter)
+            copies[tensor] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+        return copies[tensor]
+
+    for part in parts_of(module):
+        for kept in (part._parameters, part._buffers):
+            for name, tensor in kept.items():
+                if tensor is not None and tensor.is_inference():
+                    kept[name] = copied(tensor)  # type: ignore[assignment]
 
 
 def own_tokenizer(tokenizer: Any) -> Any:

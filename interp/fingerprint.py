@@ -30,8 +30,7 @@ def fingerprint(model: Any, read: Collection[Place]) -> tuple[Any, ...]:
     A fingerprint keeps the modules alive, but not the bridge itself, so that a cache may forget it. Takes about 2 ms
     for the 2,000 modules of SmolLM2-135M.
 
-    Raises `InputError` for hooks on the bridge, which circuits would ignore, and for tensors that were made in
-    inference mode, through which no gradient goes.
+    Raises `InputError` for hooks on the bridge, which circuits would ignore.
     """
     from transformer_lens.hook_points import HookPoint
 
@@ -46,10 +45,8 @@ def fingerprint(model: Any, read: Collection[Place]) -> tuple[Any, ...]:
         else:
             own = part.__dict__
             facts += [own.get(name) for name in _COPIED]
-            for name, tensor in (*part._parameters.items(), *part._buffers.items()):
-                if tensor is not None:
-                    facts += (tensor.dtype, tensor.device)
-                    _refuse_inference(part, tensor)
+            for tensor in _tensors(part):
+                facts += (tensor.dtype, tensor.device)
             unread += [one for name, one in part._parameters.items() if one is not None and (part, name) not in read]
         if part._forward_hooks or part._forward_pre_hooks:
             facts += [*part._forward_hooks, *part._forward_pre_hooks]
@@ -102,9 +99,15 @@ def _refuse_hooks(point: Any) -> None:
             )
 
 
-def _refuse_inference(part: nn.Module, tensor: Tensor) -> None:
-    if tensor.is_inference():
-        raise InputError(
-            f"model holds tensors that were made inside torch.inference_mode (in a {type(part).__name__}), through "
-            "which no gradient goes; make or copy it outside, or pass it through interp.load_model"
-        )
+def _tensors(part: nn.Module) -> list[Tensor]:
+    return [one for one in (*part._parameters.values(), *part._buffers.values()) if one is not None]
+
+
+def refuse_inference(model: Any) -> None:
+    """Raise `InputError` for a model made in inference mode: no gradient goes through such tensors."""
+    for part in parts_of(model):
+        if any(tensor.is_inference() for tensor in _tensors(part)):
+            raise InputError(
+                f"model holds tensors that were made inside torch.inference_mode (in a {type(part).__name__}), through "
+                "which no gradient goes; make or copy it outside (interp.load_model does so for a language model)"
+            )

@@ -11,7 +11,7 @@ from torch import nn
 from interp.anatomy import Anatomy
 from interp.architectures import read_anatomy
 from interp.errors import refused
-from interp.fingerprint import Place, fingerprint, read_of
+from interp.fingerprint import Place, fingerprint, read_of, refuse_inference
 from interp.running import alone, door
 from interp.validation import check_anatomy
 
@@ -44,7 +44,8 @@ def anatomy_of(model: Any) -> Anatomy:
         if known is None or known.fingerprint != fingerprint(model, known.read):
             anatomy = read_anatomy(model)
             read = read_of(anatomy, model)
-            fingerprint(model, read)  # refuses before it is run
+            refuse_inference(model)
+            fingerprint(model, read)  # refuses hooks before it is run
             kind = type(model.original_model).__name__
             with refused(f"model={kind} is not understood: its parts cannot be run as this graph has them"):
                 check_anatomy(anatomy, model)

@@ -167,15 +167,13 @@ def _hooked_point(model: Any) -> None:
     model.blocks[0].hook_out.register_forward_hook(lambda module, args, output: 2 * output)
 
 
-@pytest.mark.parametrize(
-    "change", [_other_mlp, _other_head, _other_activation, _fewer_layers, _hooked, _hooked_point]
-)
+@pytest.mark.parametrize("change", [_other_mlp, _other_head, _other_activation, _fewer_layers, _hooked, _hooked_point])
 def test_what_no_longer_computes_what_was_read_is_refused(change: Callable[[Any], None]) -> None:
     """These change what the transformers module runs and not what the bridge calls its parts."""
     model = used()
     change(model)
     for _ in range(2):  # a refusal is not remembered as a success
-        with pytest.raises(InputError, match="is not understood.*replace them before"):
+        with pytest.raises(InputError, match=r"is not understood.*replace them before"):
             anatomy_of(model)
 
 

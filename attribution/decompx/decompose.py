@@ -19,10 +19,12 @@ from interp import numbers
 from interp.errors import InputError
 from interp.models import load_model
 from interp.progress import progress
+from interp.running import door
 from interp.wrappers import uncompiled
 
 
 @numbers.checked()
+@door
 def decompose(
     model: Any,
     inputs: Any,

@@ -22,6 +22,7 @@ from attribution.inputs.result import TokenAttributions
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.progress import progress
+from interp.running import door
 from interp.wrappers import refuse_wrapped, uncompiled
 
 DEFAULTS: dict[str, Any] = {
@@ -32,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 @numbers.checked()
+@door
 def tokens(
     model: Any,
     inputs: Any,

@@ -23,6 +23,7 @@ from interp.errors import InputError
 from interp.kernels.batching import plan
 from interp.progress import progress
 from interp.rotary import as_new
+from interp.running import alone, door, of_this_thread
 
 _INSIDE_ATTENTION = re.compile(
     r"attn\.((?P<letter>[qk])_norm\..*|hook_rot_(?P<turned>[qk])|hook_attn_scores|hook_pattern)$"
@@ -31,6 +32,7 @@ _SPREAD = ("position", "query", "key")  # axes as long as the prompt
 
 
 @numbers.checked()
+@door
 def relevance(
     model: Any,
     inputs: Any,
@@ -65,7 +67,8 @@ def relevance(
             rules; targets that are not one token.
     """
     explained = Explained.of(model)
-    names = _hook_names(model, at)
+    with alone(model):
+        names = _hook_names(model, at)
     given = encode_inputs(model, inputs, attention_mask, prepend_bos)
     started = time.perf_counter()
     size = plan(explained.anatomy, len(given), given.ids.shape[1], batch_size=batch_size, memory=memory).batch_size
@@ -127,11 +130,8 @@ def _of_batch(
     # the soft cap of some models lies behind the last hook point
     last = "unembed.hook_out"
     hooks = [(name, lambda x, hook, name=name: keep(x, name)) for name in dict.fromkeys((*names, last))]
-    with (
-        torch.enable_grad(),
-        as_new(model.original_model),
-        model.hooks(fwd_hooks=[("embed.hook_out", source), *hooks]),
-    ):
+    own = [(name, of_this_thread(hook)) for name, hook in [("embed.hook_out", source), *hooks]]
+    with torch.enable_grad(), as_new(model.original_model), model.hooks(fwd_hooks=own):
         model(inputs.ids.to(anatomy.device))
         missing = [name for name in names if name not in seen]
         if missing:

@@ -18,6 +18,7 @@ from circuits.mib.folder import Entry
 from circuits.mib.names import SIZES
 from interp import numbers
 from interp.errors import InputError
+from interp.running import door
 from interp.tasks.task import Task
 from metrics.circuit.comparison import CurveComparison, Ladder, compare_curves
 from metrics.circuit.curve import ladder_masks
@@ -27,6 +28,7 @@ RANKINGS = ("absolute", "signed")
 
 
 @numbers.checked()
+@door
 def evaluate(
     model: Any,
     task: Task,

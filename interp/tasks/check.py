@@ -109,7 +109,7 @@ def check_task(task: Task, model: Any) -> TaskCheck:
         warnings.warn(
             f"the task {task.name!r} shows no behaviour to explain in this model: {'; '.join(problems)}",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return TaskCheck(
         task=task.name,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp.graph import ComputationalGraph
 from interp.objectives import Objective
+from interp.running import door
 from interp.selection import connected, weighed
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import faithfulness_of_means, measure
@@ -70,6 +71,7 @@ def circuit_at(
     return connected(weighed(scores, helping), graph, n, absolute=False)
 
 
+@door
 def balanced(
     model: Any,
     task: Task,

@@ -15,6 +15,7 @@ from interp import numbers
 from interp.errors import InputError, choose
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
+from interp.running import door
 from interp.setting import judged_under
 from interp.tasks.task import Task
 from metrics.circuit import battery_tests
@@ -33,6 +34,7 @@ TESTS = ("equivalence", "independence", "minimality", "sufficiency", "necessity"
     tolerance=TOLERANCE, quantile=numbers.BETWEEN, random_circuits=numbers.COUNT, reference_prompts=numbers.COUNT,
     sample=numbers.COUNT, permutations=numbers.COUNT, alpha=numbers.BETWEEN,
 )  # fmt: skip
+@door
 def circuit_tests(
     model: Any,
     task: Task,

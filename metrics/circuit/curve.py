@@ -19,6 +19,7 @@ from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
+from interp.running import door
 from interp.selection import LADDER_FRACTIONS, ladder, select
 from interp.setting import Setting, judged_under
 from interp.tasks.task import Task
@@ -160,6 +161,7 @@ class Curve:
 
 
 @numbers.checked()
+@door
 def faithfulness_curve(
     model: Any,
     task: Task,
@@ -267,6 +269,7 @@ def ladder_masks(
     return [select(scores, graph, size, selection, absolute) for size in ladder(graph)]
 
 
+@door
 def mib(model: Any, task: Task, scores: Any, **settings: Any) -> pd.DataFrame:
     """CPR and CMD under both of MIB's selections: a row for signed and one for absolute scores.
 

@@ -20,12 +20,14 @@ from interp.kernels.ablation import Ablator
 from interp.kernels.evaluate import CircuitValues, circuit_values_of_all
 from interp.objectives import Objective, get_objective
 from interp.progress import progress
+from interp.running import door
 from interp.setting import judged_under
 from interp.tasks.task import Task
 from metrics.statistics import Estimate, bootstrap
 
 
 @numbers.checked()
+@door
 def evaluate(
     model: Any,
     task: Task,
@@ -87,6 +89,7 @@ def measure(
 
 
 @numbers.checked()
+@door
 def measure_all(
     model: Any,
     task: Task,

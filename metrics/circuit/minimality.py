@@ -19,6 +19,7 @@ from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
+from interp.running import door
 from interp.setting import Setting, judged_under
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import checked_circuit, measure, resolution_of
@@ -103,6 +104,7 @@ class Minimality:
 
 
 @numbers.checked(sets=numbers.COUNT, largest=numbers.SHARE, sample=numbers.COUNT, alpha=numbers.BETWEEN)
+@door
 def minimality(
     model: Any,
     task: Task,

@@ -16,6 +16,7 @@ from torch import Tensor
 from interp import numbers
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
+from interp.running import door
 from interp.setting import Setting, judged_under
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
@@ -133,6 +134,7 @@ class OutputAgreement:
 
 
 @numbers.checked()
+@door
 def output_agreement(
     model: Any,
     task: Task,

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from interp import numbers
 from interp.errors import InputError
 from interp.objectives import Objective
+from interp.running import door
 from interp.setting import Setting, judged_under
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import checked_circuit, faithfulness_of_means, measure
@@ -152,6 +153,7 @@ def _quantiles(values: Array, *, confidence: float, resamples: int, seed: int) -
 
 
 @numbers.checked(margin=numbers.POSITIVE)
+@door
 def prompt_faithfulness(
     model: Any,
     task: Task,

@@ -22,6 +22,7 @@ from interp.inspection import anatomy_of
 from interp.kernels.evaluate import CircuitValues
 from interp.objectives import Objective
 from interp.progress import progress
+from interp.running import door
 from interp.selection import LADDER_FRACTIONS, top_n
 from interp.setting import Setting, judged_under
 from interp.tasks.task import Task
@@ -109,6 +110,7 @@ class RecursiveCurve:
 
 
 @numbers.checked(shares=numbers.SHARE, random=numbers.COUNT)
+@door
 def recursive_curve(
     model: Any,
     task: Task,
@@ -189,6 +191,7 @@ def recursive_curve(
     )
 
 
+@door
 def removal_scores(model: Any, task: Task, *, ablation: str = "patch", **settings: Any) -> Rescore:
     """A `score` for `recursive_curve`: how far the mean objective falls when an edge is taken out of what is left.
 

@@ -19,6 +19,7 @@ from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
 from interp.objectives import Objective
+from interp.running import door
 from interp.setting import Setting, judged_under
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import graph_of_mask, measure
@@ -113,6 +114,7 @@ class CircuitSaCo:
 
 
 @numbers.checked(groups=numbers.Limits(2), tolerance=numbers.FROM_ZERO)
+@door
 def circuit_saco(
     model: Any,
     task: Task,
