@@ -18,6 +18,7 @@ from attribution.scores import Scores, edge_frame, json_copy
 from circuits.report import Report, with_interval
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
+from interp.running import door
 from interp.setting import Setting
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class Circuit:
         either = int((self.mask | other.mask).sum())
         return int((self.mask & other.mask).sum()) / either if either else 1.0
 
+    @door
     def test(self, model: Any, task: Task, **settings: Any) -> CircuitTests:
         """Hypothesis tests of the circuit: `metrics.circuit_tests` under the setting that it was found under.
 
