@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from interp import numbers
 from interp.arrays import as_tensor
 from interp.errors import InputError
+from interp.fingerprint import refuse_inference
 from interp.progress import progress
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ class MaskedFineTuning:
 
 
 @numbers.checked(mask_id=numbers.FROM_ZERO, special=numbers.FROM_ZERO, epochs=numbers.COUNT, patience=numbers.COUNT)
+@torch.inference_mode(False)
 def masked_finetune(
     model: nn.Module,
     train: Sequence[Any],
@@ -178,8 +180,10 @@ def masked_finetune(
         `MaskedFineTuning`: `history`, `best_epoch`, `figure()`.
 
     Raises:
-        InputError: shapes that do not fit, nothing that may be masked, logits of another shape, a loss that is NaN.
+        InputError: shapes that do not fit, nothing that may be masked, logits of another shape, a loss that is NaN,
+            a model made in inference mode.
     """
+    refuse_inference(model)
     data = {name: tokens_of(name, part, special) for name, part in (("train", train), ("validation", validation))}
     for name, tokens in data.items():
         if not tokens.maskable.any():

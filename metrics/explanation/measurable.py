@@ -15,6 +15,7 @@ from interp import numbers
 from interp.arrays import as_tensor
 from interp.errors import InputError, choose
 from interp.progress import progress
+from interp.running import door
 from metrics.explanation.prediction import Array
 from metrics.explanation.racu import racu
 from metrics.explanation.roar_data import SPLITS, Split, mask_top, removed_inputs, remover, splits_of
@@ -90,6 +91,7 @@ class ErasureCurve:
 
 
 @numbers.checked(random=numbers.COUNT, least=numbers.FROM_ZERO)
+@door
 def erasure_curve(
     model: Any,
     data: Sequence[Any],
@@ -114,7 +116,7 @@ def erasure_curve(
     Valid where masking is in distribution: fine-tune with `masked_finetune`, and test by `MaSF.in_distribution`.
 
     Args:
-        model: one model, in evaluation mode. Its intervals are over samples; call again for each seed's model.
+        model: one model, run in evaluation mode. Its intervals are over samples; call again for each seed's model.
         data: (inputs, labels) or (inputs, labels, maskable), as in `recursive_roar`.
         explain: `explain(model, inputs, labels, seed) -> scores`, or several by name, as in `recursive_roar`.
         mask: the id of the mask token, or another way to mask, as in `recursive_roar`.
@@ -130,13 +132,11 @@ def erasure_curve(
         `ErasureCurve`: `racu` (measure -> `Estimate`), `points`, `to_frame()`, `summary()`, `figure()`.
 
     Raises:
-        InputError: what does not fit, scores that are NaN, constant or of another shape, a model in training mode.
+        InputError: what does not fit, scores that are NaN, constant or of another shape.
     """
     settings = interval_settings(confidence, resamples, seed)
     choose("performance", performance, PERFORMANCES)
     steps = roar_plan(explain, ratios, 1).ratios
-    if isinstance(model, torch.nn.Module) and model.training:
-        raise InputError("model is in training mode, whose dropout is random; call model.eval() first")
     split = splits_of(dict.fromkeys(SPLITS, data))["test"]
     remove = remover(mask, split)
     named = explainers(explain)
@@ -170,7 +170,8 @@ def erasure_curve(
         for name, one in named.items():
 
             def scores(inputs: Tensor, i: int, name: str = name, one: Callable[..., Any] = one) -> Tensor:
-                given = one(model, inputs, split.labels, derived_seed(seed, name, i))
+                with torch.enable_grad():
+                    given = one(model, inputs, split.labels, derived_seed(seed, name, i))
                 found = checked_scores(as_tensor(given).detach().cpu(), split, f"explain[{name!r}]")
                 if not i and constant(found, split.maskable):
                     raise InputError(

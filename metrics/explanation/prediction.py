@@ -19,6 +19,7 @@ from interp import numbers
 from interp.arrays import as_tensor
 from interp.errors import InputError
 from interp.progress import progress
+from interp.running import evaluated
 from metrics.explanation.replacement import Delete, Fill, Replacement, filler
 
 Array = NDArray[np.float64]
@@ -28,7 +29,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Predictor:
-    """A user's `predict`, called without gradients on arrays of the user's kind; what it returns is checked."""
+    """A user's `predict`, called without gradients or dropout on arrays of the user's kind; its result is checked."""
 
     predict: Callable[[Any], Any]
     batch_size: int
@@ -37,13 +38,11 @@ class Predictor:
     def __post_init__(self) -> None:
         if not callable(self.predict):
             raise InputError(f"predict must be a function from inputs to class probabilities; got {self.predict!r}")
-        if isinstance(self.predict, torch.nn.Module) and self.predict.training:
-            raise InputError("predict is a module in training mode, whose dropout is random; call predict.eval() first")
         numbers.settle(self)
 
     def __call__(self, inputs: Tensor) -> Float[Tensor, "b classes"]:
         """Probabilities of one batch, as float64 on the CPU."""
-        with torch.no_grad():
+        with torch.no_grad(), evaluated(self.predict):
             result = self.predict(inputs.cpu().numpy() if self.numpy else inputs)
         if not isinstance(result, Tensor | np.ndarray):
             raise InputError(

@@ -12,6 +12,7 @@ from torch import Tensor
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.progress import Bar, progress
+from interp.running import evaluated
 from metrics.explanation.prediction import Array, Flags, Predictor, as_inputs, as_salience, targets
 from metrics.explanation.replacement import Replacement, filler
 from metrics.explanation.report_metrics import DEFAULT, Case, Metric, chosen_metrics
@@ -21,6 +22,7 @@ from metrics.testing import CORRECTIONS
 
 
 @numbers.checked(permutations=numbers.COUNT)
+@torch.inference_mode(False)
 def compare_explanations(
     predict: Callable[[Any], Any],
     inputs: Any,
@@ -125,7 +127,8 @@ def compare_explanations(
     results: dict[str, PerSample] = {}
     with progress("comparing explanations", len(explainers) * (1 + len(asked)), quiet) as bar:
         for name, one in explainers.items():
-            salience, flags = _salience(name, one, tensor, chosen, real, batch_size, numpy)
+            with evaluated(predict):
+                salience, flags = _salience(name, one, tensor, chosen, real, batch_size, numpy)
             explain = one if callable(one) else None
             cases[name] = Case(predict, inputs, tensor, salience, flags, explain, shared)
             bar.advance()

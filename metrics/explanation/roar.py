@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 @numbers.checked(workers=numbers.COUNT, least=numbers.FROM_ZERO)
+@torch.inference_mode(False)
 def recursive_roar(
     train: Callable[..., Any],
     data: Mapping[str, Sequence[Any]],

@@ -14,11 +14,13 @@ from interp import numbers
 from interp.arrays import as_tensor
 from interp.errors import InputError
 from interp.progress import progress
+from interp.running import evaluated
 from metrics.explanation.prediction import Array, Predictor, targets
 from metrics.explanation.saco import PerSample, interval_settings
 
 
 @numbers.checked(draws=numbers.COUNT, noise=numbers.POSITIVE, radius=numbers.POSITIVE)
+@torch.inference_mode(False)
 def sensitivity(
     predict: Callable[[Any], Any],
     inputs: Any,
@@ -127,7 +129,7 @@ class _Part:
         return self.target.repeat_interleave(len(inputs) // len(self.target))
 
     def _attributions(self, inputs: Tensor) -> Tensor:
-        with torch.enable_grad():
+        with torch.enable_grad(), evaluated(self.predictor.predict):
             values = self.explain(inputs.detach().clone(), self._target(inputs).to(inputs.device))
         result = as_tensor(values).detach()
         if result.shape != inputs.shape:
