@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -37,20 +37,26 @@ def fingerprint(model: Any, read: Collection[Place]) -> tuple[Any, ...]:
     facts: list[Any] = [repr(model.original_model.config.__dict__)]
     facts += [model.__dict__.get(name) for name in _PROCESSED]
     unread: list[Tensor] = []
-    for part in parts_of(model):
-        if part is not model:
-            facts.append(part)
-        if isinstance(part, HookPoint):
-            _refuse_hooks(part)
+    for part in (parts := parts_of(model)):
+        own = part.__dict__
+        if type(part) is HookPoint:  # most parts are, and hold nothing else
+            if own["fwd_hooks"] or own["bwd_hooks"]:
+                _refuse_hooks(part)
         else:
-            own = part.__dict__
-            facts += [own.get(name) for name in _COPIED]
-            for tensor in _tensors(part):
-                facts += (tensor.dtype, tensor.device)
-            unread += [one for name, one in part._parameters.items() if one is not None and (part, name) not in read]
-        if part._forward_hooks or part._forward_pre_hooks:
-            facts += [*part._forward_hooks, *part._forward_pre_hooks]
-    return (*facts, *_sample(unread))
+            facts += map(own.get, _COPIED)
+            if own["_buffers"]:
+                facts += _kinds(own["_buffers"])
+            if parameters := own["_parameters"]:
+                facts += _kinds(parameters)
+                unread += [one for name, one in parameters.items() if one is not None and (part, name) not in read]
+        if own["_forward_hooks"] or own["_forward_pre_hooks"]:
+            facts += [*own["_forward_hooks"], *own["_forward_pre_hooks"]]
+    parts.remove(model)
+    return (*parts, *facts, *_sample(unread))
+
+
+def _kinds(tensors: Mapping[str, Tensor | None]) -> list[Any]:
+    return [(one.dtype, one.device, one.is_inference()) for one in tensors.values() if one is not None]
 
 
 def read_of(anatomy: Anatomy, model: Any) -> frozenset[Place]:
@@ -109,5 +115,5 @@ def refuse_inference(model: Any) -> None:
         if any(tensor.is_inference() for tensor in _tensors(part)):
             raise InputError(
                 f"model holds tensors that were made inside torch.inference_mode (in a {type(part).__name__}), through "
-                "which no gradient goes; make or copy it outside (interp.load_model does so for a language model)"
+                "which no gradient goes; make, copy or cast it outside, or hand a language model to interp.load_model"
             )

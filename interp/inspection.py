@@ -27,7 +27,6 @@ class _Checked:
 _checked: weakref.WeakKeyDictionary[nn.Module, _Checked] = weakref.WeakKeyDictionary()
 
 
-@door
 def anatomy_of(model: Any) -> Anatomy:
     """The anatomy of a TransformerBridge, read and checked at first use, and again when the model is another.
 
@@ -42,13 +41,18 @@ def anatomy_of(model: Any) -> Anatomy:
     with alone(model):
         known = _checked.get(model)
         if known is None or known.fingerprint != fingerprint(model, known.read):
-            anatomy = read_anatomy(model)
-            read = read_of(anatomy, model)
-            refuse_inference(model)
-            fingerprint(model, read)  # refuses hooks before it is run
-            kind = type(model.original_model).__name__
-            with refused(f"model={kind} is not understood: its parts cannot be run as this graph has them"):
-                check_anatomy(anatomy, model)
-            # afterwards, because the first run of some models leaves things on them
-            known = _checked[model] = _Checked(anatomy, read, fingerprint(model, read))
+            known = _checked[model] = _check(model)
         return known.anatomy
+
+
+@door
+def _check(model: Any) -> _Checked:
+    anatomy = read_anatomy(model)
+    read = read_of(anatomy, model)
+    refuse_inference(model)
+    fingerprint(model, read)  # refuses hooks before it is run
+    kind = type(model.original_model).__name__
+    with refused(f"model={kind} is not understood: its parts cannot be run as this graph has them"):
+        check_anatomy(anatomy, model)
+    # afterwards, because the first run of some models leaves things on them
+    return _Checked(anatomy, read, fingerprint(model, read))

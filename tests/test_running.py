@@ -163,6 +163,16 @@ def test_models_that_hold_inference_tensors_are_refused() -> None:
     tokens(twin, ROWS, 1, "integrated-gradients", quiet=True)
 
 
+def test_a_cast_in_inference_mode_is_seen() -> None:
+    model = fresh()
+    anatomy_of(model)
+    with torch.inference_mode():
+        model.original_model.double().float()
+    with pytest.raises(InputError, match=r"made inside torch\.inference_mode"):
+        anatomy_of(model)
+    tokens(load_model(model), ROWS, 1, "integrated-gradients", quiet=True)
+
+
 def tiny_bert() -> BertConfig:
     return BertConfig(
         vocab_size=53, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, num_labels=3
