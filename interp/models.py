@@ -68,8 +68,8 @@ def load_model(
     "cpu", and to float32. `dtype` is a torch dtype or its name. A `tokenizer` given replaces the model's own.
     No network is used unless a hub id, or a registry name found nowhere else, asks for it.
 
-    Raises `InputError` when the source is unknown, missing, damaged, no causal language model, or cannot be
-    reached; the message says what would work.
+    Raises `InputError` when the source is unknown, missing, damaged, no causal language model, cannot be reached, or
+    gives other logits through TransformerLens than by itself; the message says what would work.
 
     >>> model = load_model("smollm2-135m")  # doctest: +SKIP
     >>> model("The capital of France is").shape  # doctest: +SKIP

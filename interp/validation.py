@@ -16,7 +16,7 @@ from interp.rotary import as_new
 from interp.running import of_this_thread
 
 # relative to the spread of the model's own values; half precision rounds at every step of either
-_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1.5e-1}
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1.5e-1}
 
 _SHORT, _LONG, _PREFIX = 7, 12, 3  # tokens of the two prompts, and how many of them are run as a prefix
 # a window or an original context that ends below is crossed by running that many tokens; more would not be cheap
@@ -125,9 +125,9 @@ def _original_lengths(config: Any) -> list[int]:
 
 def _compare(model: Any, anatomy: Anatomy, where: str, pairs: list[tuple[_Run, _Run]]) -> None:
     """Raise `InputError` where ours and theirs differ."""
-    residual = max(_error(ours.residual, theirs.residual) for ours, theirs in pairs)
-    logits = max(_error(ours.logits, theirs.logits) for ours, theirs in pairs)
-    tolerance = _TOLERANCE[anatomy.dtype]
+    residual = max(relative_error(ours.residual, theirs.residual) for ours, theirs in pairs)
+    logits = max(relative_error(ours.logits, theirs.logits) for ours, theirs in pairs)
+    tolerance = TOLERANCE[anatomy.dtype]
     if not (residual < tolerance and logits < tolerance):
         kind = type(model.original_model).__name__
         raise InputError(
@@ -138,7 +138,7 @@ def _compare(model: Any, anatomy: Anatomy, where: str, pairs: list[tuple[_Run, _
         )
 
 
-def _error(ours: Tensor, theirs: Tensor) -> float:
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
     """Relative error in the root mean square: a largest error would be ruled by half precision's outliers."""
     theirs = working(theirs)
     return float((working(ours) - theirs).norm() / (theirs - theirs.mean()).norm().clamp_min(1e-12))
