@@ -112,7 +112,7 @@ class ComputationalGraph:
     def edge_mask(self) -> Bool[Tensor, "source target"]:
         """True where an edge exists. Treat as read-only: it is shared by everyone who asks."""
         with settled():  # it outlives the surroundings of who asks first
-            mask = torch.zeros(self.shape, dtype=torch.bool)
+            mask = torch.zeros(self.shape, dtype=torch.bool, device="cpu")
             for layer in range(self.n_layers):
                 mask[: self.sources_before_attention(layer), self.attention_targets(layer)] = True
                 mask[: self.sources_before_mlp(layer), self.mlp_target(layer)] = True
