@@ -319,7 +319,8 @@ def test_evaluate_on_fresh_prompts(saved: Path, bridge: Any, tmp_path: Path) -> 
     assert data["files"] == {"prompts": str(tmp_path / "prompts.csv")}
 
 
-def test_evaluate_tells(saved: Path) -> None:
+def test_evaluate_tells(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # the title holds the file's path, however long
     result = run("evaluate", saved, "-q", "--random-circuits", 0)
     assert result.exit_code == 0, result.output
     text = " ".join(result.stdout.split())
