@@ -33,6 +33,7 @@ from interp.kernels.forward import Recorder, Residual, last_rows, run_blocks, un
 from interp.keywords import check_keywords, leftover
 from interp.result import Result
 from interp.run import RunKeywords
+from interp.running import door
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 
@@ -103,6 +104,7 @@ class ComponentKeywords(SettingKeywords, RunKeywords, total=False):
     quadrature: str | None
 
 
+@door
 def component_scores(
     model: Any,
     task: Task,

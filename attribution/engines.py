@@ -17,6 +17,7 @@ from attribution.scores import Level, Scores
 from interp.errors import InputError
 from interp.keywords import check_keywords, chosen, leftover
 from interp.run import RunKeywords
+from interp.running import door
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 
@@ -46,6 +47,7 @@ class AttributeKeywords(MethodKeywords, SettingKeywords, RunKeywords, total=Fals
     """The keywords of `attribute`."""
 
 
+@door
 def attribute(model: Any, task: Task, method: str | Method = "eap-ig", **keywords: Unpack[AttributeKeywords]) -> Scores:
     """Score every edge (or node) of a model's computational graph on a task.
 

@@ -23,6 +23,7 @@ from interp.graph import ComputationalGraph
 from interp.interval import Interval, IntervalKeywords
 from interp.keywords import check_keywords
 from interp.run import RunKeywords
+from interp.running import door
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 from metrics.agreement_table import AgreementTable, combine
@@ -41,6 +42,7 @@ class AgreementKeywords(SettingKeywords, RunKeywords, IntervalKeywords, total=Fa
 
 
 @numbers.checked(sample=numbers.Limits(3), top=numbers.COUNT, drop=numbers.FROM_ZERO)
+@door
 def agreement(
     model: Any,
     task: Task,

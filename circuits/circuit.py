@@ -26,6 +26,7 @@ from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.keeping import kept
 from interp.result import Result
+from interp.running import door
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -134,6 +135,7 @@ class Circuit:
         """This circuit beside another over the same graph: shared edges, differences, Jaccard, one picture."""
         return CircuitComparison(self, other, names)
 
+    @door
     def test(self, model: Any, task: Task, **settings: Any) -> CircuitTests:
         """Hypothesis tests of the circuit: `metrics.circuit_tests` under the setting that it was found under.
 

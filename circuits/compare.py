@@ -26,6 +26,7 @@ from interp.interval import Interval, IntervalKeywords
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
 from interp.run import Run, RunKeywords
+from interp.running import door
 from interp.selection import SELECTIONS, Selection, ladder
 from interp.selection.named import Mask
 from interp.setting import Setting, SettingKeywords
@@ -76,6 +77,7 @@ class CompareKeywords(SettingKeywords, RunKeywords, IntervalKeywords, total=Fals
 
 
 @numbers.checked(exact=numbers.Limits(3), scoring_share=numbers.BETWEEN, n_random=numbers.FROM_ZERO)
+@door
 def compare_methods(
     model: Any,
     task: Task,

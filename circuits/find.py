@@ -19,6 +19,7 @@ from interp.graph import ComputationalGraph
 from interp.interval import Interval, IntervalKeywords
 from interp.keywords import chosen
 from interp.run import RunKeywords
+from interp.running import door
 from interp.selection import SELECTIONS, Selection, ladder
 from interp.selection.named import Mask, Rule
 from interp.setting import Setting, SettingKeywords
@@ -39,6 +40,7 @@ class FindKeywords(ScoringKeywords, AbsoluteKeyword, SettingKeywords, RunKeyword
 
 
 @numbers.checked(faithfulness=numbers.SHARE, scoring_share=numbers.BETWEEN, n_random=numbers.FROM_ZERO)
+@door
 def find_circuit(
     model: Any,
     task: Task,

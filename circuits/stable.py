@@ -26,6 +26,7 @@ from interp.interval import Estimate, Interval, IntervalKeywords
 from interp.keywords import chosen
 from interp.result import Result
 from interp.run import RunKeywords
+from interp.running import door
 from interp.selection import SELECTIONS, Selection, prune
 from interp.selection.empty import PATHS, warn_if_empty
 from interp.selection.named import Mask
@@ -132,6 +133,7 @@ class StabilityKeywords(ScoringKeywords, AbsoluteKeyword, SettingKeywords, RunKe
 
 
 @numbers.checked(chunks=numbers.Limits(4))
+@door
 def stability(
     model: Any,
     task: Task,

@@ -21,6 +21,7 @@ from interp.keywords import check_keywords
 from interp.objectives import Objective, get_objective
 from interp.objectives import names as objective_names
 from interp.result import Result
+from interp.running import door
 from interp.tasks.resampled import resampled
 from interp.tasks.task import Task
 from interp.tasks.templates import by_template
@@ -83,6 +84,7 @@ class Robustness(Result):
 
 
 @numbers.checked(n_random=numbers.FROM_ZERO)
+@door
 def robustness(
     model: Any,
     task: Task,

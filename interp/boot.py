@@ -6,16 +6,20 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from interp import compat
 from interp.errors import InputError, refused
+from interp.rotary import as_new
+from interp.running import parts_of
+from interp.validation import TOLERANCE, relative_error
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
 _ENDS = ("bos_token", "eos_token", "pad_token")
+_CHECKED = 12  # tokens of the prompt on which a module is compared before and after it is wrapped
 _BORROWED = "_faithful_circuits_borrowed_pad"  # on a tokenizer: the padding token that TransformerLens gave it
 
 
@@ -86,8 +90,9 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
     weight = next(module.parameters())
     if weight.dtype == torch.float64:
         module.set_experts_implementation("eager")  # type: ignore[operator] # the default, grouped_mm, has no float64
-    # layers that split fused weights are initialised at random before they get their weights
     kind = type(module).__name__
+    before = _logits(module, module)
+    # layers that split fused weights are initialised at random before they get their weights
     with refused(f"source is a {kind} that TransformerLens cannot boot"), torch.random.fork_rng(devices=[]):
         if tokenizer is None:
             module.set_attn_implementation("eager")  # type: ignore[operator]
@@ -104,7 +109,47 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
             )
             _take_back(bridge, lacking)
     bridge.cfg.model_name = name
-    return freeze(bridge)
+    freeze(bridge)
+    _refuse_changed(before, bridge)
+    return bridge
+
+
+@torch.no_grad()
+def _logits(model: Any, module: Any) -> Tensor | None:
+    """Logits of a module, or of the bridge around it, for a short random prompt, as if it were its first.
+
+    None where it cannot be run, which whatever uses it will say.
+    """
+    try:
+        with refused("not run"), as_new(module):
+            # as TransformerLens has them: no dropout, eager attention
+            module.eval().set_attn_implementation("eager")
+            length = min(_CHECKED, int(getattr(module.config, "max_position_embeddings", None) or _CHECKED))
+            generator = torch.Generator().manual_seed(0)
+            ids = torch.randint(int(module.config.vocab_size), (1, length), generator=generator, device="cpu")
+            result = model(ids.to(next(module.parameters()).device))
+            return getattr(result, "logits", result)
+    except InputError:
+        return None
+
+
+def _refuse_changed(before: Tensor | None, bridge: TransformerBridge) -> None:
+    """Refuse a module that TransformerLens runs otherwise than it runs by itself.
+
+    `interp.validation` compares our run with the bridge's, which is no help where the bridge itself is another model:
+    TransformerLens applies a soft cap in Gemma 3's attention that transformers only keeps in the configuration.
+    """
+    after = _logits(bridge, bridge.original_model)
+    if before is None or after is None:
+        return
+    error, tolerance = relative_error(after, before), TOLERANCE[before.dtype]
+    if not error < tolerance:
+        kind = type(bridge.original_model).__name__
+        raise InputError(
+            f"source is a {kind} that TransformerLens runs otherwise than transformers: "
+            f"on a random prompt its logits are off by {error:.1e} (relative, allowed are {tolerance:.0e}), so "
+            "everything said of it would be wrong"
+        )
 
 
 def _take_back(bridge: Any, lacking: list[str]) -> None:
@@ -149,6 +194,25 @@ def place(module: nn.Module, device: torch.device | None, dtype: torch.dtype | N
         for parameter in module.parameters():
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
+
+
+def own_tensors(module: nn.Module) -> None:
+    """Copy, in place, what was made in inference mode: no gradient goes through such tensors. Ties stay tied."""
+    copies: dict[Tensor, Tensor] = {}
+
+    def copied(tensor: Tensor) -> Tensor:
+        if tensor not in copies:
+            with torch.no_grad():
+                twin = tensor.clone()
+            is_parameter = isinstance(tensor, nn.Parameter)
+            copies[tensor] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+        return copies[tensor]
+
+    for part in parts_of(module):
+        for kept in (part._parameters, part._buffers):
+            for name, tensor in kept.items():
+                if tensor is not None and tensor.is_inference():
+                    kept[name] = copied(tensor)  # type: ignore[assignment]
 
 
 def own_tokenizer(tokenizer: Any) -> Any:

@@ -65,5 +65,5 @@ def _known(objective: str | Objective, task: Task) -> str | Objective:
         return task.objective
     raise InputError(
         f"the circuit was found under the objective {objective!r}, a function of which its file holds the name alone; "
-        "give objective=, that function or another one"
+        "give objective=, that function or another one, or a task with it"
     )

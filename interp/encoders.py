@@ -16,6 +16,7 @@ from interp.files import expanded
 from interp.gguf_cache import file_sha256
 from interp.models import _HUB_ID, _READ_ERRORS, _check_device, _check_dtype, _quiet
 from interp.registry import Package
+from interp.running import door, one_at_a_time
 from interp.wrappers import refuse_adapter
 
 ENCODERS = {
@@ -29,6 +30,8 @@ ENCODERS = {
 
 
 @numbers.checked(labels=numbers.Limits(2, advice="None gives the encoder alone"))
+@door
+@one_at_a_time()
 def load_encoder(
     source: str | os.PathLike[str],
     *,

@@ -20,6 +20,7 @@ from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
 from interp.inspection import anatomy_of
 from interp.keeping import kept
+from interp.running import door, settled
 
 KV = Literal["head", "group"]
 
@@ -55,6 +56,7 @@ class ComputationalGraph:
             raise InputError(f"n_kv_heads={self.n_kv_heads} must divide n_heads={self.n_heads}")
 
     @classmethod
+    @door
     def of(cls, model: Any, kv: KV = "head") -> ComputationalGraph:
         """The graph of a loaded model; `kv="group"` keeps grouped-query keys and values together.
 
@@ -111,11 +113,12 @@ class ComputationalGraph:
     @functools.cached_property
     def edge_mask(self) -> Bool[Tensor, "source target"]:
         """True where an edge exists. Treat as read-only: it is shared by everyone who asks."""
-        mask = torch.zeros(self.shape, dtype=torch.bool, device="cpu")
-        for layer in range(self.n_layers):
-            mask[: self.sources_before_attention(layer), self.attention_targets(layer)] = True
-            mask[: self.sources_before_mlp(layer), self.mlp_target(layer)] = True
-        mask[:, -1] = True
+        with settled():  # it outlives the surroundings of who asks first
+            mask = torch.zeros(self.shape, dtype=torch.bool, device="cpu")
+            for layer in range(self.n_layers):
+                mask[: self.sources_before_attention(layer), self.attention_targets(layer)] = True
+                mask[: self.sources_before_mlp(layer), self.mlp_target(layer)] = True
+            mask[:, -1] = True
         return mask
 
     @functools.cached_property

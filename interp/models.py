@@ -17,6 +17,7 @@ from interp import boot, gguf_cache
 from interp.errors import InputError, unknown
 from interp.files import expanded
 from interp.registry import MODELS, ModelEntry, models
+from interp.running import door, one_at_a_time
 from interp.wrappers import refuse_adapter, refuse_wrapped, uncompiled
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ _Read = tuple[nn.Module, Any]  # a module and its tokenizer, or None
 _Finish = Callable[[nn.Module, Any], "TransformerBridge"]
 
 
+@door
+@one_at_a_time()
 def load_model(
     source: str | os.PathLike[str] | nn.Module,
     *,
@@ -65,8 +68,8 @@ def load_model(
     "cpu", and to float32. `dtype` is a torch dtype or its name. A `tokenizer` given replaces the model's own.
     No network is used unless a hub id, or a registry name found nowhere else, asks for it.
 
-    Raises `InputError` when the source is unknown, missing, damaged, no causal language model, or cannot be
-    reached; the message says what would work.
+    Raises `InputError` when the source is unknown, missing, damaged, no causal language model, cannot be reached, or
+    gives other logits through TransformerLens than by itself; the message says what would work.
 
     >>> model = load_model("smollm2-135m")  # doctest: +SKIP
     >>> model("The capital of France is").shape  # doctest: +SKIP
@@ -84,6 +87,7 @@ def load_model(
                 "source is a TransformerBridge, which is taken as it is; give tokenizer=, device= and dtype= when its "
                 "module is loaded"
             )
+        boot.own_tensors(source)
         return boot.freeze(source)
     if isinstance(source, nn.Module):
         name = str(getattr(getattr(source, "config", None), "name_or_path", "") or type(source).__name__)
@@ -106,6 +110,7 @@ def _boot(
 ) -> TransformerBridge:
     refuse_wrapped(module, "source")  # before anything is moved
     architecture = boot.check_module(module)
+    boot.own_tensors(module)
     boot.place(module, device, dtype)
     return boot.boot(module, architecture, tokenizer, name)
 

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp import compat
 from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.kernels.forward import PerHead, Recorder, Residual, prepare, run_blocks, unembed
 from interp.kernels.frame import Frame
 from interp.parts import working
 from interp.rotary import as_new
+from interp.running import of_this_thread
 
 # relative to the spread of the model's own values; half precision rounds at every step of either
-_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1.5e-1}
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1.5e-1}
 
 _SHORT, _LONG, _PREFIX = 7, 12, 3  # tokens of the two prompts, and how many of them are run as a prefix
 # a window or an original context that ends below is crossed by running that many tokens; more would not be cheap
@@ -90,10 +90,9 @@ def check_anatomy(anatomy: Anatomy, model: Any) -> None:
 def _theirs(model: Any, tokens: Tensor, **settings: Any) -> _Run:
     """The bridge's own run, as if it were its first."""
     seen: list[Tensor] = []
+    keep = of_this_thread(lambda x, hook: seen.append(x))
     with as_new(model.original_model):
-        logits = model.run_with_hooks(
-            tokens, fwd_hooks=[("ln_final.hook_in", lambda x, hook: seen.append(x))], **settings
-        )
+        logits = model.run_with_hooks(tokens, fwd_hooks=[("ln_final.hook_in", keep)], **settings)
     return _Run(seen[0], logits)
 
 
@@ -127,32 +126,20 @@ def _original_lengths(config: Any) -> list[int]:
 
 def _compare(model: Any, anatomy: Anatomy, where: str, pairs: list[tuple[_Run, _Run]]) -> None:
     """Raise `InputError` where ours and theirs differ."""
-    residual = max(_error(ours.residual, theirs.residual) for ours, theirs in pairs)
-    logits = max(_error(ours.logits, theirs.logits) for ours, theirs in pairs)
-    tolerance = _TOLERANCE[anatomy.dtype]
+    residual = max(relative_error(ours.residual, theirs.residual) for ours, theirs in pairs)
+    logits = max(relative_error(ours.logits, theirs.logits) for ours, theirs in pairs)
+    tolerance = TOLERANCE[anatomy.dtype]
     if not (residual < tolerance and logits < tolerance):
         kind = type(model.original_model).__name__
         raise InputError(
             f"model={kind} is not understood: on {where} the sum of all heads and MLPs misses its final "
             f"residual stream by {residual:.1e} and its logits by {logits:.1e} (relative; allowed: "
-            f"{tolerance:.0e}), so circuits in it would be wrong"
+            f"{tolerance:.0e}), so circuits in it would be wrong; if its modules were replaced after it was loaded, "
+            "replace them before interp.load_model"
         )
 
 
-def _error(ours: Tensor, theirs: Tensor) -> float:
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
     """Relative error in the root mean square: a largest error would be ruled by half precision's outliers."""
     theirs = working(theirs)
     return float((working(ours) - theirs).norm() / (theirs - theirs.mean()).norm().clamp_min(1e-12))
-
-
-def refuse_hooks(model: Any) -> None:
-    """Refuse a bridge that carries hooks: circuits run the weights themselves, so hooks would be ignored."""
-    from transformer_lens.hook_points import HookPoint
-
-    for point in model.modules():  # `model.hook_dict` is rebuilt at every access, which takes a tenth of a second
-        for handle in (*point.fwd_hooks, *point.bwd_hooks) if isinstance(point, HookPoint) else ():
-            if not compat.home_of_hook(handle).startswith("transformer_lens."):
-                raise InputError(
-                    f"model carries a hook at {point.name}, which a circuit would silently ignore; "
-                    "take it off with model.reset_hooks(), or edit the weights instead"
-                )

@@ -54,10 +54,10 @@ def test_gaps_are_those_of_circuit_and_model(
 ) -> None:
     found = completeness(model, task, circuit, level=level, sets=4, n_random=0, ablation=ablation, quiet=True)
     ends = torch.stack((graph.edge_mask, torch.zeros_like(circuit)))
-    clean, empty = evaluate(model, task, ends, ablation, quiet=True).mean(1)
+    clean, empty = evaluate(model, task, ends, ablation=ablation, quiet=True).mean(1)
     for names, gap in zip(found.sets, found.gaps, strict=True):
         pair = torch.stack([off(one, graph, list(names), level) for one in (circuit, graph.edge_mask)])
-        alone, whole = evaluate(model, task, pair, ablation, quiet=True).mean(1)
+        alone, whole = evaluate(model, task, pair, ablation=ablation, quiet=True).mean(1)
         assert gap.value == pytest.approx(float((alone - whole).abs() / (clean - empty).abs()), rel=1e-6)
         assert gap.low <= gap.high
     gaps = [one.value for one in found.gaps]

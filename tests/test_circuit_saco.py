@@ -69,13 +69,13 @@ def test_edges_against_the_formula(
     key = scores.abs() if absolute else scores
     edges = sorted(graph.edge_mask.nonzero().tolist(), key=lambda edge: -float(key[tuple(edge)]))
     salience, drops = [], []
-    clean = evaluate(model, task, graph.edge_mask, ablation)
+    clean = evaluate(model, task, graph.edge_mask, ablation=ablation)
     for part in np.array_split(np.array(edges), groups):
         mask = graph.edge_mask.clone()
         for source, target in part:
             mask[source, target] = False
         salience.append(sum(float(key[s, t]) for s, t in part))
-        drops.append(clean - evaluate(model, task, mask, ablation))
+        drops.append(clean - evaluate(model, task, mask, ablation=ablation))
     falls = torch.stack(drops)
     assert result.sizes == tuple(len(part) for part in np.array_split(np.array(edges), groups))
     np.testing.assert_allclose(result.salience, salience, rtol=1e-6)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import oracle
 import pytest
 import torch
 from oracle import MODELS, TOLERANCE, error, mixed_task
 from tiny import tiny_module
 
+from attribution import attribute
 from interp import ComputationalGraph, load_model
 from interp.errors import InputError
 from interp.inspection import anatomy_of
@@ -17,6 +19,8 @@ from interp.kernels.ablation import ABLATIONS, Ablator
 from interp.kernels.evaluate import Meter
 from interp.kernels.reach import live_edges
 from interp.objectives import get_objective
+from interp.selection import LADDER_FRACTIONS
+from metrics.circuit.curve import faithfulness_curve, ladder_masks
 
 
 def ours(model, masks, ablation="patch", task=None, kv="head", objective="logit-difference", **settings):
@@ -62,7 +66,7 @@ def test_any_mask_gives_what_a_slow_run_target_by_target_gives(name):
 def test_without_tokens_the_input_keeps_its_position(name):
     """As MIB's zero ablation, whose input is the token embedding alone."""
     model = oracle.model_of(name)
-    masks = random_masks(ComputationalGraph.of(model))
+    masks = random_masks(ComputationalGraph.of(model), (0.25, 0.6))
     (expected,) = slow(oracle.expanded(name), ComputationalGraph.of(model), masks, ["zero-token"])
     found = ours(model, masks, "zero-token").circuits
     assert error(found, expected) < TOLERANCE
@@ -74,6 +78,23 @@ def test_without_tokens_the_input_keeps_its_position(name):
     logits = model.unembed.original_component(model.ln_final.original_component(stream))
     empty = ours(model, torch.zeros_like(masks[:1]), "zero-token").circuits
     assert error(empty, oracle.logit_difference(logits, prompts)) < TOLERANCE
+
+
+def test_areas_under_both_zeros_differ_where_positions_are_learned():
+    """CPR of one ranking: with the position taken away as well, as by default, and as MIB has it."""
+    model, graph = oracle.model_of("gpt2"), ComputationalGraph.of(oracle.model_of("gpt2"))
+    task = mixed_task(model)
+    values = attribute(model, task, "eap", ablation="zero", quiet=True).values
+    masks = torch.stack([torch.zeros_like(graph.edge_mask), *ladder_masks(values, graph)])
+    areas = []
+    for (empty, *circuits), ablation in zip(
+        slow(oracle.expanded("gpt2"), graph, masks, ["zero", "zero-token"]).mean(2), ("zero", "zero-token"), strict=True
+    ):
+        clean = circuits[-1]  # all edges
+        f = [float((one - empty) / (clean - empty)) for one in circuits]
+        areas.append(np.trapezoid(f, LADDER_FRACTIONS))
+        assert faithfulness_curve(model, task, values, ablation=ablation, quiet=True).cpr == pytest.approx(areas[-1])
+    assert areas[0] - areas[1] > 0.45
 
 
 def test_without_learned_positions_both_zeros_are_one():

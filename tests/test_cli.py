@@ -344,7 +344,8 @@ def test_evaluate_on_fresh_prompts(saved: Path, bridge: Any, tmp_path: Path) -> 
     assert data["files"] == {"prompts": str(tmp_path / "prompts.csv")}
 
 
-def test_evaluate_tells(saved: Path) -> None:
+def test_evaluate_tells(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # the title holds the file's path, however long
     result = run("evaluate", saved, "-q", "--random-circuits", 0)
     assert result.exit_code == 0, result.output
     text = " ".join(result.stdout.split())
@@ -379,7 +380,7 @@ def test_evaluate_with_other_settings(saved: Path, bridge: Any) -> None:
     settings = ["-n", 6, "--seed", 9, "--ablation", "zero", "--objective", "log-probability", "--model", "tiny"]
     data = json.loads(run("evaluate", saved, "--task", "ioi", *settings, "--json", "-q").stdout)
     task = tasks.ioi(n=6, seed=9, model=bridge)
-    values = evaluate(bridge, task, Circuit.load(saved), "zero", objective="log-probability")
+    values = evaluate(bridge, task, Circuit.load(saved), ablation="zero", objective="log-probability")
     assert data["mean_objective"]["circuit"] == pytest.approx(float(values.mean()))
     assert (data["ablation"], data["objective"], data["n"], data["seed"]) == ("zero", "log-probability", 6, 9)
 

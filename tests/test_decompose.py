@@ -455,7 +455,7 @@ def test_a_representation_and_a_figure() -> None:
         ({"gate": "half"}, "gate='half' is unknown"),
         ({"first_value_bias": "both"}, "first_value_bias='both' is unknown"),
         ({"first_value_bias": "kept", "bias": "separate"}, "first_value_bias='kept'"),
-        ({"tokenizer": object()}, "tokenizer"),
+        ({"tokenizer": 3}, "tokenizer"),
     ],
     ids=str,
 )

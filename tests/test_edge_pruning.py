@@ -26,7 +26,7 @@ def distance(name, values, size, ablation="patch", kv="head"):
     model = oracle.model_of(name)
     graph = ComputationalGraph.of(model, kv)
     masks = torch.stack([graph.edge_mask, top_n(values, graph, size)])
-    clean, circuit = evaluate(model, mixed_task(model), masks, ablation, quiet=True)
+    clean, circuit = evaluate(model, mixed_task(model), masks, ablation=ablation, quiet=True)
     return float((circuit - clean).abs().mean())
 
 

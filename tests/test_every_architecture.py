@@ -56,6 +56,8 @@ def small(name: str, model_type: str) -> Any:
     """A tiny random module, or None where transformers makes none of these sizes."""
     known = transformers.AutoConfig.for_model(_TEXT.get(model_type, model_type)).to_dict()
     sizes = {**_SIZES, **{key: 2 for key in _GROUPED if key in known}}
+    if model_type == "stablelm":
+        sizes["partial_rotary_factor"] = 0.5  # a quarter of four dimensions is one, and pairs are rotated
     kind = getattr(transformers, name)
     while True:
         try:

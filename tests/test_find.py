@@ -125,7 +125,7 @@ def test_report_is_what_evaluate_says_on_the_held_out_prompts(model: Any, task: 
     report, graph = found.report, found.graph
     _, held_out = task.split(0.5, 3)
     masks = torch.stack((graph.edge_mask, torch.zeros_like(graph.edge_mask), found.mask))
-    clean, empty, alone = evaluate(model, held_out, masks, ablation, quiet=True)
+    clean, empty, alone = evaluate(model, held_out, masks, ablation=ablation, quiet=True)
     assert report.per_prompt["clean"] == pytest.approx(clean.tolist())
     assert report.per_prompt["empty"] == pytest.approx(empty.tolist())
     assert report.per_prompt["circuit"] == pytest.approx(alone.tolist())

@@ -28,7 +28,7 @@ def effect(name, mask, ablation="patch", **settings):
     """M(circuit) - M(empty circuit)."""
     model = oracle.model_of(name)
     masks = torch.stack([mask, torch.zeros_like(mask)])
-    whole, empty = metrics.evaluate(model, mixed_task(model), masks, ablation, quiet=True, **settings).mean(1)
+    whole, empty = metrics.evaluate(model, mixed_task(model), masks, ablation=ablation, quiet=True, **settings).mean(1)
     return float(whole - empty)
 
 
@@ -44,7 +44,9 @@ def test_edges_into_the_logits_are_removed_and_added_to_first_order(name, ablati
     changed = mask.repeat(len(graph.sources), 1, 1)
     rows = torch.arange(len(graph.sources))
     changed[rows, rows, -1] ^= True
-    after = metrics.evaluate(model, mixed_task(model), torch.cat((mask[None], changed)), ablation, quiet=True).mean(1)
+    after = metrics.evaluate(
+        model, mixed_task(model), torch.cat((mask[None], changed)), ablation=ablation, quiet=True
+    ).mean(1)
     moved = (after[1:] - after[0]) * torch.where(mask[:, -1], -1.0, 1.0)
     assert mask[:, -1].any()
     assert not mask[:, -1].all()

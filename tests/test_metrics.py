@@ -204,12 +204,12 @@ def test_the_full_and_the_empty_circuit(model: Any, task: Task, graph: Computati
     clean = objective(answer_logits(model, prompts.clean, prompts.lengths), prompts)
     corrupted = objective(answer_logits(model, prompts.corrupted, prompts.lengths), prompts)
     for ablation in ("patch", "zero", "mean", "mean-positional"):
-        torch.testing.assert_close(evaluate(model, task, graph.edge_mask, ablation), clean)
+        torch.testing.assert_close(evaluate(model, task, graph.edge_mask, ablation=ablation), clean)
     empty = torch.zeros_like(graph.edge_mask)
     torch.testing.assert_close(evaluate(model, task, empty), corrupted)
     # nothing of the prompt is left: the same for all, but for their answers
     assert not torch.allclose(evaluate(model, task, empty, ablation="zero"), corrupted)
-    assert evaluate(model, task, empty, "zero", objective="accuracy").shape == (6,)
+    assert evaluate(model, task, empty, ablation="zero", objective="accuracy").shape == (6,)
 
 
 def test_prompts_do_not_depend_on_each_other(model: Any, task: Task, graph: ComputationalGraph) -> None:
@@ -267,7 +267,7 @@ def test_bad_masks_are_refused(
 
 def test_unknown_names_list_the_near_ones(model: Any, task: Task, graph: ComputationalGraph) -> None:
     with pytest.raises(InputError, match="ablation='zeros' is unknown; did you mean 'zero'"):
-        evaluate(model, task, graph.edge_mask, "zeros")
+        evaluate(model, task, graph.edge_mask, ablation="zeros")
     with pytest.raises(InputError, match="objective='logprobability' is unknown; did you mean 'log-probability'"):
         evaluate(model, task, graph.edge_mask, objective="logprobability")
 

@@ -26,6 +26,19 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 # ---- transformers modules
 
 
+@pytest.mark.parametrize(("name", "cap"), [("gemma3", 1.0), ("gemma2", 1.0)])
+def test_what_the_bridge_computes_otherwise_than_the_module_is_refused(name: str, cap: float) -> None:
+    # transformers' Gemma 3 reads the cap and does not apply it, TransformerLens applies it; Gemma 2 has it in both
+    module = tiny_module(name, torch.float32, attn_logit_softcapping=cap)
+    with torch.no_grad():
+        before = module(TOKENS).logits
+    if name == "gemma2":
+        assert (load_model(module)(TOKENS) - before).abs().max() < 1e-4
+        return
+    with pytest.raises(InputError, match=r"source is a Gemma3ForCausalLM that TransformerLens runs otherwise than"):
+        load_model(module)
+
+
 @pytest.mark.parametrize("with_tokenizer", [False, True])
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox"])
 def test_loaded_models_are_frozen_and_in_eval_mode(name: str, with_tokenizer: bool) -> None:

@@ -44,7 +44,7 @@ def circuit(model: Any, task: Task) -> Circuit:
 def by_hand(model: Any, task: Task, mask: torch.Tensor, ablation: str, objective: str | None) -> float:
     graph = ComputationalGraph.of(model)
     masks = torch.stack((graph.edge_mask, torch.zeros_like(mask), mask))
-    clean, empty, alone = evaluate(model, task, masks, ablation, objective=objective, quiet=True).mean(1)
+    clean, empty, alone = evaluate(model, task, masks, ablation=ablation, objective=objective, quiet=True).mean(1)
     return float((alone - empty) / (clean - empty))
 
 

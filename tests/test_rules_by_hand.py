@@ -264,6 +264,7 @@ def test_attention_of_two_positions(rules, queries, keys, values):
         backward=rule_set(rules),
         kv_of_head=torch.tensor([0]),
         keys_values=lambda *of: None,
+        turn=lambda layer, q, k: (q, k),
         masks={None: None},
     )
     q, k, v = (leaf(x) for x in ([3.0, 1.0], [0.0, 2 * LOG3], [10.0, 0.0]))

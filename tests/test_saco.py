@@ -408,7 +408,6 @@ def given(**change):
         ({"target": [0, 1, 0]}, "one a sample"),
         ({"target": 0.5}, "one a sample"),
         ({"predict": 3}, "predict must be a function"),
-        ({"predict": torch.nn.Linear(4, 2)}, r"call predict.eval\(\) first"),
         ({"predict": lambda x: x[:, :1]}, r"shape \[2, class\] with at least two classes for 2 inputs; got \[2, 1\]"),
         ({"predict": lambda x: torch.ones(7, 2)}, r"got \[7, 2\]"),
         ({"predict": lambda x: (x, x)}, "got a tuple"),

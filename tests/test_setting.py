@@ -90,7 +90,7 @@ def test_a_setting_that_is_none_is_damage(circuit: Circuit, tmp_path: Path) -> N
 
 def test_what_knows_of_no_setting_is_judged_by_patch_and_the_tasks_objective(model: Any, task: Task) -> None:
     mask = random_paths(ComputationalGraph.of(model), 60, 0)
-    explicit = metrics.evaluate(model, task, mask, "patch", objective=task.objective, quiet=True)
+    explicit = metrics.evaluate(model, task, mask, ablation="patch", objective=task.objective, quiet=True)
     assert torch.allclose(metrics.evaluate(model, task, mask, quiet=True), explicit, atol=1e-10)
 
 

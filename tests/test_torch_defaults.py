@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attribution.inputs.methods import TOKEN_METHODS
 from test_find import behaving
 from tiny import tiny
 from torch import Tensor, nn
 
 import metrics
 from attribution import Schedule, attribute, component_scores, edge_pruning, tokens
-from attribution.inputs.methods import TOKEN_METHODS
 from circuits import find_circuit, stability
 from circuits.candidates import noise
 from circuits.planted import models as planted

@@ -91,6 +91,25 @@ def test_scores_by_position_add_up_to_the_scores_of_nodes(name):
     assert not split[:, 0].any(), "nothing differs before the first corrupted token"
 
 
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+def test_the_page_splits_by_the_setting_that_the_circuit_was_found_under(ablation, monkeypatch):
+    model = tiny("llama")
+    task, seen = tiny_task(model), []
+    scores = attribute(model, task, "eap", ablation=ablation, objective="log-probability", quiet=True)
+
+    def split(*given, **settings):
+        seen.append(scores_by_position(*given, **settings))
+        return seen[-1]
+
+    monkeypatch.setattr("circuits.viewer.data.scores_by_position", split)
+    Circuit(scores, scores.mask(40)).to_html(model=model, task=task, example=1)
+    # the mean of one prompt is that prompt: it is split under patch
+    used = "patch" if ablation == "mean" else ablation
+    one, objective = task.select([1]), "log-probability"
+    whole = attribute(model, one, "attribution-patching", ablation=used, objective=objective, quiet=True).values
+    assert np.allclose(seen[0].sum(1), whole.numpy(), atol=1e-9)
+
+
 def test_nodes_stand_at_the_positions_where_they_matter():
     graph = ComputationalGraph(1, 2)
     circuit = Circuit(Scores(torch.zeros(graph.shape), graph, method="eap"), graph.edge_mask)

@@ -19,6 +19,7 @@ from interp.errors import InputError
 from interp.keywords import check_keywords, told
 from interp.models import load_model
 from interp.run import Run
+from interp.running import door
 from interp.wrappers import uncompiled
 
 
@@ -29,6 +30,7 @@ class DecomposeKeywords(OptionKeywords, total=False):
     quiet: bool
 
 
+@door
 def decompose(
     model: Any,
     inputs: Any,

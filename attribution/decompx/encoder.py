@@ -12,9 +12,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from attribution.decompx.steps import HeldAttention, HeldHead, HeldMLP, HeldNorm, HeldRun, Sublayer
-from attribution.inputs.classifier import evaluated
 from interp.errors import InputError
 from interp.parts import Affine, Norm
+from interp.running import alone, evaluated, of_this_thread
 
 
 def refuse_other_encoders(model: Any) -> None:
@@ -56,7 +56,7 @@ def held_encoder(model: Any, ids: Int[Tensor, " pos"]) -> HeldRun:
         }
     norms = {f"n{i}": layer.attention.output.LayerNorm for i, layer in enumerate(base.encoder.layer)}
     norms |= {f"m{i}": layer.output.LayerNorm for i, layer in enumerate(base.encoder.layer)}
-    with _watching(watched, norms) as seen, evaluated(model):
+    with alone(model), _watching(watched, norms) as seen, evaluated(model):
         logits = model(input_ids=ids[None].to(model.device)).logits[0]
     layers = []
     for i, layer in enumerate(base.encoder.layer):
@@ -126,11 +126,11 @@ def _watching(outputs: dict[str, nn.Module], inputs: dict[str, nn.Module]) -> It
             def keep_output(module: nn.Module, given: Any, made: Tensor, name: str = name) -> None:
                 seen[name] = made[0]
 
-            stack.callback(module.register_forward_hook(keep_output).remove)
+            stack.callback(module.register_forward_hook(of_this_thread(keep_output)).remove)
         for name, module in inputs.items():
 
             def keep_input(module: nn.Module, given: tuple[Tensor, ...], name: str = name) -> None:
                 seen[name] = given[0][0]
 
-            stack.callback(module.register_forward_pre_hook(keep_input).remove)
+            stack.callback(module.register_forward_pre_hook(of_this_thread(keep_input)).remove)
         yield seen

@@ -21,6 +21,7 @@ from interp.kernels.soft import SoftRunner, prompts_that_fit
 from interp.keywords import check_keywords
 from interp.objectives import Objective
 from interp.run import RunKeywords
+from interp.running import door
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
@@ -120,6 +121,7 @@ class PruningKeywords(SettingKeywords, RunKeywords, total=False):
     """The keywords of `edge_pruning`."""
 
 
+@door
 def edge_pruning(
     model: Any,
     task: Task,

@@ -17,8 +17,10 @@ from attribution.inputs.encode import Inputs, as_inputs, is_id
 from attribution.inputs.explained import Embeddings, Explainable
 from attribution.inputs.proposals import Proposer, as_proposer
 from attribution.rules.sets import RuleSet, rule_set
+from interp import running
 from interp.encoders import is_encoder
 from interp.errors import InputError
+from interp.fingerprint import refuse_inference
 from interp.kernels.batching import budget_of
 from interp.rotary import as_new, depends_on_length
 from interp.run import Run
@@ -101,6 +103,7 @@ class ClassifierExplained(Explainable):
                 f"tokenizer is a {type(tokenizer).__name__}, not a transformers tokenizer; load one with "
                 "transformers.AutoTokenizer.from_pretrained"
             )
+        refuse_inference(model)
         return cls(model, EncoderAnatomy.of(model), tokenizer)._checked()
 
     @property
@@ -166,7 +169,7 @@ class ClassifierExplained(Explainable):
     def patterns(self, inputs: Inputs) -> list[Float[Tensor, "n query key"]]:
         """Raises `InputError` for a model that does not give its attention, one square a head."""
         embeddings, (n, width) = self.embed(inputs.ids), inputs.ids.shape
-        with torch.no_grad(), _attention_told(self.model):
+        with torch.no_grad(), running.alone(self.model), _attention_told(self.model):
             found = self._run(embeddings, inputs.lengths, output_attentions=True)
         layers = [embeddings.new_zeros(n, width, width) for _ in found[0][1].attentions or ()]
         for rows, out in found:
@@ -190,7 +193,7 @@ class ClassifierExplained(Explainable):
             groups = [(rows[own == n], embeddings[own == n, :n], own[own == n]) for n in own.unique().tolist()]
         takes_mask = "attention_mask" in inspect.signature(self.model.forward).parameters
         found = []
-        with evaluated(self.model):
+        with running.alone(self.model), running.evaluated(self.model):
             for which, part, real in groups:
                 mask = {"attention_mask": _mask(part, real)} if takes_mask else {}
                 with as_new(self.model):
@@ -223,7 +226,7 @@ class ClassifierExplained(Explainable):
         try:
             alone = replace(self, leaks=True).logits(self.embed(row.expand(2, -1)), lengths)
             padded = self.logits(self.embed(row.expand(2, -1)), lengths)
-            with evaluated(self.model), as_new(self.model):
+            with running.alone(self.model), running.evaluated(self.model), as_new(self.model):
                 theirs = self.model(input_ids=row.to(device), return_dict=True).logits
         except (RuntimeError, ValueError, TypeError, LookupError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -237,19 +240,6 @@ class ClassifierExplained(Explainable):
         rounding = (2e-2 if half else 1e-5) * alone.abs().max()
         apart = _has_tables_for_every_length(self.model)
         return replace(self, leaks=apart or not bool((padded - alone).abs().max() <= rounding))
-
-
-@contextlib.contextmanager
-def evaluated(module: nn.Module) -> Iterator[None]:
-    """Without dropout while the block runs; every part is then in the mode it was in."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 @contextlib.contextmanager

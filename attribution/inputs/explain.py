@@ -17,6 +17,7 @@ from attribution.rules.sets import RuleSet, rule_set
 from interp.errors import InputError
 from interp.keywords import check_keywords, leftover
 from interp.run import Run, RunKeywords
+from interp.running import door
 
 
 class TokenMethodKeywords(TypedDict, total=False):
@@ -44,6 +45,7 @@ class TokenKeywords(TokenMethodKeywords, RunKeywords, total=False):
     """The keywords of `tokens`."""
 
 
+@door
 def tokens(
     model: Any,
     inputs: Any,

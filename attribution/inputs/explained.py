@@ -32,6 +32,7 @@ from interp.kernels.batching import plan
 from interp.kernels.forward import last_rows, prepare, run_blocks, unembed
 from interp.rotary import as_new
 from interp.run import Run
+from interp.running import alone, of_this_thread
 from interp.token_text import token_texts
 
 Embeddings = Float[Tensor, "n pos d_model"]
@@ -198,8 +199,9 @@ class Explained(Explainable):
             found.append(pattern.detach().mean(1))
             return pattern
 
-        hooks = [(f"blocks.{layer}.attn.hook_pattern", keep) for layer in range(self.anatomy.n_layers)]
-        with torch.no_grad(), as_new(self.model.original_model):
+        own = of_this_thread(keep)
+        hooks = [(f"blocks.{layer}.attn.hook_pattern", own) for layer in range(self.anatomy.n_layers)]
+        with torch.no_grad(), alone(self.model), as_new(self.model.original_model):
             self.model.run_with_hooks(inputs.ids.to(self.anatomy.device), fwd_hooks=hooks)
         return found
 

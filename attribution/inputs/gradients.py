@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from attribution.inputs.method import Answer, Asked, TokenMethod, Values
 from attribution.rules.sets import RuleSet, rule_set
 from interp import numbers
+from interp.running import one_at_a_time
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ def _check_rules(rules: str | RuleSet | None) -> None:
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seeds the global generators, from which captum draws, and gives them back as they were."""
-    before: Any = np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
+    with one_at_a_time(), torch.random.fork_rng():
+        before: Any = np.random.get_state()  # noqa: NPY002
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:

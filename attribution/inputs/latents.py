@@ -21,6 +21,7 @@ from interp.keywords import check_keywords
 from interp.parts import working
 from interp.rotary import as_new
 from interp.run import Run, RunKeywords
+from interp.running import alone, door, of_this_thread
 
 _INSIDE_ATTENTION = re.compile(
     r"attn\.((?P<letter>[qk])_norm\..*|hook_rot_(?P<turned>[qk])|hook_attn_scores|hook_pattern)$"
@@ -32,6 +33,7 @@ class RelevanceKeywords(RunKeywords, total=False):
     """The keywords of `relevance`."""
 
 
+@door
 def relevance(
     model: Any,
     inputs: Any,
@@ -66,7 +68,8 @@ def relevance(
     """
     check_keywords("relevance", keywords, RelevanceKeywords)
     explained, run = Explained.of(model), Run.of(keywords)
-    names = _hook_names(model, at)
+    with alone(model):
+        names = _hook_names(model, at)
     given = explained.encode(inputs, attention_mask, prepend_bos)
     started = time.perf_counter()
     rotary = explained.anatomy.rotary
@@ -126,11 +129,8 @@ def _of_batch(
     # the soft cap of some models lies behind the last hook point
     last = "unembed.hook_out"
     hooks = [(name, lambda x, hook, name=name: keep(x, name)) for name in dict.fromkeys((*names, last))]
-    with (
-        torch.enable_grad(),
-        as_new(model.original_model),
-        model.hooks(fwd_hooks=[("embed.hook_out", source), *hooks]),
-    ):
+    own = [(name, of_this_thread(hook)) for name, hook in [("embed.hook_out", source), *hooks]]
+    with torch.enable_grad(), as_new(model.original_model), model.hooks(fwd_hooks=own):
         model(inputs.ids.to(anatomy.device))
         missing = [name for name in names if name not in seen]
         if missing:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from interp.errors import InputError
 from interp.kernels.forward import prepare, run_blocks, unembed
 from interp.rotary import as_new
+from interp.running import alone, evaluated
 
 Ids = Int[Tensor, "n pos"]
 Proposer = Callable[[Ids, Bool[Tensor, "n pos"], torch.Generator], Ids]
@@ -76,13 +77,9 @@ class _Masked:
 
 def _logits_of(module: Any, ids: Ids) -> Float[Tensor, "n pos d_vocab"]:
     """Logits without dropout, which modules made from a configuration start with."""
-    training = module.training
-    try:
-        with as_new(module):
-            logits: Tensor = module.eval()(input_ids=ids).logits
-            return logits
-    finally:
-        module.train(training)
+    with alone(module), evaluated(module), as_new(module):
+        logits: Tensor = module(input_ids=ids).logits
+        return logits
 
 
 def _shifted(logits: Float[Tensor, "n pos d_vocab"]) -> Float[Tensor, "n pos d_vocab"]:

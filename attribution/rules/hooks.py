@@ -23,6 +23,7 @@ from interp.kernels.backward import replace_gradient
 from interp.kernels.forward import softmax
 from interp.mlps import Gated, Mixture
 from interp.parts import Affine, Norm
+from interp.running import alone, evaluated, of_this_thread
 
 Hook = tuple[str, Callable[..., Any]]
 
@@ -48,21 +49,24 @@ def applied(model: Any, rules: str | RuleSet) -> Iterator[RuleSet]:
     take gradients with autograd: activation times gradient at a hook point is relevance. Two things lie behind the hook
     points, and `attribution.relevance` adds them: what attention's factors make of patterns, and the soft cap of
     Gemma 2's logits, which keeps its own gradient. A hook that *changes* the input of a rule belongs in front of ours:
-    `hook_point.add_hook(..., prepend=True)`.
+    `hook_point.add_hook(..., prepend=True)`. Meanwhile the model is in eval mode, and what other threads ask the
+    library about it waits.
 
     Yields the rules as fitted to the model. Raises `InputError` for unknown rules, for a model that carries hooks
     (contexts cannot be nested), for an attention rule that is more than constant factors, and for a softmax
     temperature where the model's attention gives no access to its softmax (GPT-J, OPT).
     """
-    fitted = rule_set(rules, model)
-    put_on = _around(model, fitted)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(model.hooks(fwd_hooks=put_on.hooks))
+        fitted = rule_set(rules, model)
+        stack.enter_context(alone(model))
+        put_on = _around(model, fitted)
+        stack.enter_context(evaluated(model))
+        stack.enter_context(model.hooks(fwd_hooks=[(name, of_this_thread(hook)) for name, hook in put_on.hooks]))
         for name, reader in put_on.readers:
             inner = _part(model, name).original_component
-            stack.callback(inner.register_forward_pre_hook(_reading(reader), with_kwargs=True).remove)
+            stack.callback(inner.register_forward_pre_hook(of_this_thread(_reading(reader)), with_kwargs=True).remove)
         for name, writer in put_on.writers:
-            stack.callback(_part(model, name).register_forward_hook(_writing(writer)).remove)
+            stack.callback(_part(model, name).register_forward_hook(of_this_thread(_writing(writer))).remove)
         yield fitted
 
 

@@ -17,6 +17,7 @@ from circuits.formats.mib_names import SIZES
 from interp.errors import InputError
 from interp.interval import Interval
 from interp.keywords import check_keywords
+from interp.running import door
 from interp.selection import SELECTIONS
 from interp.selection.named import Mask
 from interp.setting import Setting
@@ -26,6 +27,7 @@ from metrics.circuit.curve import ladder_masks
 from metrics.circuit.evaluate import JudgeKeywords
 
 
+@door
 def evaluate(
     model: Any,
     task: Task,

@@ -24,6 +24,7 @@ from circuits.viewer.positions import (
 )
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
+from interp.setting import Setting
 from interp.tasks.task import Task
 
 EMBEDDED_LIMIT = 200_000  # edges in a page: 2.7 MB, so that all data stay below 5 MB
@@ -48,8 +49,12 @@ def page_data(
     if model is not None and task is not None:
         _check_model(model, circuit)
         linked = linked_views(model, task, _strongest_nodes(circuit, edges), example)
-        if positions is None and has_slope(task):
-            positions = scores_by_position(model, task, example)
+        judged = Setting.of(model, task, {}, circuit)
+        if positions is None and has_slope(judged.goal):
+            # the mean of one prompt is that prompt: means are no ablation of it
+            ablation = "patch" if "mean" in str(judged.ablation) else str(judged.ablation)
+            own = task.with_objective(judged.goal)
+            positions = scores_by_position(model, own, example, ablation=ablation)
     scores = None if positions is None else check_positions(positions, graph)
     tokens = None if linked is None else linked.clean
     return {

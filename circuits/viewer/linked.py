@@ -31,6 +31,7 @@ from interp.kernels.contract import expand_sources
 from interp.kernels.forward import PerHead, attention_pattern, prepare, run_blocks
 from interp.kernels.frame import Frame
 from interp.parts import working
+from interp.running import door
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 from interp.token_text import token_texts
@@ -90,6 +91,7 @@ def check_example(task: Task, example: int) -> Task:
     return task.select([example])
 
 
+@door
 @torch.no_grad()
 def linked_views(model: Any, task: Task, nodes: Sequence[str], example: int = 0) -> LinkedViews:
     """Patterns and direct effects of `nodes`, the strongest first, on one clean prompt. Cost: one forward pass."""

@@ -20,7 +20,7 @@ from circuits.viewer.linked import check_example
 from interp import numbers
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
-from interp.objectives import get_objective
+from interp.objectives import Objective
 from interp.tasks.task import Task
 
 SHOWN_SHARE = 0.2  # of a node's largest |score|: positions with less are not drawn
@@ -31,25 +31,25 @@ EMPTY = 0.22  # the width of a position where hardly anything is drawn
 
 @numbers.checked(example=numbers.FROM_ZERO)
 def scores_by_position(
-    model: Any, task: Task, example: int = 0, method: str = "attribution-patching"
+    model: Any, task: Task, example: int = 0, method: str = "attribution-patching", ablation: str = "patch"
 ) -> Float[np.ndarray, "node pos"]:
     """Scores of all sources of the graph at each position of one prompt; each row adds up to the node's score.
 
         score[node, pos] = (clean - corrupted) . dM/d(output of the node at pos)
 
-    Nanda 2023, "Attribution patching". `method` is one of the gradient methods of
-    `attribution.component_scores`. Cost: two forward passes and one backward pass of one prompt.
+    Nanda 2023, "Attribution patching". `method` is one of the gradient methods of `attribution.component_scores`;
+    under `zero` ablation nothing stands in the place of corrupted. Cost: two forward passes and one backward pass of
+    one prompt.
     """
     one = check_example(task, example)
     kinds = ("resid_pre", "z", "mlp_out")
-    found = component_scores(model, one, method, kinds=kinds, quiet=True).values
+    found = component_scores(model, one, method, kinds=kinds, ablation=ablation, quiet=True).values
     layers = torch.cat([found["z"][0].movedim(-1, 1), found["mlp_out"][0][:, None]], 1)  # [layer, head + 1, pos]
     return torch.cat([found["resid_pre"][0, :1], layers.flatten(0, 1)]).numpy()
 
 
-def has_slope(task: Task) -> bool:
-    """Whether the task's objective has a gradient at the clean run, without which nothing is split by position."""
-    objective = get_objective(task.objective)
+def has_slope(objective: Objective) -> bool:
+    """Whether an objective has a gradient at the clean run, without which nothing is split by position."""
     return objective.differentiable and not objective.flat_at_clean
 
 

@@ -19,8 +19,8 @@ from attribution import attribute
 from circuits import planted
 from circuits.planted import Planted
 from interp.files import write_text
-from metrics.circuit.evaluate import faithfulness, measure
 from interp.interval import Estimate
+from metrics.circuit.evaluate import faithfulness, measure
 from metrics.statistics import bootstrap
 
 DOCS = Path(__file__).parent.parent

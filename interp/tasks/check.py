@@ -118,7 +118,7 @@ def check_task(task: Checkable, model: Any) -> TaskCheck:
         warnings.warn(
             f"the task {task.name!r} shows no behaviour to explain in this model: {'; '.join(problems)}",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return TaskCheck(
         task=task.name,

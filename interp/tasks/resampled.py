@@ -8,11 +8,13 @@ from typing import Any
 
 from interp import numbers
 from interp.errors import InputError
+from interp.running import door
 from interp.tasks.examples import Example
 from interp.tasks.task import Task
 
 
 @numbers.checked()
+@door
 def resampled(task: Task, model: Any, seed: int = 0) -> Task:
     """The task with the corrupted prompts exchanged among prompts of equal length (resample ablation).
 

@@ -18,6 +18,7 @@ from interp import numbers
 from interp.errors import InputError
 from interp.objectives import Objective, ObjectiveFunction, get_objective
 from interp.plain import plain
+from interp.running import door
 from interp.tasks import loaders
 from interp.tasks.check import TaskCheck, check_task
 from interp.tasks.encoding import Encoder
@@ -223,6 +224,7 @@ class Task:
         """
         return self._copy(objective=objective)
 
+    @door
     def prompts(self, model: Any) -> Prompts:
         """The tokenised prompts, right-padded, on the CPU; tokenised once for each tokenizer.
 
@@ -236,6 +238,7 @@ class Task:
             self._tokenised[key] = (encoder.tokenizer, encoder.prompts(self.examples))
         return self._tokenised[key][1]
 
+    @door
     def check(self, model: Any) -> TaskCheck:
         """How well the model does on the clean and on the corrupted prompts; see `check_task`.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.keywords import check_keywords
+from interp.running import door
 from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics.circuit import battery_tests
@@ -57,6 +58,7 @@ class BatteryKeywords(MeasureKeywords, TestingKeywords, total=False):
 
 
 @numbers.checked(tolerance=TOLERANCE, quantile=numbers.BETWEEN, n_random=numbers.COUNT, sample=numbers.COUNT)
+@door
 def circuit_tests(
     model: Any,
     task: Task,

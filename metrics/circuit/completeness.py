@@ -21,6 +21,7 @@ from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
 from interp.result import Result
+from interp.running import door
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import JudgeKeywords, judging, model_gap, stacked
 from metrics.circuit.samples import edges_of, knock_out_sets, nodes_of, random_circuit, without_edges, without_nodes
@@ -114,6 +115,7 @@ class Completeness(Result):
 
 
 @numbers.checked(sets=numbers.COUNT, largest=numbers.SHARE, n_random=numbers.FROM_ZERO)
+@door
 def completeness(
     model: Any,
     task: Task,

@@ -20,6 +20,7 @@ from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords, chosen
 from interp.result import Result
+from interp.running import door
 from interp.selection import LADDER_FRACTIONS, SELECTIONS, Selection, ladder
 from interp.setting import Setting
 from interp.tasks.task import Task
@@ -168,6 +169,7 @@ class CurveKeywords(JudgeKeywords, AbsoluteKeyword, total=False):
 
 
 @numbers.checked(n_random=numbers.FROM_ZERO)
+@door
 def faithfulness_curve(
     model: Any,
     task: Task,
@@ -250,6 +252,7 @@ def ladder_masks(setting: Setting, scores: Float[Tensor, "source target"], selec
     return [rule(scores) for rule in selection.rules(setting, scores, ladder(setting.graph))]
 
 
+@door
 def mib(model: Any, task: Task, scores: Any, **settings: Any) -> pd.DataFrame:
     """CPR and CMD under both of MIB's selections: a row for signed and one for absolute scores.
 

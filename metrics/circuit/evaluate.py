@@ -19,6 +19,7 @@ from interp.interval import Estimate, Interval, IntervalKeywords
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
 from interp.run import RunKeywords
+from interp.running import door
 from interp.setting import Setting, UnderKeywords
 from interp.tasks.task import Task
 from metrics.statistics import bootstrapped
@@ -32,9 +33,8 @@ class JudgeKeywords(MeasureKeywords, IntervalKeywords, total=False):
     """The keywords of what judges circuits, with intervals."""
 
 
-def evaluate(
-    model: Any, task: Task, circuit: Any, ablation: str | None = None, **keywords: Unpack[MeasureKeywords]
-) -> Float[Tensor, " n"]:
+@door
+def evaluate(model: Any, task: Task, circuit: Any, **keywords: Unpack[MeasureKeywords]) -> Float[Tensor, " n"]:
     """The task's objective, prompt by prompt, with every edge outside the circuit ablated.
 
     Args:
@@ -55,11 +55,12 @@ def evaluate(
         InputError: a mask of another shape or with edges that do not exist, unknown names, a NaN objective.
     """
     check_keywords("evaluate", keywords, MeasureKeywords)
-    setting, masks, single = _judging(model, task, circuit, {**keywords, "ablation": ablation})
+    setting, masks, single = _judging(model, task, circuit, keywords)
     values = setting.measure(masks)
     return values.circuits[0] if single else values.circuits
 
 
+@door
 def measure(model: Any, task: Task, circuit: Any, **keywords: Unpack[MeasureKeywords]) -> CircuitValues:
     """Objectives of the clean model (`.clean`), the empty circuit (`.empty`) and the circuit (`.circuits`) by prompt.
 

@@ -21,6 +21,7 @@ from interp.interval import Interval
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
 from interp.result import Result
+from interp.running import door
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import JudgeKeywords, judging, resolution_of
 from metrics.circuit.samples import edges_of, knock_out_sets, nodes_of, without_edges, without_nodes
@@ -102,6 +103,7 @@ class MinimalityKeywords(JudgeKeywords, TestingKeywords, total=False):
 
 
 @numbers.checked(sets=numbers.COUNT, largest=numbers.SHARE, sample=numbers.COUNT)
+@door
 def minimality(
     model: Any,
     task: Task,

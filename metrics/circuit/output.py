@@ -20,6 +20,7 @@ from interp.keywords import check_keywords
 from interp.objectives import Objective
 from interp.result import Result
 from interp.run import RunKeywords
+from interp.running import door
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import judging
@@ -145,6 +146,7 @@ class OutputKeywords(RunKeywords, IntervalKeywords, total=False):
 
 
 @numbers.checked(n_random=numbers.FROM_ZERO)
+@door
 def output_agreement(
     model: Any, task: Task, circuit: Any, *, n_random: int = 3, **keywords: Unpack[OutputKeywords]
 ) -> OutputAgreement:

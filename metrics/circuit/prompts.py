@@ -15,6 +15,7 @@ from interp.errors import InputError
 from interp.interval import Estimate, Interval
 from interp.keywords import check_keywords
 from interp.result import Result
+from interp.running import door
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import JudgeKeywords, faithfulness_of_means, judging
 from metrics.percentiles import Resampled
@@ -151,6 +152,7 @@ def _quantiles(values: Array, interval: Interval) -> dict[float, Estimate]:
 
 
 @numbers.checked(margin=numbers.POSITIVE)
+@door
 def prompt_faithfulness(
     model: Any, task: Task, circuit: Any, *, margin: float = 0.2, **keywords: Unpack[JudgeKeywords]
 ) -> PromptFaithfulness:

@@ -23,6 +23,7 @@ from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
 from interp.result import Result
+from interp.running import door
 from interp.selection import LADDER_FRACTIONS, top_n
 from interp.setting import Setting
 from interp.tasks.task import Task
@@ -106,6 +107,7 @@ class RecursiveCurve(Result):
 
 
 @numbers.checked(shares=numbers.SHARE, n_random=numbers.COUNT)
+@door
 def recursive_curve(
     model: Any,
     task: Task,
@@ -170,6 +172,7 @@ def recursive_curve(
     )
 
 
+@door
 def removal_scores(model: Any, task: Task, **keywords: Unpack[MeasureKeywords]) -> Rescore:
     """A `score` for `recursive_curve`: how far the mean objective falls when an edge is taken out of what is left.
 

@@ -21,6 +21,7 @@ from interp.inspection import anatomy_of
 from interp.interval import Estimate, Interval
 from interp.keywords import check_keywords
 from interp.result import Result
+from interp.running import door
 from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import JudgeKeywords, graph_of_mask
@@ -109,6 +110,7 @@ class CircuitSaCo(Result):
 
 
 @numbers.checked(groups=numbers.Limits(2), tolerance=numbers.FROM_ZERO, n_random=numbers.FROM_ZERO)
+@door
 def circuit_saco(
     model: Any,
     task: Task,

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from interp import numbers, theme
 from interp.arrays import as_tensor
 from interp.errors import InputError
+from interp.fingerprint import refuse_inference
 from interp.keywords import check_keywords, told
 from interp.progress import progress
 from interp.result import Result
@@ -175,6 +176,7 @@ class MaskedFineTuning(Result):
 
 
 @numbers.checked(mask_id=numbers.FROM_ZERO, special=numbers.FROM_ZERO)
+@torch.inference_mode(False)
 def masked_finetune(
     model: nn.Module,
     train: Sequence[Any],
@@ -208,8 +210,10 @@ def masked_finetune(
         `MaskedFineTuning`: `history`, `best_epoch`, `figure()`.
 
     Raises:
-        InputError: shapes that do not fit, nothing that may be masked, logits of another shape, a loss that is NaN.
+        InputError: shapes that do not fit, nothing that may be masked, logits of another shape, a loss that is NaN,
+            a model made in inference mode.
     """
+    refuse_inference(model)
     check_keywords("masked_finetune", keywords, FineTuningKeywords)
     training = told(recipe or FineTuning(), keywords, FineTuningKeywords)
     data = {name: tokens_of(name, part, special) for name, part in (("train", train), ("validation", validation))}

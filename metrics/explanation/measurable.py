@@ -21,6 +21,7 @@ from interp.keywords import check_keywords
 from interp.progress import Bar
 from interp.result import Result
 from interp.run import Run
+from interp.running import door
 from interp.tables import html_table
 from metrics.explanation.prediction import Array, SampleKeywords
 from metrics.explanation.roar_data import SPLITS, Remove, Split, mask_top, removed_inputs, remover, splits_of
@@ -98,6 +99,7 @@ class ErasureCurveKeywords(MaskingKeywords, SampleKeywords, total=False):
 
 
 @numbers.checked(n_random=numbers.COUNT)
+@door
 def erasure_curve(
     model: Any,
     data: Sequence[Any],
@@ -114,7 +116,7 @@ def erasure_curve(
     Valid where masking is in distribution: fine-tune with `masked_finetune`, and test by `MaSF.in_distribution`.
 
     Args:
-        model: one model, in evaluation mode. Its intervals are over samples; call again for each seed's model.
+        model: one model, run in evaluation mode. Its intervals are over samples; call again for each seed's model.
         data: (inputs, labels) or (inputs, labels, maskable), as in `recursive_roar`.
         explain: `explain(model, inputs, labels, seed) -> scores`, or several by name, as in `recursive_roar`.
         mask: the id of the mask token, or another way to mask, as in `recursive_roar`.
@@ -130,13 +132,11 @@ def erasure_curve(
         `ErasureCurve`: `racu` (measure -> `Estimate`), `points`, `to_frame()`, `summary()`, `figure()`.
 
     Raises:
-        InputError: what does not fit, scores that are NaN, constant or of another shape, a model in training mode.
+        InputError: what does not fit, scores that are NaN, constant or of another shape.
     """
     check_keywords("erasure_curve", keywords, ErasureCurveKeywords)
     run, interval, masking = Run.of(keywords), Interval.of(keywords), Masking.of(keywords)
     choose("performance", performance, PERFORMANCES)
-    if isinstance(model, torch.nn.Module) and model.training:
-        raise InputError("model is in training mode, whose dropout is random; call model.eval() first")
     split = splits_of(dict.fromkeys(SPLITS, data))["test"]
     named = explainers(explain)
     eraser = _Eraser(
@@ -198,7 +198,8 @@ class _Eraser:
         """An explainer as a function of inputs and the number of the ratio; what it returns is checked."""
 
         def scored(inputs: Tensor, i: int) -> Tensor:
-            given = explain(self.model, inputs, self.split.labels, derived_seed(self.seed, name, i))
+            with torch.enable_grad():
+                given = explain(self.model, inputs, self.split.labels, derived_seed(self.seed, name, i))
             found = checked_scores(as_tensor(given).detach().cpu(), self.split, f"explain[{name!r}]")
             if not i and constant(found, self.split.maskable):
                 raise InputError(f"explain[{name!r}] gives every element of an input the same score: there is no order")

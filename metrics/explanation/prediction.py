@@ -20,6 +20,7 @@ from interp.arrays import as_tensor
 from interp.errors import InputError
 from interp.interval import IntervalKeywords
 from interp.run import Run
+from interp.running import evaluated
 from metrics.explanation.baselines import Baseline, Delete, Fill, filler
 
 Array = NDArray[np.float64]
@@ -41,7 +42,7 @@ class SampleKeywords(PredictKeywords, IntervalKeywords, total=False):
 
 @dataclass(frozen=True)
 class Predictor:
-    """A user's `predict`, called without gradients on arrays of the user's kind; what it returns is checked."""
+    """A user's `predict`, called without gradients or dropout on arrays of the user's kind; its result is checked."""
 
     predict: Callable[[Any], Any]
     batch_size: int
@@ -50,8 +51,6 @@ class Predictor:
     def __post_init__(self) -> None:
         if not callable(self.predict):
             raise InputError(f"predict must be a function from inputs to class probabilities; got {self.predict!r}")
-        if isinstance(self.predict, torch.nn.Module) and self.predict.training:
-            raise InputError("predict is a module in training mode, whose dropout is random; call predict.eval() first")
         numbers.settle(self)
 
     @classmethod
@@ -61,7 +60,7 @@ class Predictor:
 
     def __call__(self, inputs: Tensor) -> Float[Tensor, "b classes"]:
         """Probabilities of one batch, as float64 on the CPU."""
-        with torch.no_grad():
+        with torch.no_grad(), evaluated(self.predict):
             result = self.predict(inputs.cpu().numpy() if self.numpy else inputs)
         if not isinstance(result, Tensor | np.ndarray):
             raise InputError(

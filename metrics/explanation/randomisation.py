@@ -17,6 +17,7 @@ from interp.errors import InputError, choose
 from interp.interval import Interval, IntervalKeywords
 from interp.keywords import check_keywords
 from interp.progress import progress
+from interp.running import door
 from metrics.explanation.prediction import Array, Flags
 from metrics.explanation.randomisation_result import MODES, Randomisation
 
@@ -41,6 +42,7 @@ REDRAWS: dict[str, Redraw] = {"normal": normal, "permuted": permuted}
 
 
 @numbers.checked(draws=numbers.COUNT)
+@door
 def randomisation(
     model: nn.Module,
     inputs: Any,
@@ -67,7 +69,7 @@ def randomisation(
     likeness for the input's sake, so hand in the input's own |x| as a control beside them.
 
     Args:
-        model: a torch module in evaluation mode; it is copied and never touched.
+        model: a torch module; a copy of it in evaluation mode is used.
         inputs: whatever the explainers take, as a tensor or array [n, ...].
         explain: `explain(model, inputs, target) -> attributions [n, ...]`, or several by name. Called with gradients
             enabled. It must be handed the model: one that knows a model of its own cannot change. Randomness of its
@@ -91,7 +93,7 @@ def randomisation(
         mode, draw and explainer.
 
     Raises:
-        InputError: a model in training mode or without parameters, unknown layers, attributions that are NaN or of
+        InputError: a model without parameters, unknown layers, attributions that are NaN or of
             changing shape.
 
     >>> net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 2)).eval()
@@ -105,13 +107,11 @@ def randomisation(
     modes = tuple(choose("mode", one, MODES) for one in ([mode] if isinstance(mode, str) else mode))
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch module whose parameters can be drawn anew; got {type(model).__name__}")
-    if model.training:
-        raise InputError("model is in training mode, whose dropout is random; call model.eval() first")
     named = dict(explain) if isinstance(explain, Mapping) else {getattr(explain, "__name__", "explanation"): explain}
     if not named or not all(callable(one) for one in named.values()):
         raise InputError("explain must be a function (model, inputs, target) -> attributions, or several by name")
     draw = REDRAWS[choose("redraw", redraw, REDRAWS)] if isinstance(redraw, str) else redraw
-    clone = copy.deepcopy(model)
+    clone = copy.deepcopy(model).eval()
     plan = _layers(clone, layers)
     if target is None:
         target = _predicted(clone, inputs)

@@ -15,6 +15,7 @@ from interp.interval import Interval
 from interp.keywords import check_keywords
 from interp.progress import Bar
 from interp.run import Run
+from interp.running import evaluated
 from metrics.explanation.baselines import Baseline, filler
 from metrics.explanation.metric import Case, ExplanationMetric
 from metrics.explanation.prediction import Array, Predictor, SampleKeywords, as_attributions, as_inputs, targets
@@ -31,6 +32,7 @@ class ReportKeywords(SampleKeywords, TestingKeywords, total=False):
 
 
 @numbers.checked()
+@torch.inference_mode(False)
 def compare_explanations(
     predict: Callable[[Any], Any],
     inputs: Any,
@@ -126,7 +128,8 @@ def compare_explanations(
     cases: dict[str, Case] = {}
     with run.progress("comparing explanations", len(explainers) * (1 + len(asked))) as bar:
         for name, one in explainers.items():
-            attributions = _attributions(name, one, predictor, tensor, chosen, real)
+            with evaluated(predict):
+                attributions = _attributions(name, one, predictor, tensor, chosen, real)
             cases[name] = Case.of(
                 predict, inputs, attributions, keywords, target=chosen, baseline=baseline, real=real,
                 n_random=n_random, explain=one if callable(one) else None,

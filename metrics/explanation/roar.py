@@ -45,6 +45,7 @@ class RoarKeywords(RetrainingKeywords, PredictKeywords, total=False):
 
 
 @numbers.checked(workers=numbers.COUNT)
+@torch.inference_mode(False)
 def recursive_roar(
     train: Callable[..., Any],
     data: Mapping[str, Sequence[Any]],

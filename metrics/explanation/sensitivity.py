@@ -17,6 +17,7 @@ from interp.errors import InputError
 from interp.interval import Interval
 from interp.keywords import check_keywords
 from interp.run import Run
+from interp.running import evaluated
 from metrics.explanation.metric import Case, ExplanationMetric
 from metrics.explanation.prediction import Array, Predictor, SampleKeywords, targets
 from metrics.explanation.samples import PerSample
@@ -86,6 +87,7 @@ class SensitivityMetric(ExplanationMetric):
 
 
 @numbers.checked(draws=numbers.COUNT, noise=numbers.POSITIVE, radius=numbers.POSITIVE)
+@torch.inference_mode(False)
 def sensitivity(
     predict: Callable[[Any], Any],
     inputs: Any,
@@ -169,7 +171,7 @@ class _Part:
         return self.target.repeat_interleave(len(inputs) // len(self.target))
 
     def _attributions(self, inputs: Tensor) -> Tensor:
-        with torch.enable_grad():
+        with torch.enable_grad(), evaluated(self.predictor.predict):
             values = self.explain(inputs.detach().clone(), self._target(inputs).to(inputs.device))
         result = as_tensor(values).detach()
         if result.shape != inputs.shape:
