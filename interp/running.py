@@ -19,6 +19,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import nn
 
+from interp import compat
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -129,5 +131,5 @@ def parts_of(model: Any) -> list[nn.Module]:
         part = left.pop()
         if part not in seen:
             seen[part] = None
-            left += [inner for inner in part._modules.values() if inner is not None]
+            left += [inner for inner in compat.children_of(part).values() if inner is not None]
     return list(seen)
