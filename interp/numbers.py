@@ -19,6 +19,8 @@ from torch import Tensor
 from interp.errors import InputError, short
 from interp.renamed import NEW_NAME, NEW_WAY
 
+_WITHOUT_NAME = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -138,6 +140,9 @@ def checked(**limits: Limits) -> Callable[[Callable[P, R]], Callable[P, R]]:
         readers = _readers({name: one.annotation for name, one in parameters.items()}, limits)
         places = [(place, name) for place, name in enumerate(parameters) if name in readers]
         old = {name for name, new in NEW_NAME.items() if new in parameters and name not in parameters}
+        kinds = {one.kind: name for name, one in parameters.items()}
+        several = kinds.get(inspect.Parameter.VAR_POSITIONAL)
+        unnamed = [name for name, one in parameters.items() if one.kind in _WITHOUT_NAME]
         unpacked = functools.cache(lambda: _readers(_unpacked(function), {}))  # groups may be declared further down
 
         @functools.wraps(function)
@@ -145,6 +150,11 @@ def checked(**limits: Limits) -> Callable[[Callable[P, R]], Callable[P, R]]:
             for name in old & kwargs.keys():
                 raise InputError(f"{function.__name__} takes no {name}: {NEW_WAY[name]}")
             given = list(args)
+            if several is None and len(given) > len(unnamed):
+                raise InputError(
+                    f"{function.__name__} was given {len(given)} arguments without a name and takes {len(unnamed)}: "
+                    f"{', '.join(unnamed)}; give the others by name"
+                )
             for place, name in places:
                 if place < len(given):
                     given[place] = readers[name](name, given[place])
