@@ -28,8 +28,8 @@ from interp.inspection import anatomy_of
 from interp.kernels.ablation import zero_sources
 from interp.kernels.capture import SourceRecorder
 from interp.kernels.contract import expand_sources
-from interp.kernels.forward import PerHead, attention_pattern, prepare, run_blocks
-from interp.kernels.frame import Frame
+from interp.kernels.forward import attention_pattern, prepare, run_blocks
+from interp.kernels.frame import Frame, PerHead
 from interp.parts import working
 from interp.running import door
 from interp.tasks.prompts import Prompts

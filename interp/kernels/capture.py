@@ -16,7 +16,8 @@ from torch import Tensor
 from interp.anatomy import Anatomy, Block
 from interp.graph import ComputationalGraph
 from interp.kernels.backward import PLAIN, Backward
-from interp.kernels.forward import PerHead, Recorder, Residual
+from interp.kernels.forward import Recorder, Residual
+from interp.kernels.frame import PerHead
 from interp.parts import Affine, working
 
 Rows = Int[Tensor, " row"]  # flat indices into [batch * pos]
@@ -24,7 +25,8 @@ Rows = Int[Tensor, " row"]  # flat indices into [batch * pos]
 
 def take_rows(x: Tensor, rows: Rows, copies: int = 1) -> Tensor:
     """[copies * batch, pos, ...] -> [copies, row, ...]: the rows that matter."""
-    return x.unflatten(0, (copies, -1)).flatten(1, 2)[:, rows]
+    taken: Tensor = x.unflatten(0, (copies, -1)).flatten(1, 2)[:, rows]
+    return taken
 
 
 @dataclass
