@@ -17,7 +17,7 @@ from interp.anatomy import Anatomy, Block
 from interp.graph import ComputationalGraph
 from interp.kernels.backward import PLAIN, Backward
 from interp.kernels.forward import Recorder, Residual
-from interp.kernels.frame import PerHead
+from interp.kernels.frame import PerHead, PerPort
 from interp.parts import Affine, working
 
 Rows = Int[Tensor, " row"]  # flat indices into [batch * pos]
@@ -139,7 +139,7 @@ class TargetRecorder(Recorder):
             if not self.into.whole and not self.backward.norms_held:
                 self.into.inputs[layer].append(norm.centred(self._read))
 
-    def projections(self, layer: int, q: PerHead, k: PerHead, v: PerHead) -> tuple[PerHead, PerHead, PerHead]:
+    def projections(self, layer: int, q: PerHead, k: PerPort, v: PerPort) -> tuple[PerHead, PerPort, PerPort]:
         if self.graph.kv == "head" and k.shape[2] != q.shape[2]:
             groups = self.anatomy.kv_of_head()
             k, v = k[:, :, groups], v[:, :, groups]
@@ -157,7 +157,7 @@ class TargetRecorder(Recorder):
                 first = where.stop
         return q, k, v
 
-    def _listen(self, part: PerHead, block: Block, affine: Affine, port: Tensor, inner: Tensor) -> None:
+    def _listen(self, part: PerPort, block: Block, affine: Affine, port: Tensor, inner: Tensor) -> None:
         """When the gradient at `part` arrives, add it to `port` and its product with `part` to `inner`."""
         divisor, held = self._divisor[..., None], self.backward.norms_held  # divisor: [point row 1 1]
         value = None if held else self._take(part)
@@ -174,7 +174,7 @@ class TargetRecorder(Recorder):
 
         part.register_hook(receive)
 
-    def _pull(self, part: PerHead, block: Block, affine: Affine, read: Tensor, inner: Tensor) -> None:
+    def _pull(self, part: PerPort, block: Block, affine: Affine, read: Tensor, inner: Tensor) -> None:
         """The same where rules decide how the gradient gets in front of the weight, and of the norm."""
         pull, divisor, norm = self.backward.pull or _transposed, self._divisor[..., None], block.attention_norm
         through_norm, read_from = self.backward.norm_pull, self._read[:, :, None]
@@ -196,7 +196,7 @@ class TargetRecorder(Recorder):
 
         part.register_hook(receive)
 
-    def _per_head(self, values: Tensor | None, part: PerHead) -> Tensor | None:
+    def _per_head(self, values: Tensor | None, part: PerPort) -> Tensor | None:
         """A weight or bias of a projection, [head, ...], with one entry for each head of `part`."""
         if values is None:
             return None
