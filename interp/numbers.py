@@ -137,12 +137,20 @@ def checked(**limits: Limits) -> Callable[[Callable[P, R]], Callable[P, R]]:
         readers = _readers({name: one.annotation for name, one in parameters.items()}, limits)
         places = [(place, name) for place, name in enumerate(parameters) if name in readers]
         old = {name for name, new in NEW_NAME.items() if new in parameters and name not in parameters}
+        by_place = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
+        more = any(one.kind is one.VAR_POSITIONAL for one in parameters.values())
 
         @functools.wraps(function)
         def door(*args: P.args, **kwargs: P.kwargs) -> R:
-            for name in old & kwargs.keys():
-                raise InputError(f"{function.__name__} takes no {name}: {NEW_WAY[name]}")
+            if told := sorted(old & kwargs.keys()):
+                ways = (f"takes no {name}: {NEW_WAY[name]}" for name in told)
+                raise InputError(f"{function.__name__} {'; it '.join(ways)}")
             given = list(args)
+            if len(given) > len(by_place) and not more:
+                raise InputError(
+                    f"{function.__name__} takes {len(by_place)} arguments by place ({', '.join(by_place)}); give the "
+                    f"others by name, also {short(given[len(by_place)])}"
+                )
             for place, name in places:
                 if place < len(given):
                     given[place] = readers[name](name, given[place])
