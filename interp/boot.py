@@ -209,7 +209,7 @@ def own_tensors(module: nn.Module) -> None:
         return copies[tensor]
 
     for part in parts_of(module):
-        for kept in (part._parameters, part._buffers):
+        for kept in (compat.parameters_of(part), compat.buffers_of(part)):
             for name, tensor in kept.items():
                 if tensor is not None and tensor.is_inference():
                     kept[name] = copied(tensor)  # type: ignore[assignment]

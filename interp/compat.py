@@ -67,6 +67,40 @@ def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
     return module._buffers
 
 
+def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """A module's own table of parameters. Why: as `buffers_of`; and the public way takes ten times as long.
+
+    Test: `tests/test_anatomy_follows.py`.
+    """
+    return module._parameters
+
+
+def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
+    """A module's own table of parts. Why: the public `modules` takes twice the time, and every door asks.
+
+    Test: `tests/test_running.py`.
+    """
+    return module._modules
+
+
+def hooks_of(module: nn.Module) -> dict[int, Any]:
+    """The forward hooks of torch on a module. Why: a hook that another put there has no public handle.
+
+    Test: `test_nothing_is_left_behind`.
+    """
+    return module._forward_hooks
+
+
+def attention_of(config: Any) -> str | None:
+    """The kind of attention that a configuration of transformers asks for.
+
+    Why: `set_attn_implementation` has no public counterpart that reads.
+    Test: `test_attention_is_told_before_and_after_a_rollout`.
+    """
+    kind: str | None = config._attn_implementation
+    return kind
+
+
 def compiled_from(module: nn.Module) -> nn.Module | None:
     """The module that `torch.compile` was given; None for a module that is not compiled.
 

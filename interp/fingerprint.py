@@ -87,7 +87,7 @@ def _places(value: Any) -> Iterator[Place]:
 
 
 def _all_places(module: nn.Module) -> Iterator[Place]:
-    return ((part, name) for part in module.modules() for name in part._parameters)
+    return ((part, name) for part in module.modules() for name in compat.parameters_of(part))
 
 
 @torch.no_grad()
@@ -108,7 +108,7 @@ def _refuse_hooks(point: Any) -> None:
 
 
 def _tensors(part: nn.Module) -> list[Tensor]:
-    return [one for one in (*part._parameters.values(), *part._buffers.values()) if one is not None]
+    return [one for one in (*compat.parameters_of(part).values(), *compat.buffers_of(part).values()) if one is not None]
 
 
 def refuse_inference(model: Any) -> None:

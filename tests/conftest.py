@@ -13,12 +13,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests import shapes
-
 # before any of the packages is imported
 shapes.install()
-
-from interp.models import load_model  # noqa: E402
+from interp.models import load_model
 
 GOLDEN = Path(__file__).parent / "golden"
 

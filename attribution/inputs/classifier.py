@@ -17,7 +17,7 @@ from attribution.inputs.encode import Inputs, as_inputs, is_id
 from attribution.inputs.explained import Embeddings, Explainable
 from attribution.inputs.proposals import Proposer, as_proposer
 from attribution.rules.sets import RuleSet, rule_set
-from interp import running
+from interp import compat, running
 from interp.encoders import is_encoder
 from interp.errors import InputError
 from interp.fingerprint import refuse_inference
@@ -249,8 +249,8 @@ def _attention_told(model: Any) -> Iterator[None]:
     At the first such run transformers puts hooks, and a mark that it has done so, on a model for good. Both are taken
     off.
     """
-    before = model.config._attn_implementation
-    parts = [(part, set(part.__dict__), dict(part._forward_hooks)) for part in model.modules()]
+    before = compat.attention_of(model.config)
+    parts = [(part, set(part.__dict__), set(compat.hooks_of(part))) for part in model.modules()]
     try:
         model.set_attn_implementation("eager")
         yield
@@ -259,8 +259,8 @@ def _attention_told(model: Any) -> Iterator[None]:
         for part, attributes, hooks in parts:
             for name in set(part.__dict__) - attributes:
                 delattr(part, name)
-            for key in set(part._forward_hooks) - set(hooks):
-                del part._forward_hooks[key]
+            for key in set(compat.hooks_of(part)) - hooks:
+                del compat.hooks_of(part)[key]
 
 
 def _mask(embeddings: Embeddings, lengths: Int[Tensor, " n"]) -> Int[Tensor, "n pos"]:

@@ -132,6 +132,7 @@ def _masks(mask: Any) -> tuple[Bool[Tensor, "circuit source target"], bool]:
     return (tensor[None], True) if tensor.ndim == 2 else (tensor, False)
 
 
+@numbers.checked()
 def faithfulness(values: CircuitValues, **keywords: Unpack[IntervalKeywords]) -> list[Estimate]:
     """Faithfulness of each circuit: a ratio of mean objectives, prompts resampled for the interval.
 
