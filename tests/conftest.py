@@ -13,9 +13,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from tests import shapes
+
 # before any of the packages is imported
 shapes.install()
-from interp.models import load_model
+
+from interp.models import load_model  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 
