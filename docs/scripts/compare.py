@@ -56,8 +56,8 @@ def page(tables: dict[str, MethodComparison]) -> str:
         f"counterfactual prompts, top-n by |score| and pruned, {first['edges']:,} edges. Brackets are 95 % bootstrap "
         f"intervals over the judging prompts (for correlations with exact patching: over {first['exact']} edges). "
         "`random`: random paths from the input to the logits, of the same sizes, the mean of "
-        f"{first['n_random']} draws. `inverted eap`: the ranking of `eap` upside down. Seconds and memory are of scoring alone, on one core of a "
-        "busy machine: compare them with one another only.\n",
+        f"{first['n_random']} draws. `inverted eap`: the ranking of `eap` upside down. Seconds and memory are of "
+        "scoring alone, on one core of a busy machine: compare them with one another only.\n",
         "![Faithfulness by share of edges, one panel a task, one line a method](compare-smollm2.png)\n",
     ]
     for name, table in tables.items():
