@@ -201,15 +201,19 @@ def _in_float64(forward: Any) -> Any:
 
 
 _this_thread = threading.local()
-_CASTS = (torch.Tensor.float, torch.Tensor.to, nn.functional.softmax)
 
 
 class _KeepFloat64(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in _CASTS:
-            return func(*args, **(kwargs or {}))
-        kwargs = dict(kwargs or {})
-        first = args[0] if args else None
+        _this_thread.keeps = False  # while it handles a call the mode is off: what is run in there enters it anew
+        try:
+            return self._kept(func, args, dict(kwargs or {}))
+        finally:
+            _this_thread.keeps = True
+
+    def _kept(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        casts = (torch.Tensor.float, torch.Tensor.to, nn.functional.softmax)  # asked anew: an oracle may patch softmax
+        first = args[0] if args and func in casts else None
         if isinstance(first, torch.Tensor) and first.dtype == torch.float64:
             if func is torch.Tensor.float:
                 return first
