@@ -152,9 +152,8 @@ def test_graphml_holds_nodes_edges_and_scores(circuit: Circuit) -> None:
     with TemporaryDirectory() as folder:
         read = nx.read_graphml(circuit.to_graphml(Path(folder) / "circuit.graphml"), force_multigraph=True)
     made = circuit.to_networkx()
-    assert len(read.graph["model"]) == len(
-        circuit.provenance["model"]
-    )  # control characters, which XML has not, replaced
+    model = circuit.provenance["model"]
+    assert read.graph["model"] == model or not model.isprintable()  # XML has no control characters
     assert dict(read.nodes(data="layer")) == dict(made.nodes(data="layer"))
 
     def listed(graph: Any) -> list[Any]:
@@ -222,7 +221,7 @@ almost = st.recursive(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(content=almost)
 def test_a_file_that_is_almost_a_result_is_refused_in_one_sentence(content: Any) -> None:
     with TemporaryDirectory() as folder:
@@ -233,6 +232,7 @@ def test_a_file_that_is_almost_a_result_is_refused_in_one_sentence(content: Any)
 
 
 @pytest.mark.parametrize("kind", WRITTEN)
+@settings(max_examples=8)
 @given(first=made_circuits(), second=made_circuits(), fails=st.integers(0, 1))
 def test_a_write_that_fails_leaves_what_was_there(kind: str, first: Circuit, second: Circuit, fails: int) -> None:
     write, _ = WRITTEN[kind]
