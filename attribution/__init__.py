@@ -4,7 +4,7 @@ from attribution.components import ComponentScores, component_scores
 from attribution.decompx.decompose import decompose
 from attribution.decompx.result import Decomposition
 from attribution.edges.gradient import EAP, EAPIG, CleanCorrupted, EAPIGActivations, MaskIG
-from attribution.edges.learned import Schedule, edge_pruning
+from attribution.edges.learned import EdgePruning, Schedule, edge_pruning
 from attribution.edges.method import Method, Passes
 from attribution.edges.named import METHODS, methods
 from attribution.edges.patched import ActivationPatching, Exact
@@ -29,6 +29,7 @@ __all__ = [
     "ComponentScores",
     "Decomposition",
     "EAPIGActivations",
+    "EdgePruning",
     "Exact",
     "MaskIG",
     "Method",

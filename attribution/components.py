@@ -104,6 +104,7 @@ class ComponentKeywords(SettingKeywords, RunKeywords, total=False):
     quadrature: str | None
 
 
+@numbers.checked()
 @door
 def component_scores(
     model: Any,

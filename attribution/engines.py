@@ -14,6 +14,7 @@ from attribution.edges.named import METHODS
 from attribution.paths import Credit
 from attribution.rules.sets import RuleSet
 from attribution.scores import Level, Scores
+from interp import numbers
 from interp.errors import InputError
 from interp.keywords import check_keywords, chosen, leftover
 from interp.run import RunKeywords
@@ -47,6 +48,7 @@ class AttributeKeywords(MethodKeywords, SettingKeywords, RunKeywords, total=Fals
     """The keywords of `attribute`."""
 
 
+@numbers.checked()
 @door
 def attribute(model: Any, task: Task, method: str | Method = "eap-ig", **keywords: Unpack[AttributeKeywords]) -> Scores:
     """Score every edge (or node) of a model's computational graph on a task.

@@ -223,6 +223,7 @@ class Scores(Result):
             raise InputError(f"{where} is damaged: its values do not have the checksum written with them")
         return cls.from_dict(header.get("scores"), values, where)
 
+    @numbers.checked()
     def figure(self, n: int = 20) -> Figure:
         """Bars of the `n` strongest edges or nodes, the strongest on top."""
         import plotly.graph_objects as go

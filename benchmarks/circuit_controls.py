@@ -53,10 +53,10 @@ def print_rows(model: Any, name: str, n: int, random: int) -> None:
     ways: dict[str, Any] = {**static_scores(model, scored), **recursive_scores(model, scored)}
     for way, score in ways.items():
         started = time.perf_counter()
-        curve = recursive_curve(model, judged, score, random=random, quiet=True)
+        curve = recursive_curve(model, judged, score, n_random=random, quiet=True)
         cells = ["", "", ""]
         if isinstance(score, Tensor):
-            saco = circuit_saco(model, judged, score, random=random, quiet=True)
+            saco = circuit_saco(model, judged, score, n_random=random, quiet=True)
             cells = [str(saco.mean), str(saco.pooled), str(saco.random)]
         left = curve.points[curve.shares.index(0.01)]
         row = [name, way, *cells, str(curve.area), str(curve.log_area), str(left)]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attribution.edges.method import Method
 from attribution.engines import ScoringKeywords, score
+from interp import numbers
 from interp.inspection import anatomy_of
 from interp.keywords import check_keywords, chosen
 from interp.run import RunKeywords
@@ -23,6 +24,7 @@ class RescorerKeywords(ScoringKeywords, UnderKeywords, RunKeywords, total=False)
     """The keywords of `rescorer`."""
 
 
+@numbers.checked()
 def rescorer(
     model: Any, task: Task, method: str | Method = "eap", **keywords: Unpack[RescorerKeywords]
 ) -> Callable[[Bool[Tensor, "source target"]], Float[Tensor, "source target"]]:

@@ -67,6 +67,7 @@ class Stability(Result):
     resamples: int
     edges: int
 
+    @numbers.checked()
     def stable(self, share: float = 0.75) -> Mask:
         """The edges that at least a share of the resamples select, pruned; a warning says so when none are left."""
         mask = prune(self.frequency >= share - 1e-6, self.scores.graph)

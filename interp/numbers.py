@@ -123,7 +123,8 @@ def checked(**limits: Limits) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function so that its numbers arrive as python's own, and what is none never arrives.
 
     What is a number says the annotation (`int`, `float`, both, a `Sequence` of either, each also `| None`), where it
-    may lie says `limits` by the parameter's name, or `COMMON`. Raises `InputError` before the function does anything.
+    may lie says `limits` by the parameter's name, or `COMMON`. The keywords of a group that the function unpacks
+    (`**keywords: Unpack[RunKeywords]`) are its parameters too. Raises `InputError` before the function does anything.
 
     >>> @checked(share=SHARE)
     ... def f(share: float, seed: int = 0) -> tuple[float, int]:
@@ -137,21 +138,40 @@ def checked(**limits: Limits) -> Callable[[Callable[P, R]], Callable[P, R]]:
         readers = _readers({name: one.annotation for name, one in parameters.items()}, limits)
         places = [(place, name) for place, name in enumerate(parameters) if name in readers]
         old = {name for name, new in NEW_NAME.items() if new in parameters and name not in parameters}
+        by_place = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
+        more = any(one.kind is one.VAR_POSITIONAL for one in parameters.values())
+        unpacked = functools.cache(lambda: _readers(_unpacked(function), {}))  # groups may be declared further down
 
         @functools.wraps(function)
         def door(*args: P.args, **kwargs: P.kwargs) -> R:
-            for name in old & kwargs.keys():
-                raise InputError(f"{function.__name__} takes no {name}: {NEW_WAY[name]}")
+            if told := sorted(old & kwargs.keys()):
+                ways = (f"takes no {name}: {NEW_WAY[name]}" for name in told)
+                raise InputError(f"{function.__name__} {'; it '.join(ways)}")
             given = list(args)
+            if len(given) > len(by_place) and not more:
+                raise InputError(
+                    f"{function.__name__} takes {len(by_place)} arguments by place ({', '.join(by_place)}); give the "
+                    f"others by name, also {short(given[len(by_place)])}"
+                )
             for place, name in places:
                 if place < len(given):
                     given[place] = readers[name](name, given[place])
-            named = {name: readers[name](name, value) if name in readers else value for name, value in kwargs.items()}
+            known = unpacked() | readers
+            named = {name: known[name](name, value) if name in known else value for name, value in kwargs.items()}
             return function(*given, **named)  # type: ignore[arg-type]  # mypy cannot follow the list
 
         return door
 
     return decorate
+
+
+def _unpacked(function: Callable[..., Any]) -> dict[str, Any]:
+    """The keywords of the group that a function unpacks, with what is written behind each."""
+    for parameter in inspect.signature(function).parameters.values():
+        if group := re.fullmatch(r"Unpack\[(\w+)\]", str(parameter.annotation)):
+            declared = inspect.unwrap(function).__globals__[group[1]]
+            return {name: getattr(one, "__forward_arg__", one) for name, one in declared.__annotations__.items()}
+    return {}
 
 
 def settle(settings: Any, **limits: Limits) -> None:

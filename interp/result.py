@@ -15,6 +15,7 @@ from interp.errors import InputError
 from interp.files import write_text
 from interp.headers import check_header
 from interp.keeping import decode, encode, kept
+from interp.renamed import OnceNamed
 from interp.tables import html_table
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ VERSION = 1
 _ROWS = 60  # that a notebook shows
 
 
-class Result(ABC):
+class Result(OnceNamed, ABC):
     """A frozen dataclass that says what was found; its sub-classes hold data frames and tensors, and are none.
 
     What a sub-class writes: `to_frame`, `headline` and, where there is something to draw, `figure`.

@@ -31,15 +31,20 @@ _process = threading.RLock()
 
 
 def door(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a public function: it runs settled, and its argument `model`, if it has one, in eval mode."""
+    """Decorates a public function: it runs settled, and its model in eval mode.
+
+    That is its argument `model`, or the `.model` of its `setting`, or of the object whose method it is.
+    """
     names = list(inspect.signature(function).parameters)
-    place = names.index("model") if "model" in names else None
+    holder = next((name for name in ("model", "setting", "self") if name in names), None)
+    place = 0 if holder is None else names.index(holder)
 
     @functools.wraps(function)
     def entered(*args: P.args, **kwargs: P.kwargs) -> R:
-        model: Any = kwargs.get("model")
-        if model is None and place is not None and place < len(args):
-            model = args[place]
+        held: Any = None
+        if holder is not None:
+            held = kwargs[holder] if holder in kwargs else args[place] if place < len(args) else None
+        model = held if holder == "model" else getattr(held, "model", None)
         with settled(), evaluated(model):
             return function(*args, **kwargs)
 

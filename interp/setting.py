@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from interp import numbers
 from interp.anatomy import Anatomy
 from interp.conditions import Conditions, conditions_of, objective_of
 from interp.errors import InputError, choose
@@ -20,6 +21,7 @@ from interp.kernels.evaluate import CircuitValues, Masks, Meter
 from interp.keywords import chosen
 from interp.objectives import Objective, ObjectiveFunction, get_objective
 from interp.run import Run
+from interp.running import door
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 
@@ -132,6 +134,7 @@ class Setting:
         """
         return self.measure_all(masks, (self.goal,))[0]
 
+    @door
     def measure_all(self, masks: Masks, objectives: Sequence[GivenObjective]) -> list[CircuitValues]:
         """The same for several objectives (None: the setting's own) at the cost of one."""
         checked = [self.graph.check_mask(one) for one in masks]
@@ -160,6 +163,7 @@ class Setting:
         """The same on some of the prompts (`Task.select`)."""
         return self.on(self.task.select(indices))
 
+    @numbers.checked()
     def split(self, share: float, seed: int) -> tuple[Setting, Setting]:
         """Two settings of disjoint prompts (`Task.split`)."""
         first, second = self.task.split(share, seed)

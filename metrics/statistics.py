@@ -26,6 +26,7 @@ def resample(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(numbers.seed(seed)).integers(0, n, (resamples, n))
 
 
+@numbers.checked()
 def bootstrap(
     values: ArrayLike,
     statistic: Statistic,

@@ -159,5 +159,5 @@ def test_what_is_no_circuit_is_refused():
 
 def test_the_method_is_listed_with_its_cost():
     row = methods().set_index("method").loc["mask-ig"]
-    assert (row["forward passes"], row["backward passes"]) == ("2S+4", "S")
+    assert (row["forward_passes"], row["backward_passes"]) == ("2S+4", "S")
     assert row["ablations"] == ", ".join(KNOWN)

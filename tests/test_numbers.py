@@ -8,9 +8,9 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from attribution.edge_pruning import Schedule
 from oracle import mixed_task
 
+from attribution import Schedule
 from attribution.inputs.reagent import ReAGent
 from attribution.rules import rules
 from circuits import Circuit, find_circuit
@@ -21,6 +21,7 @@ from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.tasks import Task
 from interp.tasks.resampled import resampled
+from metrics.circuit.evaluate import evaluate
 from metrics.explanation.baselines import Blur, Delete, Noise, Token, filler
 from metrics.explanation.curves import fraction_grid
 from metrics.explanation.road import Road
@@ -30,7 +31,8 @@ ROOMS = ("interp", "interp.selection", "interp.tasks", "attribution", "circuits"
          "metrics")  # fmt: skip
 # read: what the annotation says; a graph's own methods are asked in loops, with what the library counted itself
 READ = re.compile(r"(int|float|None|\| |Sequence\[(int|float)\]| )+")
-INNER = ("ComputationalGraph.", "temperature", "prepare")
+INNER = ("ComputationalGraph.", "temperature", "prepare", ".path", "Run.progress", "Case.of", ".softly")
+HANDED_ON = ("interp.selection.named",)  # to functions that are among these
 SETTINGS = [
     (Schedule, "steps"), (Schedule, "rate"), (ReAGent, "runs"), (ReAGent, "share"), (rules.Epsilon, "epsilon"),
     (rules.Gamma, "gamma"), (rules.AttentionFactors, "temperature"), (Road, "noise"), (Blur, "sigma"),
@@ -56,16 +58,28 @@ def doors():
             members = {f"{name}.{key}": getattr(thing, key) for key in vars(thing) if not key.startswith("_")} if (
                 inspect.isclass(thing)) else {name: thing}  # fmt: skip
             for called, function in members.items():
-                if (inspect.isfunction(function) or inspect.ismethod(function)) and not any(
-                    inner in called for inner in INNER
+                if (
+                    (inspect.isfunction(function) or inspect.ismethod(function))
+                    and not any(inner in called for inner in INNER)
+                    and function.__module__ not in HANDED_ON
                 ):
                     found[f"{function.__module__}.{called}"] = function
     found["load_encoder"], found["resampled"] = load_encoder, resampled
     for called, function in found.items():
-        for parameter in inspect.signature(function).parameters.values():
-            written = str(parameter.annotation)
+        for name, written in annotations(function):
             if READ.fullmatch(written) and written != "None":
-                yield pytest.param(function, parameter.name, written, id=f"{called}-{parameter.name}")
+                yield pytest.param(function, name, written, id=f"{called}-{name}")
+
+
+def annotations(function):
+    """Parameters and what is written behind them, those of unpacked groups of keywords too."""
+    for parameter in inspect.signature(function).parameters.values():
+        group = re.fullmatch(r"Unpack\[(\w+)\]", str(parameter.annotation))
+        if group is None:
+            yield parameter.name, str(parameter.annotation)
+        else:
+            declared = inspect.unwrap(function).__globals__[group[1]].__annotations__
+            yield from ((name, getattr(one, "__forward_arg__", str(one))) for name, one in declared.items())
 
 
 def call(function, name, value):
@@ -194,3 +208,10 @@ def test_the_faithfulness_asked_for_may_be_of_numpy(tmp_path):
     found = find_circuit(model, six_prompts(model), method="eap", faithfulness=np.float32(0.5), quiet=True)
     found.save(tmp_path / "circuit.json")
     assert Circuit.load(tmp_path / "circuit.json").provenance["faithfulness_asked"] == 0.5
+
+
+def test_arguments_too_many_are_named():
+    with pytest.raises(
+        InputError, match=r"takes 3 arguments by place \(model, task, circuit\); give the others by name, also .zero."
+    ):
+        evaluate(None, None, None, "zero")

@@ -53,7 +53,7 @@ def finetuned(model: Any) -> Any:
 
 METRICS: dict[str, Callable[[Any], Any]] = {
     "curves": lambda model: metrics.removal_curves(
-        model, INPUTS, SALIENCE, fractions=3, replacement="zero", quiet=True
+        model, INPUTS, SALIENCE, fractions=3, baseline="zero", quiet=True
     ),
     "sensitivity": lambda model: metrics.sensitivity(
         model, INPUTS, lambda x, y: salience(model, x, y), draws=3, quiet=True
@@ -65,7 +65,7 @@ METRICS: dict[str, Callable[[Any], Any]] = {
         model, INPUTS, {"gradient": lambda x, y: salience(model, x, y)}, settings={"saco": {"groups": 2}}, quiet=True
     ),
     "without retraining": lambda model: metrics.erasure_curve(
-        model, (INPUTS, LABELS), salience, mask="mean", ratios=[0.5], random=1, quiet=True
+        model, (INPUTS, LABELS), salience, mask="mean", ratios=[0.5], n_random=1, quiet=True
     ),
     "retraining": lambda model: metrics.recursive_roar(
         train, dict.fromkeys(("train", "validation", "test"), (INPUTS, LABELS)), salience,

@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attribution.inputs.methods import TOKEN_METHODS
-from test_find import behaving
-from tiny import tiny
 from torch import Tensor, nn
 
 import metrics
-from attribution import Schedule, attribute, component_scores, edge_pruning, tokens
-from circuits import find_circuit, stability
+from attribution import TOKEN_METHODS, Schedule, attribute, component_scores, edge_pruning, tokens
+from circuits import Stable, find_circuit, stability
 from circuits.candidates import noise
 from circuits.planted import models as planted
 from circuits.planted.programs import PROGRAMS
@@ -27,6 +24,7 @@ from interp.graph import ComputationalGraph
 from interp.selection import top_n
 from metrics.circuit.curve import random_circuit
 from metrics.explanation.masked import mask_random
+from tests.tiny import behaving, tiny
 
 ROOT = Path(__file__).parent.parent
 IDS = [[1, 5, 9, 13, 20], [1, 7, 30]]
@@ -131,14 +129,14 @@ def roar() -> Any:
 
 
 SHARED: dict[str, Any] = {"quiet": True}
-CLASSIFIED: dict[str, Any] = {"target": 0, "replacement": "zero"}
+CLASSIFIED: dict[str, Any] = {"target": 0, "baseline": "zero"}
 EXPLAIN = {"true": lambda given: given.abs(), "noisy": lambda given: given.cos()}
 
 # what is asked of the tiny model and a task, by name
 ON_MODELS: dict[str, Callable[[Any, Any], Any]] = {
     **{
         f"tokens {method}": lambda model, task, method=method: tokens(model, IDS, method=method, **SHARED).values
-        for method in TOKEN_METHODS
+        for method in TOKEN_METHODS.names()
     },
     **{
         f"edges {method}": lambda model, task, method=method: attribute(model, task, method, **SHARED).values
@@ -150,11 +148,11 @@ ON_MODELS: dict[str, Callable[[Any, Any], Any]] = {
     "components": lambda model, task: component_scores(model, task, **SHARED),
     "edge pruning": lambda model, task: edge_pruning(model, task, 20, schedule=Schedule(steps=3), **SHARED).values,
     "circuit": lambda model, task: find_circuit(
-        model, task, method="eap", edges=20, stable=True, resamples=4, **SHARED
+        model, task, method="eap", edges=20, stable=Stable(resamples=4), **SHARED
     ),
     "stability": lambda model, task: stability(model, task, method="eap", edges=20, resamples=4, **SHARED),
-    "curve": lambda model, task: metrics.faithfulness_curve(model, task, scores(model), random=2, **SHARED),
-    "saco of circuits": lambda model, task: metrics.circuit_saco(model, task, scores(model), random=2, **SHARED),
+    "curve": lambda model, task: metrics.faithfulness_curve(model, task, scores(model), n_random=2, **SHARED),
+    "saco of circuits": lambda model, task: metrics.circuit_saco(model, task, scores(model), n_random=2, **SHARED),
     "tests": lambda model, task: metrics.circuit_tests(model, task, mask(model), **SHARED),
     "completeness": lambda model, task: metrics.completeness(model, task, mask(model), **SHARED),
     "minimality": lambda model, task: metrics.minimality(model, task, mask(model), **SHARED),
@@ -175,12 +173,10 @@ WITHOUT: dict[str, Callable[[], Any]] = {
     ),
     "saco": lambda: metrics.saco(classifier, inputs(), inputs().abs(), groups=3, **CLASSIFIED),
     "removal": lambda: metrics.removal_curves(
-        classifier, inputs(), inputs().abs(), fractions=3, random=2, **CLASSIFIED
+        classifier, inputs(), inputs().abs(), fractions=3, n_random=2, **CLASSIFIED
     ),
-    "erasure": lambda: metrics.erasure(classifier, inputs(), inputs().abs(), random=2, **CLASSIFIED),
-    "noise in place": lambda: metrics.saco(
-        classifier, inputs(), inputs().abs(), groups=3, target=0, replacement="noise"
-    ),
+    "erasure": lambda: metrics.erasure(classifier, inputs(), inputs().abs(), n_random=2, **CLASSIFIED),
+    "noise in place": lambda: metrics.saco(classifier, inputs(), inputs().abs(), groups=3, target=0, baseline="noise"),
     "randomisation": lambda: metrics.randomisation(
         net(), inputs(), lambda model, given, target: given * model(given)[:, :1].detach(), target=0
     ),

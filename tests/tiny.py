@@ -8,6 +8,7 @@ and routers to float32 whatever the model's dtype, the cast is left out, so that
 from __future__ import annotations
 
 import functools
+import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -187,14 +188,26 @@ def stay_in_float64(model: nn.Module) -> None:
 def _in_float64(forward: Any) -> Any:
     @functools.wraps(forward)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with _KeepFloat64():
+        if getattr(_this_thread, "keeps", False):  # every further mode is one more detour through Python for each call
             return forward(*args, **kwargs)
+        _this_thread.keeps = True
+        try:
+            with _KeepFloat64():
+                return forward(*args, **kwargs)
+        finally:
+            _this_thread.keeps = False
 
     return wrapped
 
 
+_this_thread = threading.local()
+_CASTS = (torch.Tensor.float, torch.Tensor.to, nn.functional.softmax)
+
+
 class _KeepFloat64(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in _CASTS:
+            return func(*args, **(kwargs or {}))
         kwargs = dict(kwargs or {})
         first = args[0] if args else None
         if isinstance(first, torch.Tensor) and first.dtype == torch.float64:

@@ -15,6 +15,7 @@ from attribution.decompx.result import Decomposition
 from attribution.inputs.classifier import ClassifierExplained, is_classifier
 from attribution.inputs.explained import find_targets, readable_targets
 from attribution.inputs.kinds import explained_of
+from interp import numbers
 from interp.errors import InputError
 from interp.keywords import check_keywords, told
 from interp.models import load_model
@@ -30,6 +31,7 @@ class DecomposeKeywords(OptionKeywords, total=False):
     quiet: bool
 
 
+@numbers.checked()
 @door
 def decompose(
     model: Any,

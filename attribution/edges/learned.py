@@ -121,6 +121,7 @@ class PruningKeywords(SettingKeywords, RunKeywords, total=False):
     """The keywords of `edge_pruning`."""
 
 
+@numbers.checked()
 @door
 def edge_pruning(
     model: Any,

@@ -15,6 +15,7 @@ from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import KNOWN
 from interp.objectives import Objective
+from interp.running import door
 from interp.setting import Setting
 
 
@@ -81,6 +82,7 @@ class Method(ABC):
         )
         return {name: value for name, value in told.items() if isinstance(value, bool | int | float | str)}
 
+    @door
     def scores(self, setting: Setting) -> Scores:
         """`values`, with how they were made."""
         self.check(setting)

@@ -59,8 +59,8 @@ def methods() -> pd.DataFrame:
             {
                 "method": name,
                 "level": method.level,
-                "forward passes": method.formula[0],
-                "backward passes": method.formula[1],
+                "forward_passes": method.formula[0],
+                "backward_passes": method.formula[1],
                 "rules": str(rules) if isinstance(method, GradientMethod | MaskIG) else "",
                 "ablations": ", ".join(method.ablations),
                 "paper": method.paper,

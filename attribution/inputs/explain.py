@@ -14,6 +14,7 @@ from attribution.inputs.method import Answer, Asked, TokenMethod
 from attribution.inputs.named import TOKEN_METHODS
 from attribution.inputs.result import TokenAttributions
 from attribution.rules.sets import RuleSet, rule_set
+from interp import numbers
 from interp.errors import InputError
 from interp.keywords import check_keywords, leftover
 from interp.run import Run, RunKeywords
@@ -45,6 +46,7 @@ class TokenKeywords(TokenMethodKeywords, RunKeywords, total=False):
     """The keywords of `tokens`."""
 
 
+@numbers.checked()
 @door
 def tokens(
     model: Any,

@@ -16,6 +16,7 @@ from attribution.inputs.explained import Explained, find_targets, one_by_one, re
 from attribution.inputs.relevance_map import Relevance, axes_of
 from attribution.rules.hooks import applied
 from attribution.rules.sets import RuleSet
+from interp import numbers
 from interp.errors import InputError
 from interp.keywords import check_keywords
 from interp.parts import working
@@ -33,6 +34,7 @@ class RelevanceKeywords(RunKeywords, total=False):
     """The keywords of `relevance`."""
 
 
+@numbers.checked()
 @door
 def relevance(
     model: Any,

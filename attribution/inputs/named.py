@@ -33,7 +33,7 @@ for _kind in _KINDS:
 def token_methods() -> pd.DataFrame:
     """The methods of `tokens`: name, passes per input, settings, paper.
 
-    >>> token_methods().query("`backward passes` == '0'")["method"].tolist()
+    >>> token_methods().query("backward_passes == '0'")["method"].tolist()
     ['occlusion', 'feature-ablation', 'decompx', 'attention-rollout', 'reagent', 'random']
     """
     rows = []
@@ -42,8 +42,8 @@ def token_methods() -> pd.DataFrame:
         rows.append(
             {
                 "method": name,
-                "forward passes": method.formula[0],
-                "backward passes": method.formula[1],
+                "forward_passes": method.formula[0],
+                "backward_passes": method.formula[1],
                 "settings": ", ".join(TOKEN_METHODS.settings(name) or []),
                 "paper": method.paper,
             }

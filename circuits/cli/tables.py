@@ -75,7 +75,7 @@ def methods(output: Output = None, json: options.Json = False) -> None:
         (
             row["method"],
             row["level"],
-            f"{row['forward passes']} / {row['backward passes']}",
+            f"{row['forward_passes']} / {row['backward_passes']}",
             "patch" if row["ablations"] == "patch" else "any",
             row["paper"],
         )

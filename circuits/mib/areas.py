@@ -14,6 +14,7 @@ from attribution.scores import Scores
 from circuits.circuit import Circuit
 from circuits.formats.mib_folder import Entry
 from circuits.formats.mib_names import SIZES
+from interp import numbers
 from interp.errors import InputError
 from interp.interval import Interval
 from interp.keywords import check_keywords
@@ -27,6 +28,7 @@ from metrics.circuit.curve import ladder_masks
 from metrics.circuit.evaluate import JudgeKeywords
 
 
+@numbers.checked()
 @door
 def evaluate(
     model: Any,

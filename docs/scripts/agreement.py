@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from pictures import draw
 
 from circuits import agreement
@@ -75,9 +74,10 @@ def verdict(tables: dict[str, AgreementTable]) -> str:
     """A table of the best method by Pearson and by Spearman, with all points and without the five largest."""
     rows = ["| where | dropped | best by Pearson | best by Spearman |", "| --- | --- | --- | --- |"]
     for where, table in tables.items():
-        groups = ["component", "dropped"] if "component" in table.columns else ["dropped"]
-        for key, part in pd.DataFrame(table).groupby(groups, sort=False):
-            *component, dropped = np.atleast_1d(key).tolist()
+        frame = table.to_frame()
+        groups = ["component", "dropped"] if "component" in frame else ["dropped"]
+        for key, part in frame.groupby(groups, sort=False):
+            *component, dropped = np.atleast_1d(np.array(key, object)).tolist()
             if int(dropped) == 1:
                 continue
             best = [

@@ -8,11 +8,9 @@ interrupted run goes on. With names of tasks only those are measured.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-import pandas as pd
 import plotly.graph_objects as go
 from pictures import draw
 from plotly.subplots import make_subplots
@@ -20,13 +18,11 @@ from plotly.subplots import make_subplots
 from circuits import MethodComparison, compare_methods
 from interp import load_model, tasks
 from interp.files import write_text
-from interp.plain import plain
 
 DOCS = Path(__file__).parent.parent
 TASKS = ("ioi", "greater_than", "agreement")
 METHODS = ("eap", "eap-ig", "relp", "gim", "attnlrp", "clean-corrupted")
 PROMPTS, EXACT = 64, 200
-FRAMES = ("rows", "pairs", "points")
 
 
 def main() -> None:
@@ -36,8 +32,8 @@ def main() -> None:
         if not kept(name).exists():
             model = model or load_model("smollm2-135m")
             task = getattr(tasks, name)(n=PROMPTS, seed=0, model=model)
-            keep(name, compare_methods(model, task, METHODS, exact=EXACT, inverted=True))
-    tables = {name: read(name) for name in TASKS if kept(name).exists()}
+            compare_methods(model, task, METHODS, exact=EXACT, inverted=True).save(kept(name))
+    tables = {name: MethodComparison.load(kept(name)) for name in TASKS if kept(name).exists()}
     write_text(DOCS / "compare-smollm2.md", page(tables))
     draw(figure(tables), DOCS / "compare-smollm2.png")
     if len(tables) == len(TASKS):
@@ -50,23 +46,6 @@ def kept(name: str) -> Path:
     return DOCS / f".compare-{name}.json"
 
 
-def keep(name: str, table: MethodComparison) -> None:
-    """Write a task's measurements."""
-    frames = dict(zip(FRAMES, (table.to_frame(), table.pairs, table.points), strict=True))
-    data = {key: frame.to_dict("list") for key, frame in frames.items()}
-    write_text(kept(name), json.dumps(plain({**data, "about": table.about})))
-
-
-def read(name: str) -> MethodComparison:
-    """A task's measurements as the table that they were."""
-    data = json.loads(kept(name).read_text())
-    rows, pairs, points = (pd.DataFrame(data[key]) for key in FRAMES)
-    numbers = rows.columns.difference(["method", "memory_kind"])
-    rows[numbers] = rows[numbers].astype(float)
-    rows["rank"] = rows["rank"].astype(int)
-    return MethodComparison.of(rows, pairs=pairs, points=points, about=data["about"])
-
-
 def page(tables: dict[str, MethodComparison]) -> str:
     """The page: what was compared, then for each task the table and the differences that stand."""
     first = next(iter(tables.values())).about
@@ -76,9 +55,9 @@ def page(tables: dict[str, MethodComparison]) -> str:
         f"edges scored on {first['n_scoring']} prompts, circuits judged on {first['n_judging']} others, ablation by "
         f"counterfactual prompts, top-n by |score| and pruned, {first['edges']:,} edges. Brackets are 95 % bootstrap "
         f"intervals over the judging prompts (for correlations with exact patching: over {first['exact']} edges). "
-        f"`random`: random paths from the input to the logits, of the same sizes, the mean of {first['random']} draws. "
-        "`inverted eap`: the ranking of `eap` upside down. Seconds and memory are of scoring alone, on one core of a "
-        "busy machine: compare them with one another only.\n",
+        "`random`: random paths from the input to the logits, of the same sizes, the mean of "
+        f"{first['n_random']} draws. `inverted eap`: the ranking of `eap` upside down. Seconds and memory are of "
+        "scoring alone, on one core of a busy machine: compare them with one another only.\n",
         "![Faithfulness by share of edges, one panel a task, one line a method](compare-smollm2.png)\n",
     ]
     for name, table in tables.items():

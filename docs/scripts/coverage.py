@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from interp import Interval
 from interp.selection import LADDER_FRACTIONS
 from metrics.circuit.curve import areas
 from metrics.circuit.evaluate import faithfulness_of_means
@@ -57,7 +58,9 @@ def skewed(effect: str, n: int, draws: int, seed: int) -> Array:
 def experiments(values: Array, statistic: Statistic, resamples: int = 2000) -> list[Resampled]:
     """A statistic [rows, k] of means [rows, ..., draw], resampled in each experiment of `values` [..., draw, n]."""
     parts = range(0, values.shape[-2], _AT_ONCE)
-    return [resampled(values[..., i : i + _AT_ONCE, :], statistic, resamples=resamples, seed=i) for i in parts]
+    return [
+        resampled(values[..., i : i + _AT_ONCE, :], statistic, Interval(resamples=resamples, seed=i)) for i in parts
+    ]
 
 
 def covered(found: list[Resampled], truth: float, confidence: float = 0.95) -> float:

@@ -9,18 +9,16 @@ the table counts how many of the true edges are in the circuit.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import metrics
 from attribution import attribute
 from circuits import planted
+from interp import Run, Setting
 from interp.files import write_text
-from interp.selection import ladder, select
-from metrics.circuit.balance import balanced
-from metrics.circuit.evaluate import measure
+from interp.selection import SELECTIONS, ladder
 
 DOCS = Path(__file__).parent.parent
-RULES = ("top-n", "connected", "program")
+SELECTED = ("top-n", "connected", "program", "balanced")
 
 
 def main() -> None:
@@ -46,22 +44,22 @@ def section(known: planted.Planted) -> str:
     scores = attribute(known.model, known.task, "eap-ig", quiet=True)
     graph = scores.graph
     sizes = [size for size in dict.fromkeys(ladder(graph)) if size]
-    masks: dict[str, list[Any]] = {rule: [select(scores.values, graph, n, rule) for n in sizes] for rule in RULES}
-    found = balanced(known.model, known.task, scores.values, graph, sizes, quiet=True)
-    masks["balanced"] = [one.mask for one in found]
+    setting = Setting(known.model, known.task, run=Run(quiet=True))
+    rules = {name: SELECTIONS.make(name).rules(setting, scores.values, sizes) for name in SELECTED}
+    masks = {name: [take(scores.values) for take in own] for name, own in rules.items()}
     lines = [
         f"## {known.name}\n",
         f"{int(known.mask.sum())} of {graph.n_edges} edges are true.\n",
         f"| selection | {' | '.join(f'{n} edges' for n in sizes)} |",
         f"|{' --- |' * (len(sizes) + 1)}",
     ]
-    for rule, circuits in masks.items():
+    for name, circuits in masks.items():
         cells = []
         for mask in circuits:
-            values = measure(known.model, judged, mask[None], quiet=True)
+            values = metrics.measure(known.model, judged, mask, quiet=True)
             (estimate,) = metrics.faithfulness(values)
             cells.append(f"{estimate} ({int((mask & known.mask).sum())})")
-        lines.append(f"| {rule} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,11 @@ from selection_page import TASKS, write_page
 from torch import Tensor
 
 from attribution import Scores, attribute
-from interp import load_model, tasks
+from interp import Run, Setting, load_model, tasks
 from interp.files import atomic_path
 from interp.graph import ComputationalGraph
 from interp.selection import average, connected, consistent, ladder, program, prune, top_n
-from metrics.circuit.balance import balanced
-from metrics.circuit.evaluate import measure_all
+from metrics.circuit.balance import Balanced, circuit_at
 
 PROMPTS, PARTS = 128, 4
 METHODS = ("eap-ig", "relp", "clean-corrupted", "gim")
@@ -42,7 +41,8 @@ class Study:
         self.sizes = ladder(self.graph)[:-1]  # the last is the whole model
         task = getattr(tasks, name)(n=PROMPTS, seed=0, model=model)
         self.scoring, rest = task.split(0.25, seed=0)
-        _, self.final = rest.split(1 / 3, seed=0)
+        _, final = rest.split(1 / 3, seed=0)
+        self.chosen_on, self.final = (Setting(model, one, run=Run(quiet=True)) for one in (self.scoring, final))
 
     def parts(self, method: str) -> Tensor:
         """Scores of each quarter of the scoring prompts; they were made once."""
@@ -63,20 +63,20 @@ class Study:
         return [rule(scores, self.graph, n, **settings) for n in self.sizes]
 
     def balanced(self) -> Masks:
-        found = balanced(self.model, self.scoring, self.scores(), self.graph, self.sizes, quiet=True)
-        print([(round(one.helping, 2), round(one.faithfulness, 3)) for one in found], flush=True)
-        return [one.mask for one in found]
+        return self.balanced_at(self.sizes, self.scores())
+
+    def balanced_at(self, sizes: Sequence[int], scores: Tensor) -> Masks:
+        helping = Balanced().search(self.chosen_on, scores, sizes)
+        print([(n, round(weight, 2)) for n, weight in zip(sizes, helping, strict=True)], flush=True)
+        return [circuit_at(weight, self.graph, n, scores) for n, weight in zip(sizes, helping, strict=True)]
 
     def inside(self) -> Masks:
         """From 10 % down: scored again by gradients in the circuit before, then balanced."""
         start = self.sizes.index(max(n for n in self.sizes if n <= 0.11 * self.graph.n_edges))
-        masks = [one.mask for one in balanced(
-            self.model, self.scoring, self.scores(), self.graph, self.sizes[start:], quiet=True)]  # fmt: skip
+        masks = self.balanced_at(self.sizes[start:], self.scores())
         for n in reversed(self.sizes[:start]):
             again = attribute(self.model, self.scoring, "eap", inside=masks[0], quiet=True).values
-            (one,) = balanced(self.model, self.scoring, again * masks[0], self.graph, [n], quiet=True)
-            print(n, round(one.helping, 2), round(one.faithfulness, 3), flush=True)
-            masks.insert(0, one.mask)
+            masks = self.balanced_at([n], again * masks[0]) + masks
         return masks
 
     def why(self) -> Masks:
@@ -111,9 +111,7 @@ class Study:
             started = time.perf_counter()
             masks = choose()
             seconds = time.perf_counter() - started
-            own, divergence = measure_all(
-                self.model, self.final, torch.stack(masks), objectives=(None, "kl"), quiet=True
-            )
+            own, divergence = self.final.measure_all(torch.stack(masks), (None, "kl"))
             with atomic_path(path) as temporary, temporary.open("wb") as file:
                 np.savez(
                     file,

@@ -19,6 +19,7 @@ from interp import load_model, tasks
 from metrics import completeness, minimality
 from metrics.circuit.battery_tests import minimality_frame
 from metrics.circuit.nulls import equivalence_p_value, independence_p_value, quantile_p_value
+from metrics.testing import Testing
 
 RUNS, PROMPTS, RANDOM = 2000, 32, 60
 
@@ -58,7 +59,7 @@ def simulate() -> None:
     def edges(idle: int) -> Callable[[int], bool]:
         def rejects(_: int) -> bool:
             changes = np.concatenate((np.full(40 - idle, -math.log(0.1)), rng.exponential(size=idle)))
-            return bool(minimality_frame(changes, rng.exponential(size=RANDOM), 0.9, "holm", 0.05)["superfluous"].any())
+            return bool(minimality_frame(changes, rng.exponential(size=RANDOM), 0.9, Testing())["superfluous"].any())
 
         return rejects
 
@@ -94,7 +95,7 @@ def circuit() -> None:
     timed("circuit_tests", lambda: found.test(model, held_out, quiet=True))
     timed("completeness", lambda: completeness(model, held_out, found, sets=10, quiet=True))
     timed("minimality", lambda: minimality(model, held_out, found, level="node", sample=30, sets=2, quiet=True))
-    timed("robustness", lambda: robustness(model, found, held_out, random=1, quiet=True))
+    timed("robustness", lambda: robustness(model, held_out, found, n_random=1, quiet=True))
     timed("stability", lambda: stability(model, scoring, edges=0.01, quiet=True))
     print(timed("stable", lambda: find_circuit(model, task, selection="top-n", stable=True, quiet=True)).report)
 

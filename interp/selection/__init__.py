@@ -5,6 +5,9 @@ on paths from the input to the logits; `program` solves an integer program over 
 balance of helping and harming edges before any of them; `average` and `consistent` make one score of many.
 """
 
+from typing import Any
+
+from interp.renamed import gone
 from interp.selection.combine import average, consistent, weighed
 from interp.selection.connecting import connected
 from interp.selection.growing import greedy
@@ -37,3 +40,7 @@ __all__ = [
     "top_n_nodes",
     "weighed",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise gone(__name__, name, {"RULES": "selections are objects now, by name in SELECTIONS"})

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from interp import numbers
 from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.graph import KV, ComputationalGraph
@@ -33,6 +34,7 @@ class JudgeKeywords(MeasureKeywords, IntervalKeywords, total=False):
     """The keywords of what judges circuits, with intervals."""
 
 
+@numbers.checked()
 @door
 def evaluate(model: Any, task: Task, circuit: Any, **keywords: Unpack[MeasureKeywords]) -> Float[Tensor, " n"]:
     """The task's objective, prompt by prompt, with every edge outside the circuit ablated.
@@ -60,6 +62,7 @@ def evaluate(model: Any, task: Task, circuit: Any, **keywords: Unpack[MeasureKey
     return values.circuits[0] if single else values.circuits
 
 
+@numbers.checked()
 @door
 def measure(model: Any, task: Task, circuit: Any, **keywords: Unpack[MeasureKeywords]) -> CircuitValues:
     """Objectives of the clean model (`.clean`), the empty circuit (`.empty`) and the circuit (`.circuits`) by prompt.
@@ -129,6 +132,7 @@ def _masks(mask: Any) -> tuple[Bool[Tensor, "circuit source target"], bool]:
     return (tensor[None], True) if tensor.ndim == 2 else (tensor, False)
 
 
+@numbers.checked()
 def faithfulness(values: CircuitValues, **keywords: Unpack[IntervalKeywords]) -> list[Estimate]:
     """Faithfulness of each circuit: a ratio of mean objectives, prompts resampled for the interval.
 

@@ -172,6 +172,7 @@ def recursive_curve(
     )
 
 
+@numbers.checked()
 @door
 def removal_scores(model: Any, task: Task, **keywords: Unpack[MeasureKeywords]) -> Rescore:
     """A `score` for `recursive_curve`: how far the mean objective falls when an edge is taken out of what is left.

@@ -18,6 +18,7 @@ from interp.arrays import as_tensor
 from interp.errors import InputError
 from interp.interval import Interval
 from interp.keywords import check_keywords
+from interp.renamed import OnceNamed
 from interp.run import Run
 from metrics.explanation.masf_result import InDistribution
 from metrics.explanation.masked import Tokens, mask_half, mask_random, tokens_of
@@ -141,7 +142,7 @@ class VerdictKeywords(TypedDict, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaSF:
+class MaSF(OnceNamed):
     """In-distribution test of masked inputs (Madsen et al., ICML 2024, after Matan et al. 2022).
 
     Statistic: each hidden unit's maximum over the tokens. Its two-sided tail p-value under the empirical distribution
