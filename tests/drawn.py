@@ -34,6 +34,8 @@ def scored(draw: Any, dtype: torch.dtype = torch.float64) -> tuple[Computational
 
 @st.composite
 def masked(draw: Any) -> tuple[ComputationalGraph, Tensor]:
-    """A graph and some of its edges."""
+    """A graph and few or many of its edges: where there are few, dead ends hang on dead ends."""
     graph = draw(graphs())
-    return graph, torch.from_numpy(draw(arrays.arrays(bool, graph.shape))) & graph.edge_mask
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
+    drawn = torch.rand(graph.shape, generator=generator) < draw(st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.8]))
+    return graph, drawn & graph.edge_mask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -118,7 +119,7 @@ def test_scores_are_loaded_as_they_were_saved(scores: Scores) -> None:
         assert len(list(Path(folder).iterdir())) == 1
 
 
-@given(circuit=made_circuits(), note=values_kept)
+@given(circuit=made_circuits(), note=st.tuples(values_kept, values_kept))
 def test_a_result_is_loaded_as_it_was_saved(circuit: Circuit, note: Any) -> None:
     found = as_found(circuit, note)
     with TemporaryDirectory() as folder:
@@ -152,9 +153,8 @@ def test_graphml_holds_nodes_edges_and_scores(circuit: Circuit) -> None:
     with TemporaryDirectory() as folder:
         read = nx.read_graphml(circuit.to_graphml(Path(folder) / "circuit.graphml"), force_multigraph=True)
     made = circuit.to_networkx()
-    assert len(read.graph["model"]) == len(
-        circuit.provenance["model"]
-    )  # control characters, which XML has not, replaced
+    model = circuit.provenance["model"]
+    assert read.graph["model"] == model or not model.isprintable()  # XML has no control characters
     assert dict(read.nodes(data="layer")) == dict(made.nodes(data="layer"))
 
     def listed(graph: Any) -> list[Any]:
@@ -183,19 +183,23 @@ WRITTEN: dict[str, tuple[Callable[[Circuit, Path], Any], Callable[[Path], Any]]]
 
 
 @pytest.mark.parametrize("kind", WRITTEN)
-@given(circuit=made_circuits(), place=st.floats(0, 1), junk=st.binary(max_size=4), drop=st.integers(0, 3))
-def test_a_damaged_file_is_one_sentence_or_harmless(
-    kind: str, circuit: Circuit, place: float, junk: bytes, drop: int
-) -> None:
+@given(
+    circuit=made_circuits(),
+    place=st.integers(0, 2**20).map(lambda seed: random.Random(seed).random()),
+    junk=st.binary(min_size=1, max_size=4),
+)
+def test_a_damaged_file_is_one_sentence_or_harmless(kind: str, circuit: Circuit, place: float, junk: bytes) -> None:
     write, read = WRITTEN[kind]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "file.json"
         write(circuit, path)
         data = path.read_bytes()
         at = round(place * len(data))
-        path.write_bytes(data[:at] + junk + data[at + drop :])
+        path.write_bytes(data[:at] + junk + data[at + len(junk) :])
         with contextlib.suppress(InputError):
-            read(path)
+            found = read(path)
+            if kind == "scores":  # which has a checksum
+                assert torch.equal(found.values, circuit.scores.values)
         path.write_bytes(data[:at])
         if at < len(data.rstrip()):
             with pytest.raises(InputError, match=r"file\.json"):
@@ -222,7 +226,7 @@ almost = st.recursive(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(content=almost)
 def test_a_file_that_is_almost_a_result_is_refused_in_one_sentence(content: Any) -> None:
     with TemporaryDirectory() as folder:
@@ -233,6 +237,7 @@ def test_a_file_that_is_almost_a_result_is_refused_in_one_sentence(content: Any)
 
 
 @pytest.mark.parametrize("kind", WRITTEN)
+@settings(max_examples=8)
 @given(first=made_circuits(), second=made_circuits(), fails=st.integers(0, 1))
 def test_a_write_that_fails_leaves_what_was_there(kind: str, first: Circuit, second: Circuit, fails: int) -> None:
     write, _ = WRITTEN[kind]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from interp.selection import average, connected, greedy, prune, threshold, top_n, top_n_nodes, weighed
@@ -57,6 +57,7 @@ def greedy_by_search(scores: torch.Tensor, graph: Any, n: int) -> torch.Tensor:
     return mask
 
 
+@settings(max_examples=100)
 @given(drawn=masked())
 def test_pruning_leaves_the_paths_and_changes_nothing_twice(drawn: Any) -> None:
     graph, mask = drawn
