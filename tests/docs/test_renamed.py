@@ -123,7 +123,7 @@ def test_modules_that_moved(old: str, new: str) -> None:
     package, _, rest = old.partition(".")
     place = Path(
         importlib.import_module(package).__path__[0], *rest.split(".")
-    )  # another installation may hold it still
+    )  # not another installation
     assert not place.exists()
     assert not place.with_suffix(".py").exists()
     assert importable(new)
