@@ -25,6 +25,7 @@ from torch import Tensor
 
 from interp import numbers, theme
 from interp import selection as rules
+from interp._version import __version__
 from interp.conditions import Conditions
 from interp.errors import InputError, choose
 from interp.files import write_bytes
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 Level = Literal["edge", "node"]
 FORMAT = "faithful-circuits/scores"
 VERSION = 2  # 1 did not know whole and gap
-PACKAGES = ("torch", "transformers", "transformer-lens", "faithful-circuits")
+PACKAGES = ("torch", "transformers", "transformer-lens")
 
 
 def installed_versions() -> dict[str, str]:
@@ -56,7 +57,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found.append((package, importlib.metadata.version(package)))
-    return tuple(found)
+    return (*found, ("faithful-circuits", __version__))
 
 
 @kept

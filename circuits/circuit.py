@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from attribution.scores import Scores, edge_frame, json_copy
+from attribution.scores import Scores, edge_frame
 from circuits import links
 from circuits.reach import reach
 from circuits.report import Report, with_interval
 from interp.conditions import Conditions
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
+from interp.headers import json_copy
 from interp.keeping import kept
 from interp.result import Result
 from interp.running import door

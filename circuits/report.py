@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from attribution.scores import validated
+from interp.headers import validated
 from interp.plain import plain
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from interp import tasks
 from interp._siblings import check_siblings
+from interp._version import __version__ as __version__
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.interval import Estimate, Interval

@@ -120,7 +120,7 @@ class Anatomy:
         norm's divisor of the summed attention output: this is the constant part of that map.
         """
         block = self.blocks[layer]
-        weight = working(block.o.weight).unflatten(1, (self.n_heads, self.d_head)).permute(1, 2, 0)  # no copy
+        weight: Tensor = working(block.o.weight).unflatten(1, (self.n_heads, self.d_head)).permute(1, 2, 0)  # no copy
         if block.attention_post_norm is not None and block.attention_post_norm.gain is not None:
             weight = weight * working(block.attention_post_norm.gain)
         return weight

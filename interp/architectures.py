@@ -94,7 +94,8 @@ def _refuse_foreign(model: Any, config: Any, name: str) -> None:
 
 def _own(component: Any) -> nn.Module:
     """The model's own module inside a bridge component."""
-    return getattr(component, "original_component", None) or component
+    own: nn.Module = getattr(component, "original_component", None) or component
+    return own
 
 
 def _affine(component: Any) -> Affine:
@@ -171,7 +172,8 @@ def _attention_scale(own: nn.Module, config: Any) -> float:
     if scaling is not None:
         return float(scaling)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return float(head_dim) ** -0.5
+    scale: float = float(head_dim) ** -0.5
+    return scale
 
 
 def _window(config: Any, layer_type: str | None) -> int | None:
@@ -188,7 +190,8 @@ def _activation(config: Any) -> Callable[[Tensor], Tensor]:
 
     for key in ("hidden_activation", "hidden_act", "activation_function"):
         if getattr(config, key, None):
-            return ACT2FN[getattr(config, key)]
+            found: Callable[[Tensor], Tensor] = ACT2FN[getattr(config, key)]
+            return found
     raise AttributeError("the configuration names no activation function")
 
 

@@ -128,7 +128,8 @@ def _logits(model: Any, module: Any) -> Tensor | None:
             generator = torch.Generator().manual_seed(0)
             ids = torch.randint(int(module.config.vocab_size), (1, length), generator=generator, device="cpu")
             result = model(ids.to(next(module.parameters()).device))
-            return getattr(result, "logits", result)
+            logits: Tensor = getattr(result, "logits", result)
+            return logits
     except InputError:
         return None
 

@@ -78,9 +78,9 @@ def decode(value: Any, where: str = "result") -> Any:
     """
     try:
         return _decoded(value)
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except InputError as error:
+        raise InputError(f"{where} cannot be read: {error}") from None
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{where} is damaged: {error}") from None
 
 

@@ -56,7 +56,8 @@ class Mixture:
 
     def _own(self, x: Normed) -> Normed:
         out = self.module(x)
-        return out[0] if isinstance(out, tuple) else out
+        result: Normed = out[0] if isinstance(out, tuple) else out
+        return result
 
     def _by_expert(self, x: Normed, backward: Backward) -> Normed:
         """The same output, expert by expert under the rules, with the routing weights held constant."""

@@ -233,6 +233,7 @@ def _read_weights(source: str, dtype: torch.dtype, **where: Any) -> nn.Module:
 
     with _quiet():
         try:
+            module: nn.Module
             module, report = AutoModelForCausalLM.from_pretrained(
                 source,
                 dtype=dtype,

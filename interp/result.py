@@ -67,8 +67,8 @@ class Result(OnceNamed, ABC):
         if not Path(path).is_file():
             raise InputError(f"{where} does not exist")
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
+            content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{where} is damaged: it is not JSON ({error})") from None
         check_header(content, FORMAT, VERSION, where)
         found = decode(content.get("result"), where)

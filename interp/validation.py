@@ -10,8 +10,8 @@ from torch import Tensor
 
 from interp.anatomy import Anatomy
 from interp.errors import InputError
-from interp.kernels.forward import PerHead, Recorder, Residual, prepare, run_blocks, unembed
-from interp.kernels.frame import Frame
+from interp.kernels.forward import Recorder, Residual, prepare, run_blocks, unembed
+from interp.kernels.frame import Frame, PerHead
 from interp.parts import working
 from interp.rotary import as_new
 from interp.running import of_this_thread

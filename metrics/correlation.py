@@ -122,7 +122,8 @@ class _Judge:
         return np.stack(columns, 1)
 
     def _overlap(self, candidate: Array, counts: Array, k: int) -> Array:
-        return np.minimum(_included(self.reference, counts, k), _included(candidate, counts, k)).sum(1) / k
+        shared: Array = np.minimum(_included(self.reference, counts, k), _included(candidate, counts, k)).sum(1)
+        return shared / k
 
 
 def _pearson(x: Array, y: Array, counts: Array) -> Array:

@@ -104,7 +104,8 @@ class _Tails:
         """How far out the resamples are known, in standard deviations of a normal: [k]."""
         # the last of them are n equal draws, whose chance is n^-n
         thinnest = np.maximum(_SCARCE / (np.maximum(self.known, 1) + 1), float(self.n) ** -self.n / 2)
-        return -ndtri(np.minimum(thinnest, 0.25))
+        reach: Array = -ndtri(np.minimum(thinnest, 0.25))
+        return reach
 
     def _quantile(self, share: Array) -> Array:
         """[k] at a share of each column, linear between neighbours."""
@@ -112,7 +113,8 @@ class _Tails:
         below = np.floor(place).astype(int)
         above = np.minimum(below + 1, np.maximum(self.known - 1, 0))
         low, high = (np.take_along_axis(self.ordered, at[None], 0)[0] for at in (below, above))
-        return np.where(low == high, low, low + (place - below) * (high - low))
+        between: Array = np.where(low == high, low, low + (place - below) * (high - low))
+        return between
 
     def end(self, confidence: float) -> Array:
         if self.n < 2:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from safetensors import safe_open
 
 from tests import shapes
@@ -19,6 +20,10 @@ from tests import shapes
 shapes.install()
 
 from interp.models import load_model  # noqa: E402
+
+# properties try the same examples each time, and as long as a busy machine takes
+settings.register_profile("suite", derandomize=True, deadline=None, max_examples=25, database=None)
+settings.load_profile("suite")
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -21,6 +21,7 @@ from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.tasks import Task
 from interp.tasks.resampled import resampled
+from metrics.circuit.evaluate import evaluate
 from metrics.explanation.baselines import Blur, Delete, Noise, Token, filler
 from metrics.explanation.curves import fraction_grid
 from metrics.explanation.road import Road
@@ -207,3 +208,8 @@ def test_the_faithfulness_asked_for_may_be_of_numpy(tmp_path):
     found = find_circuit(model, six_prompts(model), method="eap", faithfulness=np.float32(0.5), quiet=True)
     found.save(tmp_path / "circuit.json")
     assert Circuit.load(tmp_path / "circuit.json").provenance["faithfulness_asked"] == 0.5
+
+
+def test_arguments_too_many_are_named():
+    with pytest.raises(InputError, match="evaluate was given 4 arguments without a name and takes 3: model, task, cir"):
+        evaluate(None, None, None, "zero")

@@ -57,13 +57,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import PackageNotFoundError, version
+        from interp._version import __version__
 
-        try:
-            number = version("faithful-circuits")
-        except PackageNotFoundError:
-            number = "(not installed)"
-        typer.echo(f"faithful-circuits {number}")
+        typer.echo(f"faithful-circuits {__version__}")
         raise typer.Exit
 
 

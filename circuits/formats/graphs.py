@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import networkx as nx
@@ -11,6 +12,8 @@ from circuits.circuit import Circuit
 from circuits.links import node_layer
 from interp import theme
 from interp.files import atomic_path, write_text
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # no XML can hold these
 
 
 def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
@@ -32,6 +35,8 @@ def write_graphml(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
     for key, value in list(graph.graph.items()):
         if value is None:  # GraphML has no null
             del graph.graph[key]
+        else:
+            graph.graph[key] = _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", str(value))
     with atomic_path(path) as temporary:
         nx.write_graphml(graph, temporary)
     return Path(path)

@@ -21,12 +21,13 @@ import pydantic
 import safetensors
 import safetensors.torch
 
-from attribution.scores import Scores, check_header, validated
+from attribution.scores import Scores
 from circuits.circuit import Circuit
 from circuits.report import Report
 from interp.conditions import Conditions
 from interp.errors import InputError
 from interp.files import check_writable, is_regular, locked, write_bytes, write_text
+from interp.headers import check_header, validated
 
 FORMAT = "faithful-circuits/circuit"
 VERSION = 2  # 1 held no setting: it is that of the scores
@@ -156,7 +157,7 @@ def _load_tensors(path: Path, document: _Document, where: str) -> dict[str, Any]
     if hashlib.sha256(data).hexdigest() != digest:
         raise InputError(f"{where} cannot be loaded: {name!r} is damaged, or not the file it was saved with")
     try:
-        arrays = safetensors.torch.load(data)
+        arrays: dict[str, Any] = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise InputError(f"{where} cannot be loaded: {name!r} is damaged ({error})") from None
     if arrays.keys() != {"mask", "values"}:

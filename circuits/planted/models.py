@@ -137,5 +137,5 @@ def empty(config: dict[str, Any]) -> nn.Module:
 
     known = AutoConfig.for_model(**config)
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        module = AutoModelForCausalLM.from_config(known, attn_implementation="eager", dtype=torch.float32)
+        module: nn.Module = AutoModelForCausalLM.from_config(known, attn_implementation="eager", dtype=torch.float32)
     return module.eval()

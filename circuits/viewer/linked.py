@@ -28,8 +28,8 @@ from interp.inspection import anatomy_of
 from interp.kernels.ablation import zero_sources
 from interp.kernels.capture import SourceRecorder
 from interp.kernels.contract import expand_sources
-from interp.kernels.forward import PerHead, attention_pattern, prepare, run_blocks
-from interp.kernels.frame import Frame
+from interp.kernels.forward import attention_pattern, prepare, run_blocks
+from interp.kernels.frame import Frame, PerHead, PerPort
 from interp.parts import working
 from interp.running import door
 from interp.tasks.prompts import Prompts
@@ -78,7 +78,7 @@ class _Listener(SourceRecorder):
         self.frame = frame
         self.patterns: list[Float[Tensor, "head query key"]] = []
 
-    def projections(self, layer: int, q: PerHead, k: PerHead, v: PerHead) -> tuple[PerHead, PerHead, PerHead]:
+    def projections(self, layer: int, q: PerHead, k: PerPort, v: PerPort) -> tuple[PerHead, PerPort, PerPort]:
         self.patterns.append(attention_pattern(self.frame, layer, q, k, v)[0])
         return q, k, v
 

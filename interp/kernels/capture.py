@@ -16,7 +16,8 @@ from torch import Tensor
 from interp.anatomy import Anatomy, Block
 from interp.graph import ComputationalGraph
 from interp.kernels.backward import PLAIN, Backward
-from interp.kernels.forward import PerHead, Recorder, Residual
+from interp.kernels.forward import Recorder, Residual
+from interp.kernels.frame import PerHead, PerPort
 from interp.parts import Affine, working
 
 Rows = Int[Tensor, " row"]  # flat indices into [batch * pos]
@@ -24,7 +25,8 @@ Rows = Int[Tensor, " row"]  # flat indices into [batch * pos]
 
 def take_rows(x: Tensor, rows: Rows, copies: int = 1) -> Tensor:
     """[copies * batch, pos, ...] -> [copies, row, ...]: the rows that matter."""
-    return x.unflatten(0, (copies, -1)).flatten(1, 2)[:, rows]
+    taken: Tensor = x.unflatten(0, (copies, -1)).flatten(1, 2)[:, rows]
+    return taken
 
 
 @dataclass
@@ -137,7 +139,7 @@ class TargetRecorder(Recorder):
             if not self.into.whole and not self.backward.norms_held:
                 self.into.inputs[layer].append(norm.centred(self._read))
 
-    def projections(self, layer: int, q: PerHead, k: PerHead, v: PerHead) -> tuple[PerHead, PerHead, PerHead]:
+    def projections(self, layer: int, q: PerHead, k: PerPort, v: PerPort) -> tuple[PerHead, PerPort, PerPort]:
         if self.graph.kv == "head" and k.shape[2] != q.shape[2]:
             groups = self.anatomy.kv_of_head()
             k, v = k[:, :, groups], v[:, :, groups]
@@ -155,7 +157,7 @@ class TargetRecorder(Recorder):
                 first = where.stop
         return q, k, v
 
-    def _listen(self, part: PerHead, block: Block, affine: Affine, port: Tensor, inner: Tensor) -> None:
+    def _listen(self, part: PerPort, block: Block, affine: Affine, port: Tensor, inner: Tensor) -> None:
         """When the gradient at `part` arrives, add it to `port` and its product with `part` to `inner`."""
         divisor, held = self._divisor[..., None], self.backward.norms_held  # divisor: [point row 1 1]
         value = None if held else self._take(part)
@@ -172,7 +174,7 @@ class TargetRecorder(Recorder):
 
         part.register_hook(receive)
 
-    def _pull(self, part: PerHead, block: Block, affine: Affine, read: Tensor, inner: Tensor) -> None:
+    def _pull(self, part: PerPort, block: Block, affine: Affine, read: Tensor, inner: Tensor) -> None:
         """The same where rules decide how the gradient gets in front of the weight, and of the norm."""
         pull, divisor, norm = self.backward.pull or _transposed, self._divisor[..., None], block.attention_norm
         through_norm, read_from = self.backward.norm_pull, self._read[:, :, None]
@@ -194,7 +196,7 @@ class TargetRecorder(Recorder):
 
         part.register_hook(receive)
 
-    def _per_head(self, values: Tensor | None, part: PerHead) -> Tensor | None:
+    def _per_head(self, values: Tensor | None, part: PerPort) -> Tensor | None:
         """A weight or bias of a projection, [head, ...], with one entry for each head of `part`."""
         if values is None:
             return None

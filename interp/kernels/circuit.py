@@ -57,7 +57,8 @@ class _Run:
     def _mix(self, base: Float[Tensor, "row d_model"], targets: Int[Tensor, " target"]) -> Tensor:
         """What targets read: [circuit, target, row, d_model]."""
         weights = self.weights[:, targets, : self.known]
-        return base + torch.bmm(weights, self.differences[:, : self.known]).unflatten(2, base.shape)
+        differences: Tensor = torch.bmm(weights, self.differences[:, : self.known]).unflatten(2, base.shape)
+        return base + differences
 
     def attention(self, layer: int) -> None:
         """Run the heads of a layer that matter, each on its own queries', keys' and values' inputs."""

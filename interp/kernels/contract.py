@@ -55,7 +55,7 @@ def contract(
 def _add_chunk(
     anatomy: Anatomy,
     graph: ComputationalGraph,
-    expanded: Float[Tensor, "source row*d_model"],
+    expanded: Float[Tensor, "source flat"],
     gradients: TargetGradients,
     rows: slice,
     only: slice,

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from interp.anatomy import Anatomy, Block
 from interp.errors import InputError
 from interp.kernels.backward import PLAIN, Backward, replace_gradient
-from interp.kernels.frame import Frame, KeysValues, PerHead
+from interp.kernels.frame import Frame, KeysValues, PerHead, PerPort
 
 Residual = Float[Tensor, "batch pos d_model"]
 
@@ -33,11 +33,11 @@ class Recorder:
     def attention_input(self, layer: int, x: Residual) -> None:
         """The residual stream that attention reads, before its norm."""
 
-    def projections(self, layer: int, q: PerHead, k: PerHead, v: PerHead) -> tuple[PerHead, PerHead, PerHead]:
+    def projections(self, layer: int, q: PerHead, k: PerPort, v: PerPort) -> tuple[PerHead, PerPort, PerPort]:
         """Queries, keys and values behind their projections (before q/k norms and rotary embedding)."""
         return q, k, v
 
-    def rotated(self, layer: int, k: PerHead, v: PerHead) -> None:
+    def rotated(self, layer: int, k: PerPort, v: PerPort) -> None:
         """Keys as attention uses them, and values."""
 
     def heads(self, layer: int, z: PerHead) -> None:
@@ -59,7 +59,7 @@ class Recorder:
 SILENT = Recorder()
 
 
-def project(block: Block, normed: Residual, d_head: int, backward: Backward) -> tuple[PerHead, PerHead, PerHead]:
+def project(block: Block, normed: Residual, d_head: int, backward: Backward) -> tuple[PerHead, PerPort, PerPort]:
     """Queries of all heads, keys and values of all key-value heads."""
     q, k, v = (backward.affine(part, normed).unflatten(-1, (-1, d_head)) for part in (block.q, block.k, block.v))
     return q, k, v
@@ -69,8 +69,8 @@ def attend(
     frame: Frame,
     layer: int,
     q: PerHead,
-    k: PerHead,
-    v: PerHead,
+    k: PerPort,
+    v: PerPort,
     heads: Int[Tensor, " head"] | None = None,
     recorder: Recorder = SILENT,
 ) -> PerHead:
@@ -84,7 +84,7 @@ def attend(
     )
 
 
-def attention_pattern(frame: Frame, layer: int, q: PerHead, k: PerHead, v: PerHead) -> Float[Tensor, "batch head q k"]:
+def attention_pattern(frame: Frame, layer: int, q: PerHead, k: PerPort, v: PerPort) -> Float[Tensor, "batch head q k"]:
     """What `attend` weighs values by: the softmax of the scores of every head."""
     q, k, _ = _ready(frame, layer, q, k, v, None, SILENT)
     block = frame.anatomy.blocks[layer]
@@ -95,8 +95,8 @@ def _ready(
     frame: Frame,
     layer: int,
     q: PerHead,
-    k: PerHead,
-    v: PerHead,
+    k: PerPort,
+    v: PerPort,
     heads: Int[Tensor, " head"] | None,
     recorder: Recorder,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -213,9 +213,9 @@ def last_rows(x: Residual, frame: Frame, lengths: Int[Tensor, " batch"]) -> Floa
 
 
 def unembed(
-    anatomy: Anatomy, x: Float[Tensor, "batch d_model"], backward: Backward = PLAIN
-) -> Float[Tensor, "batch d_vocab"]:
-    """Final norm and unembedding; logits in at least float32."""
+    anatomy: Anatomy, x: Float[Tensor, "*batch d_model"], backward: Backward = PLAIN
+) -> Float[Tensor, "*batch d_vocab"]:
+    """Final norm and unembedding, of one position or of all; logits in at least float32."""
     logits = backward.affine(anatomy.unembed, backward.norm(anatomy.final_norm, x))
     if anatomy.cap is not None:
         logits = backward.activation(anatomy.cap, logits)
@@ -226,7 +226,7 @@ class _PrefixRecorder(Recorder):
     def __init__(self) -> None:
         self.kept: list[KeysValues] = []
 
-    def rotated(self, layer: int, k: PerHead, v: PerHead) -> None:
+    def rotated(self, layer: int, k: PerPort, v: PerPort) -> None:
         self.kept.append((k, v))
 
 

@@ -19,6 +19,7 @@ from interp.kernels.backward import PLAIN, Backward
 from interp.rotary import QueryScale, Tables
 
 PerHead = Float[Tensor, "batch pos head d_head"]
+PerPort = Float[Tensor, "batch pos _ d_head"]  # keys and values: of each key-value head, or repeated for each head
 KeysValues = tuple[Float[Tensor, "batch prefix kv_head d_head"], Float[Tensor, "batch prefix kv_head d_head"]]
 
 
@@ -74,7 +75,7 @@ class Frame:
         """How many positions are run."""
         return self.stop - self.start
 
-    def turn(self, layer: int, q: PerHead, k: PerHead) -> tuple[PerHead, PerHead]:
+    def turn(self, layer: int, q: PerHead, k: PerPort) -> tuple[PerHead, PerPort]:
         """Queries and keys as their positions have them; the batch may stack several copies of the prompts."""
         block, rotary = self.anatomy.blocks[layer], self.anatomy.rotary
         if rotary is not None:

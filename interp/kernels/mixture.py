@@ -17,8 +17,9 @@ from interp.anatomy import Anatomy, Block
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator
 from interp.kernels.batching import Batch
-from interp.kernels.forward import PerHead, attend, last_rows, run_blocks, unembed, write_heads
-from interp.parts import working
+from interp.kernels.forward import attend, last_rows, run_blocks, unembed, write_heads
+from interp.kernels.frame import PerHead
+from interp.parts import Affine, working
 
 
 class MixtureRunner:
@@ -98,11 +99,13 @@ class MixtureRunner:
 
     def _project(self, block: Block, part: str, x: Tensor, which: Int[Tensor, " port"]) -> Tensor:
         """Each port's own input through its own projection: [circuit * batch, pos, port, d_head]."""
-        affine, d_head = getattr(block, part), self.anatomy.d_head
+        affine: Affine = getattr(block, part)
+        d_head = self.anatomy.d_head
         weight = affine.weight.unflatten(0, (-1, d_head))
         if part != "q" and len(weight) != self.graph.n_ports:
             which = self.frame.kv_of_head[which]
         out = x @ weight[which].transpose(1, 2)  # [circuit port row d_head]
         if affine.bias is not None:
             out = out + affine.bias.unflatten(0, (-1, d_head))[which][:, None]
-        return out.unflatten(2, (len(self.batch), -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)
+        by_prompt: Tensor = out.unflatten(2, (len(self.batch), -1)).permute(0, 2, 3, 1, 4)
+        return by_prompt.flatten(0, 1)

@@ -189,7 +189,7 @@ class _Run:
         for part in self._sub_layers():
             self.differences[part.sources] = part.run(self._mix(part)).flatten(1)
 
-    def _last(self, of_sources: Float[Tensor, "source row*d_model"]) -> Float[Tensor, "source batch d_model"]:
+    def _last(self, of_sources: Float[Tensor, "source flat"]) -> Float[Tensor, "source batch d_model"]:
         return of_sources.view(len(of_sources), -1, self.anatomy.d_model)[:, self.runner.last]
 
     def logits_input(self) -> Float[Tensor, "batch d_model"]:

@@ -58,7 +58,7 @@ def consistent(parts: Float[Tensor, "part source target"], errors: float = 1.0) 
     if parts.ndim != 3 or len(parts) < 2:
         raise InputError(f"parts must be at least two scores, [part, source, target]; got shape {tuple(parts.shape)}")
     mean = parts.mean(0)
-    lower = mean.abs() - errors * parts.std(0) / len(parts) ** 0.5
+    lower: Tensor = mean.abs() - errors * parts.std(0) / len(parts) ** 0.5
     return mean.sign() * lower.clamp(min=0)
 
 
@@ -75,7 +75,7 @@ def _scaled(scores: Tensor) -> Tensor:
 def _ranks(scores: Tensor) -> Tensor:
     size, where, counts = scores.abs().unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
-    middle = last - (counts - 1) / 2  # equal ones share the mean of their ranks
+    middle: Tensor = last - (counts - 1) / 2  # equal ones share the mean of their ranks
     if size[0] == 0:
         middle = middle - counts[0]  # zeros are not ranked
         middle[0] = 0

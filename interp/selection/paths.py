@@ -38,7 +38,7 @@ def pruned_mask(
 ) -> Bool[np.ndarray, "source target"]:
     """`prune` on numpy arrays."""
     while True:
-        kept = mask & leading_on(live(mask, graph), graph)
+        kept: Bool[np.ndarray, "source target"] = mask & leading_on(live(mask, graph), graph)
         if np.array_equal(mask, kept):
             return kept
         mask = kept
@@ -50,7 +50,8 @@ def live(mask: Bool[np.ndarray, "source target"], graph: ComputationalGraph) -> 
     incoming = np.zeros(mask.shape[0], dtype=bool)
     incoming[source[np.logical_or.reduce(mask, axis=0)[target]]] = True
     incoming[0] = True
-    return np.logical_or.reduce(mask, axis=1) & incoming
+    alive: Bool[np.ndarray, " source"] = np.logical_or.reduce(mask, axis=1) & incoming
+    return alive
 
 
 def leading_on(alive: Bool[np.ndarray, " source"], graph: ComputationalGraph) -> Bool[np.ndarray, "source target"]:

@@ -246,7 +246,8 @@ def _real_tokens(name: str, tokens: Any, mask_name: str, mask: Any) -> list[list
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"{name} is {array.dtype} of shape {list(array.shape)}; it must hold token ids, int [n, pos]")
     if mask is None:
-        return array.tolist()
+        rows: list[list[int]] = array.tolist()
+        return rows
     kept = _array(mask_name, mask)
     if not isinstance(kept, np.ndarray) or kept.shape != array.shape:
         shape = list(kept.shape) if isinstance(kept, np.ndarray) else "ragged"

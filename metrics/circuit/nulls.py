@@ -115,4 +115,5 @@ def _kernel(x: Array) -> Array:
 def _centred(kernel: Array) -> Array:
     if np.ptp(kernel) == 0:
         return np.zeros_like(kernel)  # exactly: rounding would leave noise to be tested
-    return kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()
+    centred: Array = kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()
+    return centred
