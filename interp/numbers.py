@@ -19,8 +19,6 @@ from torch import Tensor
 from interp.errors import InputError, short
 from interp.renamed import NEW_NAME, NEW_WAY
 
-_WITHOUT_NAME = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -140,9 +138,8 @@ def checked(**limits: Limits) -> Callable[[Callable[P, R]], Callable[P, R]]:
         readers = _readers({name: one.annotation for name, one in parameters.items()}, limits)
         places = [(place, name) for place, name in enumerate(parameters) if name in readers]
         old = {name for name, new in NEW_NAME.items() if new in parameters and name not in parameters}
-        kinds = {one.kind: name for name, one in parameters.items()}
-        several = kinds.get(inspect.Parameter.VAR_POSITIONAL)
-        unnamed = [name for name, one in parameters.items() if one.kind in _WITHOUT_NAME]
+        by_place = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
+        more = any(one.kind is one.VAR_POSITIONAL for one in parameters.values())
         unpacked = functools.cache(lambda: _readers(_unpacked(function), {}))  # groups may be declared further down
 
         @functools.wraps(function)
@@ -151,10 +148,10 @@ def checked(**limits: Limits) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 ways = (f"takes no {name}: {NEW_WAY[name]}" for name in told)
                 raise InputError(f"{function.__name__} {'; it '.join(ways)}")
             given = list(args)
-            if several is None and len(given) > len(unnamed):
+            if len(given) > len(by_place) and not more:
                 raise InputError(
-                    f"{function.__name__} was given {len(given)} arguments without a name and takes {len(unnamed)}: "
-                    f"{', '.join(unnamed)}; give the others by name"
+                    f"{function.__name__} takes {len(by_place)} arguments by place ({', '.join(by_place)}); give the "
+                    f"others by name, also {short(given[len(by_place)])}"
                 )
             for place, name in places:
                 if place < len(given):

@@ -1,25 +1,26 @@
+"""What all tests share. Nothing heavy is imported at the top, which the process that only hands tests out reads too."""
+
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import settings
-from safetensors import safe_open
 
 from tests import shapes
 
+if TYPE_CHECKING:
+    import torch
+
 # before any of the packages is imported
 shapes.install()
-
-from interp.models import load_model  # noqa: E402
 
 # properties try the same examples each time, and as long as a busy machine takes
 settings.register_profile("suite", derandomize=True, deadline=None, max_examples=25, database=None)
@@ -29,12 +30,22 @@ GOLDEN = Path(__file__).parent / "golden"
 
 # tiny matrices gain nothing from many threads, and cores are often shared; processes that tests start inherit it
 THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
-torch.set_num_threads(int(THREADS))
+
+
+def pytest_collection_finish() -> None:
+    import torch
+
+    torch.set_num_threads(int(THREADS))
+    gc.collect()
+    gc.freeze()  # a million objects of imported modules and collected tests, which no collection need visit again
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """No test depends on what ran before it, in which process and order."""
+    import numpy as np
+    import torch
+
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 (the global state itself)
     torch.manual_seed(0)
@@ -43,12 +54,16 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(scope="session")
 def smollm2() -> Any:
     """The real SmolLM2-135M. A test that uses it is marked `real` and leaves it as it found it."""
+    from interp.models import load_model
+
     return load_model("smollm2-135m")
 
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], tuple[dict[str, torch.Tensor], dict[str, Any]]]:
     """`golden(name)` reads tests/golden/{name}.safetensors: its tensors, and its metadata parsed as JSON."""
+
+    from safetensors import safe_open
 
     @functools.cache
     def read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -112,6 +112,7 @@ def test_top_k_in_resamples_is_that_of_the_points_written_out():
     )
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     truth, n = 0.8, 100
     covered = 0

@@ -65,6 +65,7 @@ def test_no_place_of_a_story_gives_the_answer_away() -> None:
     assert ((each > 0.12) & (each < 0.22)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_story_models_learn_and_the_seed_decides(name: str) -> None:
     few = stories(64, 0, ("one",), 3)
@@ -88,6 +89,7 @@ def test_the_frozen_part_and_the_rest_are_the_model() -> None:
     torch.testing.assert_close(split, minilm.logits(model, ids), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_retraining_is_seeded_and_leaves_the_frozen_part() -> None:
     ids, labels, _ = data(SIZES)["train"]
     one, same, other = (train((ids, labels), None, seed) for seed in (0, 0, 1))

@@ -25,7 +25,9 @@ def saliences(model: known.Known) -> dict[str, torch.Tensor]:
     return {"true": model.truth, "random": noise, "inverted": -model.truth}
 
 
-@pytest.mark.parametrize("kind", list(known.MODELS))
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "images")) for kind in known.MODELS]
+)
 def test_true_above_random_above_inverted(kind: str) -> None:
     model = known.MODELS[kind](30, seed=1)
     wanted: Any = {name: name for name in NAMES if not name.startswith("road") and not name.startswith("normalised")}

@@ -211,5 +211,7 @@ def test_the_faithfulness_asked_for_may_be_of_numpy(tmp_path):
 
 
 def test_arguments_too_many_are_named():
-    with pytest.raises(InputError, match="evaluate was given 4 arguments without a name and takes 3: model, task, cir"):
+    with pytest.raises(
+        InputError, match=r"takes 3 arguments by place \(model, task, circuit\); give the others by name, also .zero."
+    ):
         evaluate(None, None, None, "zero")

@@ -330,6 +330,7 @@ def test_what_no_process_can_import(tmp_path: Path) -> None:
         run(train=lambda train, validation, seed: None, workers=2)
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_comes_back(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"explain\['half'\] on train must give scores of shape \(120, 10\)"):
         run(explain={"half": half}, workers=2)

@@ -70,7 +70,7 @@ def test_an_old_keyword_names_the_new_one(function: str, old: str, new: str) -> 
 
 @pytest.mark.parametrize(("function", "positional"), [("evaluate", 3), ("prompt_faithfulness", 3), ("circuit_saco", 5)])
 def test_an_ablation_by_place_is_refused(function: str, positional: int) -> None:
-    with pytest.raises(InputError, match=rf"{function} was given .* takes {positional}: .* give the others by name"):
+    with pytest.raises(InputError, match=rf"{function} takes {positional} arguments by place .* also .zero."):
         getattr(metrics, function)(*[None] * positional, "zero")
 
 
