@@ -206,7 +206,7 @@ def run_blocks(
     return x
 
 
-def last_rows(x: Residual, frame: Frame, lengths: Int[Tensor, " batch"]) -> Float[Tensor, "batch d_model"]:
+def last_rows(x: Residual, frame: Frame, lengths: Int[Tensor, " prompt"]) -> Float[Tensor, "batch d_model"]:
     """The last real position of each prompt; `x` may be several stacked copies of the batch."""
     at = (lengths - 1 - frame.start).repeat(x.shape[0] // len(lengths))
     return x[torch.arange(x.shape[0], device=x.device), at]
