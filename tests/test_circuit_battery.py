@@ -176,7 +176,7 @@ def test_random_paths_keep_to_what_is_allowed(graph: ComputationalGraph, circuit
         ({"tolerance": 0.6}, "tolerance=0.6"),
         ({"quantile": 1.5}, "quantile=1.5"),
         ({"reference_prompts": 3}, "reference=Reference\\(prompts="),
-        ({"tests": ["sufficiency"], "reference_size": 10_000}, "reference_size=10000"),
+        ({"tests": ["sufficiency"], "reference": Reference(size=10_000)}, "size=10000"),
         ({"correction": "bonferroni", "tests": ["equivalence"]}, "correction='bonferroni' is unknown"),
     ],
 )

@@ -20,6 +20,8 @@ from interp.kernels.evaluate import Meter
 from interp.kernels.reach import live_edges
 from interp.objectives import get_objective
 from interp.selection import LADDER_FRACTIONS
+from interp.selection.named import TopN
+from interp.setting import Setting
 from metrics.circuit.curve import faithfulness_curve, ladder_masks
 
 
@@ -85,7 +87,7 @@ def test_areas_under_both_zeros_differ_where_positions_are_learned():
     model, graph = oracle.model_of("gpt2"), ComputationalGraph.of(oracle.model_of("gpt2"))
     task = mixed_task(model)
     values = attribute(model, task, "eap", ablation="zero", quiet=True).values
-    masks = torch.stack([torch.zeros_like(graph.edge_mask), *ladder_masks(values, graph)])
+    masks = torch.stack([torch.zeros_like(graph.edge_mask), *ladder_masks(Setting(model, task), values, TopN())])
     areas = []
     for (empty, *circuits), ablation in zip(
         slow(oracle.expanded("gpt2"), graph, masks, ["zero", "zero-token"]).mean(2), ("zero", "zero-token"), strict=True

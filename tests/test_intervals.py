@@ -10,6 +10,7 @@ from expanded import expanded
 
 import metrics
 from docs.scripts import coverage
+from interp.interval import Interval
 from metrics.percentiles import Resampled, bootstrap_p, percentile_interval
 from metrics.statistics import bootstrap, resampled, share
 
@@ -17,7 +18,9 @@ from metrics.statistics import bootstrap, resampled, share
 def means_of(n: int, k: int = 200, seed: int = 0, resamples: int = 400) -> Resampled:
     """Means of k rows of n values each, resampled; skewed, with centres on either side of zero."""
     draw = np.random.default_rng(seed)
-    return resampled(draw.gamma(2, size=(k, n)) - draw.uniform(0, 4, (k, 1)), lambda m: m, resamples=resamples)
+    return resampled(
+        draw.gamma(2, size=(k, n)) - draw.uniform(0, 4, (k, 1)), lambda m: m, Interval(resamples=resamples)
+    )
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 32])
@@ -43,7 +46,7 @@ def test_intervals_are_those_of_the_slow_reference(n: int) -> None:
 
 def test_ten_prompts_by_hand() -> None:
     """Two of ten carry the mean: u is .8 twice and -.2 eight times, m = 3 (sum u^2)^2 / sum u^4 = 3 1.6^2 / .832."""
-    found = resampled(np.repeat([1.0, 0.0], [2, 8]), lambda m: m[:, None], resamples=4000)
+    found = resampled(np.repeat([1.0, 0.0], [2, 8]), lambda m: m[:, None], Interval(resamples=4000))
     low, high = percentile_interval(found, 0.95)
     # t(.975) at m - 1 = 8.23 degrees is 2.2945; times sqrt(m / (m - 1)) = 1.0590: tails of .00755
     assert (low[0], high[0]) == pytest.approx(tuple(np.quantile(found.spread, [0.00755, 1 - 0.00755])), abs=0.02)
@@ -74,18 +77,19 @@ def test_prompts_that_agree_have_an_interval_of_no_width() -> None:
     for n in (2, 3, 40):
         (one,) = bootstrap(np.full(n, 0.3), lambda m: m[:, None])
         assert (one.low, one.high) == pytest.approx((0.3, 0.3), abs=1e-12)
-    equal = resampled(np.zeros(6), lambda m: m[:, None], resamples=99)
+    equal = resampled(np.zeros(6), lambda m: m[:, None], Interval(resamples=99))
     assert bootstrap_p(equal).tolist() == [1.0]
-    apart = resampled(np.ones(6), lambda m: m[:, None], resamples=99)
+    apart = resampled(np.ones(6), lambda m: m[:, None], Interval(resamples=99))
     assert bootstrap_p(apart) == pytest.approx([2 / 100])
-    nothing = resampled(np.full(6, np.nan), lambda m: m[:, None], resamples=9)
+    nothing = resampled(np.full(6, np.nan), lambda m: m[:, None], Interval(resamples=9))
     assert np.isnan([*percentile_interval(nothing, 0.95), bootstrap_p(nothing)]).all()
 
 
 def test_intervals_stay_inside_what_is_possible() -> None:
     table = metrics.agreement([1.0, 2.0, 4.0], {"a": [1.0, 2.5, 3.9], "b": [3.0, -1.0, 4.0]}, top=(1,), drop=(0,))
+    frame = table.to_frame()
     for name, least in (("pearson", -1), ("spearman", -1), ("sign", 0), ("top_1", 0)):
-        ends = table[[f"{name}_low", f"{name}_high"]].to_numpy()
+        ends = frame[[f"{name}_low", f"{name}_high"]].to_numpy()
         assert (ends[np.isfinite(ends)] >= least).all()
         assert (ends[np.isfinite(ends)] <= 1).all()
     differences = table.differences()
