@@ -27,7 +27,7 @@ def home_of_hook(handle: Any) -> str:
 
     Why: the bridge wires some architectures (OPT) with permanent hooks of its own, and nothing public tells them from
     a user's; the handle's `user_hook` is undocumented.
-    Test: those of `tests/test_rules_applied.py` that expect "model carries a hook".
+    Test: those of `tests/attribution/rules/test_rules_applied.py` that expect "model carries a hook".
     """
     return str(getattr(handle.user_hook, "__module__", ""))
 
@@ -46,7 +46,8 @@ def rope_types(module: nn.Module) -> tuple[str, ...]:
     """The kinds of rotary tables that a module of transformers makes, such as `dynamic` or `longrope`; none: ().
 
     Why: `rope_type` decides whether tables depend on the length of the call; transformers keeps it to itself.
-    Test: `test_the_whole_model_as_a_circuit_is_the_model_and_the_check_of_the_task_agrees` of `tests/test_rotary.py`.
+    Test: `test_the_whole_model_as_a_circuit_is_the_model_and_the_check_of_the_task_agrees` of
+    `tests/interp/test_rotary.py`.
     """
     types = module.__dict__.get("rope_type", "")
     return tuple(types.values()) if isinstance(types, dict) else (types,)
@@ -70,7 +71,7 @@ def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
 def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
     """A module's own table of parameters. Why: as `buffers_of`; and the public way takes ten times as long.
 
-    Test: `tests/test_anatomy_follows.py`.
+    Test: `tests/interp/test_anatomy_follows.py`.
     """
     return module._parameters
 
@@ -78,7 +79,7 @@ def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
 def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
     """A module's own table of parts. Why: the public `modules` takes twice the time, and every door asks.
 
-    Test: `tests/test_running.py`.
+    Test: `tests/interp/test_running.py`.
     """
     return module._modules
 

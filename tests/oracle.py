@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from tiny import ARCHITECTURES, VARIANTS, stay_in_float64, tiny, tiny_module
 from torch import Tensor
 
 from interp.models import load_model
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
+from tests.tiny import ARCHITECTURES, VARIANTS, stay_in_float64, tiny, tiny_module
 
 MODELS = (*ARCHITECTURES, *VARIANTS)
 TOLERANCE = 1e-10  # relative to the largest value: all is float64, and measured errors are below 1e-13

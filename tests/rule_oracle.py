@@ -19,11 +19,11 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
-from oracle import Outputs, differences, expanded, input_edits, input_gradients, mixed_task, source_outputs
 from torch import Tensor
 
 from interp.graph import ComputationalGraph
 from interp.tasks.prompts import Prompts
+from tests.oracle import Outputs, differences, expanded, input_edits, input_gradients, mixed_task, source_outputs
 
 Hook = tuple[str, Callable[..., Tensor]]
 Linear = Callable[[Tensor, Tensor | None, Tensor], Tensor]  # weight [out, in], bias, x -> the surrogate of y

@@ -1,0 +1,72 @@
+"""The documentation's claims that can be checked: every method has a page, every error page shows a real error."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import attribution
+from tests.tiny import tiny_module, tiny_task, word_tokenizer
+
+DOCS = Path(__file__).parents[2] / "docs"
+ERRORS = sorted(page for page in (DOCS / "errors").glob("*.md") if page.stem != "index")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the examples of the error pages take for granted."""
+    from interp import load_model
+
+    monkeypatch.chdir(tmp_path)
+    tokenizer = word_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    tokenizer = type(tokenizer).from_pretrained(tmp_path / "tokenizer")
+    model = load_model(tiny_module("llama", torch.float32), tokenizer=tokenizer)
+
+    def predict(x: torch.Tensor) -> torch.Tensor:
+        p = x.mean(1) / 2
+        return torch.stack((1 - p, p), 1)
+
+    return {
+        "__name__": "example",
+        "model": model,
+        "task": tiny_task(model, n=4),
+        "module": tiny_module("gpt2"),
+        "predict": predict,
+    }
+
+
+@pytest.mark.parametrize("page", ERRORS, ids=lambda page: page.stem)
+def test_every_error_page_shows_the_error_that_its_example_raises(page: Path, names: dict[str, Any]) -> None:
+    (example,), (sentence,) = blocks(page, "python"), blocks(page, "text")
+    with pytest.raises((ValueError, ImportError)) as caught:
+        exec(compile(example, str(page), "exec"), names)
+    assert sentence.strip() in str(caught.value)
+
+
+def test_every_method_has_a_page_with_its_equation_cost_and_use() -> None:
+    methods = {*attribution.methods()["method"], *attribution.token_methods()["method"]}
+    pages = {
+        page.stem: page.read_text(encoding="utf-8") for page in (DOCS / "methods").glob("*.md") if page.stem != "index"
+    }
+    assert methods - pages.keys() == set()
+    for name, text in pages.items():
+        lacking = [part for part in ("Equation", "Cost", "When to use it", "Paper") if f"\n## {part}\n" not in text]
+        assert not lacking, (name, lacking)
+
+
+@pytest.mark.parametrize("folder", ["methods", "metrics", "errors"])
+def test_examples_are_python_and_pages_are_listed(folder: str) -> None:
+    listed = (DOCS / folder / "index.md").read_text(encoding="utf-8")
+    for page in (DOCS / folder).glob("*.md"):
+        for example in blocks(page, "python"):
+            compile(example, str(page), "exec")
+        assert page.stem == "index" or f"\n{page.stem}\n" in listed, page.stem
