@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -86,6 +88,17 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 VARIANTS = ("gpt_neox_sequential",)  # further settings of an architecture
 _FURTHER = ("phi3", "ministral3", "llama4")  # what no table names: the check at first use decides
 ARCHITECTURES = tuple(name for name in _CONFIGS if name not in (*VARIANTS, *_FURTHER))
+
+
+def mostly_slow(cases: Iterable[Any], kept: Callable[[Any], bool]) -> list[Any]:
+    """Cases of a parametrisation: those that are `kept` in every run of the tests, the others in the slow tier.
+
+    For laws that hold or fail on all models alike, such as that batches change nothing; never for oracles.
+    """
+    return [
+        case if kept(case) else pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
+        for case in cases
+    ]
 
 
 def tiny_module(name: str, dtype: torch.dtype = torch.float64, seed: int = 0, **overrides: Any) -> nn.Module:

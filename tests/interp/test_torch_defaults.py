@@ -24,7 +24,7 @@ from interp.graph import ComputationalGraph
 from interp.selection import top_n
 from metrics.circuit.curve import random_circuit
 from metrics.explanation.masked import mask_random
-from tests.tiny import behaving, tiny
+from tests.tiny import behaving, mostly_slow, tiny
 
 ROOT = Path(__file__).parents[2]
 IDS = [[1, 5, 9, 13, 20], [1, 7, 30]]
@@ -192,24 +192,28 @@ def task(model: Any) -> Any:
     return behaving(model, 8)
 
 
-def same(run: Callable[[], Any]) -> None:
+def same(run: Callable[[], Any], setting: dict[str, Any]) -> None:
     expected = flat(run())
-    for name, setting in DEFAULTS.items():
-        with default(**setting):
-            found = flat(run())
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7, err_msg=f"under {name}")
+    with default(**setting):
+        found = flat(run())
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
+SETTINGS = mostly_slow(DEFAULTS, {"meta"}.__contains__)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", ON_MODELS)
-def test_results_over_models_are_the_same_under_other_defaults(name: str, model: Any, task: Any) -> None:
-    same(lambda: ON_MODELS[name](model, task))
+def test_results_over_models_are_the_same_under_other_defaults(name: str, setting: str, model: Any, task: Any) -> None:
+    same(lambda: ON_MODELS[name](model, task), DEFAULTS[setting])
 
 
+@pytest.mark.parametrize("setting", DEFAULTS)
 @pytest.mark.parametrize("name", WITHOUT)
-def test_draws_and_metrics_are_the_same_under_other_defaults(name: str) -> None:
-    same(WITHOUT[name])
+def test_draws_and_metrics_are_the_same_under_other_defaults(name: str, setting: str) -> None:
+    same(WITHOUT[name], DEFAULTS[setting])
 
 
 def makers(tree: ast.AST) -> Iterator[ast.Call]:

@@ -27,7 +27,7 @@ from tests.attribution.inputs.test_token_classifiers import model_of as encoder_
 from tests.oracle import error, run, write
 from tests.oracle import model_of as decoder_of
 from tests.rule_oracle import Ruled, Rules
-from tests.tiny import LAYERS, MLP, stay_in_float64, tiny, tiny_module
+from tests.tiny import LAYERS, MLP, mostly_slow, stay_in_float64, tiny, tiny_module
 
 DECODERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "opt")
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3")
@@ -86,7 +86,7 @@ def single(name: str) -> Any:
     return made(name, torch.float32) if name in ENCODERS else tiny(name, torch.float32)
 
 
-@pytest.mark.parametrize("name", [*DECODERS, *ENCODERS])
+@pytest.mark.parametrize("name", mostly_slow([*DECODERS, *ENCODERS], {"gpt2", "roberta"}.__contains__))
 def test_sums_in_float32(name: str) -> None:
     for bias in ("absdot", "cosine", "separate"):
         for activation in ("zero-origin", "tangent"):
@@ -218,7 +218,9 @@ def same(a: Decomposition, b: Decomposition, tolerance: float = TOLERANCE) -> No
 
 
 @pytest.mark.parametrize("bias", BIASES)
-@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma3", "opt", "roberta"])
+@pytest.mark.parametrize(
+    "name", mostly_slow(["gpt2", "llama", "gemma3", "opt", "roberta"], {"gemma3", "roberta"}.__contains__)
+)
 def test_chunks_change_nothing(name: str, bias: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = split(name, bias=bias, activation="tangent", gate="halves", states=True)
     lean = split(name, bias=bias, activation="tangent", gate="halves", matrices=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 from attribution import RuleSet, TokenAttributions, applied, rule_set, token_methods, tokens
 from attribution.rules import Epsilon, HeldScale
 from tests.oracle import error, model_of, run, write
-from tests.tiny import ARCHITECTURES, D_MODEL, VOCAB, tiny
+from tests.tiny import ARCHITECTURES, D_MODEL, VOCAB, mostly_slow, tiny
 
 TOLERANCE = 1e-9
 CAPTUMS = 1e-6  # captum keeps the steps of integrated gradients, and occlusion's means, in float32
@@ -29,6 +29,7 @@ RELEVANCE = ("attnlrp", "cp-lrp", "relp", "gim")
 DETERMINISTIC = tuple(method for method in METHODS if method not in SEEDED)
 REFUSED = [("decompx", name) for name in ("gpt_neox", "gptj", "mixtral")]  # test_decompose.py says how
 CASES = [(method, name) for method in METHODS for name in ARCHITECTURES if (method, name) not in REFUSED]
+FEW = ("gpt2", "gemma2", "mixtral")  # models of every run; the others are slow tests
 QUICK: dict[str, dict[str, Any]] = {
     "reagent": {"max_steps": 4, "runs": 2}, "gradient-shap": {"samples": 4}, "integrated-gradients": {"steps": 4},
 }  # fmt: skip
@@ -90,7 +91,7 @@ def tolerance_of(method: str) -> float:
 # ---- every method on every architecture
 
 
-@pytest.mark.parametrize(("method", "name"), CASES)
+@pytest.mark.parametrize(("method", "name"), mostly_slow(CASES, lambda case: case[1] in FEW))
 def test_values_are_finite_zero_at_padding_and_the_same_in_any_batch(method: str, name: str) -> None:
     found = scored(name, method)
     assert found.values.dtype == torch.float64
@@ -102,7 +103,9 @@ def test_values_are_finite_zero_at_padding_and_the_same_in_any_batch(method: str
     assert (again.logits - found.logits).abs().max() < TOLERANCE
 
 
-@pytest.mark.parametrize(("method", "name"), [case for case in CASES if case[0] in DETERMINISTIC])
+@pytest.mark.parametrize(
+    ("method", "name"), mostly_slow((case for case in CASES if case[0] in DETERMINISTIC), lambda case: case[1] in FEW)
+)
 def test_inputs_of_different_length_score_as_they_do_alone_and_in_any_order(method: str, name: str) -> None:
     found = scored(name, method)
     for i, row in enumerate(ROWS):
