@@ -44,3 +44,13 @@ def refused(what: str) -> Iterator[None]:
     except _FOREIGN as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{what}: {reason}") from error
+
+
+def short(value: object) -> str:
+    """What was given, as a sentence can quote it: on one line, of at most 60 characters.
+
+    >>> short("a" * 80)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..."
+    """
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

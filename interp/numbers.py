@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.errors import InputError, short
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -93,7 +93,7 @@ def size(name: str, value: Any, limits: Limits = ANY) -> int | float:
     """
     plain = read(value)
     if plain is None or not (plain >= 1 if isinstance(plain, int) else 0 < plain <= 1) or not limits.hold(plain):
-        raise InputError(f"{name}={_short(value)} must be a whole number of at least 1, or a share above 0, up to 1.0")
+        raise InputError(f"{name}={short(value)} must be a whole number of at least 1, or a share above 0, up to 1.0")
     return plain
 
 
@@ -114,7 +114,7 @@ def many(name: str, values: Any, one: Callable[..., Any] = whole, limits: Limits
     """
     unordered = isinstance(values, (str, bytes, dict, set, frozenset)) or not isinstance(values, Iterable)
     if unordered or getattr(values, "ndim", 1) != 1:
-        raise InputError(f"{name}={_short(values)} must be a sequence of numbers")
+        raise InputError(f"{name}={short(values)} must be a sequence of numbers")
     return [one(f"{name}[{index}]", value, limits) for index, value in enumerate(values)]
 
 
@@ -211,7 +211,7 @@ def _within(name: str, value: Any, limits: Limits, what: str, fits: Callable[[in
         return plain
     what = what if plain is None or math.isfinite(plain) else what.replace("a ", "a finite ")
     end = f"; {limits.advice}" if limits.advice else ""
-    raise InputError(f"{name}={_short(value)} must be {' '.join(filter(None, (what, str(limits))))}{end}")
+    raise InputError(f"{name}={short(value)} must be {' '.join(filter(None, (what, str(limits))))}{end}")
 
 
 def read(value: Any) -> int | float | None:
@@ -229,8 +229,3 @@ def read(value: Any) -> int | float | None:
     if hasattr(value, "__index__"):
         return operator.index(value)
     return float(value) if isinstance(value, Real) else None
-
-
-def _short(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."

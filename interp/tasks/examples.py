@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from interp import numbers
-from interp.errors import InputError
+from interp.errors import InputError, short
 
 Text: TypeAlias = str | tuple[int, ...]
 Answers: TypeAlias = tuple[str | int, ...]
@@ -53,11 +53,11 @@ def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect
         raise InputError(f"prompt {index} has no correct answer; every prompt needs at least one")
     if example.clean == example.corrupted:
         raise InputError(
-            f"prompt {index} has a corrupted version equal to the clean one ({_short(example.clean)}); nothing can "
+            f"prompt {index} has a corrupted version equal to the clean one ({short(example.clean)}); nothing can "
             "be attributed to their difference"
         )
     if both := set(example.correct) & set(example.incorrect):
-        named = ", ".join(sorted(map(_short, both)))
+        named = ", ".join(sorted(map(short, both)))
         raise InputError(
             f"prompt {index} has the answer {named} among the correct and among the incorrect ones; "
             "an answer must be on one side"
@@ -114,7 +114,7 @@ def _prompt(index: int, field: str, value: Any) -> Text:
             raise InputError(f"{field} of prompt {index} is empty; it needs at least one token")
         return tokens
     raise InputError(
-        f"{field} of prompt {index} is {_short(value)}, a {type(value).__name__}; it must be a string or token ids"
+        f"{field} of prompt {index} is {short(value)}, a {type(value).__name__}; it must be a string or token ids"
     )
 
 
@@ -123,14 +123,9 @@ def _token(index: int, field: str, value: Any) -> int:
     token = numbers.read(value)
     if not isinstance(token, int):
         raise InputError(
-            f"{field} of prompt {index} holds {_short(value)}, a {type(value).__name__}; "
+            f"{field} of prompt {index} holds {short(value)}, a {type(value).__name__}; "
             "it must be a string or a token id"
         )
     if token < 0:
         raise InputError(f"{field} of prompt {index} holds {token}; a token id is a number from 0 up")
     return token
-
-
-def _short(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -124,7 +124,7 @@ class PerSample:
 
 
 def interval_settings(confidence: float, resamples: int, seed: int) -> dict[str, Any]:
-    """Settings of the bootstrap, checked before the model has run for hours."""
+    """The keywords of `bootstrap`, which every metric hands on; `numbers.checked` has seen to them at the door."""
     return {"confidence": confidence, "resamples": resamples, "seed": seed}
 
 
