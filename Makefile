@@ -18,6 +18,7 @@ test: $(READY)  ## run all tests but the slow ones
 
 slow: $(READY)  ## run the tests that a release needs and a commit does not
 	$(BIN)/python -m pytest $(WORKERS) -m slow
+	$(MAKE) shapes
 
 # no result may hang on how a processor rounds: vector instructions and threads change that
 SUITE := $(BIN)/python -m pytest tests interp attribution circuits metrics --ignore=tests/browser

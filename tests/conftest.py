@@ -7,14 +7,14 @@ import gc
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
-from tests import shapes
+from tests import shapes, versions
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,14 @@ def pytest_runtest_setup() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 (the global state itself)
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: Any, call: Any) -> Generator[None, Any, Any]:
+    report = yield
+    if report.failed and call.excinfo and (reason := versions.reason_to_fail(call.excinfo.value)):
+        report.outcome, report.wasxfail = "skipped", reason
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from interp.inspection import anatomy_of
 from interp.kernels.answers import answer_logits
 from interp.kernels.forward import prepare, run_blocks
 from interp.parts import Norm
-from tests import oracle
+from tests import oracle, versions
 from tests.tiny import tiny, tiny_module, tiny_task
 
 TOKENS = torch.tensor([[2, 7, 20, 33, 8, 52, 3, 11], [5, 9, 9, 2, 51, 30, 6, 5]])
@@ -126,6 +126,14 @@ def test_a_model_that_does_what_its_parts_do_not_explain_is_refused(change):
         ComputationalGraph.of(model)
     with pytest.raises(InputError, match="is not understood"):
         attribute(model, tiny_task(model), "eap", quiet=True)
+
+
+@pytest.mark.skipif(not versions.GPTJ_IS_REFUSED, reason="the installed transformers has the older GPT-J")
+def test_gpt_j_is_still_refused_where_the_tests_expect_it_to_be():
+    with pytest.raises(InputError, match="model=GPTJForCausalLM is not understood: on random prompts") as caught:
+        anatomy_of(tiny("gptj"))
+    assert versions.reason_to_fail(caught.value)
+    assert versions.reason_to_fail(InputError("another")) is None
 
 
 def test_what_is_no_bridge_is_refused():

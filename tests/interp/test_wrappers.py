@@ -135,6 +135,7 @@ def test_classifiers_are_unwrapped_and_refused_likewise() -> None:
                 use(wrapped, TOKENS, quiet=True)
 
 
+@pytest.mark.filterwarnings("ignore:Could not find a config file:UserWarning")  # an older peft, of a model made here
 def test_folders_of_adapters_are_told_apart_from_models(tmp_path: Path) -> None:
     adapted(plain()).save_pretrained(tmp_path)
     for load in (load_model, load_encoder):
@@ -160,6 +161,7 @@ def test_layers_beside_attention_and_mlp_are_refused_however_little_they_do() ->
         anatomy_of(load_model(transformers.FalconH1ForCausalLM(config)))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # transformers 5.9 on the newest torch
 @pytest.mark.parametrize("multi_query", [True, False])
 def test_the_key_value_heads_of_gpt_big_code(multi_query: bool) -> None:
     config = transformers.GPTBigCodeConfig(

@@ -102,7 +102,7 @@ def test_the_page_is_whole_and_safe(table: MethodComparison, tmp_path: Path) -> 
     assert own.count("Plotly.newPlot") == 4
     assert "-0.6000" in own
     assert EVIL not in table._repr_html_()
-    assert table.to_html() == page or table.to_html().count("Plotly.newPlot") == own.count("Plotly.newPlot")
+    assert len(table.to_html()) == len(page)  # but for the ids that plotly draws
 
 
 def test_summary_and_markdown(table: MethodComparison) -> None:
