@@ -23,14 +23,16 @@ _NORMS = ("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm")
 class Biases(Backward):
     """A backward rule set that also listens to what has a bias.
 
+    `outputs_alone`: to those of the MLPs' output matrices, which an MLP that gives nothing does not give either.
     `found`: by layer (-1 behind the last) and place [batch, pos]; of what is run at the last position alone [batch].
     """
 
-    def __init__(self, anatomy: Anatomy, rules: Backward, n_prompts: int) -> None:
+    def __init__(self, anatomy: Anatomy, rules: Backward, n_prompts: int, outputs_alone: bool = False) -> None:
         self.rules, self.n_prompts = rules, n_prompts
         self.weights: Float[Tensor, " point"] = torch.ones(1)
         self.found: dict[tuple[int, str], Tensor] = {}
-        self._places = _places(anatomy)
+        places = _places(anatomy)
+        self._places = {part: at for part, at in places.items() if at[1] == "down" or not outputs_alone}
         self.temperature = rules.temperature
 
     def norm(self, norm: Norm, x: Tensor) -> Tensor:
@@ -53,7 +55,7 @@ class Biases(Backward):
 
     def _heard(self, part: Affine | Norm, y: Tensor) -> Tensor:
         place, bias = self._places.get(part), part.bias
-        if place is None or bias is None or not y.requires_grad:
+        if place is None or bias is None or not y.requires_grad or not bias.any():
             return y
         wide = working(bias.detach())
 

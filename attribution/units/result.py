@@ -36,8 +36,8 @@ class NeuronScores(Result):
         activations: likewise; of mixtures times the routing weight. None where `values` is, and for sums.
         kept: the largest, or the ones patched: columns prompt, layer, position, neuron, activation, score.
         embedding: float [n, pos]: the same score for the tokens' embeddings; None for `exact`.
-        biases: what biases contribute: columns prompt, place, layer (-1: behind the last), position, score. Of two runs
-            compared biases do not differ: it is empty.
+        biases: what biases contribute: columns prompt, place, layer (-1: behind the last), position, score. Of a task
+            those of output matrices under ablation "zero", which makes them nothing: of other two runs none differ.
         mask: bool [n, pos], True where neurons are scored.
         explained: float [n]: the logit, contrast, sum or objective of each (clean) prompt.
         tokens, target_tokens: the prompts and what is explained, to read.

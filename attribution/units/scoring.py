@@ -78,7 +78,7 @@ def score_neurons(
     beside = Beside(torch.zeros(shape, dtype=wide, device="cpu"), torch.zeros(shape[0], dtype=wide, device="cpu"))
 
     def work(batch: Batch) -> None:
-        found = stream_gradients(scorer, batch, with_biases=not paired)
+        found = stream_gradients(scorer, batch, paired)
         sink.begin()
         _BatchNeurons(setting, batch, found, sink, mask, None if paired else scorer).score(means, beside)
         sink.done()
@@ -139,10 +139,11 @@ class _BatchNeurons:
     def _embeddings(self, corrupted: Residual, beside: Beside) -> None:
         runs, biases = self.found.runs, self.found.biases
         change = working(runs.embedding) - working(corrupted)
-        if biases is not None:  # positions that are learned are biases
+        if biases is not None and self.unpaired is not None:  # positions that are learned are biases
             positional = runs.anatomy.embed.positional(self.frame.positions)
             biases.add_positions(positional, self.found.embedding)
             change = working(runs.embedding) - working(positional)
+        if biases is not None:
             prompts = self.batch.prompts
             beside.biases.append(biases.frame(list(self.batch.indices), self.frame.positions, prompts.lengths))
         values = (change * self.found.embedding).sum(-1).cpu() * self._real()

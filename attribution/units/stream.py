@@ -30,14 +30,16 @@ class StreamGradients:
     biases: Biases | None
 
 
-def stream_gradients(scorer: GradientScorer, batch: Batch, with_biases: bool = False) -> StreamGradients:
+def stream_gradients(scorer: GradientScorer, batch: Batch, paired: bool) -> StreamGradients:
     """The weighted sum over the path's points, of one batch of prompts.
 
     One forward and one backward pass for each point. Where the path credits sub-layers in their own passes, a layer's
     MLP gets the gradients of the passes along its own output.
     """
     runs = BatchScorer(scorer, batch)
-    biases = Biases(runs.anatomy, scorer.backward, len(batch)) if with_biases else None
+    biases = None
+    if not paired or str(scorer.setting.ablation).startswith("zero"):  # otherwise both runs have the same
+        biases = Biases(runs.anatomy, scorer.backward, len(batch), outputs_alone=paired)
     if biases is not None:
         runs.frame = replace(runs.frame, backward=biases)
     runs.prepare()
