@@ -122,11 +122,14 @@ def neurons(
 
 
 def _method(method: str | Method | None, rules: str | RuleSet | None, keywords: Mapping[str, Any]) -> Method:
-    """The method; raises `InputError` where it has no meaning for neurons."""
     told = {**chosen(keywords, NeuronMethodKeywords), "rules": rules}
     if method is None:
         told["rules"] = rules or "relp-ah"
-    how = chosen_method("eap" if method is None else method, told)
+    return for_neurons(chosen_method("eap" if method is None else method, told))
+
+
+def for_neurons(how: Method) -> Method:
+    """The method; raises `InputError` where it has no meaning for neurons."""
     if isinstance(how, EAP) and how.inside is not None:
         raise InputError(
             f"method={how.name!r} with inside= scores a circuit's edges; neurons have no scores inside one"

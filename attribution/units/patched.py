@@ -90,6 +90,14 @@ def patch_neurons(
     return found.loc[order].reset_index(drop=True), clean
 
 
+def mean_patched(setting: Setting, neurons: Sequence[tuple[int, int]]) -> Float[Tensor, " neuron"]:
+    """What patching each neuron, `(layer, neuron)`, at all positions does, as a mean over prompts."""
+    mask = setting.prompts.mask
+    frame, _ = patch_neurons(setting, [(layer, -1, neuron) for layer, neuron in neurons], mask)
+    means = frame.groupby(["layer", "neuron"])["score"].mean()
+    return torch.tensor([float(means[place]) for place in neurons], dtype=torch.float64, device="cpu")
+
+
 class _BatchPatched:
     """The chosen neurons of one batch: their differences, and what patching them does."""
 

@@ -26,8 +26,9 @@ from attribution.units.hidden import (
     in_stream,
     mean_neurons,
     plainly_linear,
+    widths,
 )
-from attribution.units.sinks import Rows, Sink
+from attribution.units.sinks import Rows, Sink, Summed
 from attribution.units.stream import StreamGradients, stream_gradients
 from interp.kernels.batching import Batch, make_batches, plan, refuse_nan, run_batches
 from interp.kernels.forward import Residual
@@ -88,6 +89,15 @@ def score_neurons(
         skip = setting.ablator.skip_prefix
         run_batches(make_batches(setting.prompts, planned.batch_size, setting.anatomy.device, skip_prefix=skip), work)
     return beside
+
+
+def mean_neuron_scores(setting: Setting, method: GradientMethod) -> Float[Tensor, "layer d_mlp"]:
+    """Scores of neurons summed over positions, means over prompts; never more than one layer of one batch is held."""
+    counts = widths(setting.anatomy)
+    shape = len(setting), len(counts), setting.prompts.clean.shape[1], max(counts)
+    sink = Summed(shape, ("prompt", "position"), torch.float64)
+    score_neurons(setting, method, sink, score_mask(setting, ()), paired=True)
+    return sink.values / len(setting)
 
 
 class _BatchNeurons:
