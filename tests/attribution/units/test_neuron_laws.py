@@ -52,6 +52,11 @@ def test_embeddings_and_biases_add_up_to_the_logit(name, target):
         assert float(found.explained[row]) == pytest.approx(float(expected), rel=1e-9)
 
 
+@pytest.mark.parametrize("name", ["phi3", "ministral3"])
+def test_so_they_do_in_models_that_no_table_names(name):
+    assert (of_prompts(name).conservation()["ratio"] - 1).abs().max() < TOLERANCE
+
+
 @pytest.mark.parametrize("rules", ["gradient", "relp"])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_rules_that_do_not_conserve_say_so(name, rules):

@@ -344,6 +344,30 @@ def test_encoders_and_other_foreigners_are_refused_in_a_sentence():
             neurons(foreign, IDS, 7)
 
 
+def test_mixtures_that_are_more_than_their_experts_are_refused_in_a_sentence():
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from interp.models import load_model
+
+    config = AutoConfig.for_model(
+        "qwen2_moe", vocab_size=53, hidden_size=16, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=24, moe_intermediate_size=24, shared_expert_intermediate_size=24, num_experts=3,
+        num_experts_per_tok=2,
+    )  # fmt: skip
+    model = load_model(AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval())
+    with pytest.raises(InputError, match="so it has no neurons here; score it as one node"):
+        neurons(model, IDS, 7, "gradient", quiet=True)
+    with pytest.raises(InputError, match="so backward rules cannot enter it"):
+        neurons(model, IDS, 7, quiet=True)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "mixtral"])
+def test_half_precision_gives_scores_in_single(name):
+    exact, coarse = (neurons(tiny(name, dtype), IDS, 7, quiet=True) for dtype in (torch.float32, torch.bfloat16))
+    assert coarse.values.dtype == coarse.embedding.dtype == torch.float32
+    assert error(coarse.values, exact.values) < 0.2
+
+
 def test_a_node_score_of_a_mixture_is_shared_among_its_experts_neurons():
     model = model_of("mixtral")
     found = neurons(model, mixed_task(model), method="eap", quiet=True).sum("position")
