@@ -17,6 +17,8 @@ from attribution.inputs.relevance_map import Relevance
 from attribution.inputs.result import TokenAttributions
 from attribution.rules import RULE_SETS, RuleSet, applied, rule_set, rule_sets
 from attribution.scores import Scores
+from attribution.units.explain import neurons
+from attribution.units.result import NeuronScores
 
 __all__ = [
     "EAP",
@@ -33,6 +35,7 @@ __all__ = [
     "Exact",
     "MaskIG",
     "Method",
+    "NeuronScores",
     "Passes",
     "Relevance",
     "RuleSet",
@@ -46,6 +49,7 @@ __all__ = [
     "decompose",
     "edge_pruning",
     "methods",
+    "neurons",
     "relevance",
     "rule_set",
     "rule_sets",

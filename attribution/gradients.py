@@ -27,6 +27,7 @@ from interp.kernels.batching import Batch, Plan, make_batches, refuse_nan, run_b
 from interp.kernels.capture import Rows, SourceRecorder, Sources, TargetGradients, TargetRecorder
 from interp.kernels.contract import contract, expand_heads
 from interp.kernels.forward import (
+    Recorder,
     Residual,
     answer_logits_of,
     last_rows,
@@ -58,7 +59,7 @@ class GradientScorer:
         total = torch.zeros(setting.graph.shape, dtype=torch.float64, device="cpu")
 
         def work(batch: Batch) -> None:
-            total.add_(_BatchScorer(self, batch).scores().double().cpu())
+            total.add_(BatchScorer(self, batch).scores().double().cpu())
             advance(len(batch))
 
         skip = setting.ablator.skip_prefix
@@ -67,7 +68,7 @@ class GradientScorer:
         return (total / len(setting)).to(wide)
 
 
-class _BatchScorer:
+class BatchScorer:
     """Scores of one batch, summed over its prompts."""
 
     def __init__(self, scorer: GradientScorer, batch: Batch) -> None:
@@ -80,21 +81,28 @@ class _BatchScorer:
         self.corrupted: Sources | None = None
         self.difference: Sources | None = None
         self.clean_logits: Tensor | None = None
+        self.corrupted_embedding: Residual | None = None
 
     def _embed(self, tokens: Tensor) -> Residual:
         return self.anatomy.embed(tokens[:, self.batch.start :], self.frame.positions)
 
-    def scores(self) -> Tensor:
+    def prepare(self) -> None:
+        """Run what the path's points start from and are compared with."""
         path, prompts = self.scorer.path, self.batch.prompts
         if self.scorer.setting.goal.needs_clean and not path.only_clean:
             self.clean_logits = answer_logits_of(self.anatomy, prompts.clean, prompts.lengths)
-        self.corrupted_embedding = None if path.only_clean else self._corrupted_embedding()
+        if not path.only_clean:
+            self.corrupted_embedding = self.embed_corrupted()
+
+    def scores(self) -> Tensor:
+        """Of all edges."""
+        self.prepare()
         if self.scorer.path.credit == "own":
             return self._credit_own()
         total: Tensor | float = 0.0
         gradients = TargetGradients()
-        for points in self._stacks([p for group in self.scorer.path.groups for p in group]):
-            self._differentiate(points, gradients)
+        for points in self.stacks([p for group in self.scorer.path.groups for p in group]):
+            self._capture(points, gradients)
             if gradients.points >= _POINTS_KEPT:
                 total = total + self._contract(gradients)
                 gradients = TargetGradients()
@@ -104,23 +112,25 @@ class _BatchScorer:
         total: Tensor | float = 0.0
         for group in self.scorer.path.groups:
             gradients = TargetGradients()
-            for points in self._stacks(list(group)):
-                self._differentiate(points, gradients)
+            for points in self.stacks(list(group)):
+                self._capture(points, gradients)
             total = total + self._contract(gradients, group[0].site)
         return as_tensor(total)
 
-    def _stacks(self, points: list[Point]) -> Iterator[list[Point]]:
+    def stacks(self, points: list[Point]) -> Iterator[list[Point]]:
+        """The points that are run at once."""
         copies = self.scorer.plan.copies
         for first in range(0, len(points), copies):
             yield points[first : first + copies]
 
     @torch.no_grad()
-    def _corrupted_embedding(self) -> Residual:
+    def embed_corrupted(self) -> Residual:
+        """What tokens are embedded as where they are corrupted."""
         if self.scorer.setting.ablator.ablation == "patch":
             return self._embed(self.batch.prompts.corrupted)
-        return self._scatter(self.corrupted_sources().embedding).to(self.embedding.dtype)
+        return self.scatter(self.corrupted_sources().embedding).to(self.embedding.dtype)
 
-    def _scatter(self, values: Float[Tensor, "row d_model"]) -> Residual:
+    def scatter(self, values: Float[Tensor, "row d_model"]) -> Residual:
         """Rows back to [batch, pos, d_model], zero elsewhere."""
         flat = values.new_zeros(self.embedding.shape[:2].numel(), values.shape[-1])
         flat[self.rows] = values
@@ -146,11 +156,15 @@ class _BatchScorer:
         only = None if site is None else site_sources(self.scorer.setting.graph, site)
         return contract(self.anatomy, self.scorer.setting.graph, self.delta(), gradients, only)
 
-    def _differentiate(self, points: list[Point], gradients: TargetGradients) -> None:
+    def _capture(self, points: list[Point], gradients: TargetGradients) -> None:
+        recorder = _PointRecorder(self, points, gradients)
+        self.differentiate(points, recorder)
+        recorder.keep_endpoints()
+
+    def differentiate(self, points: list[Point], recorder: PathRecorder) -> None:
         """One forward and one backward pass over stacked points."""
         start = torch.cat([self._start(point) for point in points]).detach().requires_grad_()
-        weights = torch.tensor([p.weight for p in points], dtype=torch.float64, device=start.device)
-        recorder = _PointRecorder(self, points, start, weights, gradients)
+        recorder.begin(start)
         with torch.enable_grad():
             x = run_blocks(self.frame, start, recorder, checkpointed=self.scorer.plan.checkpointed)
             recorder.final(x)
@@ -158,7 +172,6 @@ class _BatchScorer:
             logits = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths), self.frame.backward)
             value = self._objective(logits.unflatten(0, (len(points), -1)))
             torch.autograd.grad(value, start)
-        recorder.keep_endpoints()
 
     def _start(self, point: Point) -> Residual:
         if point.site.kind != "input" or point.alpha == 1:
@@ -178,28 +191,66 @@ class _BatchScorer:
         return values.sum()
 
 
-class _PointRecorder(TargetRecorder):
-    """Records targets of stacked points, sources at the ends of the path, and sets the points' sites."""
+class PathRecorder(Recorder):
+    """Sets the sites of stacked points; sub-classes listen to the gradients."""
 
-    def __init__(
-        self,
-        owner: _BatchScorer,
-        points: list[Point],
-        start: Residual,
-        weights: Tensor,
-        gradients: TargetGradients,
-    ) -> None:
-        dtype = torch.float64 if owner.anatomy.dtype == torch.float64 else torch.float32
-        super().__init__(
-            owner.anatomy, owner.scorer.setting.graph, owner.rows, weights.to(dtype), gradients, owner.frame.backward
-        )
+    def __init__(self, owner: BatchScorer, points: list[Point]) -> None:
         self.owner, self.points = owner, points
-        patch = owner.scorer.setting.ablator.ablation == "patch"
+        self.open = True  # checkpointing runs blocks again: only the first run is recorded
+
+    @property
+    def point_weights(self) -> Float[Tensor, " point"]:
+        """The points' weights in the path."""
+        dtype = torch.float64 if self.owner.anatomy.dtype == torch.float64 else torch.float32
+        return torch.tensor([p.weight for p in self.points], dtype=dtype, device=self.owner.embedding.device)
+
+    def begin(self, start: Residual) -> None:
+        """The embedding that the run starts from."""
+
+    def final(self, x: Residual) -> None:
+        """The last residual stream, which only the unembedding reads."""
+
+    def attention_output(self, layer: int, added: Residual) -> Residual:
+        return self._set(Site("heads", layer), added)
+
+    def mlp_output(self, layer: int, m: Residual) -> Residual:
+        return self._set(Site("mlp", layer), m)
+
+    def _set(self, site: Site, output: Residual) -> Residual:
+        """Interpolate the output of the points whose site this is; upstream of it no gradient flows."""
+        here = [point.site == site for point in self.points]
+        if not any(here):
+            return output
+        owner = self.owner
+        change = site_difference(owner.anatomy, owner.delta(), site)
+        shift = owner.scatter(change).to(output.dtype)
+        parts = output.unflatten(0, (len(here), -1)).unbind()
+        return torch.cat(
+            [
+                part.detach() - (1 - point.alpha) * shift if chosen else part
+                for part, point, chosen in zip(parts, self.points, here, strict=True)
+            ]
+        )
+
+
+class _PointRecorder(PathRecorder, TargetRecorder):
+    """Records targets of stacked points, and sources at the ends of the path."""
+
+    def __init__(self, owner: BatchScorer, points: list[Point], gradients: TargetGradients) -> None:
+        PathRecorder.__init__(self, owner, points)
+        graph, rules = owner.scorer.setting.graph, owner.frame.backward
+        TargetRecorder.__init__(self, owner.anatomy, graph, owner.rows, self.point_weights, gradients, rules)
+
+    def begin(self, start: Residual) -> None:
+        patch = self.owner.scorer.setting.ablator.ablation == "patch"
         self.ends = {
-            p.alpha: SourceRecorder(start, owner.rows, i, len(points))
-            for i, p in enumerate(points)
+            p.alpha: SourceRecorder(start, self.rows, i, len(self.points))
+            for i, p in enumerate(self.points)
             if p.site.kind == "input" and (p.alpha == 1 or (p.alpha == 0 and patch))
         }
+
+    def final(self, x: Residual) -> None:
+        TargetRecorder.final(self, x)
 
     def keep_endpoints(self) -> None:
         if 1.0 in self.ends and self.owner.clean is None:
@@ -212,30 +263,11 @@ class _PointRecorder(TargetRecorder):
             for end in self.ends.values():
                 end.heads(layer, z)
 
-    def attention_output(self, layer: int, added: Residual) -> Residual:
-        return self._set(Site("heads", layer), added)
-
     def mlp_output(self, layer: int, m: Residual) -> Residual:
         if self.open:
             for end in self.ends.values():
                 end.mlp_output(layer, m)
-        return self._set(Site("mlp", layer), m)
-
-    def _set(self, site: Site, output: Residual) -> Residual:
-        """Interpolate the output of the points whose site this is; upstream of it no gradient flows."""
-        here = [point.site == site for point in self.points]
-        if not any(here):
-            return output
-        owner = self.owner
-        change = site_difference(owner.anatomy, owner.delta(), site)
-        shift = owner._scatter(change).to(output.dtype)
-        parts = output.unflatten(0, (len(here), -1)).unbind()
-        return torch.cat(
-            [
-                part.detach() - (1 - point.alpha) * shift if chosen else part
-                for part, point, chosen in zip(parts, self.points, here, strict=True)
-            ]
-        )
+        return super().mlp_output(layer, m)
 
 
 def site_sources(graph: ComputationalGraph, site: Site) -> slice:

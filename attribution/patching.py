@@ -149,9 +149,18 @@ class Patcher:
             x = self._copies(entering[layer], len(positions))
             middle = (working(entering[layer] + self.clean.trace.added[layer]) - change).flatten(0, 1).to(x.dtype)
             return self._finish(finish_block(self.frame, layer, x, middle, SILENT), layer + 1)
-        behind = [*entering, self.clean.final][layer + (kind == "mlp_out")]
-        changed = (working(behind) - change).flatten(0, 1).to(behind.dtype)
-        return self._finish(changed, layer + (kind == "mlp_out"))
+        return self._run_lowered(layer + (kind == "mlp_out"), change)
+
+    @torch.no_grad()
+    def lowered(
+        self, layer: int, items: list[int], change: Callable[[list[int]], Float[Tensor, "copy batch pos d_model"]]
+    ) -> Float[Tensor, "item prompt"]:
+        """Scores of taking each item's change away from the residual stream that enters `layer`, or leaves the last."""
+        return self._scores(items, lambda some: self._run_lowered(layer, change(some)))
+
+    def _run_lowered(self, layer: int, change: Float[Tensor, "copy batch pos d_model"]) -> Tensor:
+        x = [*self.clean.entering, self.clean.final][layer]
+        return self._finish((working(x) - change).flatten(0, 1).to(x.dtype), layer)
 
     def _scores(self, items: list[int], run: Callable[[list[int]], Tensor]) -> Float[Tensor, "item prompt"]:
         """What the objective of each prompt loses in each run, stacked as many at a time as memory allows."""

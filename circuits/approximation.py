@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 import metrics
 from attribution.components import KINDS, components_in
+from attribution.edges.gradient import GradientMethod
 from attribution.edges.method import Method
 from attribution.edges.named import METHODS
 from attribution.edges.patched import ActivationPatching, Exact
 from attribution.engines import chosen_method
 from attribution.scores import Level
+from attribution.units.explain import for_neurons
+from attribution.units.hidden import widths
+from attribution.units.patched import mean_patched
+from attribution.units.scoring import mean_neuron_scores
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
@@ -33,6 +38,7 @@ Given = str | Method | Mapping[str, Any]
 SETTINGS = {  # that methods may differ in; all else is shared
     "edge": ("method", "rules", "steps", "quadrature", "credit", "checkpointed"),
     "node": ("method", "rules", "steps", "quadrature"),
+    "neuron": ("method", "rules", "steps", "quadrature", "credit", "checkpointed"),
 }
 BANDS = (0.01, 0.1, 1.0)  # strata by magnitude: the top 1 %, the next 9 %, the rest
 
@@ -47,7 +53,7 @@ def agreement(
     model: Any,
     task: Task,
     methods: str | Method | Sequence[str | Method] | Mapping[str, Given] = DEFAULT_METHODS,
-    level: Level = "edge",
+    level: Level | Literal["neuron"] = "edge",
     *,
     sample: int = 600,
     top: Sequence[int] = (10, 50),
@@ -64,11 +70,13 @@ def agreement(
             `{"relp along the path": {"method": "eap-ig", "rules": "relp"}}`.
         level: `edge`: a stratified sample of edges, each score a mean over prompts. `node`: attention output, MLP
             output and residual stream at every layer and position of every prompt (`attribution.components`), all
-            of them patched; intervals resample whole prompts.
-        sample: number of edges. Strata are the kinds of edge (which source, which target) times three bands of
-            magnitude (the top 1 %, the next 9 % and the rest, by the mean rank over the methods compared, so that
-            none chooses its own ground); every stratum gives as many. The figures hold for such a sample: among all
-            edges, most of which do nothing, they would be others.
+            of them patched; intervals resample whole prompts. `neuron`: a stratified sample of the MLPs' neurons
+            (`attribution.neurons`), each at all positions together and a mean over prompts; with ablation `zero`
+            this is single-neuron ablation.
+        sample: number of edges, or of neurons (whose kinds are their layers). Strata are the kinds of edge (which
+            source, which target) times three bands of magnitude (the top 1 %, the next 9 % and the rest, by the mean
+            rank over the methods compared, so that none chooses its own ground); every stratum gives as many. The
+            figures hold for such a sample: among all edges, most of which do nothing, they would be others.
         ablation, objective, kv: of the setting, see `interp.setting.Setting`.
         top, drop: as for `metrics.agreement`.
         confidence, resamples, seed: of the bootstrap over points (1000 draws); `seed` also draws the sample.
@@ -83,9 +91,9 @@ def agreement(
         InputError: unknown names, a method that patches instead of approximating, a sample larger than the graph.
     """
     check_keywords("agreement", keywords, AgreementKeywords)
-    choose("level", level, ("edge", "node"))
-    if resume is not None and level == "node":
-        raise InputError("resume is for level='edge'; components are patched in one go")
+    choose("level", level, ("edge", "node", "neuron"))
+    if resume is not None and level != "edge":
+        raise InputError(f"resume is for level='edge'; at level={level!r} all is patched in one go")
     chosen = _chosen(methods, level)
     setting, interval = Setting.of(model, task, keywords), Interval.of(keywords, resamples=1000)
     judged: dict[str, Any] = {
@@ -94,6 +102,8 @@ def agreement(
     }  # fmt: skip
     if level == "node":
         return _nodes(setting, chosen, judged)
+    if level == "neuron":
+        return _neurons(setting, chosen, sample, interval.seed, judged)
     values = {name: method.scores(setting).values for name, method in chosen.items()}
     graph = setting.graph
     mask = stratified_edges(graph, values, sample, interval.seed)
@@ -102,7 +112,7 @@ def agreement(
     return metrics.agreement(exact[mask], {n: v[mask] for n, v in values.items()}, labels=labels, **judged)
 
 
-def _chosen(methods: str | Method | Sequence[str | Method] | Mapping[str, Given], level: Level) -> dict[str, Method]:
+def _chosen(methods: str | Method | Sequence[str | Method] | Mapping[str, Given], level: str) -> dict[str, Method]:
     """The methods by the names that the table gives them."""
     if isinstance(methods, Mapping):
         given = dict(methods)
@@ -116,7 +126,7 @@ def _chosen(methods: str | Method | Sequence[str | Method] | Mapping[str, Given]
     return {name: _method(name, one, level) for name, one in given.items()}
 
 
-def _method(name: str, given: Given, level: Level) -> Method:
+def _method(name: str, given: Given, level: str) -> Method:
     told = dict(given) if isinstance(given, Mapping) else {"method": given}
     method = told.pop("method", name)
     for setting in told:
@@ -126,6 +136,8 @@ def _method(name: str, given: Given, level: Level) -> Method:
     made = chosen_method(method, told)
     if isinstance(made, Exact | ActivationPatching):
         raise InputError(f"methods names {name!r}, which patches: it is what the others are compared with")
+    if level == "neuron":
+        return for_neurons(made)
     return chosen_method(made, level="edge") if level == "edge" else made
 
 
@@ -149,6 +161,28 @@ def _nodes(setting: Setting, methods: dict[str, Method], judged: dict[str, Any])
     return combine(tables, name="component")
 
 
+def _neurons(
+    setting: Setting, methods: dict[str, Method], sample: int, seed: int, judged: dict[str, Any]
+) -> AgreementTable:
+    for method in methods.values():
+        method.check(setting)
+    values = {
+        name: mean_neuron_scores(setting, method)
+        for name, method in methods.items()
+        if isinstance(method, GradientMethod)
+    }
+    counts = widths(setting.anatomy)
+    layers = torch.arange(len(counts), device="cpu").repeat_interleave(torch.tensor(counts, device="cpu"))
+    within = torch.cat([torch.arange(count, device="cpu") for count in counts])
+    numbers.whole("sample", sample, numbers.Limits(3, len(layers), advice="there are no more neurons"))
+    sizes = torch.stack([one[layers, within].abs() for one in values.values()])
+    order = stratified(sizes, layers, sample, seed).sort().values
+    layer, neuron = layers[order], within[order]
+    exact = mean_patched(setting, list(zip(layer.tolist(), neuron.tolist(), strict=True)))
+    labels = [f"layer {i}, neuron {p}" for i, p in zip(layer.tolist(), neuron.tolist(), strict=True)]
+    return metrics.agreement(exact, {n: v[layer, neuron] for n, v in values.items()}, labels=labels, **judged)
+
+
 def stratified_edges(
     graph: ComputationalGraph, values: Mapping[str, Float[Tensor, "source target"]], n: int, seed: int
 ) -> Bool[Tensor, "source target"]:
@@ -160,24 +194,29 @@ def stratified_edges(
     edges = graph.edge_mask.nonzero()
     source, target = edges.T
     sizes = torch.stack([one[source, target].abs() for one in values.values()])
-    ranks = sizes.argsort(descending=True, stable=True).argsort()
-    place = ranks.double().mean(0).argsort(stable=True).argsort() / len(edges)
-    band = torch.bucketize(place, torch.tensor(BANDS[:-1], dtype=place.dtype, device="cpu"), right=True)
     sources, targets = ([_kind(name) for name in names] for names in (graph.sources, graph.targets))
     kinds = [f"{sources[s]}->{targets[t]}" for s, t in edges.tolist()]
     kind = torch.tensor(np.unique(kinds, return_inverse=True)[1], device="cpu")
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(edges), generator=generator, device="cpu")
-    stratum = (kind * len(BANDS) + band)[order]
-    # how many of its stratum come before an edge in the random order: the lowest `n` make equal shares
-    turn = torch.zeros(len(edges), dtype=torch.long, device="cpu")
-    for number in stratum.unique().tolist():
-        members = (stratum == number).nonzero()[:, 0]
-        turn[members] = torch.arange(len(members), device="cpu")
-    chosen = edges[order[turn.argsort(stable=True)[:n]]]
+    chosen = edges[stratified(sizes, kind, n, seed)]
     mask = torch.zeros_like(graph.edge_mask)
     mask[tuple(chosen.T)] = True
     return mask
+
+
+def stratified(sizes: Float[Tensor, "method item"], kind: Int[Tensor, " item"], n: int, seed: int) -> Int[Tensor, " n"]:
+    """`n` items in equal shares from every kind and band of magnitude, by the mean rank over methods."""
+    count = sizes.shape[1]
+    ranks = sizes.argsort(descending=True, stable=True).argsort()
+    place = ranks.double().mean(0).argsort(stable=True).argsort() / count
+    band = torch.bucketize(place, torch.tensor(BANDS[:-1], dtype=place.dtype, device="cpu"), right=True)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed), device="cpu")
+    stratum = (kind * len(BANDS) + band)[order]
+    # how many of its stratum come before an item in the random order: the lowest `n` make equal shares
+    turn = torch.zeros(count, dtype=torch.long, device="cpu")
+    for number in stratum.unique().tolist():
+        members = (stratum == number).nonzero()[:, 0]
+        turn[members] = torch.arange(len(members), device="cpu")
+    return order[turn.argsort(stable=True)[:n]]
 
 
 def _kind(node: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,22 +18,59 @@ from interp.parts import Affine
 
 Activation = Callable[[Tensor], Tensor]
 Normed = Float[Tensor, "batch pos d_model"]
+Rows = Float[Tensor, "row d_model"]
+Hidden = Float[Tensor, "batch pos d_mlp"]
+
+
+class _OneMatrix:
+    """What MLPs with one output matrix have in common: neuron p writes column p of it."""
+
+    down: Affine
+
+    def __call__(self, x: Normed, backward: Backward = PLAIN) -> Normed:
+        return self.opened(x, backward)[1]
+
+    def opened(self, x: Normed, backward: Backward = PLAIN) -> tuple[Hidden, Normed]:
+        """The neurons' activations in front of the output matrix, and the output."""
+        hidden = self.hidden(x, backward)
+        return hidden, self.write(hidden, backward)
+
+    def hidden(self, x: Normed, backward: Backward) -> Hidden:
+        """The neurons' activations."""
+        raise NotImplementedError
+
+    def write(self, hidden: Hidden, backward: Backward = PLAIN) -> Normed:
+        """The output for these activations."""
+        return backward.affine(self.down, hidden)
+
+    def carried(self, gradient: Normed) -> Hidden:
+        """The gradient in front of the output matrix, from that behind it."""
+        return gradient @ self.down.weight.to(gradient.dtype)
+
+    def direction(self, neuron: int) -> Float[Tensor, " d_model"]:
+        """What a neuron writes at an activation of one."""
+        return self.down.weight[:, neuron]
+
+    @property
+    def width(self) -> int:
+        """How many neurons there are."""
+        return int(self.down.weight.shape[1])
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(_OneMatrix):
     """down(act(up(x)))."""
 
     up: Affine
     down: Affine
     act: Activation
 
-    def __call__(self, x: Normed, backward: Backward = PLAIN) -> Normed:
-        return backward.affine(self.down, backward.activation(self.act, backward.affine(self.up, x)))
+    def hidden(self, x: Normed, backward: Backward) -> Hidden:
+        return backward.activation(self.act, backward.affine(self.up, x))
 
 
 @dataclass(frozen=True)
-class Gated:
+class Gated(_OneMatrix):
     """down(act(gate(x)) * up(x))."""
 
     gate: Affine
@@ -40,14 +78,18 @@ class Gated:
     down: Affine
     act: Activation
 
-    def __call__(self, x: Normed, backward: Backward = PLAIN) -> Normed:
+    def hidden(self, x: Normed, backward: Backward) -> Hidden:
         gate = backward.activation(self.act, backward.affine(self.gate, x))
-        return backward.affine(self.down, backward.product(gate, backward.affine(self.up, x)))
+        return backward.product(gate, backward.affine(self.up, x))
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """A mixture of experts: one node. It is run by the model's own module."""
+    """A mixture of experts: one node. It is run by the model's own module.
+
+    Its neurons are those of all experts, one expert after the other; an activation is the expert's own times the
+    expert's routing weight, 0 where it is not chosen.
+    """
 
     module: nn.Module
 
@@ -61,25 +103,78 @@ class Mixture:
 
     def _by_expert(self, x: Normed, backward: Backward) -> Normed:
         """The same output, expert by expert under the rules, with the routing weights held constant."""
-        rows, module = x.flatten(0, 1), cast(Any, self.module)
+        rows = x.flatten(0, 1)
+        total = torch.zeros_like(rows)
+        for expert, row, weight, inner in self._routed(rows, backward):
+            out = backward.affine(Affine(Matrix(self._parts[1][expert])), inner)
+            total = total.index_add(0, row, out * weight.to(out.dtype))
+        return total.view_as(x)
+
+    @property
+    def _parts(self) -> tuple[Tensor, Tensor, Activation]:
+        """Gates with values, outputs and activation function of all experts."""
+        with self._understood():
+            experts = cast(Any, self.module).experts
+            return experts.gate_up_proj, experts.down_proj, experts.act_fn
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
         try:
-            experts, act = module.experts, module.experts.act_fn
-            gates_ups, downs = experts.gate_up_proj, experts.down_proj
-            with torch.no_grad():
-                _, weights, chosen = module.gate(rows)
+            yield
         except (AttributeError, TypeError, ValueError) as error:
             raise InputError(
                 f"the mixture of experts {type(self.module).__name__} is not laid out like Mixtral's ({error}), so "
-                "backward rules cannot enter it; use a method without rules, such as 'eap-ig'"
+                "neither backward rules nor scores of neurons can enter it; use a method without rules, such as "
+                "'eap-ig', for heads and MLPs"
             ) from error
-        total = torch.zeros_like(rows)
+
+    def _routed(self, rows: Rows, backward: Backward) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """Of each expert that is chosen: its number, the rows that it gets, their weights [row, 1], its neurons."""
+        gates_ups, _, act = self._parts
+        with self._understood(), torch.no_grad():
+            _, weights, chosen = cast(Any, self.module).gate(rows)
         for expert in chosen.unique().tolist():
             row, rank = (chosen == expert).nonzero(as_tuple=True)
             gate, up = (backward.affine(Affine(Matrix(part)), rows[row]) for part in gates_ups[expert].chunk(2))
-            inner = backward.product(backward.activation(act, gate), up)
-            out = backward.affine(Affine(Matrix(downs[expert])), inner)
-            total = total.index_add(0, row, out * weights[row, rank, None].to(out.dtype))
-        return total.view_as(x)
+            yield expert, row, weights[row, rank, None], backward.product(backward.activation(act, gate), up)
+
+    @torch.no_grad()
+    def opened(self, x: Normed, backward: Backward = PLAIN) -> tuple[Hidden, Normed]:
+        """The neurons' activations times routing weights, and the output; without gradients.
+
+        Raises `InputError` for a mixture that is more than its experts.
+        """
+        rows = x.flatten(0, 1)
+        hidden = rows.new_zeros(len(rows), *self._parts[1].shape[::2])
+        for expert, row, weight, inner in self._routed(rows, PLAIN):
+            hidden[row, expert] = inner * weight.to(inner.dtype)
+        flat, out = hidden.flatten(1).unflatten(0, x.shape[:2]), self._own(x)
+        if not held_equals_own(out, self.write(flat)):
+            raise InputError(
+                f"the mixture of experts {type(self.module).__name__} does more than Mixtral's (shared experts, other "
+                "routing), so it has no neurons here; score it as one node"
+            )
+        return flat, out
+
+    def write(self, hidden: Hidden, backward: Backward = PLAIN) -> Normed:
+        """The output for these activations."""
+        downs = self._parts[1]
+        parts = zip(downs, hidden.chunk(len(downs), -1), strict=True)
+        return torch.stack([backward.affine(Affine(Matrix(down)), inner) for down, inner in parts]).sum(0)
+
+    def carried(self, gradient: Normed) -> Hidden:
+        """The gradient in front of the output matrices, from that behind them."""
+        return torch.cat([gradient @ down.to(gradient.dtype) for down in self._parts[1]], -1)
+
+    def direction(self, neuron: int) -> Float[Tensor, " d_model"]:
+        """What a neuron writes at an activation (times routing weight) of one."""
+        downs = self._parts[1]
+        return downs[neuron // downs.shape[2], :, neuron % downs.shape[2]]
+
+    @property
+    def width(self) -> int:
+        """How many neurons there are, experts one after the other."""
+        return int(self._parts[1].shape[0] * self._parts[1].shape[2])
 
 
 class Matrix(nn.Module):

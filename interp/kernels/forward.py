@@ -6,6 +6,7 @@ that they start from and in the recorder that listens.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from interp.anatomy import Anatomy, Block
 from interp.errors import InputError
 from interp.kernels.backward import PLAIN, Backward, replace_gradient
 from interp.kernels.frame import Frame, KeysValues, PerHead, PerPort
+from interp.mlps import Hidden
 
 Residual = Float[Tensor, "batch pos d_model"]
 
@@ -50,6 +52,11 @@ class Recorder:
     def attention_output(self, layer: int, added: Residual) -> Residual:
         """What attention adds to the residual stream."""
         return added
+
+    hears_neurons: bool = False  # whether `neurons` is called
+
+    def neurons(self, layer: int, hidden: Hidden, written: Residual) -> None:
+        """Activations in front of the MLP's output matrix, and the MLP's output before a norm behind it."""
 
     def mlp_output(self, layer: int, m: Residual) -> Residual:
         """What the MLP adds to the residual stream."""
@@ -163,9 +170,16 @@ def write_heads(block: Block, z: PerHead, backward: Backward = PLAIN) -> tuple[P
     return z / norm.divisor(summed)[..., None].to(z.dtype), backward.norm(norm, summed)
 
 
-def run_mlp(block: Block, x: Residual, backward: Backward = PLAIN) -> Residual:
-    """What the MLP adds to the residual stream when it reads `x`."""
-    out = block.mlp(backward.norm(block.mlp_norm, x), backward)
+def run_mlp(
+    block: Block, x: Residual, backward: Backward = PLAIN, hear: Callable[[Hidden, Residual], None] | None = None
+) -> Residual:
+    """What the MLP adds to the residual stream when it reads `x`; `hear` is told what `Recorder.neurons` is."""
+    normed = backward.norm(block.mlp_norm, x)
+    if hear is None:
+        out = block.mlp(normed, backward)
+    else:
+        hidden, out = block.mlp.opened(normed, backward)
+        hear(hidden, out)
     return out if block.mlp_post_norm is None else backward.norm(block.mlp_post_norm, out)
 
 
@@ -184,7 +198,8 @@ def run_attention(frame: Frame, layer: int, x: Residual, recorder: Recorder) -> 
 def finish_block(frame: Frame, layer: int, x: Residual, middle: Residual, recorder: Recorder) -> Residual:
     """The rest of a block behind its attention: `x` entered the block, `middle` is `x` plus attention."""
     block = frame.anatomy.blocks[layer]
-    out = run_mlp(block, recorder.mlp_input(layer, x if block.parallel else middle), frame.backward)
+    hear = functools.partial(recorder.neurons, layer) if recorder.hears_neurons else None
+    out = run_mlp(block, recorder.mlp_input(layer, x if block.parallel else middle), frame.backward, hear)
     return middle + recorder.mlp_output(layer, out)
 
 

@@ -1,0 +1,1 @@
+"""Scores of the units inside MLPs: neurons."""
