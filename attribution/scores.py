@@ -26,9 +26,10 @@ from torch import Tensor
 from interp import numbers, theme
 from interp import selection as rules
 from interp._version import __version__
+from interp.arrays import is_dense
 from interp.conditions import Conditions
 from interp.errors import InputError, choose
-from interp.files import write_bytes
+from interp.files import existing, write_bytes
 from interp.graph import ComputationalGraph
 from interp.headers import check_header, json_copy, validated
 from interp.keeping import kept
@@ -36,6 +37,7 @@ from interp.kernels.ablation import KNOWN
 from interp.result import Result
 from interp.selection import Selection
 from interp.selection.empty import warn_if_below, warn_if_empty
+from interp.selection.named import mask_of
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -157,7 +159,7 @@ class Scores(Result):
         told = {"absolute": absolute} if isinstance(selection, str) else {}
         told |= {"pruned": pruned} if selection in ("top-n", "greedy") else {}
         chosen = rules.SELECTIONS.make(selection, told)
-        return lambda n: chosen.mask(self.values, self.graph, n)
+        return lambda n: mask_of(chosen, self.values, self.graph, n)
 
     def to_frame(self) -> pd.DataFrame:
         """All edges (columns edge, source, target, score) or nodes (node, score), by |score| descending."""
@@ -208,11 +210,9 @@ class Scores(Result):
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scores:
         """Read what `save` wrote; raises `InputError` for a missing, damaged or newer file."""
-        where = f"scores file {os.fspath(path)!r}"
-        if not Path(path).is_file():
-            raise InputError(f"{where} does not exist")
+        found, where = existing(path, "scores file")
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
+            with safetensors.safe_open(found, framework="pt") as file:
                 header = json.loads((file.metadata() or {})["faithful-circuits"])
                 # a copy: what is read here must not change with the file
                 values = file.get_tensor("values").clone()
@@ -295,6 +295,8 @@ def _checked_values(values: Tensor, graph: ComputationalGraph, level: Level) -> 
         raise InputError(f"values of level {level!r} must be a tensor of shape {shape}; got {given}")
     if values.dtype not in (torch.float32, torch.float64):
         raise InputError(f"values must be float32 or float64; got {values.dtype}")
+    if not is_dense(values):
+        raise InputError("values must be an ordinary tensor; got one that is sparse, or has no values (device meta)")
     # a copy: an engine may go on accumulating into its tensor
     values = values.detach().cpu().clone(memory_format=torch.contiguous_format)
     bad = int((~torch.isfinite(values)).sum())

@@ -21,7 +21,7 @@ from interp.keywords import chosen
 from interp.run import RunKeywords
 from interp.running import door
 from interp.selection import SELECTIONS, Selection, ladder
-from interp.selection.named import Mask, Rule
+from interp.selection.named import Mask, Rule, rules_of
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 from metrics.circuit.battery import Reference, battery_in
@@ -119,7 +119,7 @@ def find_circuit(
         drawn = resampled_scores(scoring, scorer, resamples=resampling.resamples, seed=interval.seed)
     scores = scorer.scores(scoring) if drawn is None else drawn.scores
     sizes = ladder(graph) if edges is None else (_size(edges, graph),)
-    rules = rule.rules(scoring, scores.values, sizes)
+    rules = rules_of(rule, scoring, scores.values, sizes)
     if drawn is None or resampling is None:
         masks = [one(scores.values) for one in rules]
     else:

@@ -29,7 +29,7 @@ from interp.run import RunKeywords
 from interp.running import door
 from interp.selection import SELECTIONS, Selection, prune
 from interp.selection.empty import PATHS, warn_if_empty
-from interp.selection.named import Mask
+from interp.selection.named import Mask, rules_of
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 from metrics.circuit.curve import AbsoluteKeyword
@@ -181,7 +181,7 @@ def stability(
     graph, values = setting.graph, drawn.scores.values
     size = max(1, int(edges * graph.n_edges)) if isinstance(edges, float) else edges
 
-    (select,) = rule.rules(setting, values, [size])
+    (select,) = rules_of(rule, setting, values, [size])
     mask = warn_if_empty(select(values), size, partial(rule.mask, values, graph), graph.n_edges)
     real = graph.edge_mask
     circuits = np.stack([select(drawn.values(i))[real].numpy() for i in range(resamples)])

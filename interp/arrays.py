@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,3 +20,15 @@ def as_tensor(values: Any) -> Tensor:
     if found.is_floating_point() and not hasattr(values, "dtype") and found.dtype == torch.get_default_dtype():
         return torch.as_tensor(values, dtype=torch.float32, device="cpu")
     return found
+
+
+def copied(values: Any) -> Any:
+    """An array or tensor for somebody's function that may write into it; anything else as it is."""
+    if isinstance(values, Tensor):
+        return values.clone()
+    return values.copy() if isinstance(values, np.ndarray) else values
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether it holds a value for every place: it is not sparse, and not on the device `meta`."""
+    return tensor.layout is torch.strided and not tensor.is_meta

@@ -95,6 +95,23 @@ def _problem(final: Path) -> str | None:
     return None
 
 
+def as_path(path: str | os.PathLike[str], argument: str = "path") -> Path:
+    """`path` as a `Path`. Raises `InputError` for what names no file."""
+    try:
+        return Path(path)
+    except TypeError:
+        raise InputError(f"{argument}={path!r} is no path; give the name of a file") from None
+
+
+def existing(path: str | os.PathLike[str], what: str) -> tuple[Path, str]:
+    """A file that is to be read, and what errors call it. Raises `InputError` where there is no such file."""
+    found = as_path(path)
+    where = f"{what} {os.fspath(path)!r}"
+    if not found.is_file():
+        raise InputError(f"{where} does not exist")
+    return found, where
+
+
 def is_regular(path: str | os.PathLike[str]) -> bool:
     """Whether `path` can be replaced: a regular file, or nothing yet; no pipe, no device, no open file's name."""
     if _descriptor(Path(path)) is not None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp import numbers
 from interp.anatomy import Anatomy
+from interp.arrays import is_dense
 from interp.errors import InputError, choose
 from interp.inspection import anatomy_of
 from interp.keeping import kept
@@ -203,8 +204,10 @@ class ComputationalGraph:
 
     def check_mask(self, mask: Tensor, argument: str = "mask") -> Bool[Tensor, "source target"]:
         """Return `mask` if it is a boolean mask over this graph's edges, else raise `InputError`."""
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or tuple(mask.shape) != self.shape:
+        fits = isinstance(mask, Tensor) and mask.dtype == torch.bool and tuple(mask.shape) == self.shape
+        if not fits or not is_dense(mask):
             given = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+            given += "" if not fits else " that is sparse, or has no values"
             raise InputError(
                 f"{argument} must be a torch.bool tensor of shape {self.shape} "
                 f"(sources, targets of the graph); got {given}"

@@ -144,7 +144,7 @@ def _load(
         return _load_named(MODELS[source], dtype, revision, finish)
     if text and path.is_dir():
         return finish(*_read_folder(path, dtype))
-    if text and path.exists():
+    if text and path.is_file():
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise InputError(

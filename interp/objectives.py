@@ -71,7 +71,11 @@ class Objective:
                     "they must be equal"
                 )
             clean_logits = _at_least_float32(clean_logits).to(logits.device)
-        values = self.function(_at_least_float32(logits), prompts, clean_logits)
+        logits = _at_least_float32(logits)
+        if self not in _OBJECTIVES.values():  # somebody's own may write into what it gets, and others get it too
+            logits, prompts = logits.clone(), prompts.copy()
+            clean_logits = None if clean_logits is None else clean_logits.clone()
+        values = self.function(logits, prompts, clean_logits)
         if not isinstance(values, Tensor) or values.shape != (len(prompts),):
             given = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise InputError(

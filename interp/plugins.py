@@ -68,7 +68,13 @@ class Registry(Generic[T]):
             if name in self._installed:
                 return cast("Maker[T] | T", self._installed[name].load())
             if ":" in name:
-                return cast("Maker[T] | T", imported(self.kind, name))
+                found = imported(self.kind, name)
+                if not callable(found) and not isinstance(found, self.base):
+                    raise InputError(
+                        f"{self.kind}={name!r} is a {type(found).__name__}; "
+                        f"name a {self.base.__name__}, or what makes one"
+                    )
+                return cast("Maker[T] | T", found)
             choose(self.kind, name, self.names())
         return self._own[name]
 
@@ -134,7 +140,7 @@ def imported(kind: str, name: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
         raise InputError(
             f"{kind}={name!r} cannot be imported: {error}; give 'module:name', from where it lies"
         ) from error

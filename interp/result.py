@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pandas as pd
 
 from interp.errors import InputError
-from interp.files import write_text
+from interp.files import existing, write_text
 from interp.headers import check_header
 from interp.keeping import decode, encode, kept
 from interp.renamed import OnceNamed
@@ -63,11 +63,9 @@ class Result(OnceNamed, ABC):
 
         Raises `InputError` for a missing, damaged or newer file, and for a result of another kind.
         """
-        where = f"result file {os.fspath(path)!r}"
-        if not Path(path).is_file():
-            raise InputError(f"{where} does not exist")
+        file, where = existing(path, "result file")
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+            content = json.loads(file.read_text(encoding="utf-8-sig"))
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where} is damaged: it is not JSON ({error})") from None
         check_header(content, FORMAT, VERSION, where)

@@ -151,7 +151,7 @@ class ClassifierExplained(Explainable):
         budget = budget_of(self.anatomy.device, run.memory)
         config, length = self.model.config, inputs.ids.shape[1]
         mlp = getattr(config, "intermediate_size", 4 * config.hidden_size)
-        row = 12 * config.hidden_size + 2 * mlp + 3 * config.num_attention_heads * length
+        row = 12 * config.hidden_size + 2 * mlp + 3 * getattr(config, "num_attention_heads", 0) * length
         taken = length * config.num_hidden_layers * row * self.anatomy.parameter().element_size()
         return run.batch_size or min(len(inputs), max(1, budget // taken))
 

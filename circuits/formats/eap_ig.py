@@ -26,7 +26,7 @@ from attribution.scores import Scores
 from circuits.circuit import Circuit
 from interp.conditions import Conditions
 from interp.errors import InputError
-from interp.files import write_text
+from interp.files import existing, write_text
 from interp.graph import ComputationalGraph
 from interp.selection import live_sources
 
@@ -82,11 +82,9 @@ def read(path: str | os.PathLike[str]) -> Circuit:
     Raises `InputError` for a file that is missing or is not such a graph, that selects neurons, or that names
     edges that do not exist.
     """
-    where = f"EAP-IG graph file {os.fspath(path)!r}"
-    if not Path(path).is_file():
-        raise InputError(f"{where} does not exist")
+    file, where = existing(path, "EAP-IG graph file")
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        document = json.loads(file.read_text(encoding="utf-8-sig"))
         config, nodes, own = document["cfg"], document["nodes"], document.get(OURS)
         if any("neurons" in node for node in nodes.values()):
             raise InputError("it selects single neurons, which a circuit of edges cannot express")

@@ -29,6 +29,7 @@ from interp.errors import InputError
 from interp.files import make_folder
 from interp.selection import SELECTIONS, ladder
 from interp.selection.empty import PATHS
+from interp.selection.named import mask_of
 
 IMPORTANCES = "importances.json"
 
@@ -89,7 +90,7 @@ def write_circuits(
     home = _made(folder, task, model)
     _refuse_others(home, {circuit_file(fraction) for fraction in SIZES})
     rule = SELECTIONS.make(selection, {"absolute": absolute})
-    masks = [rule.mask(scores.edge_values, scores.graph, n) for n in ladder(scores.graph)]
+    masks = [mask_of(rule, scores.edge_values, scores.graph, n) for n in ladder(scores.graph)]
     paths = []
     for fraction, mask in zip(SIZES, masks, strict=False):
         if not mask.any():

@@ -26,7 +26,7 @@ from circuits.circuit import Circuit
 from circuits.report import Report
 from interp.conditions import Conditions
 from interp.errors import InputError
-from interp.files import check_writable, is_regular, locked, write_bytes, write_text
+from interp.files import as_path, check_writable, existing, is_regular, locked, write_bytes, write_text
 from interp.headers import check_header, validated
 
 FORMAT = "faithful-circuits/circuit"
@@ -61,8 +61,8 @@ class _Document:
 
 def json_path(path: str | os.PathLike[str]) -> Path:
     """`path`, with `.json` added when it has no suffix."""
-    path = Path(path)
-    return path if path.suffix or not is_regular(path) else path.with_name(path.name + ".json")
+    path = as_path(path)
+    return path if path.suffix or not path.name or not is_regular(path) else path.with_name(path.name + ".json")
 
 
 def check_target(path: str | os.PathLike[str], argument: str = "path") -> Path:
@@ -119,10 +119,7 @@ def load(path: str | os.PathLike[str]) -> Circuit:
     Raises `InputError`, in a sentence, for a missing or damaged file, missing tensors or tensors that are not
     those the JSON was written with, a newer format version, and a graph that is not known here.
     """
-    path = json_path(path)
-    where = f"circuit file {str(path)!r}"
-    if not path.is_file():
-        raise InputError(f"{where} does not exist")
+    path, where = existing(json_path(path), "circuit file")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -125,4 +125,21 @@ def select(
     `top-n` and `greedy` count edges before pruning, as MIB does, `connected` and `program` after it. Raises
     `InputError` for an unknown name and for what the selection refuses.
     """
-    return SELECTIONS.make(selection, settings).mask(scores, graph, n)
+    return mask_of(SELECTIONS.make(selection, settings), scores, graph, n)
+
+
+def mask_of(selection: Selection, scores: Float[Tensor, "source target"], graph: ComputationalGraph, n: int) -> Mask:
+    """`selection.mask`, whose scores are a copy and whose mask is checked: a selection may be anybody's."""
+    return _checked(selection, partial(selection.mask, graph=graph, n=n), graph)(scores)
+
+
+def rules_of(
+    selection: Selection, setting: Setting, scores: Float[Tensor, "source target"], sizes: Sequence[int]
+) -> list[Rule]:
+    """`selection.rules`, with copies and checks as in `mask_of`."""
+    return [_checked(selection, one, setting.graph) for one in selection.rules(setting, scores.clone(), sizes)]
+
+
+def _checked(selection: Selection, rule: Rule, graph: ComputationalGraph) -> Rule:
+    # the mask is copied as well: a selection may write the next one into the same tensor
+    return lambda scores: graph.check_mask(rule(scores.clone()), f"the mask of selection={selection.name!r}").clone()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Int
@@ -186,6 +186,10 @@ class Prompts:
             correct=_trim(self.correct[chosen]),
             incorrect=_trim(self.incorrect[chosen]),
         )
+
+    def copy(self) -> Prompts:
+        """The same prompts in tensors of their own."""
+        return Prompts(**{one.name: getattr(self, one.name).clone() for one in fields(self)})
 
     def to(self, device: torch.device | str) -> Prompts:
         """The same prompts on another device."""

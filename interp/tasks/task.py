@@ -226,7 +226,7 @@ class Task:
 
     @door
     def prompts(self, model: Any) -> Prompts:
-        """The tokenised prompts, right-padded, on the CPU; tokenised once for each tokenizer.
+        """The tokenised prompts, right-padded, on the CPU; tokenised once for each tokenizer, and yours to change.
 
         `model` needs `tokenizer` (only if there are strings) and `cfg.d_vocab`. Raises `InputError`, naming the
         prompt, for clean and corrupted prompts of different length, answers that are not exactly one known
@@ -236,7 +236,7 @@ class Task:
         key = (id(encoder.tokenizer), encoder.bos, encoder.d_vocab)
         if key not in self._tokenised:
             self._tokenised[key] = (encoder.tokenizer, encoder.prompts(self.examples))
-        return self._tokenised[key][1]
+        return self._tokenised[key][1].copy()
 
     @door
     def check(self, model: Any) -> TaskCheck:

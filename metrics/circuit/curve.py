@@ -22,6 +22,7 @@ from interp.keywords import check_keywords, chosen
 from interp.result import Result
 from interp.running import door
 from interp.selection import LADDER_FRACTIONS, SELECTIONS, Selection, ladder
+from interp.selection.named import rules_of
 from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics.circuit import balance  # noqa: F401  registers the selection of that name
@@ -249,7 +250,7 @@ def curve_of(setting: Setting, picked: Sequence[Mask], n_random: int, reference:
 
 def ladder_masks(setting: Setting, scores: Float[Tensor, "source target"], selection: Selection) -> list[Mask]:
     """The circuits that scores choose at each size of the ladder."""
-    return [rule(scores) for rule in selection.rules(setting, scores, ladder(setting.graph))]
+    return [rule(scores) for rule in rules_of(selection, setting, scores, ladder(setting.graph))]
 
 
 @door

@@ -199,7 +199,7 @@ class _Eraser:
 
         def scored(inputs: Tensor, i: int) -> Tensor:
             with torch.enable_grad():
-                given = explain(self.model, inputs, self.split.labels, derived_seed(self.seed, name, i))
+                given = explain(self.model, inputs.clone(), self.split.labels.clone(), derived_seed(self.seed, name, i))
             found = checked_scores(as_tensor(given).detach().cpu(), self.split, f"explain[{name!r}]")
             if not i and constant(found, self.split.maskable):
                 raise InputError(f"explain[{name!r}] gives every element of an input the same score: there is no order")

@@ -67,8 +67,8 @@ class Case:
 
     @property
     def attributions(self) -> Array:
-        """Scores in the shape that they were given in."""
-        return self.subject.attributions.reshape(-1, *self.subject.grid)
+        """Scores in the shape that they were given in; a copy, which a metric may change."""
+        return self.subject.attributions.reshape(-1, *self.subject.grid).copy()
 
     @property
     def flags(self) -> Flags:

@@ -61,7 +61,8 @@ class Predictor:
     def __call__(self, inputs: Tensor) -> Float[Tensor, "b classes"]:
         """Probabilities of one batch, as float64 on the CPU."""
         with torch.no_grad(), evaluated(self.predict):
-            result = self.predict(inputs.cpu().numpy() if self.numpy else inputs)
+            # a copy: the user's function may normalise in place
+            result = self.predict(inputs.cpu().numpy().copy() if self.numpy else inputs.clone())
         if not isinstance(result, Tensor | np.ndarray):
             raise InputError(
                 f"predict must return an array of class probabilities [n, class]; got a {type(result).__name__}"

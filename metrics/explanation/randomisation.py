@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from interp import numbers
-from interp.arrays import as_tensor
+from interp.arrays import as_tensor, copied
 from interp.errors import InputError, choose
 from interp.interval import Interval, IntervalKeywords
 from interp.keywords import check_keywords
@@ -186,7 +186,7 @@ def _predicted(model: nn.Module, inputs: Any) -> Tensor:
 def _attributions(name: str, explain: Explain, model: nn.Module, inputs: Any, target: Any) -> Array:
     """Scores `[n, element]`."""
     with torch.enable_grad():
-        given = explain(model, inputs, target)
+        given = explain(model, copied(inputs), target)
     values = given if isinstance(given, Tensor | np.ndarray) else getattr(given, "values", given)
     try:
         scores = np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, np.float64)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from interp.arrays import copied
 from interp.errors import InputError
 from interp.renamed import NEW_WAY
 from metrics.explanation.metric import Case, ExplanationMetric
@@ -43,8 +44,11 @@ class FunctionMetric(ExplanationMetric):
     def run(self, case: Case) -> PerSample:
         taken = accepted(self.function)
         given = {name: value for name, value in shared(case).items() if name in taken} | dict(self.settings)
-        result = self.function(case.predict, case.inputs, case.attributions, **given)
+        result = self._called(case, case.attributions, given)
         return result if isinstance(result, PerSample) else self._plain(result, case, given)
+
+    def _called(self, case: Case, attributions: Array, given: Mapping[str, Any]) -> Any:
+        return self.function(case.predict, copied(case.inputs), attributions, **given)
 
     def _plain(self, values: Any, case: Case, given: Mapping[str, Any]) -> PerSample:
         """Values [n], higher being better: those of scores dealt out at random are made here."""
@@ -52,10 +56,7 @@ class FunctionMetric(ExplanationMetric):
         first = case.interval.seed + 1
         draws = [
             self._values(
-                self.function(
-                    case.predict, case.inputs,
-                    shuffled(own.attributions, own.real, seed).reshape(-1, *grid), **given,
-                ), case,
+                self._called(case, shuffled(own.attributions, own.real, seed).reshape(-1, *grid), given), case
             )
             for seed in range(first, first + case.n_random)
         ]  # fmt: skip
@@ -89,7 +90,8 @@ class Asked:
 
     def run(self, case: Case) -> PerSample:
         """Values for each sample, with the columns named as in the report."""
-        result, name = self.metric.run(case), self.name
+        # a copy: the metrics that come after it get the same inputs
+        result, name = self.metric.run(replace(case, inputs=copied(case.inputs))), self.name
         if not isinstance(result, PerSample):
             raise InputError(f"its run must return a PerSample; got a {type(result).__name__}")
         names = self.columns

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -234,3 +235,10 @@ def test_a_mask_that_pruning_leaves_empty_says_so_and_what_would_do(caplog):
     caplog.clear()
     assert not scores.mask(threshold=21).any()
     assert "threshold=21 leaves no edges: no score reaches it; the largest score is 20" in caplog.text
+
+
+@pytest.mark.parametrize("change", [lambda values: values.to_sparse(), lambda values: values.to("meta")])
+def test_values_that_are_no_ordinary_tensor_are_refused(change: Any) -> None:
+    graph = ComputationalGraph(2, 2)
+    with pytest.raises(InputError, match="values must be an ordinary tensor"):
+        Scores(change(torch.zeros(graph.shape)), graph, method="mine")

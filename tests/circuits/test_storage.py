@@ -18,6 +18,7 @@ from circuits.formats.native import FORMAT
 from circuits.report import Report
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
+from interp.result import Result
 from tests.processes import ended, fork
 
 GRAPH = ComputationalGraph(2, 4, 2)
@@ -274,3 +275,11 @@ def test_a_circuit_moves_with_its_two_files(tmp_path: Path):
     moved = Path(shutil.copytree(folder, tmp_path / "b")) / "ioi.json"
     os.remove(path)
     assert Circuit.load(moved).n_edges == make().n_edges
+
+
+@pytest.mark.parametrize("path", ["", None, 5, b"circuit.json"])
+def test_what_names_no_file_is_refused_in_a_sentence(path):
+    for call in (lambda: make().save(path), lambda: Circuit.load(path), lambda: Scores.load(path),
+                 lambda: Result.load(path), lambda: Circuit.from_eap_ig_json(path)):  # fmt: skip
+        with pytest.raises(InputError, match=r"is no path|is a folder|does not exist"):
+            call()

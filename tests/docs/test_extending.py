@@ -112,3 +112,15 @@ def test_they_work_on_the_command_line(tmp_path: Path) -> None:
     assert found["scores"]["method"] == "magnitude"
     assert len(found["edges"]) == 27
     assert brackets(4).name == "brackets"
+
+
+def test_a_module_that_is_no_python_and_a_name_that_makes_nothing_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no_python.py").write_text("def (")
+    (tmp_path / "a_number.py").write_text("five = 5")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match="cannot be imported: invalid syntax"):
+        SELECTIONS.maker("no_python:Mine")
+    with pytest.raises(InputError, match="selection='a_number:five' is a int; name a Selection, or what makes one"):
+        SELECTIONS.maker("a_number:five")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,9 @@ def test_packages_are_found_without_running_their_code(tmp_path: Path, monkeypat
     (tmp_path / "ships_a_model" / "weights.gguf").write_bytes(b"GGUF")
     assert package.find() == tmp_path / "ships_a_model" / "weights.gguf"
     assert Package("no==1", "no_such_package", "weights.gguf", "0" * 64).find() is None
+
+
+def test_a_pipe_is_no_model_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(InputError, match="does not exist"):
+        load_model(tmp_path / "pipe.gguf")

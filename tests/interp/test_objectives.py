@@ -6,10 +6,14 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
+from attribution import attribute
 from interp.errors import InputError
 from interp.objectives import Objective, get_objective, names
+from interp.setting import Setting
 from interp.tasks.prompts import Prompts
+from tests.tiny import tiny, tiny_task
 
 DIFFERENTIABLE = ["logit-difference", "probability-difference", "log-probability", "kl"]
 
@@ -132,3 +136,26 @@ def test_refusals() -> None:
     number = Objective("number", lambda logits, prompts, clean: 1.0)  # type: ignore[arg-type, return-value]
     with pytest.raises(InputError, match="'number' returned float"):
         number(LOGITS, PROMPTS)
+
+
+def test_a_function_that_writes_into_what_it_gets_leaves_the_others_alone() -> None:
+    def first(logits: Tensor, prompts: Prompts, clean: Tensor | None) -> Tensor:
+        assert clean is not None
+        found = logits[:, 0].clone()
+        for tensor in (logits, clean, prompts.correct, prompts.lengths):
+            tensor.zero_()
+        return found
+
+    model = tiny("llama")
+    task = tiny_task(model, 4)
+    masks = Setting(model, task).graph.edge_mask[None]
+    own, *found = Setting(model, task).measure_all(masks, [first, "logit-difference", "kl"])
+    expected = Setting(model, task).measure_all(masks, ["logit-difference", "kl"])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.circuits, other.circuits)
+        torch.testing.assert_close(one.clean, other.clean)
+    torch.testing.assert_close(own.circuits[0], own.clean)
+    torch.testing.assert_close(
+        attribute(model, task, "eap", objective=first, quiet=True).values,
+        attribute(model, task, "eap", objective=lambda logits, prompts, clean: logits[:, 0], quiet=True).values,
+    )

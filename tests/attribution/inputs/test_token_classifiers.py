@@ -312,6 +312,19 @@ def test_padded_ids_with_a_mask_on_either_side(name: str) -> None:
     assert (plain.logits - theirs[[0, 1], [0, 4]]).abs().max() < TOLERANCE
 
 
+def test_a_model_without_heads_is_scored() -> None:
+    config = transformers.FNetConfig(**{name: value for name, value in _SIZES.items() if name != "num_attention_heads"})
+    torch.manual_seed(0)
+    model = transformers.FNetForSequenceClassification(config).eval()
+    found = scored(model, "gradient-x-input", target=TARGETS)
+    for i, (row, target) in enumerate(zip(ROWS, TARGETS, strict=True)):
+        words = model.get_input_embeddings()(torch.tensor([row])).detach().requires_grad_()
+        logit = model(inputs_embeds=words).logits[0, target]
+        (slope,) = torch.autograd.grad(logit, words)
+        torch.testing.assert_close(found.logits[i], logit.detach(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(found.values[i][: len(row)], (slope * words).detach().sum(2)[0], rtol=0, atol=1e-5)
+
+
 def test_a_budget_makes_batches_small() -> None:
     long = [list(range(4, 24))] * 40
     sizes: list[int] = []

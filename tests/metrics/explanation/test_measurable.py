@@ -95,3 +95,20 @@ def test_refused() -> None:
         erasure_curve(Sum().eval(), data, true, mask=0, predict=lambda model, ids: torch.zeros(3))
     with pytest.raises(InputError, match="performance='f1'"):
         erasure_curve(Sum().eval(), data, true, mask=0, performance="f1")
+
+
+def test_an_explainer_that_writes_into_what_it_gets_changes_no_curve() -> None:
+    def writes(model: Any, ids: Tensor, labels: Tensor, seed: int) -> Tensor:
+        found = chance(model, ids, labels, seed)
+        ids.zero_()
+        labels.zero_()
+        return found
+
+    model, (ids, labels) = Sum(), stories(20, 2)
+    before = ids.clone(), labels.clone()
+    found = erasure_curve(model, (ids, labels), writes, mask=0, recursive=False, quiet=True)
+    assert torch.equal(ids, before[0])
+    assert torch.equal(labels, before[1])
+    expected = erasure_curve(model, (ids, labels), {"writes": chance}, mask=0, recursive=False, quiet=True)
+    for one, other in zip(found.values.values(), expected.values.values(), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -183,3 +183,16 @@ def test_refuses(net: nn.Module, inputs: Tensor, change: dict[str, Any], message
     arguments: dict[str, Any] = {"model": net, "explain": size, "inputs": inputs, **change}
     with pytest.raises(InputError, match=message):
         randomisation(**arguments)
+
+
+def test_an_explainer_that_writes_into_what_it_gets_changes_nothing(net: nn.Module, inputs: Tensor) -> None:
+    def writes(model: Any, inputs: Tensor, target: Tensor) -> Tensor:
+        found = gradient_x_input(model, inputs, target)
+        inputs.zero_()
+        return found
+
+    before = inputs.clone()
+    found = randomisation(net, inputs, {"it": writes}, draws=1, resamples=50)
+    assert torch.equal(inputs, before)
+    expected = randomisation(net, inputs, {"it": gradient_x_input}, draws=1, resamples=50)
+    np.testing.assert_allclose(found.values["it", "cascading"], expected.values["it", "cascading"])

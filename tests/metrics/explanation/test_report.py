@@ -276,3 +276,25 @@ def test_problems_are_found_before_any_metric_runs(model: known.Known) -> None:
             model.predict, model.inputs, {"true": model.truth}, [watch, "road"], **model.settings, **FAST
         )
     assert not seen
+
+
+def test_a_metric_that_writes_into_what_it_gets_leaves_the_others_alone(
+    model: known.Known, explainers: dict[str, Any]
+) -> None:
+    def writes(predict: Any, inputs: Any, salience: Any) -> np.ndarray:
+        found = np.abs(salience).reshape(len(salience), -1).sum(1)
+        inputs[:] = 0
+        salience[:] = 0
+        return np.asarray(found)
+
+    before = model.inputs.clone()
+    given = (model.predict, model.inputs, explainers)
+    found = compare_explanations(*given, {"writes": writes, "saco": "saco"}, **model.settings, **FAST)
+    expected = compare_explanations(*given, ["saco"], **model.settings, **FAST)
+    assert torch.equal(model.inputs, before)
+    for name in explainers:
+        np.testing.assert_allclose(found.values("saco", name), expected.values("saco", name))
+        ours, theirs = found.results[name].random_columns, expected.results[name].random_columns
+        assert ours is not None
+        assert theirs is not None
+        np.testing.assert_allclose(ours["saco"], theirs["saco"])

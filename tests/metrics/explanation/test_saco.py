@@ -432,3 +432,19 @@ def test_the_formula_alone():
     assert salience_coefficient([3.0, 2, 1], [0.3, 0.2, 0.1]) == (1.0, 0.0)
     assert salience_coefficient([3.0, 2, 1], [0.1, 0.2, 0.3]) == (-1.0, 0.0)
     assert np.isnan(salience_coefficient([0.3, 0.1 + 0.2], [0.1, 0.2])[0])  # equal up to rounding
+
+
+def test_a_model_that_normalises_in_place_gets_inputs_of_its_own():
+    inputs = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
+    scores = torch.rand(4, 6, generator=torch.Generator().manual_seed(1)).numpy()
+    plain = additive([0.1, 0.02, 0.03, 0.04, 0.05, 0.06])
+
+    def in_place(x):
+        return plain(x.sub_(0.1) + 0.1)
+
+    for given, numpy in ((inputs, False), (inputs.numpy(), True)):
+        before = given.copy() if numpy else given.clone()
+        predict = (lambda x: in_place(torch.as_tensor(x))) if numpy else in_place
+        found = saco(predict, given, scores, 3, target=1, baseline="zero")
+        assert (given == before).all()
+        np.testing.assert_allclose(found.values, saco(plain, inputs, scores, 3, target=1, baseline="zero").values)
