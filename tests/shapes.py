@@ -6,6 +6,7 @@ Where tensors are computed with. Public functions are left out: they refuse what
 from __future__ import annotations
 
 import ast
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,20 @@ def exported() -> set[str]:
 
 
 PUBLIC = exported()
+_CHANCE = random.Random(0)
 _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as everywhere in Python
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """What the import hook puts around every function of these rooms."""
-    return function if function.__qualname__.split(".")[0] in PUBLIC else _checked(function)
+    if function.__qualname__.split(".")[0] in PUBLIC:
+        return function
+    found = _checked(function)
+    # of a list it looks at one item by chance: not by the global generator, which tests watch
+    for name in getattr(found, "__kwdefaults__", None) or ():
+        if name.endswith("getrandbits"):
+            found.__kwdefaults__[name] = _CHANCE.getrandbits
+    return found
 
 
 def install() -> None:
