@@ -29,7 +29,7 @@ class Biases(Backward):
 
     def __init__(self, anatomy: Anatomy, rules: Backward, n_prompts: int, outputs_alone: bool = False) -> None:
         self.rules, self.n_prompts = rules, n_prompts
-        self.weights: Float[Tensor, " point"] = torch.ones(1)
+        self.weights: Float[Tensor, " point"] = torch.ones(1, dtype=torch.float32, device="cpu")
         self.found: dict[tuple[int, str], Tensor] = {}
         places = _places(anatomy)
         self._places = {part: at for part, at in places.items() if at[1] == "down" or not outputs_alone}

@@ -130,6 +130,7 @@ class NeuronScores(Result):
         frame = pd.DataFrame({"prompt": range(len(self.mask)), "embedding": embedding, "biases": biases.to_numpy()})
         return frame.assign(explained=explained, ratio=(frame["embedding"] + frame["biases"]) / explained)
 
+    @numbers.checked(n=numbers.COUNT)
     def compare(self, other: NeuronScores, n: int = 20) -> pd.DataFrame:
         """The neurons whose scores differ most from another model's (or method's) on the same prompts.
 

@@ -66,7 +66,12 @@ class Summed(Sink):
             torch.zeros_like(which) if axis in self.over else which
             for axis, which in (("prompt", rows.prompts), ("position", rows.positions))
         )
-        index = (prompts[:, None], torch.tensor(layer), positions[:, None], torch.arange(scores.shape[1])[None])
+        index = (
+            prompts[:, None],
+            torch.tensor(layer, device="cpu"),
+            positions[:, None],
+            torch.arange(scores.shape[1], device="cpu")[None],
+        )
         self.batch.index_put_(index, scores.to(self.batch), accumulate=True)
 
     def done(self) -> None:
