@@ -37,8 +37,8 @@ def main() -> None:
     graph = ComputationalGraph.of(model)
     half = graph.edge_mask & (torch.rand(graph.shape, generator=torch.Generator().manual_seed(0)) < 0.5)
 
-    def inside(method: str, ablation: str = "patch") -> None:
-        attribute(model, task, method, inside=half, steps=STEPS, ablation=ablation, quiet=True)
+    def inside(method: str, ablation: str = "patch", **settings: int) -> None:
+        attribute(model, task, method, inside=half, ablation=ablation, quiet=True, **settings)
 
     print("Scoring 123,211 edges of SmolLM2-135M on 16 IOI prompts of 15 tokens")
     print(HEADER)
@@ -46,7 +46,7 @@ def main() -> None:
     line("eap-ig, 5 steps", interleave(lambda: attribute(model, task, "eap-ig", quiet=True), floor_ig), "<= 1.3")
     line("eap inside a circuit", interleave(functools.partial(inside, "eap"), floor_eap), "<= 3")
     line("the same, zero ablation", interleave(functools.partial(inside, "eap", "zero"), floor_eap), "")
-    line("mask-ig inside, 5 steps", interleave(functools.partial(inside, "mask-ig"), floor_ig), "<= 3")
+    line("mask-ig inside, 5 steps", interleave(functools.partial(inside, "mask-ig", steps=STEPS), floor_ig), "<= 3")
     for method in ("relp", "attnlrp", "cp-lrp", "gim"):
         line(f"{method} over its floor", interleave(functools.partial(score, method), floor_eap), "<= 1.5")
         line(
