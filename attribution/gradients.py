@@ -9,6 +9,7 @@ per point, and one forward pass each for the clean and the corrupted run where n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -198,7 +199,7 @@ class PathRecorder(Recorder):
         self.owner, self.points = owner, points
         self.open = True  # checkpointing runs blocks again: only the first run is recorded
 
-    @property
+    @functools.cached_property
     def point_weights(self) -> Float[Tensor, " point"]:
         """The points' weights in the path."""
         dtype = torch.float64 if self.owner.anatomy.dtype == torch.float64 else torch.float32

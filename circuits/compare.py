@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -25,6 +25,7 @@ from interp.errors import InputError, choose
 from interp.interval import Interval, IntervalKeywords
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
+from interp.plugins import fields_of
 from interp.run import Run, RunKeywords
 from interp.running import door
 from interp.selection import SELECTIONS, Selection, ladder
@@ -195,7 +196,7 @@ def _warm_up(scoring: Setting, chosen: list[Candidate]) -> None:
 
 def _rankings(selection: Selection) -> dict[str, Selection]:
     """The selection by |score| and by signed score, where it has both; else as it is."""
-    if is_dataclass(selection) and "absolute" in {one.name for one in fields(selection)}:
+    if is_dataclass(selection) and "absolute" in fields_of(selection):
         return {name: replace(selection, absolute=absolute) for name, absolute in RANKINGS.items()}
     return {"absolute": selection}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from typing import Any, Unpack
 
 import torch
@@ -18,6 +18,7 @@ from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.interval import Interval, IntervalKeywords
 from interp.keywords import chosen
+from interp.plugins import fields_of
 from interp.run import RunKeywords
 from interp.running import door
 from interp.selection import SELECTIONS, Selection, ladder
@@ -144,7 +145,7 @@ def find_circuit(
         "seed": interval.seed,
         "scoring_share": scoring_share,
         "selection": selection if isinstance(selection, str) else rule.name,
-        "selection_settings": settings_of(rule),
+        "selection_settings": _told(rule),
         "stable_share": None if resampling is None else resampling.share,
         "edges_asked": edges,
         "faithfulness_asked": faithfulness,
@@ -169,10 +170,9 @@ def _resampling(stable: bool | Stable, keywords: Mapping[str, Any]) -> Stable | 
     return Stable()
 
 
-def settings_of(selection: Selection) -> dict[str, Any]:
+def _told(selection: Selection) -> dict[str, Any]:
     """A selection's settings, as JSON can hold them."""
-    names: list[str] = [one.name for one in fields(selection)] if is_dataclass(selection) else []
-    told = {name: getattr(selection, name) for name in names}
+    told = fields_of(selection)
     return {name: value for name, value in told.items() if value is None or isinstance(value, bool | int | float | str)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,7 +23,7 @@ Rows = Float[Tensor, "row d_model"]
 Hidden = Float[Tensor, "batch pos d_mlp"]
 
 
-class _OneMatrix:
+class _OneMatrix(ABC):
     """What MLPs with one output matrix have in common: neuron p writes column p of it."""
 
     down: Affine
@@ -35,9 +36,9 @@ class _OneMatrix:
         hidden = self.hidden(x, backward)
         return hidden, self.write(hidden, backward)
 
+    @abstractmethod
     def hidden(self, x: Normed, backward: Backward) -> Hidden:
         """The neurons' activations."""
-        raise NotImplementedError
 
     def write(self, hidden: Hidden, backward: Backward = PLAIN) -> Normed:
         """The output for these activations."""

@@ -15,6 +15,7 @@ import importlib
 import importlib.metadata
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from interp.errors import InputError, choose
@@ -145,3 +146,13 @@ def imported(kind: str, name: str) -> Any:
             f"{kind}={name!r} cannot be imported: {error}; give 'module:name', from where it lies"
         ) from error
     return found
+
+
+def fields_of(thing: Any) -> dict[str, Any]:
+    """The settings that an object was made with: its fields, if it is a dataclass.
+
+    >>> from interp.run import Run
+    >>> fields_of(Run(batch_size=8))["batch_size"], fields_of(len)
+    (8, {})
+    """
+    return {field.name: getattr(thing, field.name) for field in fields(thing)} if is_dataclass(thing) else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float
@@ -15,6 +14,7 @@ from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import KNOWN
 from interp.objectives import Objective
+from interp.plugins import fields_of
 from interp.running import door
 from interp.setting import Setting
 
@@ -77,10 +77,7 @@ class Method(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What scores remember of how they were made, as JSON can hold it."""
-        told: dict[str, Any] = (
-            {item.name: getattr(self, item.name) for item in fields(self)} if is_dataclass(self) else {}
-        )
-        return {name: value for name, value in told.items() if isinstance(value, bool | int | float | str)}
+        return {name: value for name, value in fields_of(self).items() if isinstance(value, bool | int | float | str)}
 
     @door
     def scores(self, setting: Setting) -> Scores:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float, Int
@@ -13,6 +13,7 @@ from torch import Tensor
 from attribution.inputs.encode import Inputs, Targets
 from attribution.inputs.explained import Embeddings, Explainable
 from attribution.rules.sets import RuleSet
+from interp.plugins import fields_of
 from interp.run import Run
 
 Values = Float[Tensor, "n pos"]
@@ -144,11 +145,8 @@ class TokenMethod(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What results remember of how they were made; backward rules are told as they were fitted."""
-        told: dict[str, Any] = (
-            {item.name: getattr(self, item.name) for item in fields(self)} if is_dataclass(self) else {}
-        )
         return {
             name: value if isinstance(value, int | float | str) else repr(value)
-            for name, value in told.items()
+            for name, value in fields_of(self).items()
             if value is not None and name != "rules"
         }

@@ -64,7 +64,7 @@ def _credited(point: Point, scorer: GradientScorer) -> set[int]:
 class _StreamRecorder(PathRecorder):
     def __init__(self, owner: BatchScorer, points: list[Point], totals: list[Tensor], places: set[int]) -> None:
         super().__init__(owner, points)
-        self.totals, self.places, self.weights = totals, places, self.point_weights
+        self.totals, self.places = totals, places
 
     def attention_input(self, layer: int, x: Residual) -> None:
         if self.open:
@@ -76,7 +76,7 @@ class _StreamRecorder(PathRecorder):
     def _listen(self, place: int, x: Residual) -> None:
         if place not in self.places:
             return
-        weights = self.weights[:, None, None, None]
+        weights = self.point_weights[:, None, None, None]
 
         def receive(gradient: Tensor) -> Any:
             by_point = working(gradient.detach()).unflatten(0, (len(self.points), -1))
