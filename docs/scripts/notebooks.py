@@ -1,7 +1,8 @@
 """Runs the notebooks and keeps their outputs small enough to commit: `python docs/scripts/notebooks.py [NAME ...]`.
 
 Interactive pictures become PNGs (a circuit's page alone holds 5 MB of plotly.js), progress bars and timings of the
-kernel go. The tests run the same notebooks from top to bottom.
+kernel go. The tests run the same notebooks from top to bottom, with as few prompts and images as a cell's metadata name
+under `nbmake`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def main() -> None:
         ).execute()
         seconds = time.perf_counter() - started
         for cell in notebook.cells:
-            cell.metadata = {}
+            # what the tests run with fewer of
+            cell.metadata = {key: value for key, value in cell.metadata.items() if key == "nbmake"}
             if cell.cell_type == "code":
                 cell.outputs = [small(output) for output in cell.outputs if output.get("name") != "stderr"]
         notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from interp.errors import InputError
@@ -145,4 +145,4 @@ def lower_bound(differences: Tensor) -> float:
     n, mean = len(differences), float(differences.mean())
     if n == 1:
         return mean
-    return mean - float(student.ppf(1 - SIGNIFICANCE, n - 1)) * float(differences.std()) / math.sqrt(n)
+    return mean - float(stdtrit(n - 1, 1 - SIGNIFICANCE)) * float(differences.std()) / math.sqrt(n)

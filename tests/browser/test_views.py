@@ -9,7 +9,7 @@ from circuits.circuit import Circuit, Report
 from circuits.viewer.linked import linked_views
 from interp.graph import ComputationalGraph
 from tests.browser.conftest import make_circuit
-from tests.tiny import tiny, tiny_task
+from tests.tiny import mostly_slow, tiny, tiny_task
 
 ATTACK = '<img src=x onerror="window.owned=1"></script><script>window.owned=1</script><b>$data %{x}'
 
@@ -107,7 +107,10 @@ def test_two_circuits_in_one_page(open_page, circuit):
     assert "different methods" in opened.text("#comparison")
 
 
-@pytest.mark.parametrize(("n", "drawn", "dense"), [(1_500, 1_500, 0), (1_501, 1_501, 1_101), (25_000, 20_000, 19_600)])
+@pytest.mark.parametrize(
+    ("n", "drawn", "dense"),
+    mostly_slow([(1_500, 1_500, 0), (1_501, 1_501, 1_101), (25_000, 20_000, 19_600)], lambda case: case[0] == 1_501),
+)
 def test_many_edges_are_drawn_by_webgl_and_the_weakest_of_all_not_at_all(open_page, tmp_path, n, drawn, dense):
     opened = open_page(make_circuit(ComputationalGraph(12, 12), n=n).to_html())
     assert opened.shown == drawn
