@@ -1,0 +1,78 @@
+"""Logits as targets: which, how likely they are, and where their gradients enter the residual stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attribution.rules.rules import origin_slope
+from attribution.tracing.held import Held, norm_pull
+from attribution.tracing.units import Targets
+from interp.parts import working
+
+MOST_LOGITS, ENOUGH = 10, 0.95
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Logits that are explained, each a sum of some tokens' less that of others', and what each weighs."""
+
+    sides: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    weights: Float[Tensor, " logit"]
+
+    @classmethod
+    def likely(cls, held: Held) -> Explained:
+        """The most likely next tokens: at most ten, until .95 of the probability."""
+        chances, order = held.logits.double().softmax(-1).sort(descending=True)
+        enough = int((chances.cumsum(0) < ENOUGH).sum()) + 1
+        n = min(MOST_LOGITS, enough)
+        return cls(tuple(((int(i),), ()) for i in order[:n]), chances[:n].to(held.words))
+
+    @classmethod
+    def of(cls, held: Held, sides: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Explained:
+        """Those named: they weigh what the model gives them, and all alike where one is more than one token."""
+        chosen = tuple((tuple(these), tuple(those)) for these, those in sides)
+        if all(len(these) == 1 and not those for these, those in chosen):
+            chances = held.logits.double().softmax(-1)[[these[0] for these, _ in chosen]]
+            # a token that the model rules out would have no share at all
+            return cls(chosen, chances.clamp(min=torch.finfo(held.words.dtype).tiny).to(held.words))
+        return cls(chosen, held.words.new_full((len(chosen),), 1 / len(chosen)))
+
+
+def logit_targets(
+    held: Held, sides: Sequence[tuple[Sequence[int], Sequence[int]]], centred: bool
+) -> tuple[Targets, Float[Tensor, " logit"]]:
+    """Logits at the last position as targets, and their values.
+
+    `centred`: less the mean over the vocabulary, in front of a soft cap of the logits. Otherwise the model's own
+    logits, a soft cap being its input times a constant.
+    """
+    anatomy, last = held.anatomy, held.stream[-1]
+    weight, norm = working(anatomy.unembed.weight), anatomy.final_norm
+    bias = None if anatomy.unembed.bias is None else working(anatomy.unembed.bias)
+    normed = norm(last)
+    raw = normed @ weight.T if bias is None else normed @ weight.T + bias
+    slopes = torch.ones_like(raw)
+    if anatomy.cap is not None and not centred:
+        slopes = origin_slope(anatomy.cap, raw, anatomy.cap(raw))
+    vectors, shifts, values = [], [], []
+    for these, those in sides:
+        ids = torch.tensor([*these, *those], device=raw.device)
+        signs = slopes[ids] * torch.tensor([1] * len(these) + [-1] * len(those), device=raw.device)
+        lean = signs.sum() if centred else signs.new_zeros(())  # what of the vocabulary's mean is taken away
+        vectors.append(signs @ weight[ids] - lean * weight.mean(0))
+        values.append(signs @ raw[ids] - lean * raw.mean())
+        if bias is not None:
+            shifts.append(signs @ bias[ids] - lean * bias.mean())
+    stacked = torch.stack(vectors)
+    own = {"unembed": torch.stack(shifts)} if shifts else {}
+    if norm.bias is not None:
+        own["final_norm"] = stacked @ working(norm.bias)
+    layers = torch.full((len(values),), held.n_layers, device="cpu")
+    positions = torch.full((len(values),), held.n_positions - 1, device="cpu")
+    targets = Targets(layers, positions, norm_pull(norm, norm.divisor(last), stacked), own)
+    return targets, torch.stack(values)
