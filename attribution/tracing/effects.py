@@ -101,7 +101,7 @@ class Tracer:
         return found
 
     def _batches(self, targets: Targets) -> list[Int[Tensor, " row"]]:
-        """Targets of like positions in batches, since nothing behind the last of them is run; the deepest come first."""
+        """Targets of like positions together, since nothing behind the last is run; in each the deepest first."""
         order = torch.from_numpy(targets.positions.numpy().argsort(kind="stable"))
         parts = order.split(self.batch_size)
         return [part[targets.layers[part].argsort(descending=True, stable=True)] for part in parts]

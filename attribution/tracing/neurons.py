@@ -31,6 +31,10 @@ class Neurons(Units):
     def activations(self, layer: int) -> Tensor:
         return self.held.layers[layer].hidden
 
+    def numbers(self, layer: int) -> Tensor:
+        hidden = self.held.layers[layer].hidden
+        return torch.arange(hidden.shape[1], device=hidden.device)
+
     def writes(self, layer: int, places: Places) -> Tensor:
         held, mlp = self.held.layers[layer], self.held.block(layer).mlp
         at = places.positions.to(held.hidden.device)

@@ -65,7 +65,8 @@ def largest(
         strength[list(leave_out)] = -1.0
         found = strength.flatten().topk(min(most, strength.numel()))
         chosen = found.indices[found.values >= 0]
-        rows = torch.stack((torch.full_like(chosen, layer), chosen // strength.shape[1], chosen % strength.shape[1]), 1)
+        position, column = chosen // strength.shape[1], chosen % strength.shape[1]
+        rows = torch.stack((torch.full_like(chosen, layer), position, units.numbers(layer)[column]), 1)
         signed = torch.einsum("k,kpu->pu", weights, scores).flatten()[chosen]
         kept.append((rows, strength.flatten()[chosen], signed))
 
@@ -84,7 +85,8 @@ def scores_at(
     def hear(layer: int, scores: Tensor) -> None:
         here = (places.layers == layer).nonzero()[:, 0]
         signed = torch.einsum("k,kpu->pu", weights.to(scores), scores)
-        found[here] = signed[places.positions[here], places.units[here]]
+        columns = torch.searchsorted(units.numbers(layer), places.units[here].to(found.device))
+        found[here] = signed[places.positions[here], columns]
 
     total_scores(held, units, targets, hear)
     return found.cpu()

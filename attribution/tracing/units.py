@@ -98,7 +98,11 @@ class Units(ABC):
 
     @abstractmethod
     def activations(self, layer: int) -> Float[Tensor, "pos unit"]:
-        """Of all units of a layer, 0 where one is not active or does not count."""
+        """Of the units of a layer that `numbers` names, 0 where one is not active or does not count."""
+
+    @abstractmethod
+    def numbers(self, layer: int) -> Int[Tensor, " unit"]:
+        """The units of a layer that are active somewhere, at least, in rising order."""
 
     @abstractmethod
     def writes(self, layer: int, places: Places) -> Float[Tensor, "unit d_model"]:
