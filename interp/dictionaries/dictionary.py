@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal, TypedDict, Unpack, get_args
@@ -12,6 +13,7 @@ from torch import Tensor
 from interp import numbers
 from interp.anatomy import Anatomy
 from interp.dictionaries.coder import Coder, Features, Normalization, Values
+from interp.dictionaries.loading import members, read_files
 from interp.dictionaries.weights import matrix, vector
 from interp.errors import InputError, choose
 from interp.inspection import anatomy_of
@@ -97,7 +99,7 @@ class Dictionary:
         >>> d.encode(torch.tensor([1.0, 0.4, -3.0, 2.0])).tolist()
         [1.0, 0.0, 0.0, 2.0]
         """
-        check_keywords("Dictionary.from_tensors", keywords, DictionaryKeywords, PlaceKeywords)
+        check_keywords("Dictionary.from_tensors", keywords, DictionaryKeywords)
         axes = "[feature, d_model]"
         encoder, decoder = matrix("W_enc", W_enc, axes), matrix("W_dec", W_dec, axes)
         n_features, width = encoder.shape
@@ -129,6 +131,44 @@ class Dictionary:
             writes=keywords.get("writes", "mlp_out"),
             model=keywords.get("model"),
         )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        layer: int | None = None,
+        site: Site | None = None,
+        *,
+        scaling: float | None = None,
+        **keywords: Unpack[PlaceKeywords],
+    ) -> Dictionary:
+        """A dictionary from a file or folder of SAELens, eai-sparsify, Gemma Scope or circuit-tracer.
+
+        Nothing is downloaded, and nothing unpickled.
+
+        Args:
+            path: a folder of SAELens (`cfg.json`, `sae_weights.safetensors`; standard, TopK, JumpReLU, gated,
+                transcoders) or of eai-sparsify (`cfg.json`, `sae.safetensors`), Gemma Scope's `params.npz`, or a
+                transcoder set of circuit-tracer (`config.yaml`, `layer_0.safetensors`, ...), with `layer`.
+            layer, site: where it is at, for files that do not say it; what is given goes before what they say.
+            scaling: of SAELens' files with `expected_average_only_in`, the factor of their inputs.
+            **keywords: `reads`, `writes` and `model`, which go before what files say, too; `model=None`: any model.
+
+        Raises:
+            InputError: missing, damaged and pickled files; unknown formats and architectures; places where dictionaries
+                are not run; cross-layer transcoders.
+        """
+        check_keywords("Dictionary.load", keywords, PlaceKeywords)
+        return cls.from_tensors(**{**read_files(path, layer, site, scaling), **keywords})
+
+    @classmethod
+    def load_all(cls, path: str | os.PathLike[str], **keywords: Unpack[PlaceKeywords]) -> list[Dictionary]:
+        """All dictionaries of a folder, by layer: a transcoder set, or folders of dictionaries beside each other.
+
+        The keywords are those of `load`. Raises `InputError` where there are none, and as `load` does.
+        """
+        found = [cls.load(one, layer, **keywords) for one, layer in members(path)]
+        return sorted(found, key=lambda one: (one.layer, SITES.index(one.site)))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layer", numbers.whole("layer", self.layer, numbers.FROM_ZERO))
