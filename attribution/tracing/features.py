@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from attribution.tracing.held import Gradients, Held, Stream, norm_pull
-from attribution.tracing.units import Carried, Places, Targets, Units
+from attribution.tracing.units import Carried, Changes, Places, Targets, Units
 from interp.dictionaries import Dictionary
 from interp.errors import InputError, short
 from interp.parts import working
@@ -50,6 +50,9 @@ class Features(Units):
         if layer in self._active:
             return self._active[layer][0]
         return torch.zeros(0, dtype=torch.long, device=self.held.words.device)
+
+    def width(self, layer: int) -> int:
+        return self.by_layer[layer].n_features if layer in self.by_layer else 0
 
     def writes(self, layer: int, places: Places) -> Tensor:
         device = self.held.words.device
@@ -122,6 +125,22 @@ class Features(Units):
         found["position 0"] = first if "skip" not in found else first - _only_first(found["skip"])
         return found
 
+    def run(self, layer: int, x: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
+        block, own = self.held.block(layer), self.by_layer.get(layer)
+        written = block.mlp(block.mlp_norm(x))
+        active, change = x.new_zeros(*x.shape[:2], 0), None
+        if own is not None:
+            wide, norm = working(x), block.mlp_norm
+            read = norm.centred(wide) / norm.divisor(wide) if own.reads == "normalized" else norm(wide)
+            active = own.encode(read)
+            changed = changes.set(active)
+            change = ((changed - active) @ own.W_dec).to(x.dtype) if len(changes) else None
+            active = changed
+        if change is not None and own is not None and own.writes == "mlp_out":
+            written, change = written + change, None
+        added = written if block.mlp_post_norm is None else block.mlp_post_norm(written)
+        return added if change is None else added + change, active
+
     def own_places(self, layer: int) -> list[str]:
         own, norm = self.by_layer.get(layer), self.held.block(layer).mlp_norm
         if own is None:
@@ -170,10 +189,12 @@ def check_dictionaries(held: Held, given: Any) -> list[Dictionary]:
     for one in entries:
         one.check(held.anatomy)
         if one.site != "transcoder":
-            raise InputError(f"units: {one!r} is no transcoder; features stand for what an MLP computes: site='transcoder'")
+            raise InputError(
+                f"units: {one!r} is no transcoder; features stand for what an MLP computes: site='transcoder'"
+            )
         if one.coder.normalization != "none":
             raise InputError(
-                f"units: {one!r} normalises what it reads ({one.coder.normalization}), so its features are not linear in it"
+                f"units: {one!r} normalises its input ({one.coder.normalization}), in which its features are not linear"
             )
     layers = [one.layer for one in entries]
     if len(set(layers)) < len(layers):

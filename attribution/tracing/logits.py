@@ -12,6 +12,7 @@ from torch import Tensor
 from attribution.rules.rules import origin_slope
 from attribution.tracing.held import Held, norm_pull
 from attribution.tracing.units import Targets
+from interp.anatomy import Anatomy
 from interp.parts import working
 
 MOST_LOGITS, ENOUGH = 10, 0.95
@@ -54,25 +55,46 @@ def logit_targets(
     anatomy, last = held.anatomy, held.stream[-1]
     weight, norm = working(anatomy.unembed.weight), anatomy.final_norm
     bias = None if anatomy.unembed.bias is None else working(anatomy.unembed.bias)
-    normed = norm(last)
-    raw = normed @ weight.T if bias is None else normed @ weight.T + bias
+    raw = raw_logits(anatomy, last)
     slopes = torch.ones_like(raw)
     if anatomy.cap is not None and not centred:
         slopes = origin_slope(anatomy.cap, raw, anatomy.cap(raw))
-    vectors, shifts, values = [], [], []
-    for these, those in sides:
-        ids = torch.tensor([*these, *those], device=raw.device)
-        signs = slopes[ids] * torch.tensor([1] * len(these) + [-1] * len(those), device=raw.device)
+    vectors, shifts = [], []
+    for ids, signs in map(_signed, sides):
+        signs = slopes[ids] * signs.to(raw)
         lean = signs.sum() if centred else signs.new_zeros(())  # what of the vocabulary's mean is taken away
         vectors.append(signs @ weight[ids] - lean * weight.mean(0))
-        values.append(signs @ raw[ids] - lean * raw.mean())
         if bias is not None:
             shifts.append(signs @ bias[ids] - lean * bias.mean())
     stacked = torch.stack(vectors)
     own = {"unembed": torch.stack(shifts)} if shifts else {}
     if norm.bias is not None:
         own["final_norm"] = stacked @ working(norm.bias)
-    layers = torch.full((len(values),), held.n_layers, device="cpu")
-    positions = torch.full((len(values),), held.n_positions - 1, device="cpu")
+    layers = torch.full((len(sides),), held.n_layers, device="cpu")
+    positions = torch.full((len(sides),), held.n_positions - 1, device="cpu")
     targets = Targets(layers, positions, norm_pull(norm, norm.divisor(last), stacked), own)
-    return targets, torch.stack(values)
+    return targets, logit_values(anatomy, raw, sides, centred)
+
+
+def raw_logits(anatomy: Anatomy, stream: Float[Tensor, "*copy d_model"]) -> Float[Tensor, "*copy d_vocab"]:
+    """Logits in front of a soft cap, from the last residual stream."""
+    raw = working(anatomy.final_norm(stream)) @ working(anatomy.unembed.weight).T
+    return raw if anatomy.unembed.bias is None else raw + working(anatomy.unembed.bias)
+
+
+def logit_values(
+    anatomy: Anatomy,
+    raw: Float[Tensor, "*copy d_vocab"],
+    sides: Sequence[tuple[Sequence[int], Sequence[int]]],
+    centred: bool,
+) -> Float[Tensor, "*copy logit"]:
+    """The values of targets, from logits in front of a soft cap."""
+    capped = raw if anatomy.cap is None else anatomy.cap(raw)
+    logits = raw - raw.mean(-1, keepdim=True) if centred else capped
+    return torch.stack([logits[..., ids] @ signs.to(logits) for ids, signs in map(_signed, sides)], -1)
+
+
+def _signed(side: tuple[Sequence[int], Sequence[int]]) -> tuple[list[int], Tensor]:
+    """The tokens of a target, and the sign of each."""
+    these, those = side
+    return [*these, *those], torch.tensor([1.0] * len(these) + [-1.0] * len(those), device="cpu")

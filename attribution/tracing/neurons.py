@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attribution.rules.rules import origin_slope
 from attribution.tracing.held import Gradients, Held, Stream, norm_pull
-from attribution.tracing.units import Carried, Places, Targets, Units
+from attribution.tracing.units import Carried, Changes, Places, Targets, Units
 from interp.mlps import Gated, Route
 from interp.parts import Affine, working
 
@@ -34,6 +34,9 @@ class Neurons(Units):
     def numbers(self, layer: int) -> Tensor:
         hidden = self.held.layers[layer].hidden
         return torch.arange(hidden.shape[1], device=hidden.device)
+
+    def width(self, layer: int) -> int:
+        return self.held.block(layer).mlp.width
 
     def writes(self, layer: int, places: Places) -> Tensor:
         held, mlp = self.held.layers[layer], self.held.block(layer).mlp
@@ -84,6 +87,14 @@ class Neurons(Units):
         if block.mlp_post_norm is not None and block.mlp_post_norm.bias is not None:
             found["mlp_post_norm"] = working(block.mlp_post_norm.bias).expand_as(held.added)
         return found
+
+    def run(self, layer: int, x: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
+        block = self.held.block(layer)
+        hidden, written = block.mlp.opened(block.mlp_norm(x))
+        if len(changes):
+            hidden = changes.set(hidden)
+            written = block.mlp.write(hidden)
+        return written if block.mlp_post_norm is None else block.mlp_post_norm(written), hidden
 
     def own_places(self, layer: int) -> list[str]:
         block = self.held.block(layer)

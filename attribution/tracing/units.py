@@ -90,6 +90,27 @@ class Places:
         return Places(self.layers[chosen], self.positions[chosen], self.units[chosen])
 
 
+@dataclass(frozen=True)
+class Changes:
+    """Units of one layer that are set to values, each in one of several copies of a run."""
+
+    copies: Int[Tensor, " change"]
+    positions: Int[Tensor, " change"]
+    units: Int[Tensor, " change"]
+    values: Float[Tensor, " change"]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def set(self, activations: Float[Tensor, "copy pos number"]) -> Float[Tensor, "copy pos number"]:
+        """Activations with these in their places; as they are where there is nothing to set."""
+        if not len(self):
+            return activations
+        activations = activations.clone()
+        activations[self.copies, self.positions, self.units] = self.values.to(activations)
+        return activations
+
+
 class Units(ABC):
     """The units of one held run. A sub-class says how they read and write; nothing here is over all of them at once."""
 
@@ -103,6 +124,23 @@ class Units(ABC):
     @abstractmethod
     def numbers(self, layer: int) -> Int[Tensor, " unit"]:
         """The units of a layer that are active somewhere, at least, in rising order."""
+
+    @abstractmethod
+    def width(self, layer: int) -> int:
+        """How many units a layer has, active or not."""
+
+    def at(self, places: Places) -> Float[Tensor, " unit"]:
+        """The activations of some units."""
+        found = self.held.words.new_zeros(len(places))
+        for layer in places.layers.unique().tolist():
+            here = (places.layers == layer).nonzero()[:, 0]
+            numbers, activations = self.numbers(layer), self.activations(layer)
+            units = places.units[here].to(numbers.device)
+            columns = torch.searchsorted(numbers, units).clamp(max=max(0, len(numbers) - 1))
+            if len(numbers):  # a unit that is active nowhere has no column
+                values = activations[places.positions[here].to(units.device), columns]
+                found[here.to(units.device)] = torch.where(numbers[columns] == units, values, 0.0)
+        return found
 
     @abstractmethod
     def writes(self, layer: int, places: Places) -> Float[Tensor, "unit d_model"]:
@@ -135,6 +173,13 @@ class Units(ABC):
     @abstractmethod
     def constants(self, layer: int) -> dict[str, Stream]:
         """What the MLP adds whatever it reads, by place."""
+
+    @abstractmethod
+    def run(self, layer: int, x: Float[Tensor, "copy pos d_model"], changes: Changes) -> tuple[Tensor, Tensor]:
+        """What the MLP really adds when it reads `x` and some units are set, and the units' activations.
+
+        Activations `[copy, pos, number]` of all units of the layer, active in the held run or not.
+        """
 
     @abstractmethod
     def own_places(self, layer: int) -> list[str]:
