@@ -62,10 +62,13 @@ def logit_targets(
     vectors, shifts = [], []
     for ids, signs in map(_signed, sides):
         signs = slopes[ids] * signs.to(raw)
-        lean = signs.sum() if centred else signs.new_zeros(())  # what of the vocabulary's mean is taken away
-        vectors.append(signs @ weight[ids] - lean * weight.mean(0))
+        vectors.append(signs @ weight[ids])
         if bias is not None:
-            shifts.append(signs @ bias[ids] - lean * bias.mean())
+            shifts.append(signs @ bias[ids])
+        if centred:
+            vectors[-1] -= signs.sum() * weight.mean(0)
+        if centred and bias is not None:
+            shifts[-1] -= signs.sum() * bias.mean()
     stacked = torch.stack(vectors)
     own = {"unembed": torch.stack(shifts)} if shifts else {}
     if norm.bias is not None:

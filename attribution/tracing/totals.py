@@ -23,12 +23,14 @@ Hear = Callable[[int, Float[Tensor, "logit pos unit"]], None]
 class Candidates:
     """The units with the largest scores, strongest first.
 
-    `strength` is the sum over logits of weight times |score|, `scores` that of weight times score.
+    `strength` is the sum over logits of weight times |score|, `scores` that of weight times score, `tokens` that of the
+    tokens' embeddings.
     """
 
     places: Places
     strength: Float[Tensor, " unit"]
     scores: Float[Tensor, " unit"]
+    tokens: Float[Tensor, " pos"]
 
 
 @torch.no_grad()
@@ -70,10 +72,10 @@ def largest(
         signed = torch.einsum("k,kpu->pu", weights, scores).flatten()[chosen]
         kept.append((rows, strength.flatten()[chosen], signed))
 
-    total_scores(held, units, targets, hear)
+    words = total_scores(held, units, targets, hear)
     rows, strength, signed = (torch.cat(parts) for parts in zip(*kept, strict=True))
     order = strength.argsort(descending=True, stable=True)[:most]
-    return Candidates(Places.of(rows[order]), strength[order].cpu(), signed[order].cpu())
+    return Candidates(Places.of(rows[order]), strength[order].cpu(), signed[order].cpu(), (weights @ words).cpu())
 
 
 def scores_at(

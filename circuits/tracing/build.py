@@ -16,11 +16,11 @@ from attribution.tracing.biases import Place
 from attribution.tracing.effects import Effects
 from attribution.tracing.units import Places
 from circuits.tracing.graph import AttributionGraph
-from circuits.tracing.influence import completeness, influence, normalised, replacement
+from circuits.tracing.influence import completeness, cumulative, influence, normalised, replacement
 from circuits.tracing.intervention import unit_name
 
 Biases = Literal["each", "summed"]
-COLUMNS = ("name", "kind", "layer", "position", "unit", "activation", "influence", "score", "place")
+COLUMNS = ("name", "kind", "layer", "position", "unit", "activation", "influence", "cumulative", "score", "place")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def build(found: Found, biases: Biases, about: dict[str, Any]) -> AttributionGra
     )  # fmt: skip
     shares, kinds, chances = normalised(graph.counted()), graph.kinds(), weights.double()
     flow = influence(shares, chances)
-    nodes = nodes.assign(influence=flow.numpy())
+    nodes = nodes.assign(influence=flow.numpy(), cumulative=cumulative(flow).numpy())
     scores = {
         "replacement_score": replacement(flow, kinds),
         "completeness_score": completeness(shares, flow, chances, kinds),
@@ -94,7 +94,7 @@ def _nodes(found: Found, biases: Biases) -> tuple[pd.DataFrame, Float[Tensor, "r
             frame[column] = np.nan
     whole = {column: frame[column].fillna(-1).astype("int64") for column in ("layer", "position", "unit")}
     reals = {column: frame[column].astype("float64") for column in ("activation", "score")}
-    frame = frame.assign(**whole, **reals, influence=0.0, place=frame["place"].fillna("").astype("str"))
+    frame = frame.assign(**whole, **reals, influence=0.0, cumulative=1.0, place=frame["place"].fillna("").astype("str"))
     return frame[list(COLUMNS)], torch.cat([values for _, values in parts], 1)
 
 

@@ -43,8 +43,8 @@ class AttributionGraph(Result):
     Attributes:
         nodes: a row for each node: name (unique), kind (neuron, feature, error, token, logit, remainder, bias), layer,
             position, unit (neuron, feature or vocabulary id; -1 where there is none), activation (NaN where there is
-            none; of logits their value), influence, score (total effect on the logits, by their weights: of tokens and
-            units), place (of biases).
+            none; of logits their value), influence, cumulative (the share that nodes of at least its influence hold),
+            score (total effect on the logits, by their weights: of tokens and units), place (of biases).
         adjacency: float [target, source], direct effects in the order of `nodes`. What a unit's or a logit's row sums
             to is its activation or value; the column of the remainder holds what units that are not shown add.
         magnitude: float [node]: what a row is normalised by, |effects| of tokens, errors and all units, shown or not.
@@ -100,11 +100,11 @@ class AttributionGraph(Result):
     def kinds(self) -> Kinds:
         """Masks over the nodes."""
         kinds = self.nodes["kind"]
-        tokens, logits, units, missed = (
+        tokens, logits, units, missed, rest = (
             torch.from_numpy(kinds.isin(of).to_numpy(copy=True))
-            for of in (["token"], ["logit"], UNITS, ["error", "remainder"])
+            for of in (["token"], ["logit"], UNITS, ["error", "remainder"], ["remainder"])
         )
-        return Kinds(tokens, logits, units, missed)
+        return Kinds(tokens, logits, units, missed, rest)
 
     @numbers.checked(nodes=numbers.SHARE, edges=numbers.SHARE)
     def masks(
@@ -120,8 +120,9 @@ class AttributionGraph(Result):
 
         Kept are the nodes that hold a share `nodes` of all influence (and tokens and logits), of the edges between them
         those that hold a share `edges`, by the influence that flows through them, and then no unit or error that leads
-        nowhere and no unit that comes from nowhere. Biases are left out. Scores and influences stay those of the whole
-        graph. Raises `InputError` for a graph that is pruned already and for shares outside of (0, 1].
+        nowhere and no unit that comes from nowhere. The remainder is never hidden: it stays, uncounted. Biases are left
+        out. Scores and influences stay those of the whole graph. Raises `InputError` for a graph that is pruned already
+        and for shares outside of (0, 1].
         """
         kept, edge_kept = self.masks(nodes, edges)
         at = kept.nonzero()[:, 0]
@@ -186,7 +187,7 @@ class AttributionGraph(Result):
         return found
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write the graph as circuit-tracer's and Neuronpedia's viewers read it; node ids are unique.
+        """Write the pruned graph as circuit-tracer's and Neuronpedia's viewers read it; node ids are unique.
 
         Biases are left out, and the remainder is written as an error: the format has no words for them. A file
         holds what the viewer shows and no more: `save` keeps everything.

@@ -20,17 +20,18 @@ Matrix = Float[Tensor, "target source"]
 
 @dataclass(frozen=True)
 class Kinds:
-    """Which nodes are what: `always` are kept (tokens and logits), `missed` are errors and the remainder."""
+    """Which nodes are what: `missed` are errors and the remainder, `rest` is the remainder alone."""
 
     tokens: Bool[Tensor, " node"]
     logits: Bool[Tensor, " node"]
     units: Bool[Tensor, " node"]
     missed: Bool[Tensor, " node"]
+    rest: Bool[Tensor, " node"]
 
     @property
     def always(self) -> Bool[Tensor, " node"]:
-        """What pruning keeps."""
-        return self.tokens | self.logits
+        """What pruning keeps: the remainder is never hidden."""
+        return self.tokens | self.logits | self.rest
 
 
 def normalised(weights: Matrix) -> Matrix:
@@ -64,13 +65,17 @@ def completeness(shares: Matrix, found: Tensor, chances: Tensor, kinds: Kinds) -
 def prune(
     weights: Matrix, chances: Float[Tensor, " node"], kinds: Kinds, nodes: float, edges: float
 ) -> tuple[Bool[Tensor, " node"], Bool[Tensor, "target source"]]:
-    """Nodes that hold a share of all influence, edges that hold a share of what is left; then what dangles goes."""
+    """Nodes that hold a share of all influence, edges that hold a share of what is left; then what dangles goes.
+
+    The remainder stays with its edges, and its influence is not counted: it would leave no room for anything else.
+    """
     found = influence(normalised(weights), chances)
-    kept = _holding(found, nodes) | kinds.always
+    kept = _holding(torch.where(kinds.rest, 0.0, found), nodes) | kinds.always
     inside = weights * kept[:, None] * kept
     shares = normalised(inside)
     scores = shares * (influence(shares, chances) + chances)[:, None]
-    edge_kept = _holding(scores.flatten(), edges).view_as(scores) & (scores > 0)
+    counted = torch.where(kinds.rest, 0.0, scores)
+    edge_kept = (_holding(counted.flatten(), edges).view_as(scores) | kinds.rest) & (scores > 0)
     return _without_dangling(kept, edge_kept, kinds)
 
 
@@ -90,7 +95,7 @@ def _without_dangling(kept: Tensor, edges: Tensor, kinds: Kinds) -> tuple[Tensor
     while True:
         edges = edges & kept[:, None] & kept
         leads, comes = edges.any(0), edges.any(1)
-        lost = kept & (((kinds.units | kinds.missed) & ~leads) | (kinds.units & ~comes))
+        lost = kept & (((kinds.units | kinds.missed) & ~leads) | (kinds.units & ~comes)) & ~kinds.rest
         if not lost.any():
             return kept, edges
         kept &= ~lost

@@ -10,7 +10,7 @@ from torch import Tensor
 from attribution.tracing.effects import Effects, Tracer, default_batch
 from attribution.tracing.held import Held
 from attribution.tracing.logits import logit_targets
-from attribution.tracing.totals import Candidates, largest, total_scores
+from attribution.tracing.totals import Candidates, largest
 from attribution.tracing.units import Units
 from circuits.tracing.asked import shares_of
 from circuits.tracing.build import Found
@@ -32,8 +32,7 @@ def measure(about: Subject, top: int | None, run: Run) -> Found:
     logits, values = logit_targets(held, asked.sides, about.centred)
     active = _active(units, about.leave_out)
     wanted = _wanted(top, active, units.kind)
-    shares = shares_of(asked)
-    candidates = largest(held, units, logits, shares, MOST, about.leave_out)
+    candidates = largest(held, units, logits, shares_of(asked), MOST, about.leave_out)
     whole = wanted == active and not about.leave_out  # then nothing is left out that would have to be counted
     tracer = Tracer(held, units, candidates.places, run.batch_size or _rows_at_once(held, units, run.memory))
     n_rows = len(asked.sides) + wanted
@@ -42,7 +41,6 @@ def measure(about: Subject, top: int | None, run: Run) -> Found:
         logger.info("tracing %d rows: about %.0f s and %.2f GB", n_rows, seconds, cost.bytes / 1e9)
     with run.progress("tracing", n_rows) as bar:
         chosen = choose_units(tracer, logits, asked.weights, wanted, not whole, bar.advance)
-    words = total_scores(held, units, logits, lambda layer, scores: None)
     order = _order(candidates, chosen.columns)
     columns = chosen.columns[order]
     effects = _rows(chosen.effects, order, columns, len(logits))
@@ -53,7 +51,7 @@ def measure(about: Subject, top: int | None, run: Run) -> Found:
         scores=candidates.scores[columns],
         effects=effects,
         ids=held.ids.tolist(),
-        token_scores=shares @ words,
+        token_scores=candidates.tokens,
         logits=[these[0] for these, _ in asked.sides],
         values=values,
         chances=asked.weights,
