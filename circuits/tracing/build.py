@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -54,18 +54,18 @@ def build(found: Found, biases: Biases, about: dict[str, Any]) -> AttributionGra
     magnitude, weights = adjacency.new_zeros(n_nodes), adjacency.new_zeros(n_nodes)
     magnitude[rows] = found.magnitude[order].cpu()
     weights[inner : inner + n_logits] = found.chances.cpu()
+    unscored = {"replacement_score": float("nan"), "completeness_score": float("nan")}
     graph = AttributionGraph(
-        nodes=nodes, adjacency=adjacency, magnitude=magnitude, weights=weights, replacement_score=float("nan"),
-        completeness_score=float("nan"), **about,
-    )  # fmt: skip
+        **{**about, **unscored, "nodes": nodes, "adjacency": adjacency, "magnitude": magnitude, "weights": weights}
+    )
     shares, kinds, chances = normalised(graph.counted()), graph.kinds(), weights.double()
     flow = influence(shares, chances)
-    nodes = nodes.assign(influence=flow.numpy(), cumulative=cumulative(flow).numpy())
-    scores = {
-        "replacement_score": replacement(flow, kinds),
-        "completeness_score": completeness(shares, flow, chances, kinds),
-    }
-    return AttributionGraph(nodes=nodes, adjacency=adjacency, magnitude=magnitude, weights=weights, **scores, **about)
+    return replace(
+        graph,
+        nodes=nodes.assign(influence=flow.numpy(), cumulative=cumulative(flow).numpy()),
+        replacement_score=replacement(flow, kinds),
+        completeness_score=completeness(shares, flow, chances, kinds),
+    )
 
 
 def _nodes(found: Found, biases: Biases) -> tuple[pd.DataFrame, Float[Tensor, "row node"]]:
@@ -88,13 +88,14 @@ def _nodes(found: Found, biases: Biases) -> tuple[pd.DataFrame, Float[Tensor, "r
     elif found.places:
         each, felt = _bias_nodes(found)
         parts.append((each[felt.cpu().numpy()].reset_index(drop=True), effects.biases.flatten(1)[:, felt]))
-    frame = pd.concat([nodes for nodes, _ in parts], ignore_index=True)
+    named = [nodes.assign(place=nodes["place"] if "place" in nodes else "") for nodes, _ in parts if len(nodes)]
+    frame = pd.concat(named, ignore_index=True)
     for column in COLUMNS:
         if column not in frame:
             frame[column] = np.nan
     whole = {column: frame[column].fillna(-1).astype("int64") for column in ("layer", "position", "unit")}
     reals = {column: frame[column].astype("float64") for column in ("activation", "score")}
-    frame = frame.assign(**whole, **reals, influence=0.0, cumulative=1.0, place=frame["place"].fillna("").astype("str"))
+    frame = frame.assign(**whole, **reals, influence=0.0, cumulative=1.0, place=frame["place"].astype("str"))
     return frame[list(COLUMNS)], torch.cat([values for _, values in parts], 1)
 
 
