@@ -88,7 +88,7 @@ def _nodes(found: Found, biases: Biases) -> tuple[pd.DataFrame, Float[Tensor, "r
     elif found.places:
         each, felt = _bias_nodes(found)
         parts.append((each[felt.cpu().numpy()].reset_index(drop=True), effects.biases.flatten(1)[:, felt]))
-    named = [nodes.assign(place=nodes["place"] if "place" in nodes else "") for nodes, _ in parts if len(nodes)]
+    named = [nodes.assign(place=nodes.get("place", "")) for nodes, _ in parts if len(nodes)]
     frame = pd.concat(named, ignore_index=True)
     for column in COLUMNS:
         if column not in frame:
