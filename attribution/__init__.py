@@ -19,6 +19,7 @@ from attribution.rules import RULE_SETS, RuleSet, applied, rule_set, rule_sets
 from attribution.scores import Scores
 from attribution.units.explain import neurons
 from attribution.units.result import NeuronScores
+from interp.dictionaries import Dictionary
 
 __all__ = [
     "EAP",
@@ -30,6 +31,7 @@ __all__ = [
     "CleanCorrupted",
     "ComponentScores",
     "Decomposition",
+    "Dictionary",
     "EAPIGActivations",
     "EdgePruning",
     "Exact",

@@ -16,10 +16,15 @@ if TYPE_CHECKING:
     from circuits.resampling import Stable
     from circuits.rescoring import rescorer
     from circuits.stable import Stability, stability
+    from circuits.tracing.changes import Intervention
+    from circuits.tracing.explain import trace
+    from circuits.tracing.graph import AttributionGraph
     from circuits.transfer import Robustness, robustness
 
 __all__ = [
+    "AttributionGraph",
     "Circuit",
+    "Intervention",
     "MethodComparison",
     "Report",
     "Robustness",
@@ -31,10 +36,13 @@ __all__ = [
     "rescorer",
     "robustness",
     "stability",
+    "trace",
 ]
 
 _HOMES = {
+    "AttributionGraph": "circuits.tracing.graph",
     "Circuit": "circuits.circuit",
+    "Intervention": "circuits.tracing.changes",
     "MethodComparison": "circuits.comparison",
     "Report": "circuits.report",
     "Robustness": "circuits.transfer",
@@ -46,6 +54,7 @@ _HOMES = {
     "rescorer": "circuits.rescoring",
     "robustness": "circuits.transfer",
     "stability": "circuits.stable",
+    "trace": "circuits.tracing.explain",
 }
 
 

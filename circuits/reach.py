@@ -1,8 +1,8 @@
-"""What stands above a circuit, by name: the formats that write it, the viewer that draws it, the tests that judge it.
+"""What stands above circuits and attribution graphs, by name: what writes, draws, judges and intervenes in them.
 
-All of these take circuits, so that their modules import `circuits.circuit`, which must not import them. The methods of
-`Circuit` and `CircuitComparison` find them here when they are called; so a program that only loads a circuit does not
-load plotly either.
+All of these take circuits or graphs, so that their modules import `circuits.circuit` or `circuits.tracing.graph`,
+which must not import them. The methods of `Circuit`, `CircuitComparison` and `AttributionGraph` find them here
+when they are called; so a program that only loads a circuit does not load plotly either.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ HOMES = {
     "comparison_figure": "circuits.viewer:comparison_figure",
     "comparison_to_html": "circuits.viewer:comparison_to_html",
     "show_page": "circuits.viewer:show_page",
+    "intervene": "circuits.tracing.intervention:intervene",
+    "check_graph": "circuits.tracing.checking:check",
+    "attach": "circuits.tracing.attaching:attach",
+    "write_graph": "circuits.tracing.exchange:write_graph",
+    "read_graph": "circuits.tracing.exchange:read_graph",
+    "graph_figure": "circuits.tracing.figures:figure",
     "circuit_tests": "metrics.circuit.battery:circuit_tests",
 }
 

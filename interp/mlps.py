@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.errors import InputError
@@ -51,6 +51,15 @@ class _OneMatrix(ABC):
     def direction(self, neuron: int) -> Float[Tensor, " d_model"]:
         """What a neuron writes at an activation of one."""
         return self.down.weight[:, neuron]
+
+    def directions(self, neurons: Int[Tensor, " neuron"]) -> Float[Tensor, "neuron d_model"]:
+        """The same of several."""
+        return self.down.weight[:, neurons.to(self.down.weight.device)].T
+
+    def routes(self, normed: Float[Tensor, "pos d_model"]) -> list[Route]:
+        """The MLPs that neurons belong to: this one."""
+        assert isinstance(self, Dense | Gated)
+        return [Route(self, 0, None)]
 
     @property
     def width(self) -> int:
@@ -172,10 +181,38 @@ class Mixture:
         downs = self._parts[1]
         return downs[neuron // downs.shape[2], :, neuron % downs.shape[2]]
 
+    def directions(self, neurons: Int[Tensor, " neuron"]) -> Float[Tensor, "neuron d_model"]:
+        """The same of several."""
+        downs = self._parts[1]
+        neurons = neurons.to(downs.device)
+        return downs[neurons // downs.shape[2], :, neurons % downs.shape[2]]
+
+    @torch.no_grad()
+    def routes(self, normed: Float[Tensor, "pos d_model"]) -> list[Route]:
+        """The experts that are chosen somewhere, with the routing weights of all positions."""
+        gates_ups, downs, act = self._parts
+        found = []
+        for expert, row, weight, _ in self._routed(normed, PLAIN):
+            weights = normed.new_zeros(len(normed), 1)
+            weights[row] = weight.to(normed.dtype)
+            gate, up = (Affine(Matrix(part)) for part in gates_ups[expert].chunk(2))
+            own = Gated(gate, up, Affine(Matrix(downs[expert])), act)
+            found.append(Route(own, expert * downs.shape[2], weights))
+        return found
+
     @property
     def width(self) -> int:
         """How many neurons there are, experts one after the other."""
         return int(self._parts[1].shape[0] * self._parts[1].shape[2])
+
+
+@dataclass(frozen=True)
+class Route:
+    """An MLP with one output matrix, the number of its first neuron, and its routing weights (None: all one)."""
+
+    mlp: Dense | Gated
+    start: int
+    weights: Float[Tensor, "pos 1"] | None
 
 
 class Matrix(nn.Module):

@@ -19,6 +19,7 @@ from circuits.cli.evaluate import evaluate
 from circuits.cli.find import find
 from circuits.cli.output import complain, is_input_error
 from circuits.cli.tables import methods, models, tasks
+from circuits.cli.trace import trace
 
 __all__ = ["app", "main"]
 
@@ -78,7 +79,7 @@ def _options(
     """
 
 
-for _function in (find, evaluate, curve, compare, tasks, models, methods):
+for _function in (find, evaluate, curve, compare, trace, tasks, models, methods):
     app.command()(_function)
 app.add_typer(mib.app, name="mib")
 

@@ -1,0 +1,129 @@
+"""`circuits trace`: what one prompt's next token is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from circuits.cli import options
+from circuits.cli.inputs import load
+from circuits.cli.output import check_target, panel, print_json, show, table, working
+
+if TYPE_CHECKING:
+    from circuits.tracing.graph import AttributionGraph
+
+STRONGEST = 15
+
+
+def trace(
+    prompt: Annotated[str, typer.Argument(help="The prompt.", show_default=False)],
+    model: options.Model,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A token to explain; may be repeated. Two as `this|that` are a contrast.",
+            show_default="the likely next tokens",
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Neurons that the graph shows.")] = 64,
+    leave_out: Annotated[
+        list[int] | None, typer.Option(min=0, help="A position whose neurons are not shown; 0 is BOS.")
+    ] = None,
+    check: Annotated[int, typer.Option(min=0, help="So many neurons really silenced, and as many random ones.")] = 0,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows of the graph at once.", show_default="what the memory allows")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write the graph here, as Neuronpedia's viewer reads it.", show_default=False
+        ),
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write all of it here, to be opened again.", show_default=False)
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a figure of it here.", show_default=False)] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Trace one prompt: the neurons that its next token is made of.
+
+    \b
+    Example:
+      circuits trace --model smollm2-135m "The capital of France is" --html trace.html -o trace.json
+    """
+    output, save, html = check_target("-o", output), check_target("--save", save), check_target("--html", html)
+    with working(quiet) as notes:
+        from circuits.tracing.explain import trace as traced
+        from interp.files import write_text
+
+        graph = traced(
+            load(model, device, dtype, notes), prompt, _targets(target), top=top, leave_out=leave_out or [],
+            batch_size=batch_size, quiet=quiet,
+        )  # fmt: skip
+        agreement = graph.check(check, seed=seed).to_frame() if check else None
+        files = {}
+        if output is not None:
+            files["graph"] = str(graph.to_json(output))
+        if save is not None:
+            files["result"] = str(graph.save(save))
+        if html is not None:
+            write_text(html, graph.figure().to_html(include_plotlyjs=True))
+            files["figure"] = str(html)
+    if json:
+        print_json(_data(graph, files) | ({} if agreement is None else {"check": agreement.to_dict("records")}))
+        return
+    _tell(graph)
+    if agreement is not None:
+        columns = ["group", "n", "pearson", "pearson_low", "pearson_high"]
+        rows = agreement[agreement["dropped"] == 0][columns]
+        show(table("Score against silencing, 95 % intervals", columns, [list(map(_cell, row)) for row in rows.values]))
+    for what, path in files.items():
+        typer.echo(f"Wrote the {what} to {path}")
+
+
+def _targets(given: list[str] | None) -> list[Any] | None:
+    if not given:
+        return None
+    return [tuple(one.split("|", 1)) if "|" in one else one for one in given]
+
+
+def _data(graph: AttributionGraph, files: dict[str, str]) -> dict[str, Any]:
+    small = graph.prune()
+    return {
+        "model": graph.model,
+        "tokens": graph.tokens,
+        "targets": graph.target_tokens,
+        "replacement_score": graph.replacement_score,
+        "completeness_score": graph.completeness_score,
+        "nodes": small.nodes.to_dict("records"),
+        "edges": small.edges.to_dict("records"),
+        "files": files,
+    }
+
+
+def _tell(graph: AttributionGraph) -> None:
+    rows = [
+        ("Model", graph.model),
+        ("Prompt", "".join(graph.tokens)),
+        ("Explained", ", ".join(graph.target_tokens)),
+        (
+            "Replacement",
+            f"{graph.replacement_score:.3f} (influence of tokens, over that of tokens and what is not shown)",
+        ),
+        ("Completeness", f"{graph.completeness_score:.3f}"),
+    ]
+    units = graph.nodes[graph.kinds().units.numpy()].sort_values("influence", ascending=False, kind="stable")
+    columns = ["name", "token", "activation", "influence", "score"]
+    shown = units.head(STRONGEST).assign(token=[graph.tokens[i] for i in units.head(STRONGEST)["position"]])
+    cells = [list(map(_cell, row)) for row in shown[columns].values]
+    show(panel("Attribution graph", rows), table("Largest influence", columns, cells, columns[2:]))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

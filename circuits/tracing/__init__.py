@@ -1,0 +1,1 @@
+"""Attribution graphs: what one prompt's logits are made of, unit by unit."""

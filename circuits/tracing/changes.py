@@ -1,0 +1,42 @@
+"""`Intervention`: what the real model does with some units at other activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.result import Result
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Intervention(Result):
+    """The logits of the changed model, and the change of every node.
+
+    Attributes:
+        logits, before: float [d_vocab] at the last position, changed and as they were.
+        nodes: columns name, kind, layer, position, unit, before, after, change, of units (the changed ones too) and
+            logits, in the order of the graph.
+        changed: the units that were set, by name, with their activations.
+        attention: `frozen` or `free`.
+        model: its name.
+    """
+
+    logits: Float[Tensor, " d_vocab"]
+    before: Float[Tensor, " d_vocab"]
+    nodes: pd.DataFrame
+    changed: dict[str, float]
+    attention: str
+    model: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def to_frame(self) -> pd.DataFrame:
+        return self.nodes.copy()
+
+    def headline(self) -> str:
+        logits = self.nodes[self.nodes["kind"] == "logit"]
+        moved = ", ".join(f"{row.name} {row.change:+.3f}" for row in logits.head(3).itertuples(index=False))
+        return f"{len(self.changed)} units set, attention {self.attention}: {moved}, {self.model}"

@@ -1,0 +1,64 @@
+"""circuit-tracer's transcoder sets: `config.yaml`, and `layer_{i}.safetensors` for each layer.
+
+`W_enc` is `[feature, d_model]`; `W_dec` too, or `[d_model, feature]` in older files. JumpReLU where there is
+`activation_function.threshold`, TopK where the configuration says so, else ReLU; `W_skip` is `[d_model out, d_model
+in]`. Cross-layer transcoders, whose features write to all layers behind, are refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from interp.dictionaries.hooks import places_of_transcoder
+from interp.dictionaries.reading import need, settings, tensors
+from interp.errors import InputError
+
+CONFIG = "config.yaml"
+
+
+def layers_of(folder: Path) -> dict[int, Path]:
+    """The file of each layer. Raises `InputError` where there are none here."""
+    where, config = f"the transcoder set {str(folder)!r}", settings(folder / CONFIG)
+    if (kind := config.get("model_kind", "transcoder_set")) != "transcoder_set":
+        what = "its features write to several layers, and dictionaries here to one; use a transcoder_set"
+        raise InputError(f"{where} has model_kind={kind!r} in {CONFIG}: {what}")
+    listed = config.get("transcoders")
+    if isinstance(listed, list):
+        paths = {i: one.get("filepath") if isinstance(one, dict) else one for i, one in enumerate(listed)}
+        if away := [str(path) for path in paths.values() if str(path).startswith("hf://")]:
+            raise InputError(f"{where} lists files of the hub, such as {away[0]!r}; download them, and load each")
+        return {layer: folder / str(path) for layer, path in paths.items()}
+    found = {int(path.stem.removeprefix("layer_")): path for path in folder.glob("layer_*.safetensors")
+             if path.stem.removeprefix("layer_").isdigit()}  # fmt: skip
+    if not found:
+        raise InputError(f"{where} holds no layer_0.safetensors and so on")
+    return dict(sorted(found.items()))
+
+
+def read(folder: Path, layer: int) -> dict[str, Any]:
+    """What `Dictionary.from_tensors` takes of one layer of a set."""
+    paths, config = layers_of(folder), settings(folder / CONFIG)
+    where = f"the transcoder set {str(folder)!r}"
+    if layer not in paths:
+        raise InputError(f"layer={layer} is not in {where}, which has {', '.join(map(str, paths))}")
+    place = places_of_transcoder(
+        str(config.get("feature_input_hook", "")), str(config.get("feature_output_hook", "")), where
+    )
+    found = tensors(paths[layer])
+    encoder, decoder, b_enc, b_dec = need(found, ("W_enc", "W_dec", "b_enc", "b_dec"), f"{str(paths[layer])!r}")
+    shape = len(b_enc), len(b_dec)
+    read: dict[str, Any] = {**place, "layer": layer, "b_enc": b_enc, "b_dec": b_dec, "model": config.get("model_name")}
+    read |= {"W_enc": _turned(encoder, shape), "W_dec": _turned(decoder, shape), "W_skip": found.get("W_skip")}
+    if (activation := config.get("activation")) not in (None, "relu", "jump_relu", "topk"):
+        raise InputError(f"{where} has activation={activation!r} in {CONFIG}; relu, jump_relu and topk can be read")
+    if activation == "topk":
+        read["k"] = config.get("k")
+    return {**read, "threshold": found.get("activation_function.threshold")}
+
+
+def _turned(matrix: Tensor, shape: tuple[int, int]) -> Tensor:
+    """`[feature, d_model]`, also of a file that has it the other way around."""
+    return matrix.T if tuple(matrix.shape) == shape[::-1] != shape else matrix
