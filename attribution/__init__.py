@@ -17,6 +17,8 @@ from attribution.inputs.relevance_map import Relevance
 from attribution.inputs.result import TokenAttributions
 from attribution.rules import RULE_SETS, RuleSet, applied, rule_set, rule_sets
 from attribution.scores import Scores
+from attribution.sparse.explain import features
+from attribution.sparse.result import FeatureScores
 from attribution.units.explain import neurons
 from attribution.units.result import NeuronScores
 from interp.dictionaries import Dictionary
@@ -35,6 +37,7 @@ __all__ = [
     "EAPIGActivations",
     "EdgePruning",
     "Exact",
+    "FeatureScores",
     "MaskIG",
     "Method",
     "NeuronScores",
@@ -50,6 +53,7 @@ __all__ = [
     "component_scores",
     "decompose",
     "edge_pruning",
+    "features",
     "methods",
     "neurons",
     "relevance",
