@@ -118,10 +118,12 @@ class _BatchPatched:
             here = [place for place in places if place[0] == index]
             for first in range(0, len(here), stacked):
                 some = here[first : first + stacked]
-                outputs = torch.cat([seen.written - self._change(seen, place) for place in some])
+                changes = torch.stack([self._change(seen, place) for place in some])
+                outputs = (seen.written - changes).flatten(0, 1)
                 x = run_from(self.runs.frame, seen.one, outputs.to(self.runs.embedding.dtype), self.entering)
                 logits = unembed(self.runs.anatomy, last_rows(x, self.runs.frame, self.batch.prompts.lengths))
-                scores = (self.clean - self._values(logits)).cpu()
+                touched = changes.flatten(2).any(2)  # what changes nothing scores 0, whatever rounding says
+                scores = torch.where(touched, self.clean - self._values(logits), 0.0).cpu()
                 found += [self._frame(seen, *one, mask) for one in zip(some, scores, strict=True)]
         return found
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
 from interp.dictionaries import splice
 from interp.errors import InputError
 from tests.dictionaries import of_all_places, random_dictionary
+from tests.dictionaries_hooked import HOOKED, hooked
 from tests.tiny import ARCHITECTURES, D_MODEL, VOCAB, mostly_slow, tiny
 
 TOKENS = torch.randint(VOCAB, (2, 6), generator=torch.Generator().manual_seed(0))
@@ -37,42 +36,12 @@ def test_half_the_precision_keeps_the_logits_too() -> None:
     assert (found.logits - own).abs().max() < 1e-5 * own.abs().max()
 
 
-HOOKED: list[tuple[str, str, str, str]] = [
-    ("llama", "transcoder", "layers.2.mlp", ""),
-    ("llama", "residual", "layers.0", ""),
-    ("llama", "attention", "layers.1.self_attn", ""),
-    ("gemma2", "mlp-added", "layers.2.post_feedforward_layernorm", ""),
-    ("gemma2", "transcoder-scope", "layers.0.post_feedforward_layernorm", "layers.0.pre_feedforward_layernorm"),
-    ("gemma2", "mlp", "layers.1.mlp", ""),
-]
-
-
 @pytest.mark.parametrize(("name", "place", "writes", "reads"), HOOKED)
 def test_each_place_is_the_transformers_modules_own(name: str, place: str, writes: str, reads: str) -> None:
-    """The module of transformers with a hook that replaces the output, which knows nothing of our kernels."""
-    model = tiny(name)
-    one = random_dictionary(place, D_MODEL)
+    model, one = tiny(name), random_dictionary(place, D_MODEL)
     body = model.original_model.model
-    seen: dict[str, Any] = {}
-
-    def listen(module: Any, arguments: Any) -> None:  # in front of the gain: divided by the root mean square alone
-        (x,) = arguments
-        seen["x"] = x / (x.pow(2).mean(-1, keepdim=True) + module.eps).sqrt()
-
-    def replace(module: Any, arguments: Any, output: Any) -> Any:
-        out = output[0] if isinstance(output, tuple) else output
-        x = seen.get("x", arguments[0] if place == "transcoder" else out)
-        new = one.decode(one.encode(x), x)
-        return (new, *output[1:]) if isinstance(output, tuple) else new
-
-    handles = [body.get_submodule(writes).register_forward_hook(replace)]
-    handles += [body.get_submodule(reads).register_forward_pre_hook(listen)] if reads else []
-    try:
-        with torch.no_grad():
-            want = model.original_model(TOKENS).logits
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad(), hooked(body, place, writes, reads, lambda read, out: one.decode(one.encode(read), read)):
+        want = model.original_model(TOKENS).logits
     got = splice(tiny(name), TOKENS, one, errors=False).logits
     torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
 
