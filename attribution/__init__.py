@@ -17,6 +17,7 @@ from attribution.inputs.relevance_map import Relevance
 from attribution.inputs.result import TokenAttributions
 from attribution.rules import RULE_SETS, RuleSet, applied, rule_set, rule_sets
 from attribution.scores import Scores
+from attribution.sparse.edges import FeatureEdges, feature_edges
 from attribution.sparse.explain import features
 from attribution.sparse.result import FeatureScores
 from attribution.units.explain import neurons
@@ -37,6 +38,7 @@ __all__ = [
     "EAPIGActivations",
     "EdgePruning",
     "Exact",
+    "FeatureEdges",
     "FeatureScores",
     "MaskIG",
     "Method",
@@ -53,6 +55,7 @@ __all__ = [
     "component_scores",
     "decompose",
     "edge_pruning",
+    "feature_edges",
     "features",
     "methods",
     "neurons",

@@ -86,7 +86,7 @@ def features(
     given = {"target": target, "attention_mask": attention_mask, "prepend_bos": prepend_bos}
     question = asked(model, inputs, {**given, "centred": keywords.get("centred", False)}, keywords)
     found = check_dictionaries(dictionaries, question.setting.anatomy)
-    how = _method(method, rules, chosen(keywords, NeuronMethodKeywords))
+    how = method_of(method, rules, chosen(keywords, NeuronMethodKeywords))
     over = [summed] if isinstance(summed, str) else list(summed)
     for axis in over:
         choose("summed", axis, SUMMABLE)
@@ -102,7 +102,8 @@ def features(
     return _exact(question, how, found, keywords.get("only"), leave_out)
 
 
-def _method(method: str | Method | None, rules: str | RuleSet | None, told: dict[str, Any]) -> Method:
+def method_of(method: str | Method | None, rules: str | RuleSet | None, told: dict[str, Any]) -> Method:
+    """The method as features take it: each place along its own way, where nothing else is asked for."""
     if method is None:
         method = "eap-ig-activations" if rules is None else "eap"
         told = {"steps": _STEPS, **told} if rules is None else told

@@ -30,17 +30,18 @@ from interp.setting import Setting
 
 Place = tuple[int, int, int]  # dictionary, position (-1: all together), feature (-1: the error)
 
+_FORM = "(dictionary, feature) or (dictionary, position, feature)"
 
-def places_of(only: Any, dictionaries: Sequence[Dictionary], length: int) -> list[Place]:
+
+def places_of(only: Any, dictionaries: Sequence[Dictionary], length: int, name: str = "only") -> list[Place]:
     """Each as dictionary, position and feature. Raises `InputError` for what is none."""
     given = only.tolist() if hasattr(only, "tolist") else only
-    form = "(dictionary, feature) or (dictionary, position, feature)"
     if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-        raise InputError(f"only must list features as {form}, feature -1 for the error; got {short(only)}")
-    return [_place(one, dictionaries, length, form) for one in given]
+        raise InputError(f"{name} must list features as {_FORM}, feature -1 for the error; got {short(only)}")
+    return [_place(one, dictionaries, length, name) for one in given]
 
 
-def _place(given: Any, dictionaries: Sequence[Dictionary], length: int, form: str) -> Place:
+def _place(given: Any, dictionaries: Sequence[Dictionary], length: int, name: str) -> Place:
     parts = [numbers.read(part) for part in given] if isinstance(given, Sequence) else []
     if len(parts) == 2:
         parts = [parts[0], -1, parts[1]]
@@ -53,10 +54,10 @@ def _place(given: Any, dictionaries: Sequence[Dictionary], length: int, form: st
                 return dictionary, position, feature
             most = dictionaries[dictionary].n_features - 1
             raise InputError(
-                f"only holds {short(given)}; features of dictionary {dictionary} are 0 to {most}, -1 its error"
+                f"{name} holds {short(given)}; features of dictionary {dictionary} are 0 to {most}, -1 its error"
             )
     raise InputError(
-        f"only holds {short(given)}; a feature is {form}, with dictionaries up to {len(dictionaries) - 1} and "
+        f"{name} holds {short(given)}; a feature is {_FORM}, with dictionaries up to {len(dictionaries) - 1} and "
         f"positions up to {length - 1}"
     )
 

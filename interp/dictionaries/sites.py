@@ -21,14 +21,13 @@ from interp.parts import working
 
 Visit = Callable[[int, Residual, Residual], Residual]  # index, read, written -> what the run goes on with
 
-_WITHIN = {"attention": 0, "mlp": 1, "transcoder": 1, "residual": 2}  # order within a layer
 
-
-def run_order(one: Dictionary) -> tuple[int, int, bool]:
-    """What sorts dictionaries as a run comes by them."""
+def run_order(one: Dictionary) -> tuple[int, int]:
+    """What sorts dictionaries as a run comes by what they write."""
     if one.site == "embedding":
-        return -1, 0, False
-    return one.layer, _WITHIN[one.site], one.writes == "added"
+        return -1, 0
+    within = {"attention": 0, "mlp_out": 1, "added": 2, "residual": 3}
+    return one.layer, within[one.writes if one.site in ("mlp", "transcoder") else one.site]
 
 
 def check_dictionaries(dictionaries: object, anatomy: Anatomy) -> list[Dictionary]:

@@ -59,7 +59,7 @@ def splice(model: Any, tokens: Any, dictionaries: Any, errors: bool = True) -> S
     """
     anatomy = anatomy_of(model)
     found = check_dictionaries(dictionaries, anatomy)
-    ids = _ids(tokens, anatomy.d_vocab).to(anatomy.device)
+    ids = ids_of(tokens, anatomy.d_vocab).to(anatomy.device)
     lengths = torch.full((len(ids),), ids.shape[1], device=anatomy.device)
     frame = prepare(anatomy, ids, 0, lengths)
     seen: dict[int, Parts] = {}
@@ -75,7 +75,8 @@ def splice(model: Any, tokens: Any, dictionaries: Any, errors: bool = True) -> S
     return Spliced(unembed(anatomy, x), found, [one.features for one in parts], [one.error for one in parts])
 
 
-def _ids(tokens: Any, d_vocab: int) -> Tensor:
+def ids_of(tokens: Any, d_vocab: int) -> Tensor:
+    """Token ids [n, pos]; raises `InputError` for what is none."""
     with refused(f"tokens={short(tokens)} must be token ids [n, pos]"):
         ids = as_tensor(tokens)
     if ids.ndim != 2 or not ids.numel() or ids.is_floating_point():
