@@ -6,6 +6,8 @@ minimised is the share of variance that the reconstruction leaves, plus what dea
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import Any, Unpack
 
 import torch
@@ -178,7 +180,8 @@ def _begun(
 
 def _sparsify() -> Any:
     try:
-        from sparsify import sparse_coder
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does without
+            from sparsify import sparse_coder
     except ImportError as error:
         raise InputError(
             f"training needs eai-sparsify ({error}); install it with `pip install 'faithful-circuits[dictionaries]'`"

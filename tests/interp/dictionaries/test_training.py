@@ -36,7 +36,7 @@ def found_again(one: Dictionary, directions: Tensor) -> float:
 def test_planted_features_are_found_again() -> None:
     directions, x = planted()
     state = torch.get_rng_state()
-    one = train_dictionary(x, 0, "residual", n_features=60, k=ACTIVE, steps=800, batch_size=256)
+    one = train_dictionary(x, 0, "residual", n_features=60, k=ACTIVE, steps=300, batch_size=256, learning_rate=0.006)
     assert torch.equal(torch.get_rng_state(), state)
     assert found_again(one, directions) > 0.95
     left = (x - one.decode(one.encode(x))).pow(2).sum() / (x - x.mean(0)).pow(2).sum()
@@ -55,7 +55,7 @@ def test_a_transcoder_learns_what_a_planted_one_writes() -> None:
     directions, x = planted()
     y = torch.relu((x - 0.3) @ directions.T - 0.4) @ directions.flip(0) + x @ skip.T
     one = train_dictionary(
-        x, 1, "transcoder", 60, 4, targets=y, skip=True, steps=300, batch_size=256, reads="normalized"
+        x, 1, "transcoder", 60, 4, targets=y, skip=True, steps=600, batch_size=256, reads="normalized"
     )
     left = (y - one.decode(one.encode(x), x)).pow(2).sum() / (y - y.mean(0)).pow(2).sum()
     assert left < 0.1
