@@ -24,7 +24,7 @@ from interp.inspection import anatomy_of
 from interp.kernels.forward import Residual, prepare
 from interp.keywords import check_keywords, chosen
 from interp.parts import working
-from interp.running import door, one_at_a_time
+from interp.running import door, one_at_a_time, settled
 
 _DEAD_AFTER = 100  # steps without being active
 
@@ -90,7 +90,8 @@ def train_dictionary(
         )
     if k > n_features:
         raise InputError(f"k={k} features cannot be active of n_features={n_features}")
-    coder = _trained(x, y, n_features, k, site == "transcoder", settings)
+    with settled(), torch.enable_grad():
+        coder = _trained(x, y, n_features, k, site == "transcoder", settings)
     return Dictionary.from_tensors(
         layer, site, coder.encoder.weight, coder.encoder.bias, coder.W_dec, coder.b_dec, k=k, W_skip=coder.W_skip,
         subtracts_b_dec=site != "transcoder", **chosen(keywords, PlaceKeywords),
