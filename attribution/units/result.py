@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 import torch
@@ -45,6 +45,8 @@ class NeuronScores(Result):
         method, rules, ablation, settings, model, seconds: how the scores were made; ablation "zero" for prompts.
         paired: whether two runs are compared (a task) or one is taken as it is (prompts).
     """
+
+    matching: ClassVar = (("mask", "tokens", "target_tokens"),)
 
     values: Tensor | None
     activations: Tensor | None
@@ -196,6 +198,11 @@ class NeuronScores(Result):
             alone = "prompt" in row or len(self.tokens) == 1
             text += f" at {position}" + (f" ({tokens[position]})" if alone and position < len(tokens) else "")
         return theme.label(f"{text}, prompt {row['prompt']}" if row.get("prompt", 0) else text)
+
+    def check(self) -> None:
+        for axis in self.axes:
+            choose("axes", axis, AXES)
+        self._repr_html_()  # the whole table may be long
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(repr(self))}</p>{html_table(self._shown(_SHOWN))}"
