@@ -24,7 +24,7 @@ def check_fields(cls: type, given: Mapping[str, Any]) -> None:
     Axes of one name are of one length in all of its tensors. So are the fields that `cls.matching` groups, of which
     mappings have the same keys.
     """
-    hints = fields_of(cls)
+    hints = annotations_of(cls)
     for name in given:
         if name not in hints:
             raise InputError(f"a {cls.__name__} has no field {name!r}")
@@ -93,7 +93,7 @@ def _fits_tuple(value: tuple[Any, ...], inner: tuple[Any, ...]) -> bool:
 
 
 @functools.cache
-def fields_of(cls: type) -> dict[str, Any]:
+def annotations_of(cls: type) -> dict[str, Any]:
     """The fields that a dataclass is made with, and their annotations."""
     hints = typing.get_type_hints(cls)
     return {item.name: hints[item.name] for item in fields(cls) if item.init}

@@ -149,6 +149,6 @@ def test_a_damaged_field_is_named_with_its_file(field: str, value: Any, said: st
 def test_every_kind_that_a_file_can_hold_says_what_its_fields_are() -> None:
     assert len(keeping.kinds()) > 30
     for kind in keeping.kinds():
-        assert hints.fields_of(kind).keys() <= kind.__dataclass_fields__.keys()
+        assert hints.annotations_of(kind).keys() <= kind.__dataclass_fields__.keys()
         for group in getattr(kind, "matching", ()):
-            assert {*group} <= hints.fields_of(kind).keys()
+            assert {*group} <= hints.annotations_of(kind).keys()
