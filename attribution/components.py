@@ -51,7 +51,7 @@ class ComponentScores(Result):
     ablation from the first difference on.
     """
 
-    values: dict[str, Float[Tensor, "n layer pos"]]
+    values: dict[str, Float[Tensor, "n layer pos ..."]]
     mask: Bool[Tensor, "n pos"]
     method: str
     seconds: float

@@ -242,6 +242,9 @@ class Scores(Result):
             picture, f"{self.method}: strongest {self.level}s", xaxis_title="score", height=160 + 22 * len(strongest)
         )
 
+    def check(self) -> None:
+        self._repr_html_()  # the whole table may be long
+
     def _repr_html_(self) -> str:
         table = self.top(10).to_html(index=False, float_format=lambda value: f"{value:+.4g}", border=0)
         return f"<p>{html.escape(repr(self))}</p>{table}"

@@ -92,6 +92,10 @@ class MethodComparison(OnceFrame, Result):
         """The summary as a table in GitHub's Markdown."""
         return markdown_table(self.summary().astype(str))
 
+    def check(self) -> None:
+        super().check()
+        self.curves()
+
     def headline(self) -> str:
         about, best = self.about, self.frame.iloc[0]
         return (

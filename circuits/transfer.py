@@ -52,6 +52,15 @@ class Robustness(Result):
     def to_frame(self) -> pd.DataFrame:
         return self.frame.copy()
 
+    def check(self) -> None:
+        super().check()
+        _ = self._points
+
+    @property
+    def _points(self) -> list[list[Estimate]]:
+        """Of the circuit, and of random ones, by condition."""
+        return [[Estimate(*row) for row in self.frame[list(columns)].to_numpy(float).tolist()] for columns in _ENDS]
+
     def headline(self) -> str:
         base, values = self.frame.iloc[0], self.frame["faithfulness"]
         return (
@@ -65,10 +74,9 @@ class Robustness(Result):
 
         figure, frame = go.Figure(), self.frame
         names = [theme.label(f"{row.varied}: {row.setting}") for row in frame.itertuples()]
-        for name, columns, colour in zip(
-            ("circuit", "random circuits"), _ENDS, (theme.OWN, theme.CONTROL), strict=True
+        for name, points, colour in zip(
+            ("circuit", "random circuits"), self._points, (theme.OWN, theme.CONTROL), strict=True
         ):
-            points = [Estimate(*row) for row in frame[list(columns)].itertuples(index=False)]
             figure.add_scatter(
                 x=[one.value for one in points],
                 y=names,

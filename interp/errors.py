@@ -20,7 +20,7 @@ def unknown(argument: str, given: object, options: Iterable[str]) -> InputError:
     >>> str(unknown("method", "eapig", ["eap", "eap-ig"]))
     "method='eapig' is unknown; did you mean 'eap-ig' or 'eap'? Choose from: eap, eap-ig."
     """
-    names = list(options)
+    names = [str(option) for option in options]
     near = difflib.get_close_matches(str(given), names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     return InputError(f"{argument}={given!r} is unknown{hint} Choose from: {', '.join(names)}.")

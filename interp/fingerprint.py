@@ -61,6 +61,16 @@ def _kinds(tensors: Mapping[str, Tensor | None]) -> list[Any]:
     return [(one.dtype, one.device, one.is_inference()) for one in tensors.values() if one is not None]
 
 
+def edition(model: Any) -> tuple[tuple[int, int], ...]:
+    """Where each weight lies, and how often torch counted a change of it: another one after an edit.
+
+    Edits in place behind torch's back (`weight.data[0] = 0`, `weight.numpy()[0] = 0`) are not counted.
+    """
+    held = (part.__dict__["_parameters"] for part in parts_of(model))
+    weights = [one for parameters in held if parameters for one in parameters.values() if one is not None]
+    return tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in weights)
+
+
 def read_of(anatomy: Anatomy, model: Any) -> frozenset[Place]:
     """The parameters that an anatomy reads live, and those of modules that it runs as they are."""
     found = set(_places(anatomy))

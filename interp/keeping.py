@@ -1,7 +1,8 @@
 """Results as JSON: tensors, arrays, frames and dataclasses written down so that they can be read again.
 
 A value that JSON has no word for becomes an object with one key that begins with `$`. Dataclasses are written by
-name, and only those that were registered with `kept` are made when a file is read: reading a file runs nothing.
+name, and only those that were registered with `kept` are made when a file is read: reading a file runs nothing. Their
+fields must be what their annotations say.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.hints import check_fields
 
 C = TypeVar("C", bound=type)
 _KINDS: dict[str, type] = {}
@@ -33,6 +35,11 @@ def kept(cls: C) -> C:
 def kind_of(name: str) -> type | None:
     """The registered class of that name."""
     return _KINDS.get(name)
+
+
+def kinds() -> list[type]:
+    """All registered classes."""
+    return list(_KINDS.values())
 
 
 def encode(value: Any) -> Any:
@@ -94,7 +101,9 @@ def _decoded(value: Any) -> Any:
         cls = _KINDS.get(name)
         if cls is None:
             raise InputError(f"{name!r} is no kind of result that this installation knows: upgrade it to open the file")
-        return cls(**{key: _decoded(item) for key, item in value["fields"].items()})
+        given = {key: _decoded(item) for key, item in value["fields"].items()}
+        check_fields(cls, given)
+        return cls(**given)
     if not any(key.startswith("$") for key in value):
         return {key: _decoded(item) for key, item in value.items()}
     ((word, content),) = value.items()

@@ -121,6 +121,11 @@ class Mixture:
         return total.view_as(x)
 
     @property
+    def act(self) -> Activation:
+        """The activation function of its experts."""
+        return self._parts[2]
+
+    @property
     def _parts(self) -> tuple[Tensor, Tensor, Activation]:
         """Gates with values, outputs and activation function of all experts."""
         with self._understood():

@@ -11,10 +11,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from interp.errors import InputError, unknown
+from interp.errors import InputError, refused, unknown
 
 if TYPE_CHECKING:
     from interp.tasks.prompts import Prompts
+
+_ALIKE, _ROUNDED = 1e-3, 1e-6  # of the largest value and the largest logit: what rounding may change
 
 ObjectiveFunction = Callable[[Tensor, "Prompts", "Tensor | None"], Tensor]
 
@@ -37,7 +39,8 @@ class Objective:
         needs_incorrect: True if every prompt must have an incorrect answer.
 
     Raises `InputError` when called with logits of the wrong shape, without clean logits where it needs them,
-    or when the function does not return one value per prompt.
+    or when the function does not return one real value per prompt. At its first use on several prompts somebody's own
+    function is also called on two of them alone: `InputError`, where a value depends on the other prompts.
 
     >>> get_objective("logit-difference").differentiable
     True
@@ -72,17 +75,42 @@ class Objective:
                 )
             clean_logits = _at_least_float32(clean_logits).to(logits.device)
         logits = _at_least_float32(logits)
-        if self not in _OBJECTIVES.values():  # somebody's own may write into what it gets, and others get it too
-            logits, prompts = logits.clone(), prompts.copy()
-            clean_logits = None if clean_logits is None else clean_logits.clone()
-        values = self.function(logits, prompts, clean_logits)
-        if not isinstance(values, Tensor) or values.shape != (len(prompts),):
-            given = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        if self in _OBJECTIVES.values():
+            return self.function(logits, prompts, clean_logits)
+        values = self._called(logits, prompts, clean_logits)
+        if len(prompts) > 1 and not self.__dict__.get("_apart"):
+            self._check_apart(values.detach(), logits.detach(), prompts, clean_logits)
+            object.__setattr__(self, "_apart", True)
+        return values
+
+    def _called(self, logits: Tensor, prompts: Prompts, clean_logits: Tensor | None) -> Tensor:
+        """The values of somebody's own function, which may write into what it gets: others get it too."""
+        clean_logits = None if clean_logits is None else clean_logits.clone()
+        values = self.function(logits.clone(), prompts.copy(), clean_logits)
+        if not isinstance(values, Tensor) or values.shape != (len(prompts),) or values.is_complex():
+            given = str(list(values.shape)) if isinstance(values, Tensor) else type(values).__name__
+            if isinstance(values, Tensor) and values.is_complex():
+                given = f"complex numbers of shape {given}"
             raise InputError(
                 f"the objective {self.name!r} returned {given}; it must return a tensor of shape "
-                f"[{len(prompts)}], one value per prompt"
+                f"[{len(prompts)}], one real value per prompt"
             )
         return values
+
+    @torch.no_grad()
+    def _check_apart(self, values: Tensor, logits: Tensor, prompts: Prompts, clean_logits: Tensor | None) -> None:
+        """Raise `InputError` unless the first and the last prompt get alone what they get among all."""
+        near = _ALIKE * float(values.abs().max()) + _ROUNDED * float(logits.abs().max())
+        for row in (0, len(prompts) - 1):
+            clean = None if clean_logits is None else clean_logits[row : row + 1].detach()
+            with refused(f"the objective {self.name!r} cannot be computed for one prompt alone, as batches need it"):
+                alone = self._called(logits[row : row + 1], prompts.select([row]), clean)
+            if float((alone[0] - values[row]).abs()) > near:
+                raise InputError(
+                    f"the objective {self.name!r} mixes prompts: it gives prompt {row} {float(values[row]):.4g} among "
+                    f"{len(prompts)}, and {float(alone[0]):.4g} alone, so that figures would depend on the batch size; "
+                    "it must compute each prompt's value from its own row"
+                )
 
     def __str__(self) -> str:
         return self.name

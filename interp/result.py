@@ -7,7 +7,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pandas as pd
 
@@ -29,8 +29,11 @@ _ROWS = 60  # that a notebook shows
 class Result(OnceNamed, ABC):
     """A frozen dataclass that says what was found; its sub-classes hold data frames and tensors, and are none.
 
-    What a sub-class writes: `to_frame`, `headline` and, where there is something to draw, `figure`.
+    What a sub-class writes: `to_frame`, `headline` and, where there is something to draw, `figure`; and which of its
+    fields are equally long (`matching`, in groups), for files are checked by that.
     """
+
+    matching: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -47,6 +50,11 @@ class Result(OnceNamed, ABC):
     def figure(self) -> Figure:
         """The result as a plotly figure. Raises `InputError` where there is nothing to draw."""
         raise InputError(f"a {type(self).__name__} has no figure; see to_frame()")
+
+    def check(self) -> None:
+        """Raise whatever is raised where its fields do not fit together; `load` asks, behind their annotations."""
+        self.to_frame()
+        self._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON can hold it; `save` writes this."""
@@ -72,6 +80,11 @@ class Result(OnceNamed, ABC):
         found = decode(content.get("result"), where)
         if not isinstance(found, cls):
             raise InputError(f"{where} holds a {type(found).__name__}; read it with {type(found).__name__}.load")
+        try:
+            found.check()
+        except Exception as error:  # somebody else's may raise anything
+            reason = str(error) or type(error).__name__
+            raise InputError(f"{where} is damaged: its {type(found).__name__} cannot be shown: {reason}") from error
         return found
 
     def __repr__(self) -> str:

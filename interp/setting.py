@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import Any, Generic, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from interp import numbers
 from interp.anatomy import Anatomy
 from interp.conditions import Conditions, conditions_of, objective_of
 from interp.errors import InputError, choose
+from interp.fingerprint import edition
 from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
 from interp.kernels.ablation import KNOWN, Ablator
@@ -41,12 +42,35 @@ class SettingKeywords(UnderKeywords, total=False):
     kv: KV
 
 
+T = TypeVar("T")
+
+
+class _OfWeights(Generic[T]):
+    """A property that is computed once for the model's weights as they are."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
+
+    def __get__(self, setting: Any, owner: type | None = None) -> T:
+        if setting is None:
+            return self  # type: ignore[return-value]  # as a property does
+        setting.forget_edited()
+        known: dict[str, T] = setting.__dict__
+        if self.name not in known:
+            known[self.name] = self.compute(setting)
+        return known[self.name]
+
+    def __set__(self, setting: Any, value: T) -> None:
+        raise AttributeError(f"{self.name} cannot be set")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Setting:
     """A model on a task under an ablation and an objective, and what is computed once for all that is asked of it.
 
     Everything that measures takes one: methods, selections, metrics. The functions that take a model and a task make
-    one. A setting is for a model as it is: whoever edits its weights makes a new one.
+    one. After an edit of the model's weights all is computed anew; torch does not count those in place through `.data`,
+    after which a new setting is to be made.
 
     Attributes:
         model: what `interp.load_model` returns.
@@ -98,12 +122,12 @@ class Setting:
         assert isinstance(self.objective, Objective)
         return self.objective
 
-    @functools.cached_property
+    @_OfWeights
     def anatomy(self) -> Anatomy:
         """The model's parts, read and checked."""
         return anatomy_of(self.model)
 
-    @functools.cached_property
+    @_OfWeights
     def graph(self) -> ComputationalGraph:
         """The computational graph that scores and circuits are over."""
         return ComputationalGraph.of_anatomy(self.anatomy, self.kv)
@@ -113,16 +137,24 @@ class Setting:
         """The tokenised prompts."""
         return self.task.prompts(self.model)
 
-    @functools.cached_property
+    @_OfWeights
     def ablator(self) -> Ablator:
         """What corrupted sources give; means are taken at the first use."""
         return Ablator.of(self.anatomy, str(self.ablation), self.prompts, self.run.batch_size, self.run.memory)
 
-    @functools.cached_property
+    @_OfWeights
     def meter(self) -> Meter:
         """What measures circuits, and remembers the runs that they share."""
         run = self.run
         return Meter(self.anatomy, self.graph, self.prompts, self.ablator, run.batch_size, run.memory)
+
+    def forget_edited(self) -> None:
+        """Forget what was computed with weights that have been edited since."""
+        now = edition(self.model)
+        if self.__dict__.get("_edition", now) != now:
+            for name in ("anatomy", "graph", "ablator", "meter"):
+                self.__dict__.pop(name, None)
+        self.__dict__["_edition"] = now
 
     def __len__(self) -> int:
         return len(self.task)
@@ -156,7 +188,9 @@ class Setting:
         return self._sharing(replace(self, **changes), *shared)
 
     def _sharing(self, other: Setting, *names: str) -> Setting:
-        other.__dict__.update({name: self.__dict__[name] for name in names if name in self.__dict__})
+        self.forget_edited()
+        shared = ("_edition", *names)
+        other.__dict__.update({name: self.__dict__[name] for name in shared if name in self.__dict__})
         return other
 
     def select(self, indices: Iterable[int] | Tensor) -> Setting:

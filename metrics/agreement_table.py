@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,13 @@ class AgreementTable(OnceFrame, Result):
                     cells |= {name: row.found.point[i], f"{name}_low": low[i], f"{name}_high": high[i]}
                 data.append(cells)
         return pd.DataFrame(data)
+
+    def check(self) -> None:
+        super().check()
+        for _, rows, _ in self.parts:
+            methods, drops = {row.method for row in rows}, {row.dropped for row in rows}
+            if not rows or {(row.method, row.dropped) for row in rows} != set(itertools.product(methods, drops)):
+                raise InputError("rows of parts must be of each method at each number of dropped points")
 
     def to_frame(self) -> pd.DataFrame:
         return self._frame.copy()

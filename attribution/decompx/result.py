@@ -6,7 +6,7 @@ import html
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 from jaxtyping import Bool, Float
@@ -40,6 +40,8 @@ class Decomposition(Result):
         tokens, classes: to read; `classes` per input.
         options, model, seconds: how this was made.
     """
+
+    matching: ClassVar = (("mask", "tokens", "classes"),)
 
     logits: Float[Tensor, "n token cls"]
     bias: Float[Tensor, "n cls"]

@@ -84,7 +84,7 @@ class Method(ABC):
         """`values`, with how they were made."""
         self.check(setting)
         started = time.perf_counter()
-        values, found = self._found(setting)
+        values, found = self._left_alone(setting)
         whole, gap = found.pop("whole", None), found.pop("gap", None)
         return Scores(
             settings={"kv": setting.kv, "objective": setting.goal.name, **self.settings(), **found},
@@ -106,6 +106,18 @@ class Method(ABC):
     def drawn_with(self) -> int | None:
         """The seed, for a method that draws."""
         return None
+
+    def _left_alone(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
+        """What is found; raises `InputError` where somebody's own method wrote into the prompts that all share."""
+        kept = setting.prompts.copy()
+        try:
+            return self._found(setting)
+        finally:
+            if setting.prompts.restore(kept):
+                raise InputError(
+                    f"method={self.name!r} wrote into setting.prompts, which other methods use too; change a copy, "
+                    "setting.prompts.copy()"
+                )
 
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
         """The values, and what was found out beside them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 import torch
@@ -44,6 +44,8 @@ class Relevance(Result):
         logits: float [n], the explained logit or difference of two.
         rules, model, seconds: how the values were made.
     """
+
+    matching: ClassVar = (("mask", "tokens", "target_tokens"),)
 
     values: dict[str, Float[Tensor, "n ..."]]
     mask: Bool[Tensor, "n pos"]

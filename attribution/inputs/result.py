@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 from jaxtyping import Bool, Float, Int
@@ -39,6 +39,8 @@ class TokenAttributions(Result):
         baseline_logits: float [n] for integrated gradients, whose values should add up to `logits` less these.
         converged: bool [n] for ReAGent: whether at least one of its runs did.
     """
+
+    matching: ClassVar = (("mask", "tokens", "target_tokens"),)
 
     values: Float[Tensor, "n pos"]
     mask: Bool[Tensor, "n pos"]

@@ -11,7 +11,6 @@ from torch import Tensor
 from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.kernels.backward import PLAIN
-from interp.mlps import Mixture
 
 # operation: (what of `Backward` asks for it, what its rule is called with)
 CALLS = {
@@ -28,14 +27,17 @@ CALLS = {
 def check_values(operation: str, rule: Any, anatomy: Anatomy) -> None:
     """Raise `InputError` unless a rule gives what the model's own operation gives, on a part of the model."""
     given = _example(operation, anatomy)
-    if given is None:
-        return
     asked, signature = CALLS[operation]
     own = getattr(PLAIN, asked)(*given)
     try:
         ruled = rule(*given)
     except TypeError as error:
         raise InputError(f"rules: {rule!r} must be callable with ({signature}); it is not: {error}") from error
+    if wrong := _other_dtype(own, ruled):
+        raise InputError(
+            f"rules: {rule!r} gives {wrong} for the {operation} of a model in {anatomy.dtype}; a rule must keep the "
+            "dtype, as tensor.to(x.dtype) does"
+        )
     if not _same(own, ruled):
         raise InputError(
             f"rules: {rule!r} changes what the {operation} gives, and a rule must change gradients alone; return "
@@ -43,7 +45,7 @@ def check_values(operation: str, rule: Any, anatomy: Anatomy) -> None:
         )
 
 
-def _example(operation: str, anatomy: Anatomy) -> tuple[Any, ...] | None:
+def _example(operation: str, anatomy: Anatomy) -> tuple[Any, ...]:
     block, generator = anatomy.blocks[0], torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
@@ -60,11 +62,14 @@ def _example(operation: str, anatomy: Anatomy) -> tuple[Any, ...] | None:
     if operation == "routing":
         value = draw(anatomy.d_model)
         return value, lambda: value
-    dense = next((b.mlp for b in anatomy.blocks if not isinstance(b.mlp, Mixture)), None)
-    if dense is None:  # experts are compared with their mixture whenever they run
-        return None
-    inner = len(dense.up.weight)
-    return (dense.act, draw(inner)) if operation == "activation" else (draw(inner), draw(inner))
+    inner = draw(anatomy.d_mlp)
+    return (block.mlp.act, inner) if operation == "activation" else (inner, draw(anatomy.d_mlp))
+
+
+def _other_dtype(own: Any, ruled: Any) -> torch.dtype | None:
+    """The dtype of a rule's output that is not the operation's own."""
+    pairs = ((own, ruled),) if isinstance(own, Tensor) else zip(own, ruled, strict=False)
+    return next((b.dtype for a, b in pairs if isinstance(b, Tensor) and b.dtype != a.dtype), None)
 
 
 def _same(own: Any, ruled: Any) -> bool:

@@ -42,6 +42,7 @@ class FeatureScores(UnitScores):
     places: list[tuple[int, str]]
 
     units: ClassVar[str] = "features"
+    all_axes: ClassVar = AXES
 
     def _named(self, frame: pd.DataFrame) -> pd.DataFrame:
         """With columns layer and site behind the dictionary's number."""

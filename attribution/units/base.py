@@ -28,6 +28,8 @@ SUMMABLE = ("prompt", "position")
 class UnitScores(Result):
     """Scores of units by prompt, place, position and unit; see the sub-classes."""
 
+    matching: ClassVar = (("mask", "tokens", "target_tokens"),)
+
     values: Tensor | None
     activations: Tensor | None
     kept: pd.DataFrame | None
@@ -45,6 +47,7 @@ class UnitScores(Result):
     settings: dict[str, Any] = field(default_factory=dict)
 
     units: ClassVar[str]  # what errors and figures call them
+    all_axes: ClassVar[tuple[str, ...]]
 
     @numbers.checked(n=numbers.FROM_ZERO)
     def top(self, n: int | None = 10, leave_out: Sequence[int] = ()) -> pd.DataFrame:
@@ -174,6 +177,11 @@ class UnitScores(Result):
             alone = "prompt" in row or len(self.tokens) == 1
             text += f" at {position}" + (f" ({tokens[position]})" if alone and position < len(tokens) else "")
         return theme.label(f"{text}, prompt {row['prompt']}" if row.get("prompt", 0) else text)
+
+    def check(self) -> None:
+        for axis in self.axes:
+            choose("axes", axis, self.all_axes)
+        self._repr_html_()  # the whole table may be long
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(repr(self))}</p>{html_table(self._shown(_SHOWN))}"

@@ -40,6 +40,7 @@ class NeuronScores(UnitScores):
     biases: pd.DataFrame
 
     units: ClassVar[str] = "neurons"
+    all_axes: ClassVar = AXES
 
     def conservation(self) -> pd.DataFrame:
         """Whether embeddings and biases add up to what is explained.

@@ -191,6 +191,14 @@ class Prompts:
         """The same prompts in tensors of their own."""
         return Prompts(**{one.name: getattr(self, one.name).clone() for one in fields(self)})
 
+    def restore(self, kept: Prompts) -> bool:
+        """Write a copy back where something has changed, and say whether it had."""
+        names = [one.name for one in fields(self)]
+        changed = [name for name in names if not torch.equal(getattr(self, name), getattr(kept, name))]
+        for name in changed:
+            getattr(self, name).copy_(getattr(kept, name))
+        return bool(changed)
+
     def to(self, device: torch.device | str) -> Prompts:
         """The same prompts on another device."""
         if torch.device(device) == self.device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,8 @@ class Completeness(Result):
         values: objectives per prompt; circuits C without K_1, C without K_2, ..., then M without K_1, ...
         setting: ablation, objective and prompts that it was judged under.
     """
+
+    matching: ClassVar = (("sets", "gaps"),)
 
     sets: tuple[tuple[str, ...], ...]
     level: str

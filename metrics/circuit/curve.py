@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -90,6 +90,8 @@ class Curve(Result):
         values: objectives per prompt of the clean model, the empty circuit and each circuit.
         setting: ablation, objective and prompts that it was judged under.
     """
+
+    matching: ClassVar = (("fractions", "sizes", "edges", "points", "random"),)
 
     fractions: tuple[float, ...]
     sizes: tuple[int, ...]

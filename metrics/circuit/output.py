@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 import pandas as pd
@@ -59,6 +59,8 @@ class OutputAgreement(Result):
         kl_values, same_values: the circuit's, prompt by prompt: [n].
         setting: ablation and prompts that it was judged under; the objective is none of the task's.
     """
+
+    matching: ClassVar = (("kl_values", "same_values"),)
 
     kl: Estimate
     same: Estimate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 import pandas as pd
@@ -61,6 +61,8 @@ class RecursiveCurve(Result):
         values: objectives per prompt of the clean model, the empty circuit and what is left.
         setting: ablation, objective and prompts that it was judged under.
     """
+
+    matching: ClassVar = (("shares", "removed", "points", "random", "masks"),)
 
     shares: tuple[float, ...]
     removed: tuple[int, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,8 @@ class CircuitSaCo(Result):
         draws: mean coefficient over prompts of each of those draws.
         setting: ablation, objective and prompts that it was judged under.
     """
+
+    matching: ClassVar = (("salience", "drops", "sizes"),)
 
     values: Array
     mean: Estimate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,8 @@ class Curves(PerSample):
         random_curves: the same for the scores dealt out at random, means over the draws.
     """
 
+    matching: ClassVar = (*PerSample.matching, ("curves", "random_curves"))
+
     fractions: Array
     curves: dict[str, Array]
     random_curves: dict[str, Array] | None = None
@@ -43,6 +45,12 @@ class Curves(PerSample):
     def points(self, name: str) -> list[Estimate]:
         """Means of a curve over the samples with intervals, one for each fraction."""
         return means(list(self.curves[choose("curve", name, self.curves)].T), self.interval)
+
+    def check(self) -> None:
+        super().check()
+        self.curve_frame()
+        for name in self.curves:
+            _ = self[name], COLOURS[name]
 
     def curve_frame(self) -> pd.DataFrame:
         """Columns curve, fraction, value, low, high and, if it was asked for, random."""

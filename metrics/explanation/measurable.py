@@ -6,7 +6,7 @@ import functools
 import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,8 @@ class ErasureCurve(Result):
         points: measure -> mean performance at each ratio.
     """
 
+    matching: ClassVar = (("values", "points"),)
+
     ratios: tuple[float, ...]
     values: dict[str, Array]
     racu: dict[str, Estimate]
@@ -66,6 +68,11 @@ class ErasureCurve(Result):
             for ratio, one in zip(self.ratios, points, strict=True)
         ]
         return pd.DataFrame(rows, columns=["measure", "ratio", "performance", "low", "high"])
+
+    def check(self) -> None:
+        super().check()
+        if self.points.keys() != {RANDOM, *self.racu}:
+            raise InputError("points and racu must be of the same measures")
 
     def headline(self) -> str:
         return ", ".join([self.performance, *(f"{name}: RACU {one}" for name, one in self.racu.items())])

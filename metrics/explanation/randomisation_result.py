@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from interp import theme
+from interp.errors import InputError
 from interp.interval import Estimate, Interval
 from interp.result import Result
 from interp.tables import html_table
@@ -95,6 +96,11 @@ class Randomisation(Result):
         if like >= LIKE:
             return f"in part: {when} this much of its order is left, which was not learnt ({both})"
         return f"passes: {when} hardly anything is left of its order ({both})"
+
+    def check(self) -> None:
+        super().check()
+        if not self.values:
+            raise InputError("values has no explainer")
 
     def headline(self) -> str:
         told = "; ".join(f"{name}: {sentence}" for name, sentence in self.reading.items())

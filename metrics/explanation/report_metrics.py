@@ -55,29 +55,33 @@ class FunctionMetric(ExplanationMetric):
         own, grid = case.subject, case.subject.grid
         first = case.interval.seed + 1
         draws = [
-            self._values(
+            _real(
                 self._called(case, shuffled(own.attributions, own.real, seed).reshape(-1, *grid), given), case
             )
             for seed in range(first, first + case.n_random)
         ]  # fmt: skip
         return PerSample(
-            columns={self.name: self._values(values, case)},
+            columns={self.name: _real(values, case)},
             better={self.name: "higher"},
             random_columns={self.name: np.mean(draws, axis=0)} if draws else None,
             interval=case.interval,
         )
 
-    def _values(self, given: Any, case: Case) -> Array:
-        try:
-            values = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given, np.float64)
-        except _FAILURES:
-            values = np.empty(0)
-        if values.shape != (len(case.tensor),):
-            raise InputError(
-                f"it must return a PerSample or {len(case.tensor)} values, one for each sample; got a "
-                f"{type(given).__name__} of shape {list(values.shape)}"
-            )
-        return values
+
+def _real(given: Any, case: Case) -> Array:
+    """What somebody's own metric returned, as real numbers [n]."""
+    try:
+        values = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
+        values = values if np.iscomplexobj(values) else values.astype(np.float64)
+    except _FAILURES:
+        values = np.empty(0)
+    if values.shape != (len(case.tensor),) or np.iscomplexobj(values):
+        kind = "complex " if np.iscomplexobj(values) else ""
+        raise InputError(
+            f"it must return a PerSample or {len(case.tensor)} real values, one for each sample; got a "
+            f"{kind}{type(given).__name__} of shape {list(values.shape)}"
+        )
+    return values
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Asked:
         result, name = self.metric.run(replace(case, inputs=copied(case.inputs))), self.name
         if not isinstance(result, PerSample):
             raise InputError(f"its run must return a PerSample; got a {type(result).__name__}")
+        result = replace(result, columns={key: _real(values, case) for key, values in result.columns.items()})
         names = self.columns
         if names is None:
             alone = len(result.columns) == 1

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from interp import theme
+from interp.errors import InputError
 from interp.interval import Estimate, Interval
 from interp.result import Result
 from interp.tables import html_table
@@ -97,6 +98,12 @@ class RoarResult(Result):
     def _name(self) -> str:
         seeds = len(self.everything)
         return f"{'Recursive ROAR' if self.recursive else 'ROAR'}, {seeds} seed{'s' if seeds > 1 else ''}"
+
+    def check(self) -> None:
+        super().check()
+        self.summary()
+        if not self.everything:
+            raise InputError("everything has no seed")
 
     def headline(self) -> str:
         return ", ".join([self._name, *(f"{measure}: RACU {one}" for measure, one in self.racu.items())])

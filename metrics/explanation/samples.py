@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,8 @@ class PerSample(Result):
         interval: how the intervals are made.
         note: what a reader must know.
     """
+
+    matching: ClassVar[tuple[tuple[str, ...], ...]] = (("columns", "better", "random_columns"),)
 
     columns: Mapping[str, Array]
     better: Mapping[str, str]

@@ -124,3 +124,42 @@ def test_a_module_that_is_no_python_and_a_name_that_makes_nothing_are_refused(
         SELECTIONS.maker("no_python:Mine")
     with pytest.raises(InputError, match="selection='a_number:five' is a int; name a Selection, or what makes one"):
         SELECTIONS.maker("a_number:five")
+
+
+# ---- what is not well-behaved
+
+
+class Scribbler(attribution.Method):
+    name = "scribbler"
+
+    def values(self, setting: Any) -> torch.Tensor:
+        setting.prompts.clean.zero_()
+        return torch.zeros(setting.graph.shape)
+
+
+def test_a_method_that_writes_into_the_prompts_is_refused_and_undone(model: Any, task: Any) -> None:
+    before = task.prompts(model).clean.clone()
+    with pytest.raises(InputError, match=r"method='scribbler' wrote into setting.prompts, .*setting.prompts.copy\(\)"):
+        attribution.attribute(model, task, Scribbler(), quiet=True)
+    assert torch.equal(task.prompts(model).clean, before)
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (lambda *a, **k: np.ones(8) + 1j, r"8 real values, one for each sample; got a complex ndarray of shape \[8\]"),
+        (lambda *a, **k: torch.ones(8) + 1j, "got a complex Tensor"),
+        (lambda *a, **k: np.ones((8, 2)), r"got a ndarray of shape \[8, 2\]"),
+        (lambda *a, **k: metrics.PerSample(columns={"x": np.ones(3)}, better={"x": "higher"}), r"of shape \[3\]"),
+        (
+            lambda *a, **k: metrics.PerSample(columns={"x": np.ones(8) * 1j}, better={"x": "higher"}),
+            "a complex ndarray",
+        ),
+    ],
+)
+def test_a_metric_that_returns_something_else_is_refused(own: Any, said: str) -> None:
+    inputs = torch.rand(8, 5, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(InputError, match=said):
+        metrics.compare_explanations(
+            lambda x: torch.stack((1 - x.mean(1), x.mean(1)), 1), inputs, {"x": inputs}, {"own": own}, quiet=True
+        )

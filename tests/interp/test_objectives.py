@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -159,3 +160,48 @@ def test_a_function_that_writes_into_what_it_gets_leaves_the_others_alone() -> N
         attribute(model, task, "eap", objective=first, quiet=True).values,
         attribute(model, task, "eap", objective=lambda logits, prompts, clean: logits[:, 0], quiet=True).values,
     )
+
+
+# ---- somebody's own, which would make figures depend on the batch
+
+
+def less_the_mean(logits: Tensor, prompts: Prompts, clean: Tensor | None) -> Tensor:
+    values = logits[:, 0]
+    return values - values.mean()
+
+
+def own_rows(logits: Tensor, prompts: Prompts, clean: Tensor | None) -> Tensor:
+    return logits.log_softmax(1).gather(1, prompts.correct[:, :1])[:, 0]
+
+
+def of_a_whole_batch(logits: Tensor, prompts: Prompts, clean: Tensor | None) -> Tensor:
+    return logits[:, 0] @ torch.eye(4, dtype=logits.dtype)
+
+
+@pytest.mark.parametrize("measure", [
+    lambda model, task, own: attribute(model, task, "eap", objective=own, quiet=True),
+    lambda model, task, own: attribute(model, task, "exact", objective=own, quiet=True, sample=5),
+    lambda model, task, own: Setting(model, task, objective=own).measure(torch.zeros(0)),
+])  # fmt: skip
+def test_an_objective_that_mixes_prompts_is_refused(measure: Any) -> None:
+    model = tiny("llama")
+    task = tiny_task(model, 4)
+    with pytest.raises(InputError, match=r"'less_the_mean' mixes prompts: it gives prompt 0 \S+ among 4, and 0 alone"):
+        measure(model, task, less_the_mean)
+    with pytest.raises(InputError, match="'of_a_whole_batch' cannot be computed for one prompt alone"):
+        measure(model, task, of_a_whole_batch)
+    measure(model, task, own_rows)
+
+
+def test_it_is_asked_once() -> None:
+    calls = []
+    counted = Objective("counted", lambda logits, prompts, clean: (calls.append(len(prompts)), logits[:, 0])[1])
+    for _ in range(3):
+        counted(LOGITS, PROMPTS)
+    assert calls == [2, 1, 1, 2, 2]
+
+
+def test_complex_values_are_refused() -> None:
+    unreal = Objective("unreal", lambda logits, prompts, clean: logits[:, 0] + 1j)
+    with pytest.raises(InputError, match=r"'unreal' returned complex numbers of shape \[2\]; .* one real value"):
+        unreal(LOGITS, PROMPTS)

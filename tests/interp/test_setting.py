@@ -18,6 +18,7 @@ from circuits import Circuit, find_circuit, robustness
 from interp import ComputationalGraph
 from interp.conditions import Conditions
 from interp.errors import InputError
+from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics.circuit.samples import random_circuit, random_paths
 from tests.tiny import tiny, tiny_task
@@ -256,3 +257,30 @@ def test_the_null_model_of_reports_curves_and_comparisons(model: Any, task: Task
 
 def test_replacing_a_mask_keeps_the_setting(circuit: Circuit) -> None:
     assert replace(circuit, mask=circuit.mask.clone()).setting == circuit.setting
+
+
+# ---- a setting outlives an edit of the weights
+
+
+@pytest.mark.parametrize("ablation", ["patch", "mean"])
+def test_a_setting_that_is_kept_measures_anew_after_an_edit_of_the_weights(ablation: str) -> None:
+    model = tiny("llama", seed=3)
+    task = tiny_task(model, 4)
+    kept = Setting(model, task, ablation)
+    mask = random_circuit(kept.graph, 100, seed=0)[None]
+    before = kept.measure(mask)
+    shared = kept.under(objective="log-probability")
+    with torch.no_grad():
+        model.original_model.model.layers[0].mlp.down_proj.weight.mul_(2.0)
+    for after, fresh in (
+        (kept, Setting(model, task, ablation)),
+        (shared, Setting(model, task, ablation, "log-probability")),
+    ):
+        found, wanted = after.measure(mask), fresh.measure(mask)
+        for name in ("clean", "empty", "circuits"):
+            torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=0, atol=1e-12)
+    assert (kept.measure(mask).clean - before.clean).abs().min() > 1e-3
+    assert kept.meter is kept.meter
+    model.original_model.lm_head.weight = torch.nn.Parameter(2 * model.original_model.lm_head.weight.detach())
+    again = kept.measure(mask).clean
+    torch.testing.assert_close(again, Setting(model, task, ablation).measure(mask).clean, rtol=0, atol=1e-12)

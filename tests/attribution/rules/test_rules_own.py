@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 from attribution import RuleSet, attribute, relevance
 from attribution.components import component_scores
@@ -25,6 +26,7 @@ from interp.inspection import anatomy_of
 from interp.kernels.backward import replace_gradient
 from tests import oracle
 from tests.oracle import TOLERANCE, error, mixed_task
+from tests.tiny import tiny, tiny_task
 
 OURS = {
     "norm": HeldScale(),
@@ -221,3 +223,18 @@ def test_rules_that_cannot_act_are_refused(rule, message):
 def test_a_linear_rule_without_a_pull_cannot_be_made():
     with pytest.raises(TypeError, match="pull"):
         type("Lazy", (LinearRule,), {})()
+
+
+@dataclass(frozen=True)
+class Wide(Rule):
+    operation = "product"
+
+    def __call__(self, a, b):
+        return a.double() * b.double()
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_a_rule_in_another_dtype_is_refused(name):
+    model = tiny(name, torch.float32)
+    with pytest.raises(InputError, match=r"Wide\(\) gives torch.float64 for the product of a model in torch.float32"):
+        attribute(model, tiny_task(model), "eap", rules=RuleSet.of(Wide()), quiet=True)
