@@ -17,21 +17,12 @@ from torch import Tensor
 from attribution.edges.gradient import GradientMethod
 from attribution.gradients import GradientScorer
 from attribution.units.biases import joined
-from attribution.units.hidden import (
-    Means,
-    corrupted_neurons,
-    from_stream,
-    hear_neurons,
-    in_front,
-    in_stream,
-    mean_neurons,
-    plainly_linear,
-    widths,
-)
+from attribution.units.hidden import corrupted_neurons, from_stream, in_front, mean_neurons, plainly_linear
 from attribution.units.sinks import Rows, Sink, Summed
 from attribution.units.stream import StreamGradients, stream_gradients
 from interp.kernels.batching import Batch, make_batches, plan, refuse_nan, run_batches
 from interp.kernels.forward import Residual
+from interp.kernels.neurons import Means, hear_neurons, in_stream, widths
 from interp.mlps import Hidden
 from interp.parts import working
 from interp.setting import Setting
