@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from circuits.compare import compare_methods
     from circuits.comparison import MethodComparison
     from circuits.find import find_circuit
+    from circuits.node_circuit import NodeCircuit
     from circuits.report import Report
     from circuits.resampling import Stable
     from circuits.rescoring import rescorer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Circuit",
     "MethodComparison",
+    "NodeCircuit",
     "Report",
     "Robustness",
     "Stability",
@@ -36,6 +38,7 @@ __all__ = [
 _HOMES = {
     "Circuit": "circuits.circuit",
     "MethodComparison": "circuits.comparison",
+    "NodeCircuit": "circuits.node_circuit",
     "Report": "circuits.report",
     "Robustness": "circuits.transfer",
     "Stability": "circuits.stable",

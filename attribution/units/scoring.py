@@ -82,13 +82,19 @@ def score_neurons(
     return beside
 
 
-def mean_neuron_scores(setting: Setting, method: GradientMethod) -> Float[Tensor, "layer d_mlp"]:
-    """Scores of neurons summed over positions, means over prompts; never more than one layer of one batch is held."""
+def mean_neuron_scores(
+    setting: Setting, method: GradientMethod, spans: tuple[int, ...] | None = None
+) -> Float[Tensor, "layer ... d_mlp"]:
+    """Scores of neurons summed over positions, means over prompts; never more than one layer of one batch is held.
+
+    With `spans` those at these positions, [layer, span, d_mlp].
+    """
     counts = widths(setting.anatomy)
     shape = len(setting), len(counts), setting.prompts.clean.shape[1], max(counts)
-    sink = Summed(shape, ("prompt", "position"), torch.float64)
+    sink = Summed(shape, ("prompt", "position") if spans is None else ("prompt",), torch.float64)
     score_neurons(setting, method, sink, score_mask(setting, ()), paired=True)
-    return sink.values / len(setting)
+    values = sink.values / len(setting)
+    return values if spans is None else values[:, list(spans)]
 
 
 class _BatchNeurons:

@@ -140,7 +140,8 @@ class NodeRunner(BatchRunner):
     def clean_logits(self) -> Float[Tensor, "batch d_vocab"]:
         with torch.no_grad():
             clean = run_blocks(self.frame, self.embedded)
-            return unembed(self.anatomy, last_rows(clean, self.frame, self.batch.prompts.lengths))
+            logits: Tensor = unembed(self.anatomy, last_rows(clean, self.frame, self.batch.prompts.lengths))
+        return logits
 
     def logits(self, masks: Weights, checkpointed: bool = False) -> Float[Tensor, "circuit batch d_vocab"]:
         """Logits at the last real positions under each mask (bool), or under real weights, which take gradients."""
@@ -148,7 +149,8 @@ class NodeRunner(BatchRunner):
         x = self.embedded.repeat(len(masks), 1, 1)
         x = run_blocks(self.frame, x, recorder, checkpointed=checkpointed)
         logits: Tensor = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths))
-        return logits.unflatten(0, (len(masks), -1))
+        by_circuit: Tensor = logits.unflatten(0, (len(masks), -1))
+        return by_circuit
 
     def n_bytes(self) -> int:
         held = [self.embedded, *self.heads, *self.mlps, *(part for pair in self.frame.prefix or () for part in pair)]
@@ -207,4 +209,6 @@ class _Ablated(Recorder):
 
     def _changed(self, x: Residual) -> Residual:
         change, self.change = self.change, None
-        return x if change is None else x + change.to(x.dtype)
+        if change is not None:
+            x = x + change.to(x.dtype)
+        return x
