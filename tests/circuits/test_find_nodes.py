@@ -209,6 +209,19 @@ def test_it_is_saved_and_loaded_and_files_of_older_versions_still_are(found, tmp
         Circuit.load(tmp_path / "neurons.json")
 
 
+def test_heads_and_mlps_are_a_circuit_of_edges_too(model, task, tmp_path):
+    nodes = find_circuit(model, task, level="node", nodes=4, **QUIET)
+    edges = nodes.to_circuit()
+    assert set(edges.nodes) <= {"input", "logits", *nodes.nodes}
+    own, same = (metrics.evaluate(model, task, one, quiet=True) for one in (nodes, edges))
+    assert torch.allclose(own, same, atol=1e-5)
+    again = Circuit.from_eap_ig_json(edges.to_eap_ig_json(tmp_path / "graph.json"))
+    assert torch.equal(again.mask, edges.mask)
+    assert torch.equal(again.scores.values, nodes.scores.values)
+    with pytest.raises(InputError, match="no set of edges"):
+        find_circuit(model, task, level="head", nodes=2, **QUIET).to_circuit()
+
+
 def test_it_reads_as_a_circuit_does(found):
     assert f"{found.n_nodes:,} of {LAYERS * MLP:,} neurons" in repr(found)
     frame = found.to_frame()
