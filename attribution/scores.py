@@ -23,10 +23,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attribution.levels import LEVELS, checked_values, node_frame
 from interp import numbers, theme
 from interp import selection as rules
 from interp._version import __version__
-from interp.arrays import is_dense
 from interp.conditions import Conditions
 from interp.errors import InputError, choose
 from interp.files import existing, write_bytes
@@ -34,17 +34,18 @@ from interp.graph import ComputationalGraph
 from interp.headers import check_header, json_copy, validated
 from interp.keeping import kept
 from interp.kernels.ablation import KNOWN
+from interp.node_mask import NODE_LEVELS, NodeMask, Spans, spans_of
 from interp.result import Result
-from interp.selection import Selection
+from interp.selection import Selection, top_nodes
 from interp.selection.empty import warn_if_below, warn_if_empty
 from interp.selection.named import mask_of
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-Level = Literal["edge", "node"]
+Level = Literal["edge", "node"]  # what methods over a graph score
 FORMAT = "faithful-circuits/scores"
-VERSION = 2  # 1 did not know whole and gap
+VERSION = 3  # 1 did not know whole and gap, 2 neither heads nor neurons nor spans
 PACKAGES = ("torch", "transformers", "transformer-lens")
 
 
@@ -68,8 +69,9 @@ class Scores(Result):
     """Values over a `ComputationalGraph`, with how they were made.
 
     `values` is a float32 or float64 tensor on the CPU: `[source, target]` at level "edge" (0 where no edge
-    exists), `[source]` at level "node". A positive value means that the edge or node helps: it estimates how
-    much the objective falls when that one alone is corrupted, as a mean over prompts.
+    exists), `[source]` at level "node", `[layer, head]` at "head", `[layer, d_mlp]` at "neuron"; of nodes with `spans`
+    (positions that are told apart) these are an axis in front of the last. A positive value means that the edge or node
+    helps: it estimates how much the objective falls when that one alone is corrupted, as a mean over prompts.
 
     `whole` is what scores of a complete method (`mask-ig`) should add up to, M(circuit) - M(empty), and `gap` by how
     much their sum over the circuit's edges falls short of it; None for other methods. `setting` is what scores are
@@ -90,7 +92,7 @@ class Scores(Result):
     values: Tensor
     graph: ComputationalGraph
     method: str
-    level: Level = "edge"
+    level: str = "edge"
     ablation: str = "patch"
     settings: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
@@ -102,18 +104,27 @@ class Scores(Result):
     goal: Any = None
     whole: float | None = None
     gap: float | None = None
+    spans: Spans = None
 
     def __post_init__(self) -> None:
-        choose("level", self.level, ("edge", "node"))
+        choose("level", self.level, LEVELS)
         numbers.settle(self)
-        object.__setattr__(self, "values", _checked_values(self.values, self.graph, self.level))
+        object.__setattr__(self, "spans", spans_of(self.spans))
+        object.__setattr__(self, "values", checked_values(self.values, self.graph, self.level, self.spans))
         for name in ("settings", "task", "versions"):
             object.__setattr__(self, name, json_copy(getattr(self, name), name))
 
     @property
     def edge_values(self) -> Float[Tensor, "source target"]:
-        """A value for every edge: the values themselves, or at level "node" those of each edge's source."""
-        return self.values if self.level == "edge" else self.values[:, None] * self.graph.edge_mask
+        """A value for every edge: the values themselves, or at level "node" those of each edge's source.
+
+        Raises `InputError` for finer nodes, of which a source has many, and for spans.
+        """
+        if self.level == "edge":
+            return self.values
+        if self.level != "node" or self.spans is not None:
+            raise InputError(f"scores of level {self.level!r} have no values for edges")
+        return self.values[:, None] * self.graph.edge_mask
 
     @property
     def setting(self) -> Conditions:
@@ -130,17 +141,19 @@ class Scores(Result):
         selection: str | Selection = "top-n",
         absolute: bool = True,
         pruned: bool = True,
-    ) -> Tensor:
+    ) -> Tensor | NodeMask:
         """A circuit of these scores: a bool `[source, target]` mask, by size `n` or by `threshold`.
 
-        `selection` says how the `n` edges are taken (a name or object of `interp.selection`); `connected` and `program`
-        give circuits in which nothing is left to prune. At level "node", `n` counts heads and MLPs, and all edges among
-        them are in. A warning says so when pruning leaves no edge at all. Raises `InputError` unless exactly one of `n`
+        Of heads, of neurons and of nodes with spans the `n` of largest |score| (signed score without `absolute`), as a
+        `NodeMask`. `selection` says how the `n` edges are taken (a name or object of `interp.selection`); `connected`
+        and `program` give circuits in which nothing is left to prune. At level "node", `n` counts heads and MLPs, and
+        all edges among them are in. A warning says so when pruning leaves no edge at all. Raises `InputError` unless
+        exactly one of `n`
         and `threshold` is given, and for what a level does not offer.
         """
         if (n is None) == (threshold is None):
             raise InputError(f"give either n or threshold; got n={n!r} and threshold={threshold!r}")
-        if self.level == "node":
+        if self.level != "edge":
             if n is None or selection != "top-n":
                 raise InputError("scores of nodes are selected by n and selection='top-n' only")
         elif threshold is not None:
@@ -148,6 +161,8 @@ class Scores(Result):
             known = self.values[self.graph.edge_mask]
             return warn_if_below(mask, threshold, known.abs() if absolute else known)
         assert n is not None
+        if self.level in NODE_LEVELS and (self.level != "node" or self.spans is not None):
+            return NodeMask(top_nodes(self.values, n, self.level, 0.5 if absolute else 1.0), self.level, self.spans)
         select = self._selecting(selection, absolute, pruned)
         largest = self.graph.n_edges if self.level == "edge" else len(self.values) - 1
         return warn_if_empty(select(n), n, select, largest)
@@ -162,15 +177,18 @@ class Scores(Result):
         return lambda n: mask_of(chosen, self.values, self.graph, n)
 
     def to_frame(self) -> pd.DataFrame:
-        """All edges (columns edge, source, target, score) or nodes (node, score), by |score| descending."""
+        """All edges (columns edge, source, target, score) or nodes (node, score), by |score| descending.
+
+        Of heads and neurons with their layer and number, and where spans are told apart with the position.
+        """
         return self.top(None)
 
     @numbers.checked(n=numbers.FROM_ZERO)
     def top(self, n: int | None = 10) -> pd.DataFrame:
         """The first `n` rows of `to_frame()`, without building the rest."""
-        if self.level == "node":
-            order = _strongest(self.values, n)
-            return pd.DataFrame({"node": np.array(self.graph.sources)[order], "score": self.values.numpy()[order]})
+        if self.level != "edge":
+            order = torch.from_numpy(_strongest(self.values.flatten(), n))
+            return node_frame(self.graph, self.level, self.spans, self.values, order)
         source, target = self.graph.edge_mask.nonzero().unbind(dim=1)
         return edge_frame(self.graph, self.values, source, target, n)
 
@@ -232,7 +250,7 @@ class Scores(Result):
         picture = go.Figure(
             go.Bar(
                 x=strongest["score"].tolist(),
-                y=[theme.label(name) for name in strongest[self.level]],
+                y=[theme.label(name) for name in strongest["edge" if self.level == "edge" else "node"]],
                 orientation="h",
                 marker_color=[theme.HELPS if score > 0 else theme.HARMS for score in strongest["score"]],
                 hovertemplate="%{y}<br>score %{x:.4g}<extra></extra>",
@@ -250,7 +268,7 @@ class Scores(Result):
         return f"<p>{html.escape(repr(self))}</p>{table}"
 
     def headline(self) -> str:
-        count = self.graph.n_edges if self.level == "edge" else len(self.graph.sources)
+        count = self.graph.n_edges if self.level == "edge" else self.values.numel()
         parts = [f"{self.method}: {count:,} {self.level}s"]
         if self.model:
             parts.append(self.model)
@@ -289,28 +307,3 @@ def _strongest(values: Float[Tensor, " n"], n: int | None) -> np.ndarray:
 
 def _digest(values: Tensor) -> str:
     return hashlib.sha256(values.numpy().tobytes()).hexdigest()
-
-
-def _checked_values(values: Tensor, graph: ComputationalGraph, level: Level) -> Tensor:
-    shape = graph.shape if level == "edge" else graph.shape[:1]
-    if not isinstance(values, Tensor) or tuple(values.shape) != shape:
-        given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-        raise InputError(f"values of level {level!r} must be a tensor of shape {shape}; got {given}")
-    if values.dtype not in (torch.float32, torch.float64):
-        raise InputError(f"values must be float32 or float64; got {values.dtype}")
-    if not is_dense(values):
-        raise InputError("values must be an ordinary tensor; got one that is sparse, or has no values (device meta)")
-    # a copy: an engine may go on accumulating into its tensor
-    values = values.detach().cpu().clone(memory_format=torch.contiguous_format)
-    bad = int((~torch.isfinite(values)).sum())
-    if bad:
-        raise InputError(f"{bad:,} of {values.numel():,} values are NaN or infinite")
-    if level == "edge":
-        phantom = ((values != 0) & ~graph.edge_mask).nonzero()
-        if len(phantom):
-            source, target = phantom[0].tolist()
-            raise InputError(
-                f"values score {len(phantom):,} edges that do not exist, the first being "
-                f"{graph.edge_name(source, target)}; multiply by graph.edge_mask"
-            )
-    return values

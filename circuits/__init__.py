@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from circuits.compare import compare_methods
     from circuits.comparison import MethodComparison
     from circuits.find import find_circuit
+    from circuits.node_circuit import NodeCircuit
     from circuits.report import Report
     from circuits.resampling import Stable
     from circuits.rescoring import rescorer
@@ -26,6 +27,7 @@ __all__ = [
     "Circuit",
     "Intervention",
     "MethodComparison",
+    "NodeCircuit",
     "Report",
     "Robustness",
     "Stability",
@@ -44,6 +46,7 @@ _HOMES = {
     "Circuit": "circuits.circuit",
     "Intervention": "circuits.tracing.changes",
     "MethodComparison": "circuits.comparison",
+    "NodeCircuit": "circuits.node_circuit",
     "Report": "circuits.report",
     "Robustness": "circuits.transfer",
     "Stability": "circuits.stable",

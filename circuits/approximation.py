@@ -19,13 +19,13 @@ from attribution.edges.patched import ActivationPatching, Exact
 from attribution.engines import chosen_method
 from attribution.scores import Level
 from attribution.units.explain import for_units
-from attribution.units.hidden import widths
 from attribution.units.patched import mean_patched
 from attribution.units.scoring import mean_neuron_scores
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.interval import Interval, IntervalKeywords
+from interp.kernels.neurons import widths
 from interp.keywords import check_keywords
 from interp.run import RunKeywords
 from interp.running import door

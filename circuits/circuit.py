@@ -5,11 +5,9 @@ Both are data. What writes, draws and tests them stands above and is reached by 
 
 from __future__ import annotations
 
-import datetime
-import html
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +17,11 @@ from torch import Tensor
 
 from attribution.scores import Scores, edge_frame
 from circuits import links
+from circuits.found import Found
 from circuits.reach import reach
-from circuits.report import Report, with_interval
+from circuits.report import Report
 from interp.conditions import Conditions
 from interp.errors import InputError
-from interp.graph import ComputationalGraph
-from interp.headers import json_copy
 from interp.keeping import kept
 from interp.result import Result
 from interp.running import door
@@ -41,14 +38,11 @@ BOTH, HERE, THERE = "both", "only here", "only there"
 
 @kept
 @dataclass(frozen=True, eq=False, repr=False)
-class Circuit:
+class Circuit(Found):
     """The edges of a model that do a task: a mask over a computational graph, and what is known of it.
 
-    `mask` is a bool `[source, target]` tensor over the graph of `scores`. `provenance` says where the circuit
-    came from; model, task, method, seed, versions and the time of creation are taken from `scores` and the
-    clock where they are not given. `setting` is what it was found under (ablation, objective, key-value targets, digest
-    of the task), by default that of `scores`: whatever takes a circuit judges it under its setting unless told
-    otherwise. Raises `InputError` when the mask does not fit the graph.
+    `mask` is a bool `[source, target]` tensor over the graph of `scores`; the other fields: `circuits.found.Found`.
+    Raises `InputError` when the mask does not fit the graph.
 
     >>> import torch
     >>> graph = ComputationalGraph(n_layers=1, n_heads=1)
@@ -65,24 +59,7 @@ class Circuit:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mask", self.graph.check_mask(self.mask).clone())
-        known = {
-            "model": self.scores.model,
-            "task": self.scores.task,
-            "method": self.scores.method,
-            "seed": self.scores.seed,
-            "versions": self.scores.versions,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-        object.__setattr__(self, "provenance", json_copy({**known, **self.provenance}, "provenance"))
-        if self.setting is None:
-            task = self.provenance["task"]
-            digest = task.get("sha256") if isinstance(task, dict) else None
-            object.__setattr__(self, "setting", replace(self.scores.setting, task=digest))
-
-    @property
-    def graph(self) -> ComputationalGraph:
-        """The computational graph that this is a part of."""
-        return self.scores.graph
+        self._settle()
 
     @property
     def n_edges(self) -> int:
@@ -145,18 +122,13 @@ class Circuit:
         found: CircuitTests = reach("circuit_tests")(model, task, self, **settings)
         return found
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the circuit as JSON (`.json` is added to a bare name) and a safetensors file beside it.
-
-        Returns the path of the JSON file. A kill or a full disk leaves the circuit that was there before.
-        """
-        return Path(reach("save")(self, path))
-
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Circuit:
-        """Read what `save` wrote; raises `InputError` for a missing, damaged or newer file."""
-        found: Circuit = reach("load")(path)
-        return found
+    def load(cls, path: str | os.PathLike[str]) -> Any:
+        """Read what `save` wrote, of edges or of nodes: a `Circuit` or a `NodeCircuit`.
+
+        Raises `InputError` for a missing, damaged or newer file.
+        """
+        return reach("load")(path)
 
     def to_eap_ig_json(self, path: str | os.PathLike[str]) -> Path:
         """Write the graph JSON of the EAP-IG reference, which MIB's evaluation reads."""
@@ -203,25 +175,8 @@ class Circuit:
         """Show the interactive picture, in the notebook or else in a browser; `views` as for `to_html`."""
         reach("show")(self, **views)
 
-    def summary(self) -> str:
-        """One line: size, model, task, method and faithfulness with its interval."""
-        parts = [f"{self.n_edges:,} of {self.graph.n_edges:,} edges", f"{self.n_nodes:,} nodes"]
-        task = self.provenance["task"]
-        name = task.get("name") if isinstance(task, dict) else task
-        parts += [str(part) for part in (self.provenance["model"], name, self.provenance["method"]) if part]
-        if self.report.faithfulness is not None:
-            text = with_interval(self.report.faithfulness, self.report.interval)
-            parts.append(f"faithfulness {text}")
-        return ", ".join(parts)
-
-    def __repr__(self) -> str:
-        return f"Circuit({self.summary()})"
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().head(10)
-        shown = table.to_html(index=False, float_format=lambda value: f"{value:+.4g}", border=0)
-        title = f"<p><b>Circuit</b>: {html.escape(self.summary())}</p>"
-        return title + self.report._repr_html_() + shown
+    def sizes(self) -> list[str]:
+        return [f"{self.n_edges:,} of {self.graph.n_edges:,} edges", f"{self.n_nodes:,} nodes"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

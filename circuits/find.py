@@ -11,6 +11,7 @@ import torch
 from attribution.edges.method import Method
 from attribution.engines import ScoringKeywords, chosen_method, method_keywords
 from circuits.circuit import Circuit
+from circuits.find_nodes import DEFAULT_FAITHFULNESS, NodeKeywords, NodeSearch, find_nodes
 from circuits.judged import judged
 from circuits.resampling import ResampledScores, Stable, resampled_scores, selection_frequency, stable_mask
 from interp import numbers
@@ -31,10 +32,10 @@ from metrics.circuit.evaluate import faithfulness_in
 from metrics.circuit.samples import REFERENCES, random_circuit
 from metrics.testing import Testing
 
-DEFAULT_FAITHFULNESS = 0.85
 
-
-class FindKeywords(ScoringKeywords, AbsoluteKeyword, SettingKeywords, RunKeywords, IntervalKeywords, total=False):
+class FindKeywords(
+    NodeKeywords, ScoringKeywords, AbsoluteKeyword, SettingKeywords, RunKeywords, IntervalKeywords, total=False
+):
     """The keywords of `find_circuit`."""
 
     reference: str
@@ -55,8 +56,8 @@ def find_circuit(
     scoring_share: float = 0.5,
     n_random: int = 3,
     **keywords: Unpack[FindKeywords],
-) -> Circuit:
-    """Find the edges of a model that carry a behaviour, and measure how faithful they are alone.
+) -> Any:
+    """Find the edges (or nodes) of a model that carry a behaviour, and measure how faithful they are alone.
 
     The prompts are split: scores and size are chosen on one part; the other part is used once, for the reported
     faithfulness, (M(circuit) - M(empty)) / (M(clean) - M(empty)), with its bootstrap interval.
@@ -90,26 +91,53 @@ def find_circuit(
         confidence, resamples, seed: of the intervals over prompts. `seed` also decides the split, the random circuits
             and the resamples of `stable`: the same seed gives the same circuit.
         batch_size, memory, quiet: how runs are made, see `interp.run.Run`.
+        level: `neuron`, `head` or `node` (heads and MLPs) instead of edges: all edges among the nodes of the circuit
+            stay, all other nodes of that level are ablated, and everything else is live. Methods are those of
+            `attribution.neurons` and `attribute(level="node")`, `mask-ig` and `exact`; `selection` is `balanced` or
+            `top-n`. Without `nodes` the circuit is the smallest whose most helpful nodes (`top-n`: largest |score|)
+            reach `faithfulness`; random nodes are of the same layers and similar norms (`metrics.circuit.controls`).
+        nodes: size of a circuit of nodes: a number, or a share of all; `balanced` sets the share that helps so that the
+            circuit does as well as the model on the scoring prompts.
+        positions: of nodes: None (a node is at all positions at once), `all` (each position counts on its own, from the
+            first at which any prompt differs), or a list of positions. Prompts must be of one length.
+        dictionaries: of features, for level `feature`: not yet.
         **keywords: of a method that is named, as in `attribution.attribute`: `rules`, `steps`, `quadrature`, `credit`,
             `checkpointed`, `sample`, `resume`; of a selection that is named: `absolute`.
 
     Returns:
-        `Circuit` with `.mask`, `.report`, `.show()`, `.save(path)`, `.to_html(path)` and more.
+        `Circuit` with `.mask`, `.report`, `.show()`, `.save(path)`, `.to_html(path)` and more; of nodes a `NodeCircuit`
+        with `.node_mask`, `.report`, `.to_frame()`, `.save(path)`.
 
     Raises:
         InputError: both `edges` and `faithfulness`, a method that scores nodes, too few prompts, and whatever
             `attribute` refuses.
     """
     told = method_keywords("find_circuit", method, keywords, FindKeywords)
+    if keywords.get("level", "edge") != "edge":
+        of_edges = {"edges": edges, "stable": stable, "tests": tests, "reference": keywords.get("reference")}
+        if refused := [name for name, given in of_edges.items() if given]:
+            raise InputError(f"{refused[0]} is for circuits of edges; of nodes there are nodes= and positions=")
+        search = NodeSearch(
+            level=keywords["level"],
+            method=chosen_method(method, {**chosen(keywords, ScoringKeywords), **told}),
+            selection=SELECTIONS.make(selection, chosen(keywords, AbsoluteKeyword)),
+            nodes=keywords.get("nodes"),
+            faithfulness=faithfulness,
+            positions=keywords.get("positions"),
+            scoring_share=scoring_share,
+            n_random=n_random,
+        )
+        return find_nodes(_splittable(Setting.of(model, task, keywords)), search, Interval.of(keywords))
+    for name in ("nodes", "positions", "dictionaries"):
+        if keywords.get(name) is not None:
+            raise InputError(f"{name} is for circuits of nodes: give level='neuron', 'head' or 'node' too")
     scorer = chosen_method(method, {**chosen(keywords, ScoringKeywords), **told}, level="edge")
     rule = SELECTIONS.make(selection, chosen(keywords, AbsoluteKeyword))
     resampling = _resampling(stable, keywords)
     reference = choose("reference", keywords.get("reference", "paths"), REFERENCES)
     if edges is not None and faithfulness is not None:
         raise InputError(f"edges={edges} and faithfulness={faithfulness} are two ways to choose a size: give one")
-    setting, interval = Setting.of(model, task, keywords), Interval.of(keywords)
-    if len(task) < 4:
-        raise InputError(f"task={task.name!r} has {len(task)} prompts; find_circuit needs at least 4, to split them")
+    setting, interval = _splittable(Setting.of(model, task, keywords)), Interval.of(keywords)
     graph = setting.graph
     if isinstance(edges, int) and edges > graph.n_edges:
         raise InputError(f"edges={edges} is out of range: the graph has {graph.n_edges:,} edges")
@@ -154,6 +182,14 @@ def find_circuit(
         "d_model": int(model.cfg.d_model),
     }
     return Circuit(scores, mask, report, provenance)
+
+
+def _splittable(setting: Setting) -> Setting:
+    if len(setting) < 4:
+        raise InputError(
+            f"task={setting.task.name!r} has {len(setting)} prompts; find_circuit needs at least 4, to split them"
+        )
+    return setting
 
 
 def _resampling(stable: bool | Stable, keywords: Mapping[str, Any]) -> Stable | None:

@@ -28,7 +28,8 @@ class Report:
         n_scoring, n_held_out: how many prompts chose the circuit, and how many judged it.
         clean, corrupted, circuit: mean objective of the model, of the empty circuit under the same ablation
             (with `patch`: the corrupted run), and of this circuit.
-        edges, nodes, fraction: size of the circuit, and its share of the graph's edges.
+        edges, nodes, fraction: size of the circuit, and its share of the graph's edges; of a circuit of nodes its
+            nodes, and their share of all.
         ladder: a dictionary per size tried, with keys size, edges (left after pruning) and faithfulness, all
             on the scoring prompts.
         random_faithfulness, random_interval: the same measure for random circuits of this size.
@@ -40,6 +41,11 @@ class Report:
         tests: a dictionary per hypothesis test that was made (`find_circuit(tests=True)`), with the columns of
             `metrics.circuit_tests(...).to_frame()`.
         notes: what a reader must know to trust the figures.
+        level: what was chosen: `edge`, or `neuron`, `head`, `node`.
+        complement, complement_interval: of a circuit of nodes, faithfulness of what it leaves out, alone: a complete
+            circuit leaves little.
+        behaviour: of a circuit of nodes, (clean - empty) / (clean - corrupted): the share of the behaviour that is lost
+            when all nodes of the level are ablated, and that faithfulness is about.
 
     What is not known is None; a NaN or infinite figure becomes None.
 
@@ -69,11 +75,15 @@ class Report:
     output: list[dict[str, Any]] = field(default_factory=list)
     stability: dict[str, Any] = field(default_factory=dict)
     tests: list[dict[str, Any]] = field(default_factory=list)
+    level: str = "edge"
+    complement: float | None = None
+    complement_interval: Interval | None = None
+    behaviour: float | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self):
             object.__setattr__(self, item.name, plain(getattr(self, item.name)))
-        for name in ("interval", "random_interval"):
+        for name in ("interval", "random_interval", "complement_interval"):
             ends = getattr(self, name)
             object.__setattr__(self, name, tuple(ends) if ends is not None and None not in ends else None)
 
@@ -105,7 +115,12 @@ class Report:
                 text += f" ({self.n_held_out:,} held-out prompts{chosen})"
             yield "Faithfulness", text
         if self.random_faithfulness is not None:
-            yield "Random circuits", with_interval(self.random_faithfulness, self.random_interval)
+            random = "Random circuits" if self.level == "edge" else f"Random {self.level}s"
+            yield random, with_interval(self.random_faithfulness, self.random_interval)
+        if self.complement is not None:
+            yield "Without the circuit", with_interval(self.complement, self.complement_interval)
+        if self.behaviour is not None:
+            yield "Behaviour lost without all", f"{self.behaviour:z.3f}"
         if self.by_prompt is not None:
             yield "By prompt", str(self.by_prompt)
         if self.output:
@@ -118,6 +133,9 @@ class Report:
             share = "" if self.fraction is None else f" ({self.fraction:.2%} of the graph)"
             nodes = "" if self.nodes is None else f", {self.nodes:,} nodes"
             yield "Size", f"{self.edges:,} edges{share}{nodes}"
+        elif self.level != "edge" and self.nodes is not None:
+            share = "" if self.fraction is None else f" ({self.fraction:.2%} of all)"
+            yield "Size", f"{self.nodes:,} {self.level}s{share}"
         named = {"model": self.clean, "circuit": self.circuit, "empty circuit": self.corrupted}
         means = [f"{name} {value:.3f}" for name, value in named.items() if value is not None]
         if means:
@@ -129,7 +147,7 @@ class Report:
             if row.get("faithfulness") is not None
         ]
         if steps:
-            yield "Faithfulness by edges", ", ".join(steps)
+            yield f"Faithfulness by {self.level}s", ", ".join(steps)
         if self.stability:
             yield "Stability", _stability_text(self.stability)
         for note in self.notes:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
-import torch
 
 from circuits.judged import beside
 from interp import numbers, theme
@@ -25,8 +24,8 @@ from interp.running import door
 from interp.tasks.resampled import resampled
 from interp.tasks.task import Task
 from interp.tasks.templates import by_template
-from metrics.circuit.evaluate import JudgeKeywords, faithfulness_in, judging
-from metrics.circuit.samples import random_circuit
+from metrics.circuit.controls import random_controls
+from metrics.circuit.evaluate import JudgeKeywords, faithfulness_in, judging_any, together
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -107,14 +106,15 @@ def robustness(
     """Faithfulness of a circuit under other ablations, wordings, objectives and prompts.
 
     One condition is changed at a time. Faithfulness is measured against the empty circuit under the same condition, and
-    random circuits of as many edges (paths from input to logits) stand beside it. Wordings and objectives come from the
-    runs of the base condition; each further ablation and task costs 1 + `n_random` circuits.
+    random circuits (paths from input to logits of as many edges, or nodes of the same layers) stand beside it. Wordings
+    and objectives come from the runs of the base condition; each further ablation and task costs 1 + `n_random`
+    circuits.
 
     Args:
         model: what `interp.load_model` returns.
         task: prompts; use others than the circuit was chosen on. Built-in tasks are also split by template
             (those with at least 4 prompts): the circuit was chosen on a mixture of them all.
-        circuit: a `Circuit`, or a bool mask `[source, target]`.
+        circuit: a `Circuit`, a bool mask `[source, target]`, or a circuit of nodes.
         ablations: `patch`, `zero`, `mean`, `mean-positional`; `resampled` is `patch` with the corrupted prompts
             exchanged among prompts of equal length (`interp.tasks.resampled`).
         objectives: names; those that the task's prompts do not allow are left out.
@@ -140,12 +140,12 @@ def robustness(
     for name in ablations:
         choose("ablations", name, (*KNOWN, RESAMPLED))
     goal = keywords.get("objective")
-    setting, mask = judging(
+    setting, mask = judging_any(
         model, task, circuit, {**keywords, "objective": _instead(circuit, task) if goal is None else goal}
     )
-    interval, graph, own = Interval.of(keywords), setting.graph, setting.goal
-    n, seed = int(mask.sum()), interval.seed
-    masks = torch.stack([mask, *(random_circuit(graph, n, seed + i) for i in range(n_random))])
+    interval, own = Interval.of(keywords), setting.goal
+    seed = interval.seed
+    masks = together([mask, *random_controls(setting, [mask], n_random, seed)])
     wanted = [one for one in map(get_objective, objectives) if one.name != own.name and _allowed(task, one)]
 
     def rows() -> Iterator[dict[str, Any]]:

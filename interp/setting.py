@@ -18,8 +18,11 @@ from interp.fingerprint import edition
 from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
 from interp.kernels.ablation import KNOWN, Ablator
+from interp.kernels.circuit import Edges
 from interp.kernels.evaluate import CircuitValues, Masks, Meter
+from interp.kernels.nodes import Nodes
 from interp.keywords import chosen
+from interp.node_mask import NodeMask, Spans
 from interp.objectives import Objective, ObjectiveFunction, get_objective
 from interp.run import Run
 from interp.running import door
@@ -144,9 +147,25 @@ class Setting:
 
     @_OfWeights
     def meter(self) -> Meter:
-        """What measures circuits, and remembers the runs that they share."""
+        """What measures circuits of edges, and remembers the runs that they share."""
+        grain = Edges(self.anatomy, self.graph, self.ablator)
+        return Meter(grain, self.prompts, self.run.batch_size, self.run.memory)
+
+    @functools.cached_property
+    def _node_meters(self) -> dict[tuple[str, Spans], Meter]:
+        return {}
+
+    def nodes(self, level: str, spans: Spans = None) -> Nodes:
+        """The nodes of a level under this ablation, and how they are run."""
         run = self.run
-        return Meter(self.anatomy, self.graph, self.prompts, self.ablator, run.batch_size, run.memory)
+        return Nodes(self.anatomy, self.ablator, self.prompts, level, spans, run.batch_size, run.memory)
+
+    def _node_meter(self, level: str, spans: Spans) -> Meter:
+        """What measures circuits of nodes of one level."""
+        if (level, spans) not in self._node_meters:
+            grain = self.nodes(level, spans)
+            self._node_meters[level, spans] = Meter(grain, self.prompts, self.run.batch_size, self.run.memory)
+        return self._node_meters[level, spans]
 
     def forget_edited(self) -> None:
         """Forget what was computed with weights that have been edited since."""
@@ -159,21 +178,33 @@ class Setting:
     def __len__(self) -> int:
         return len(self.task)
 
-    def measure(self, masks: Masks) -> CircuitValues:
+    def measure(self, masks: Masks | Sequence[NodeMask]) -> CircuitValues:
         """Objectives of the clean model, of the empty circuit and of each circuit, prompt by prompt.
 
-        `masks` are bool `[circuit, source, target]`; what was measured before is not measured again.
+        `masks` are bool `[circuit, source, target]`, or masks of nodes of one level, whose empty circuit ablates all
+        nodes of that level; what was measured before is not measured again.
         """
         return self.measure_all(masks, (self.goal,))[0]
 
     @door
-    def measure_all(self, masks: Masks, objectives: Sequence[GivenObjective]) -> list[CircuitValues]:
+    def measure_all(
+        self, masks: Masks | Sequence[NodeMask], objectives: Sequence[GivenObjective]
+    ) -> list[CircuitValues]:
         """The same for several objectives (None: the setting's own) at the cost of one."""
-        checked = [self.graph.check_mask(one) for one in masks]
+        meter, checked = self._of_edges(masks) if isinstance(masks, Tensor) else self._of_nodes(masks)
         goals = [self.goal if one is None else get_objective(one) for one in objectives]
-        stacked = torch.stack(checked) if checked else self.graph.edge_mask[None][:0]
+        stacked = torch.stack(checked) if checked else meter.grain.empty()[None][:0]
         with self.run.progress("running circuits", len(checked) * len(self)) as bar:
-            return self.meter.values(stacked, goals, bar.advance)
+            return meter.values(stacked, goals, bar.advance)
+
+    def _of_edges(self, masks: Masks) -> tuple[Meter, list[Tensor]]:
+        return self.meter, [self.graph.check_mask(one) for one in masks]
+
+    def _of_nodes(self, masks: Sequence[NodeMask]) -> tuple[Meter, list[Tensor]]:
+        kinds = {(one.level, one.spans) for one in masks}
+        if len(kinds) != 1:
+            raise InputError(f"masks of nodes that are run together are of one level and its spans; got {len(kinds)}")
+        return self._node_meter(*kinds.pop()), [one.check(self.anatomy) for one in masks]
 
     def on(self, task: Task) -> Setting:
         """The same on other prompts."""
@@ -184,7 +215,7 @@ class Setting:
         shared = ["anatomy", "prompts"]
         shared += [] if "kv" in changes else ["graph"]
         shared += ["ablator"] if changes.keys() <= {"objective", "kv"} else []
-        shared += ["meter"] if changes.keys() <= {"objective"} else []
+        shared += ["meter", "_node_meters"] if changes.keys() <= {"objective"} else []
         return self._sharing(replace(self, **changes), *shared)
 
     def _sharing(self, other: Setting, *names: str) -> Setting:

@@ -1,10 +1,11 @@
 """How faithful is a circuit, or an explanation."""
 
 from interp.interval import Estimate
+from metrics.circuit.areas import cmd, cpr
 from metrics.circuit.battery import Reference, circuit_tests
 from metrics.circuit.battery_result import CircuitTests
 from metrics.circuit.completeness import Completeness, completeness
-from metrics.circuit.curve import Curve, cmd, cpr, faithfulness_curve, mib
+from metrics.circuit.curve import Curve, faithfulness_curve, mib
 from metrics.circuit.evaluate import evaluate, faithfulness, measure
 from metrics.circuit.ground_truth import auroc, average_precision
 from metrics.circuit.minimality import Minimality, minimality

@@ -250,13 +250,14 @@ class MaskIG(Method):
     def check(self, setting: Setting) -> None:
         super().check(setting)
         inside = setting.graph.edge_mask if self.inside is None else self.inside
-        _check_inside(self, setting, inside, self._points)
+        _check_inside(self, setting, inside, self.points)
 
     def passes(self, graph: ComputationalGraph) -> Passes:
         return Passes(2 * self.steps + 4, self.steps)
 
     @property
-    def _points(self) -> Points:
+    def points(self) -> Points:
+        """Where on the way from the empty circuit gradients are taken, and their weights."""
         return quadrature_rule(self.steps, str(self.quadrature))
 
     def settings(self) -> dict[str, Any]:
@@ -264,7 +265,7 @@ class MaskIG(Method):
 
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
         mask = self._mask(setting)
-        values = _along_weights(self, setting, mask, self._points)
+        values = _along_weights(self, setting, mask, self.points)
         whole, gap = shortfall(setting, mask, values)
         found = {"whole": whole, "gap": gap} | ({} if self.inside is None else {"edges_inside": int(mask.sum())})
         return node_scores(values, mask) if self.level == "node" else values, found
@@ -273,7 +274,7 @@ class MaskIG(Method):
         return setting.graph.edge_mask if self.inside is None else mask_of(self.inside, setting.graph)
 
     def values(self, setting: Setting) -> Tensor:
-        return _inside(self, setting, self._mask(setting), self._points)
+        return _inside(self, setting, self._mask(setting), self.points)
 
 
 def mask_of(circuit: Any, graph: ComputationalGraph) -> Bool[Tensor, "source target"]:

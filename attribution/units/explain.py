@@ -17,13 +17,13 @@ from attribution.rules.sets import RuleSet
 from attribution.units.asked import Asked, asked
 from attribution.units.base import SUMMABLE
 from attribution.units.biases import joined
-from attribution.units.hidden import widths
 from attribution.units.patched import patch_neurons, places_of
 from attribution.units.result import NeuronScores, axes_without
 from attribution.units.scoring import score_mask, score_neurons
 from attribution.units.sinks import AXES, Held, Largest, Sink, Summed
 from interp import numbers
 from interp.errors import InputError, choose
+from interp.kernels.neurons import widths
 from interp.keywords import check_keywords, chosen
 from interp.run import RunKeywords
 from interp.running import door

@@ -19,20 +19,13 @@ from torch import Tensor
 
 from attribution.exact import patching_sizes
 from attribution.patching import Patcher
-from attribution.units.hidden import (
-    Means,
-    corrupted_neurons,
-    direction,
-    hear_neurons,
-    in_stream,
-    mean_neurons,
-    widths,
-)
+from attribution.units.hidden import corrupted_neurons, direction, mean_neurons
 from attribution.units.sinks import AXES
 from interp import numbers
 from interp.errors import InputError, short
 from interp.kernels.batching import Batch, make_batches
 from interp.kernels.forward import Residual
+from interp.kernels.neurons import Means, hear_neurons, in_stream, widths
 from interp.mlps import Hidden
 from interp.parts import working
 from interp.setting import Setting

@@ -17,21 +17,12 @@ from torch import Tensor
 from attribution.edges.gradient import GradientMethod
 from attribution.gradients import GradientScorer
 from attribution.units.biases import joined
-from attribution.units.hidden import (
-    Means,
-    corrupted_neurons,
-    from_stream,
-    hear_neurons,
-    in_front,
-    in_stream,
-    mean_neurons,
-    plainly_linear,
-    widths,
-)
+from attribution.units.hidden import corrupted_neurons, from_stream, in_front, mean_neurons, plainly_linear
 from attribution.units.sinks import Rows, Sink, Summed
 from attribution.units.stream import StreamGradients, stream_gradients
 from interp.kernels.batching import Batch, make_batches, plan, refuse_nan, run_batches
 from interp.kernels.forward import Residual
+from interp.kernels.neurons import Means, hear_neurons, in_stream, widths
 from interp.mlps import Hidden
 from interp.parts import working
 from interp.setting import Setting
@@ -91,13 +82,19 @@ def score_neurons(
     return beside
 
 
-def mean_neuron_scores(setting: Setting, method: GradientMethod) -> Float[Tensor, "layer d_mlp"]:
-    """Scores of neurons summed over positions, means over prompts; never more than one layer of one batch is held."""
+def mean_neuron_scores(
+    setting: Setting, method: GradientMethod, spans: tuple[int, ...] | None = None
+) -> Float[Tensor, "layer ... d_mlp"]:
+    """Scores of neurons summed over positions, means over prompts; never more than one layer of one batch is held.
+
+    With `spans` those at these positions, [layer, span, d_mlp].
+    """
     counts = widths(setting.anatomy)
     shape = len(setting), len(counts), setting.prompts.clean.shape[1], max(counts)
-    sink = Summed(shape, ("prompt", "position"), torch.float64)
+    sink = Summed(shape, ("prompt", "position") if spans is None else ("prompt",), torch.float64)
     score_neurons(setting, method, sink, score_mask(setting, ()), paired=True)
-    return sink.values / len(setting)
+    values = sink.values / len(setting)
+    return values if spans is None else values[:, list(spans)]
 
 
 class _BatchNeurons:

@@ -23,6 +23,8 @@ EDGES = (
     "input->a1.h2<v>", "m0->m1", "a1.h2->m1", "m1->logits", "m1->m2", "m2->logits",
 )  # fmt: skip
 
+NEURONS = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (2, 3))  # units are written in this order
+
 DESCRIPTION = (
     "a0.h0, a0.h1 and a1.h2 fetch the bits a, b and c to the last position; m0 computes a and b, m1 its xor with c, "
     "and m2 adds the answer again, times a valley in x with the same value at both of x's values: x has a steep slope "
@@ -54,7 +56,7 @@ def build() -> tuple[nn.Module, dict[str, Any]]:
 def main() -> None:
     """Write the model's file."""
     module, config = build()
-    print(save(FOLDER, "boolean", module, config, EDGES, DESCRIPTION, "written"))
+    print(save(FOLDER, "boolean", module, config, EDGES, DESCRIPTION, "written", neurons=NEURONS))
 
 
 def _fetch(writer: Writer, layer: int, head: int, bit: str, v: int, p: int) -> None:

@@ -11,6 +11,7 @@ from circuits.cli import options
 from circuits.cli.inputs import DEFAULT_PROMPTS, built_in, check_ablation, check_names, load, read_task
 from circuits.cli.named import made_method
 from circuits.cli.output import CommandError, Notes, check_target, panel, print_json, show, table, working, write_frame
+from circuits.cli.saved import edge_circuit
 
 if TYPE_CHECKING:
     from circuits.comparison import MethodComparison
@@ -95,7 +96,7 @@ def compare(
         for one in made.values():
             check_ablation(one, ablation)
         SELECTIONS.make(selection)
-        known = None if truth is None else _circuit(truth)
+        known = None if truth is None else edge_circuit(truth)
         prompts = None if task_file is None else read_task(task_file, n, objective)
         loaded = load(model, device, dtype, notes)
         if prompts is None:
@@ -129,12 +130,6 @@ def compare(
     _tell(result)
     for what, path in files.items():
         typer.echo(f"Wrote the {'page' if what == 'html' else what} to {path}")
-
-
-def _circuit(path: Path) -> Any:
-    from circuits.circuit import Circuit
-
-    return Circuit.load(path)
 
 
 def _data(result: MethodComparison, files: dict[str, str]) -> dict[str, Any]:

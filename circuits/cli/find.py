@@ -10,14 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circuits.cli import options
-from circuits.cli.inputs import DEFAULT_PROMPTS, built_in, check_ablation, check_names, load, parse_edges, read_task
+from circuits.cli.inputs import (
+    DEFAULT_PROMPTS,
+    built_in,
+    check_ablation,
+    check_names,
+    load,
+    parse_positions,
+    parse_size,
+    read_task,
+)
 from circuits.cli.named import method_and_selection, read_settings
 from circuits.cli.output import CommandError, Notes, check_target, interval, panel, print_json, show, table, working
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import RenderableType
 
     from circuits.circuit import Circuit
+    from circuits.node_circuit import NodeCircuit
     from interp.tasks import Task, TaskCheck
 
 STRONGEST = 10
@@ -44,6 +55,17 @@ def find(
     ] = None,
     edges: Annotated[
         str | None, typer.Option(help="Size: a number of edges, or a share as 0.02 or 2%.", show_default=False)
+    ] = None,
+    level: Annotated[
+        str,
+        typer.Option(help="edge; or neuron, head or node (heads and MLPs): everything else of the level is ablated."),
+    ] = "edge",
+    nodes: Annotated[
+        str | None, typer.Option(help="Size of a circuit of nodes: a number, or a share.", show_default=False)
+    ] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(help="Of nodes: all, or positions as 3,4,5, each with nodes of its own.", show_default=False),
     ] = None,
     faithfulness: Annotated[
         float | None,
@@ -83,16 +105,19 @@ def find(
     """Find the circuit of a task in a model.
 
     Half of the prompts score the edges and choose the size; the other half, which nothing was chosen on, judges
-    the circuit: the share of the model's performance that its edges keep alone, all others ablated.
+    the circuit: the share of the model's performance that its edges (or nodes) keep alone, all others ablated.
 
     \b
     Example:
       circuits find --model smollm2-135m --task ioi -o ioi.json --html ioi.html
+      circuits find --model smollm2-135m --task agreement --level neuron --nodes 100
       circuits find -m ./my-model --task-file prompts.csv --edges 2% --json
     """
     if (task is None) == (task_file is None):
         raise CommandError("give the task: either --task (see `circuits tasks`) or --task-file")
-    size = parse_edges(edges)
+    size, of_nodes = parse_size("--edges", edges), parse_size("--nodes", nodes)
+    if level != "edge" and html is not None:
+        raise CommandError(f"--html draws circuits of edges; with --level {level} keep the circuit with -o")
     output, html = check_target("-o", output), check_target("--html", html)
     if output is not None and html is not None and output.resolve() == html.resolve():
         raise CommandError(f"-o and --html both name {str(html)!r}; the circuit and its picture are two files")
@@ -105,7 +130,7 @@ def find(
 
         check_names(task=task, ablation=ablation, objective=objective)
         flags = {"rules": rules, "steps": steps, "checkpointed": checkpointed}
-        scorer, chosen = method_and_selection(method, flags, selection, read_settings(settings), notes)
+        scorer, chosen = method_and_selection(method, flags, selection, read_settings(settings), notes, level)
         check_ablation(scorer, ablation)
         prompts = None if task_file is None else read_task(task_file, n, objective)
         loaded = load(model, device, dtype, notes)
@@ -126,6 +151,9 @@ def find(
             tests=tests,
             seed=seed,
             n_random=random_circuits,
+            level=level,
+            nodes=of_nodes,
+            positions=parse_positions(positions),
             batch_size=batch_size,
             quiet=quiet,
         )
@@ -160,21 +188,32 @@ def _check(task: Task, model: Any, notes: Notes) -> TaskCheck:
     return check
 
 
-def _data(circuit: Circuit, check: TaskCheck, files: dict[str, str]) -> dict[str, Any]:
+def _data(circuit: Circuit | NodeCircuit, check: TaskCheck, files: dict[str, str]) -> dict[str, Any]:
     return {
         **circuit.provenance,
         "check": {**asdict(check), "ok": check.ok},
         "report": circuit.report.to_dict(),
-        "strongest_edges": circuit.to_frame().head(STRONGEST)[["edge", "score"]].to_dict("records"),
+        f"strongest_{_noun(circuit)}s": _strongest(circuit).to_dict("records"),
         "scoring_seconds": circuit.scores.seconds,
         "files": files,
     }
 
 
-def _story(circuit: Circuit) -> list[RenderableType]:
-    """The report as a panel, what each size reached, and the strongest edges."""
+def _noun(circuit: Circuit | NodeCircuit) -> str:
+    """What its table names."""
+    return "edge" if circuit.report.level == "edge" else "node"
+
+
+def _strongest(circuit: Circuit | NodeCircuit) -> pd.DataFrame:
+    """The strongest edges or nodes, with the position where positions count."""
+    frame = circuit.to_frame().head(STRONGEST)
+    return frame[[name for name in (_noun(circuit), "position", "score") if name in frame]]
+
+
+def _story(circuit: Circuit | NodeCircuit) -> list[RenderableType]:
+    """The report as a panel, what each size reached, and the strongest edges or nodes."""
     provenance, report = circuit.provenance, circuit.report
-    rows = [row for row in report.rows() if row[0] not in ("Faithfulness by edges", "Note")]
+    rows = [row for row in report.rows() if row[0] not in (f"Faithfulness by {report.level}s", "Note")]
     method = provenance["method"]
     if rules := circuit.scores.settings.get("rules"):
         method += f" with rules {rules['name']}" if rules["name"] != method else ""
@@ -182,12 +221,14 @@ def _story(circuit: Circuit) -> list[RenderableType]:
     rows += [("Note", note) for note in report.notes]
     parts = [panel(f"Circuit of {provenance['task']['name']} in {provenance['model']}", rows)]
     if report.ladder:
-        n_edges = circuit.graph.n_edges
-        chosen = next((i for i, rung in enumerate(report.ladder) if rung["edges"] == report.edges), None)
+        noun = f"{_noun(circuit)}s"
+        size = report.edges if report.level == "edge" else report.nodes
+        whole = max(1.0, (size or 0) / (report.fraction or 1.0))
+        chosen = next((i for i, rung in enumerate(report.ladder) if rung[noun] == size), None)
         ladder = [
             (
-                f"{rung['edges']:,}",
-                f"{rung['edges'] / n_edges:.2%}",
+                f"{rung[noun]:,}",
+                f"{rung[noun] / whole:.2%}",
                 interval(rung["faithfulness"]),
                 _bar(rung["faithfulness"]),
                 "chosen" if i == chosen else "",
@@ -197,13 +238,14 @@ def _story(circuit: Circuit) -> list[RenderableType]:
         parts.append(
             table(
                 f"Faithfulness by size, on the {report.n_scoring} prompts that chose it",
-                ("edges", "share", "faithfulness", "", " "), ladder, ("edges", "share", "faithfulness"),
+                (noun, "share", "faithfulness", "", " "), ladder, (noun, "share", "faithfulness"),
             )
         )  # fmt: skip
-    frame = circuit.to_frame().head(STRONGEST)
-    edges = [(edge, f"{score:+.4f}") for edge, score in zip(frame["edge"], frame["score"], strict=True)]
-    if edges:
-        parts.append(table("Strongest edges (positive: helps)", ("edge", "score"), edges, ("score",)))
+    frame = _strongest(circuit)
+    if len(frame):
+        rows = [(*map(str, row[:-1]), f"{row[-1]:+.4f}") for row in frame.itertuples(index=False)]
+        title = f"Strongest {_noun(circuit)}s (positive: helps)"
+        parts.append(table(title, tuple(map(str, frame)), rows, ("score",)))
     return parts
 
 

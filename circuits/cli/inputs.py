@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 DEFAULT_PROMPTS = 64
 
 
-def parse_edges(text: str | None) -> int | float | None:
-    """`200` is a number of edges; `0.02` and `2%` are shares of all edges."""
+def parse_size(option: str, text: str | None) -> int | float | None:
+    """`200` is a number of edges (nodes); `0.02` and `2%` are shares of all of them."""
     if text is None:
         return None
     try:
@@ -27,8 +27,19 @@ def parse_edges(text: str | None) -> int | float | None:
     except ValueError:
         share = math.nan
     if not 0 < share <= 1:
-        raise CommandError(f"--edges {text!r} must be a number of edges such as 200, or a share such as 0.02 or 2%")
+        what = option.removeprefix("--")
+        raise CommandError(f"{option} {text!r} must be a number of {what} such as 200, or a share such as 0.02 or 2%")
     return share
+
+
+def parse_positions(text: str | None) -> str | list[int] | None:
+    """`all`, or positions separated by commas."""
+    if text is None or text.strip() == "all":
+        return text and text.strip()
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise CommandError(f"--positions {text!r} must be all, or positions such as 3,4,5") from None
 
 
 def check_names(*, task: str | None = None, ablation: str | None = None, objective: str | None = None) -> None:

@@ -11,6 +11,7 @@ from circuits.cli import options
 from circuits.cli.inputs import DEFAULT_PROMPTS, built_in, check_ablation, check_names, load, read_task
 from circuits.cli.named import made_method
 from circuits.cli.output import CommandError, Notes, interval, print_json, show, table, working, write_frame
+from circuits.cli.saved import edge_circuit
 
 if TYPE_CHECKING:
     from circuits.mib import Entry
@@ -111,9 +112,9 @@ def export(
       circuits mib export ioi.json submission --model gpt2 --task ioi
     """
     with working(quiet=False):
-        from circuits import Circuit, mib
+        from circuits import mib
 
-        found = Circuit.load(circuit)
+        found = edge_circuit(circuit)
         width = found.provenance.get("d_model")
         if circuits:
             chosen = {key: found.provenance[key] for key in ("selection", "absolute") if key in found.provenance}

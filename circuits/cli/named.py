@@ -32,7 +32,12 @@ def read_settings(given: Sequence[str] | None) -> dict[str, Any]:
 
 
 def method_and_selection(
-    method: str, flags: Mapping[str, Any], selection: str, settings: Mapping[str, Any], notes: Notes
+    method: str,
+    flags: Mapping[str, Any],
+    selection: str,
+    settings: Mapping[str, Any],
+    notes: Notes,
+    level: str = "edge",
 ) -> tuple[Method, str | Selection]:
     """The method with our flags and its settings; the selection with its own, by name where it has none."""
     from attribution.edges.named import METHODS
@@ -52,15 +57,22 @@ def method_and_selection(
                 f"--set {name}: method {method!r} takes {', '.join(for_method) or 'none'}, selection {selection!r} "
                 f"{', '.join(for_selection) or 'none'}"
             )
-    made = made_method(method, flags, notes, own)
+    made = made_method(method, flags, notes, own, level)
     made_selection = SELECTIONS.make(selection, rest)
     return made, made_selection if rest else selection
 
 
 def made_method(
-    method: str, flags: Mapping[str, Any], notes: Notes, settings: Mapping[str, Any] | None = None
+    method: str,
+    flags: Mapping[str, Any],
+    notes: Notes,
+    settings: Mapping[str, Any] | None = None,
+    level: str = "edge",
 ) -> Method:
-    """An edge method by name. A flag that it does not take is told and left out; rules are refused by the method."""
+    """A method by name: of edges, or for nodes any (what has no meaning for them is refused later).
+
+    A flag that it does not take is told and left out; rules are refused by the method.
+    """
     from attribution.edges.named import METHODS
     from attribution.engines import chosen_method
 
@@ -72,4 +84,4 @@ def made_method(
             told[name] = value
         else:
             notes(f"method {method!r} has no {name}: --{name} is not used")
-    return chosen_method(method, told, level="edge")
+    return chosen_method(method, told, level="edge" if level == "edge" else None)

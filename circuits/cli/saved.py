@@ -28,6 +28,19 @@ class Case:
     notes: list[str]
 
 
+def edge_circuit(path: str | Path) -> Circuit:
+    """A circuit of edges from a file; refuses one of nodes in a sentence."""
+    from circuits.circuit import Circuit
+
+    found = Circuit.load(path)
+    if not isinstance(found, Circuit):
+        raise CommandError(
+            f"{str(path)!r} holds a circuit of {found.level}s, which this command does not take; in Python: "
+            "metrics.evaluate, metrics.faithfulness_curve and circuits.robustness"
+        )
+    return found
+
+
 def reopen(
     path: Path,
     *,
@@ -43,12 +56,11 @@ def reopen(
     notes: Notes,
 ) -> Case:
     """Load a circuit, its model, and prompts: by default fresh ones of the task that it was found on."""
-    from circuits.circuit import Circuit
     from interp import objectives, tasks
 
     if task is not None and task_file is not None:
         raise CommandError("give either --task or --task-file, not both")
-    circuit = Circuit.load(path)
+    circuit = edge_circuit(path)
     origin = circuit.provenance["task"] if isinstance(circuit.provenance["task"], dict) else {}
     name, source = task or origin.get("name"), model or circuit.provenance["model"]
     if not source:

@@ -23,6 +23,7 @@ import safetensors.torch
 
 from attribution.scores import Scores
 from circuits.circuit import Circuit
+from circuits.node_circuit import NodeCircuit
 from circuits.report import Report
 from interp.conditions import Conditions
 from interp.errors import InputError
@@ -30,7 +31,7 @@ from interp.files import as_path, check_writable, existing, is_regular, locked, 
 from interp.headers import check_header, validated
 
 FORMAT = "faithful-circuits/circuit"
-VERSION = 2  # 1 held no setting: it is that of the scores
+VERSION = 3  # 1 held no setting: it is that of the scores; 2 knew no circuits of nodes
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class _Document:
     provenance: dict[str, Any]
     report: dict[str, Any]
     scores: dict[str, Any]
-    edges: dict[str, float]
+    edges: dict[str, float] | None = None
+    nodes: dict[str, float] | None = None
     setting: _Conditions | None = None
 
 
@@ -75,7 +77,7 @@ def check_target(path: str | os.PathLike[str], argument: str = "path") -> Path:
     return found
 
 
-def save(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
+def save(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str]) -> Path:
     """Write `circuit` to `path` and its arrays beside it; returns the path of the JSON file.
 
     Raises `InputError` where no two files can be written, and `OSError` when the disk does not take them; what `path`
@@ -94,7 +96,7 @@ def save(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
         "provenance": circuit.provenance,
         "report": circuit.report.to_dict(),
         "scores": circuit.scores.to_dict(),
-        "edges": {name: _short(score) for name, score in circuit.edge_scores().items()},
+        **_listed(circuit),
     }
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     with locked(path.parent):  # another process that saves there must not remove what is about to be named
@@ -113,8 +115,16 @@ def save(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
     return named
 
 
-def load(path: str | os.PathLike[str]) -> Circuit:
-    """Read a circuit that `save` wrote.
+def _listed(circuit: Circuit | NodeCircuit) -> dict[str, dict[str, float]]:
+    """What the circuit holds, by name, for people."""
+    if isinstance(circuit, Circuit):
+        return {"edges": {name: _short(score) for name, score in circuit.edge_scores().items()}}
+    scores = circuit.to_frame()["score"].tolist()
+    return {"nodes": {name: _short(score) for name, score in zip(circuit.nodes, scores, strict=True)}}
+
+
+def load(path: str | os.PathLike[str]) -> Circuit | NodeCircuit:
+    """Read a circuit that `save` wrote, of edges or of nodes.
 
     Raises `InputError`, in a sentence, for a missing or damaged file, missing tensors or tensors that are not
     those the JSON was written with, a newer format version, and a graph that is not known here.
@@ -133,11 +143,13 @@ def load(path: str | os.PathLike[str]) -> Circuit:
     report = Report.from_dict(document.report, where)
     try:
         kept = {"setting": Conditions(**asdict(document.setting))} if document.setting else {}
-        circuit = Circuit(scores, arrays["mask"], report, document.provenance, **kept)
+        kind = Circuit if document.nodes is None else NodeCircuit
+        circuit: Circuit | NodeCircuit = kind(scores, arrays["mask"], report, document.provenance, **kept)
     except InputError as error:
         raise InputError(f"{where} is damaged: {error}") from None
-    if set(circuit.edges) != document.edges.keys():
-        raise InputError(f"{where} is damaged: its list of edges differs from its mask")
+    listed, what = (document.edges or {}, "edges") if document.nodes is None else (document.nodes, "nodes")
+    if set(circuit.edges if isinstance(circuit, Circuit) else circuit.nodes) != listed.keys():
+        raise InputError(f"{where} is damaged: its list of {what} differs from its mask")
     return circuit
 
 

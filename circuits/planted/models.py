@@ -39,6 +39,7 @@ class Planted:
         description: what is computed, where, and what else the model does.
         made: `written` (every weight by hand) or `trained` (under interchange interventions).
         measured: what its maker measured; for trained models interchange accuracy and strictness.
+        node_mask: bool `[layer, d_mlp]`, the neurons that compute the answer; None where they are not known.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Planted:
     description: str
     made: str
     measured: dict[str, float] = field(default_factory=dict)
+    node_mask: Bool[Tensor, "layer d_mlp"] | None = None
 
     @property
     def graph(self) -> ComputationalGraph:
@@ -104,7 +106,12 @@ def load(name: str, n: int = 64, seed: int = 0) -> Planted:
     mask = torch.zeros_like(graph.edge_mask)
     for edge in about["edges"]:
         mask[graph.edge_index(edge)] = True
-    return Planted(name, model, program.task(n, seed), mask, about["description"], about["made"], about["measured"])
+    neurons = None
+    if about.get("neurons"):
+        neurons = torch.zeros(graph.n_layers, model.cfg.d_mlp, dtype=torch.bool, device="cpu")
+        neurons[tuple(torch.tensor(about["neurons"], device="cpu").T)] = True
+    task = program.task(n, seed)
+    return Planted(name, model, task, mask, about["description"], about["made"], about["measured"], neurons)
 
 
 def save(
@@ -116,14 +123,19 @@ def save(
     description: str,
     made: str,
     measured: dict[str, float] | None = None,
+    neurons: Sequence[tuple[int, int]] = (),
 ) -> Path:
-    """Write a planted model's file into a folder: weights, and in the metadata what `load` needs."""
+    """Write a planted model's file into a folder: weights, and in the metadata what `load` needs.
+
+    `neurons`: the true ones as (layer, neuron), where they are known.
+    """
     about = {
         "config": config,
         "edges": list(edges),
         "description": description,
         "made": made,
         "measured": measured or {},
+        "neurons": [list(place) for place in neurons],
     }
     tensors = {key: value.detach().float().contiguous() for key, value in module.state_dict().items()}
     return write_bytes(

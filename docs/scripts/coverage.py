@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from interp import Interval
 from interp.selection import LADDER_FRACTIONS
-from metrics.circuit.curve import areas
+from metrics.circuit.areas import areas
 from metrics.circuit.evaluate import faithfulness_of_means
 from metrics.percentiles import Resampled, bootstrap_p, percentile_interval
 from metrics.statistics import resampled

@@ -9,18 +9,53 @@ Circuits over the same prompts share the prefix and the corrupted run, and are s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.anatomy import Anatomy
+from interp.graph import ComputationalGraph
+from interp.kernels.ablation import Ablator
+from interp.kernels.batching import Batch, bytes_per_position
 from interp.kernels.contract import expand_heads
 from interp.kernels.forward import run_mlp, unembed
+from interp.kernels.grain import BatchRunner, Grain
 from interp.kernels.mixture import MixtureRunner
 from interp.kernels.reach import live_edges
 from interp.parts import working
 
 
-class CircuitRunner(MixtureRunner):
+@dataclass(frozen=True, eq=False)
+class Edges(Grain):
+    """Masks over the edges of a graph."""
+
+    anatomy: Anatomy
+    graph: ComputationalGraph
+    ablator: Ablator
+
+    def empty(self) -> Bool[Tensor, "source target"]:
+        return torch.zeros_like(self.graph.edge_mask)
+
+    def runner(self, batch: Batch) -> CircuitRunner:
+        return CircuitRunner(self.anatomy, self.graph, self.ablator, batch)
+
+    def sizes(self, masks: Bool[Tensor, "circuit source target"]) -> Sequence[int]:
+        """How many sources of each circuit can change its output."""
+        coupled = self.anatomy.coupled_heads
+        live = live_edges(masks, self.graph, from_input=self.ablator.ablation == "patch", coupled=coupled)
+        return live.any(2).sum(1).tolist()
+
+    def row_bytes(self, size: int | None = None) -> int:
+        """Differences of so many sources, and one layer's separate inputs."""
+        sources = len(self.graph.sources) if size is None else size
+        floats = (sources + 8 * self.anatomy.n_heads) * self.anatomy.d_model
+        return 4 * floats + bytes_per_position(self.anatomy, gradient=False)
+
+
+class CircuitRunner(MixtureRunner, BatchRunner):
     """Runs circuits over one batch of prompts; built once per batch, called for any number of circuits."""
 
     @torch.no_grad()

@@ -15,21 +15,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.anatomy import Anatomy
-from interp.graph import ComputationalGraph
 from interp.keeping import kept
-from interp.kernels.ablation import Ablator
 from interp.kernels.batching import (
     Batch,
     budget_of,
-    bytes_per_position,
     check_batch_size,
     make_batches,
     refuse_nan,
     run_batches,
 )
-from interp.kernels.circuit import CircuitRunner
-from interp.kernels.reach import live_edges
+from interp.kernels.grain import BatchRunner, Grain
 from interp.objectives import Objective
 from interp.tasks.prompts import Prompts
 
@@ -37,7 +32,7 @@ from interp.tasks.prompts import Prompts
 _ROWS_STACKED = 256
 _KEPT = 4  # this part of the budget holds runs for later circuits
 
-Masks = Bool[Tensor, "circuit source target"]
+Masks = Bool[Tensor, "circuit *mask"]
 Values = Float[Tensor, "... n"]
 
 
@@ -62,14 +57,12 @@ class Meter:
     `batch_size` and `memory` as in `Run`.
     """
 
-    anatomy: Anatomy
-    graph: ComputationalGraph
+    grain: Grain
     prompts: Prompts
-    ablator: Ablator
     batch_size: int | None = None
     memory: int | None = None
     _known: dict[tuple[Objective, bytes], Values] = field(default_factory=dict)  # b"clean" is the model itself
-    _runners: dict[tuple[int, ...], CircuitRunner] = field(default_factory=dict)
+    _runners: dict[tuple[int, ...], BatchRunner] = field(default_factory=dict)
     _kept: int = 0  # bytes that the runners hold
 
     def __post_init__(self) -> None:
@@ -87,7 +80,7 @@ class Meter:
         measured before at most one forward pass plus one product of its mask with the sources' differences.
         `advance` is called with prompts x circuits done. Raises `InputError` where an objective is NaN.
         """
-        empty = torch.zeros_like(self.graph.edge_mask)
+        empty = self.grain.empty()
         keys = [_CLEAN, _key(empty), *map(_key, masks)]
         wanted = {
             key: mask
@@ -107,14 +100,15 @@ class Meter:
         self, circuits: dict[bytes, Tensor], objectives: Sequence[Objective], advance: Callable[[float], None]
     ) -> None:
         """Run circuits, and the clean model, and keep their values."""
-        dtype = torch.float64 if self.anatomy.dtype == torch.float64 else torch.float32
+        anatomy = self.grain.anatomy
+        dtype = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
         keys = [_CLEAN, *circuits]
-        masks = torch.stack([*circuits.values()]) if circuits else self.graph.edge_mask[None][:0]
-        masks = masks.to(self.anatomy.device)
-        used = self._used(masks)
-        order = sorted(range(len(masks)), key=lambda i: int(used[i]))
+        masks = torch.stack([*circuits.values()]) if circuits else self.grain.empty()[None][:0]
+        masks = masks.to(anatomy.device)
+        used = self.grain.sizes(masks)
+        order = sorted(range(len(masks)), key=lambda i: used[i])
         values = torch.zeros(len(objectives), len(keys), len(self.prompts), dtype=dtype, device="cpu")
-        budget = budget_of(self.anatomy.device, self.memory)
+        budget = budget_of(anatomy.device, self.memory)
 
         def work(batch: Batch) -> None:
             runner = self._runner(batch, budget)
@@ -128,7 +122,7 @@ class Meter:
 
             measure(0, runner.clean_logits)
             rows = len(batch) * batch.n_positions
-            for group in _stacks(order, used.tolist(), rows, budget, self.anatomy):
+            for group in _stacks(order, used, rows, budget, self.grain):
                 for index, logits in zip(group, runner.logits(masks[group]), strict=True):
                     measure(index + 1, logits)
                 advance(len(batch) * len(group))
@@ -138,23 +132,17 @@ class Meter:
         for number, objective in enumerate(objectives):
             self._known.update({(objective, key): values[number, row] for row, key in enumerate(keys)})
 
-    def _used(self, masks: Masks) -> Tensor:
-        """How many sources of each circuit can change its output."""
-        coupled = self.anatomy.coupled_heads
-        live = live_edges(masks, self.graph, from_input=self.ablator.ablation == "patch", coupled=coupled)
-        return live.any(2).sum(1)
-
     def _batches(self, budget: int) -> Iterator[Batch]:
         """The same batches for every circuit, so that their runs can be kept: the full circuit fits too."""
-        row = _row_bytes(self.anatomy, len(self.graph.sources))
+        row = self.grain.row_bytes()
         fitting = max(1, min(len(self.prompts), budget // (self.prompts.clean.shape[1] * row)))
-        size, skip = self.batch_size or fitting, self.ablator.skip_prefix
-        return make_batches(self.prompts, size, self.anatomy.device, skip_prefix=skip)
+        size, skip = self.batch_size or fitting, self.grain.ablator.skip_prefix
+        return make_batches(self.prompts, size, self.grain.anatomy.device, skip_prefix=skip)
 
-    def _runner(self, batch: Batch, budget: int) -> CircuitRunner:
+    def _runner(self, batch: Batch, budget: int) -> BatchRunner:
         runner = self._runners.get(batch.indices)
         if runner is None:
-            runner = CircuitRunner(self.anatomy, self.graph, self.ablator, batch)
+            runner = self.grain.runner(batch)
             size = runner.n_bytes()
             if self._kept + size <= budget // _KEPT:
                 self._runners[batch.indices] = runner
@@ -165,21 +153,15 @@ class Meter:
 _CLEAN = b"clean"
 
 
-def _key(mask: Bool[Tensor, "source target"]) -> bytes:
+def _key(mask: Bool[Tensor, "*mask"]) -> bytes:
     return hashlib.sha256(np.packbits(mask.cpu().numpy()).tobytes()).digest()
 
 
-def _row_bytes(anatomy: Anatomy, sources: int) -> int:
-    """What a row takes in a circuit's run: differences of its sources, and one layer's separate inputs."""
-    floats = (sources + 8 * anatomy.n_heads) * anatomy.d_model
-    return 4 * floats + bytes_per_position(anatomy, gradient=False)
-
-
-def _stacks(order: list[int], used: list[int], rows: int, budget: int, anatomy: Anatomy) -> Iterator[list[int]]:
+def _stacks(order: list[int], used: Sequence[int], rows: int, budget: int, grain: Grain) -> Iterator[list[int]]:
     """Circuits in groups of like size that are run together."""
     group: list[int] = []
     for index in order:
-        taken = (len(group) + 1) * rows * _row_bytes(anatomy, used[index])
+        taken = (len(group) + 1) * rows * grain.row_bytes(used[index])
         if group and (taken > budget or (len(group) + 1) * rows > _ROWS_STACKED):
             yield group
             group = []

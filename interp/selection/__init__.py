@@ -13,6 +13,7 @@ from interp.selection.connecting import connected
 from interp.selection.growing import greedy
 from interp.selection.integer import program
 from interp.selection.named import SELECTIONS, Connected, Greedy, Program, Rule, Selection, TopN, select
+from interp.selection.nodes import node_ladder, top_nodes
 from interp.selection.paths import live_sources, prune
 from interp.selection.sizes import LADDER_FRACTIONS, ladder
 from interp.selection.top import threshold, top_n, top_n_nodes
@@ -32,12 +33,14 @@ __all__ = [
     "greedy",
     "ladder",
     "live_sources",
+    "node_ladder",
     "program",
     "prune",
     "select",
     "threshold",
     "top_n",
     "top_n_nodes",
+    "top_nodes",
     "weighed",
 ]
 

@@ -8,23 +8,27 @@ edges that help and one for those that harm, leave one number free at every size
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.graph import ComputationalGraph
+from interp.kernels.evaluate import CircuitValues
+from interp.node_mask import NodeMask
 from interp.numbers import COUNT, settle
 from interp.selection import SELECTIONS, Rule, Selection, connected, weighed
 from interp.setting import Setting
 from metrics.circuit.evaluate import faithfulness_of_means
+from metrics.circuit.node_scores import NodeScores
 
 Scores = Float[Tensor, "source target"]
 Mask = Bool[Tensor, "source target"]
+M = TypeVar("M")
 
 STEPS = 5
 CLOSE = 0.01  # a circuit this near to the model is not improved any further
@@ -95,23 +99,42 @@ class Balanced(Selection):
 
     def search(self, setting: Setting, scores: Scores, sizes: Sequence[int]) -> list[float]:
         """The weight of helping at each size."""
-        brackets = [Bracket() for _ in sizes]
-        best: list[tuple[float, float]] = [(math.inf, 0.5)] * len(sizes)  # distance from 1, weight
-        for _ in range(self.steps):
-            still = [i for i, (distance, _) in enumerate(best) if distance > CLOSE]
-            if not still:
-                break
-            masks = torch.stack([circuit_at(brackets[i].at, setting.graph, sizes[i], scores) for i in still])
-            for i, value in zip(still, _faithfulness(setting, masks), strict=True):
-                best[i] = min(best[i], (abs(1 - value), brackets[i].at), key=lambda found: found[0])
-                brackets[i].tell(value)
-        return [weight for _, weight in best]
+
+        def take(i: int, helping: float) -> Mask:
+            return circuit_at(helping, setting.graph, sizes[i], scores)
+
+        return balanced(take, lambda masks: _faithfulness(setting.measure(torch.stack(masks))), len(sizes), self.steps)
+
+
+def balanced(
+    take: Callable[[int, float], M], measure: Callable[[list[M]], list[float]], count: int, steps: int = STEPS
+) -> list[float]:
+    """For each of `count` circuits the weight of helping at which `take(i, weight)` is nearest to the model."""
+    brackets = [Bracket() for _ in range(count)]
+    best: list[tuple[float, float]] = [(math.inf, 0.5)] * count  # distance from 1, weight
+    for _ in range(steps):
+        still = [i for i, (distance, _) in enumerate(best) if distance > CLOSE]
+        if not still:
+            break
+        for i, value in zip(still, measure([take(i, brackets[i].at) for i in still]), strict=True):
+            best[i] = min(best[i], (abs(1 - value), brackets[i].at), key=lambda found: found[0])
+            brackets[i].tell(value)
+    return [weight for _, weight in best]
+
+
+def balanced_nodes(setting: Setting, scores: NodeScores, sizes: Sequence[int], steps: int = STEPS) -> list[NodeMask]:
+    """The same for nodes: of each size the `top_nodes` whose faithfulness on the setting's prompts is nearest to 1."""
+
+    def take(i: int, helping: float) -> NodeMask:
+        return scores.top(sizes[i], helping)
+
+    weights = balanced(take, lambda masks: _faithfulness(setting.measure(masks)), len(sizes), steps)
+    return [take(i, weight) for i, weight in enumerate(weights)]
 
 
 SELECTIONS.register(Balanced.name, Balanced)
 
 
-def _faithfulness(setting: Setting, masks: Tensor) -> list[float]:
-    values = setting.measure(masks)
+def _faithfulness(values: CircuitValues) -> list[float]:
     means = torch.cat((values.clean[None], values.empty[None], values.circuits)).double().mean(1)
     return [float(one) for one in faithfulness_of_means(means[None].numpy())[0]]

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from interp import numbers, theme
@@ -19,21 +18,26 @@ from interp.errors import InputError
 from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords, chosen
+from interp.node_mask import NodeMask
 from interp.result import Result
 from interp.running import door
 from interp.selection import LADDER_FRACTIONS, SELECTIONS, Selection, ladder
-from interp.selection.named import rules_of
+from interp.selection.named import TopN, rules_of
 from interp.setting import Setting
 from interp.tasks.task import Task
-from metrics.circuit import balance  # noqa: F401  registers the selection of that name
+from metrics.circuit import balance
+from metrics.circuit.areas import areas
+from metrics.circuit.controls import random_controls
 from metrics.circuit.evaluate import (
+    GrainKeywords,
     JudgeKeywords,
     faithfulness_in,
     faithfulness_of_means,
     setting_of_scores,
     stacked,
+    together,
 )
-from metrics.circuit.samples import random_circuit
+from metrics.circuit.node_scores import NodeScores
 from metrics.statistics import bootstrapped
 
 if TYPE_CHECKING:
@@ -48,47 +52,22 @@ class AbsoluteKeyword(TypedDict, total=False):
     absolute: bool
 
 
-def cpr(fractions: ArrayLike, faithfulness: ArrayLike) -> NDArray[np.float64]:
-    """Integrated circuit performance ratio: the trapezoid area under f over p (MIB 2025). No upper bound.
-
-    `fractions` [k] ascending, `faithfulness` [..., k].
-
-    >>> float(cpr([0.0, 1.0], [0.0, 1.0]))
-    0.5
-    """
-    return np.asarray(np.trapezoid(np.asarray(faithfulness), np.asarray(fractions), axis=-1))
-
-
-def cmd(fractions: ArrayLike, faithfulness: ArrayLike) -> NDArray[np.float64]:
-    """Integrated circuit-model distance: the trapezoid area under |1 - f| over p (MIB 2025). 0 is perfect.
-
-    >>> float(cmd([0.0, 1.0], [0.0, 1.0]))
-    0.5
-    """
-    return cpr(fractions, np.abs(1 - np.asarray(faithfulness)))
-
-
-def areas(faithfulness: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Faithfulness on the ladder `[..., size]` -> CPR, CMD and their means over log p `[..., 4]`."""
-    p = np.array(LADDER_FRACTIONS)
-    width = np.log(p[-1]) - np.log(p[0])
-    f, log_p = faithfulness, np.log(p)
-    return np.stack([cpr(p, f), cmd(p, f), cpr(log_p, f) / width, cmd(log_p, f) / width], -1)
-
-
 @dataclass(frozen=True, repr=False)
 class Curve(Result):
     """Faithfulness on a ladder of circuit sizes.
 
     Attributes:
-        fractions: nominal sizes p as shares of the graph's edges; `sizes` are int(p n) edges, before pruning.
-        edges: what pruning left of each size.
+        fractions: nominal sizes p as shares of the graph's edges; `sizes` are int(p n) edges, before pruning. Of nodes,
+            shares of all nodes of the level.
+        edges: what pruning left of each size; of nodes all.
         points: faithfulness at each size with its bootstrap interval over prompts.
         cpr_estimate, cmd_estimate: areas over p with intervals; `log_cpr`, `log_cmd` the means over log p, which
             the two largest sizes do not rule.
         random: the same curve for random circuits of as many edges, if it was asked for.
         values: objectives per prompt of the clean model, the empty circuit and each circuit.
         setting: ablation, objective and prompts that it was judged under.
+        level: what is counted: `edge`, or `neuron`, `head`, `node`.
+        complement: the same for what each circuit leaves out, if it was asked for: low where circuits are complete.
     """
 
     matching: ClassVar = (("fractions", "sizes", "edges", "points", "random"),)
@@ -104,6 +83,8 @@ class Curve(Result):
     values: CircuitValues
     random: tuple[Estimate, ...] | None = None
     setting: Conditions | None = None
+    level: str = "edge"
+    complement: tuple[Estimate, ...] | None = None
 
     @property
     def faithfulness(self) -> tuple[float, ...]:
@@ -121,7 +102,7 @@ class Curve(Result):
         return self.cmd_estimate.value
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per size: fraction, size, edges, faithfulness, low, high, and random circuits' if known."""
+        """One row per size: fraction, size, edges, faithfulness, low, high; random and complement if known."""
         columns: dict[str, Any] = {
             "fraction": self.fractions,
             "size": self.sizes,
@@ -130,12 +111,13 @@ class Curve(Result):
             "low": [p.low for p in self.points],
             "high": [p.high for p in self.points],
         }
-        if self.random is not None:
-            columns |= {
-                "random": [p.value for p in self.random],
-                "random_low": [p.low for p in self.random],
-                "random_high": [p.high for p in self.random],
-            }
+        for name, points in (("random", self.random), ("complement", self.complement)):
+            if points is not None:
+                columns |= {
+                    name: [p.value for p in points],
+                    f"{name}_low": [p.low for p in points],
+                    f"{name}_high": [p.high for p in points],
+                }
         return pd.DataFrame(columns)
 
     def headline(self) -> str:
@@ -150,6 +132,8 @@ class Curve(Result):
         lines = [("circuit", self.points, theme.OWN)]
         if self.random is not None:
             lines.append(("random circuits of equal size", self.random, theme.CONTROL))
+        if self.complement is not None:
+            lines.append(("without the circuit", self.complement, theme.VERMILION))
         for name, points, colour in lines:
             figure.add_scatter(
                 x=self.fractions,
@@ -159,15 +143,15 @@ class Curve(Result):
                 mode="lines+markers",
                 line={"color": colour},
                 customdata=list(self.edges),
-                hovertemplate="%{y:.3f} with %{customdata} edges<extra>" + name + "</extra>",
+                hovertemplate=f"%{{y:.3f}} with %{{customdata}} {self.level}s<extra>" + name + "</extra>",
             )
         theme.target_line(figure)
-        figure.update_xaxes(type="log", title="share of edges")
+        figure.update_xaxes(type="log", title=f"share of {self.level}s")
         figure.update_yaxes(title="faithfulness")
         return theme.styled(figure, f"CPR {self.cpr:.3f}, CMD {self.cmd:.3f}")
 
 
-class CurveKeywords(JudgeKeywords, AbsoluteKeyword, total=False):
+class CurveKeywords(JudgeKeywords, GrainKeywords, AbsoluteKeyword, total=False):
     """The keywords of `faithfulness_curve`."""
 
 
@@ -182,6 +166,7 @@ def faithfulness_curve(
     choosing: Task | None = None,
     n_random: int = 0,
     reference: str = "paths",
+    complement: bool = False,
     **keywords: Unpack[CurveKeywords],
 ) -> Curve:
     """Faithfulness of the circuits that scores choose, over the size ladder of the MIB benchmark.
@@ -193,13 +178,16 @@ def faithfulness_curve(
     Args:
         model: what `interp.load_model` returns.
         task: the prompts to measure on; use others than the scores were made on.
-        scores: a float `[source, target]` tensor, or anything with such `.values`.
+        scores: a float `[source, target]` tensor, or anything with such `.values`. Or scores of nodes: what has
+            `.values`, `.level` and `.spans`, or a tensor and its `level`; sizes are then numbers of nodes.
         ablation, objective: as in `evaluate`; None: those that the scores were found under.
         selection: `top-n`, `greedy`, `connected`, `program`, `balanced`, or a `Selection`.
         choosing: the prompts that a selection which measures (`balanced`) chooses on: others than `task`.
         n_random: so many random circuits per size, of as many edges, as a baseline.
         reference: how they are drawn: `paths` from the input to the logits, or `grown` from the logits upwards.
+        complement: also measure what each circuit leaves out, alone.
         absolute: of a selection by name: choose by |score| rather than by signed score.
+        level, spans: of a bare tensor of nodes' scores, as in `evaluate`. Nodes are selected by `top-n` or `balanced`.
         confidence, resamples, seed: of the bootstrap intervals over prompts, and of the random circuits.
         batch_size, memory, quiet: as in `evaluate`.
 
@@ -210,35 +198,51 @@ def faithfulness_curve(
         InputError: scores of another shape or not finite, unknown names, a negative `n_random`.
     """
     check_keywords("faithfulness_curve", keywords, CurveKeywords)
-    setting, values = setting_of_scores(model, task, scores, keywords)
     rule = SELECTIONS.make(selection, chosen(keywords, AbsoluteKeyword))
     if rule.measures != (choosing is not None):
         raise InputError(
             f"selection={rule.name!r} and choosing={'None' if choosing is None else choosing.name!r} do not fit: "
             "'balanced' chooses on prompts of its own, choosing=task; other selections look at scores alone"
         )
+    interval = Interval.of(keywords)
+    if (nodes := NodeScores.of(scores, keywords)) is not None:
+        setting = Setting.of(model, task, keywords, scores)
+        nodes.check(setting.anatomy)
+        of_nodes = node_circuits(setting if choosing is None else setting.on(choosing), nodes, rule, nodes.ladder)
+        return curve_of(setting, of_nodes, n_random, reference, interval, complement)
+    setting, values = setting_of_scores(model, task, scores, keywords)
     picked = ladder_masks(setting if choosing is None else setting.on(choosing), values, rule)
-    return curve_of(setting, picked, n_random, reference, Interval.of(keywords))
+    return curve_of(setting, picked, n_random, reference, interval, complement)
 
 
-def curve_of(setting: Setting, picked: Sequence[Mask], n_random: int, reference: str, interval: Interval) -> Curve:
-    """The curve of circuits on the ladder."""
-    graph, k = setting.graph, len(picked)
-    edges = [int(mask.sum()) for mask in picked]
-    others = [random_circuit(graph, n, interval.seed + i, reference) for n in edges for i in range(n_random)]
-    measured = setting.measure(torch.stack([*picked, *others]))
+def curve_of(
+    setting: Setting,
+    picked: Sequence[Mask | NodeMask],
+    n_random: int,
+    reference: str,
+    interval: Interval,
+    complement: bool = False,
+) -> Curve:
+    """The curve of circuits on the ladder, of edges or of nodes."""
+    k, first = len(picked), picked[0]
+    others = random_controls(setting, picked, n_random, interval.seed, reference)
+    without = [_left_out(setting, mask) for mask in picked] if complement else []
+    measured = setting.measure(together([*picked, *others, *without]))
     own = measured.only(slice(k))
     summary = _areas(own, interval)
-    baseline = None
+    baseline = left = None
     if n_random:
         # a random circuit of each size per prompt on average: mean over the circuits of a size
-        means = measured.circuits[k:].unflatten(0, (k, n_random)).mean(1)
+        means = measured.circuits[k : k + k * n_random].unflatten(0, (k, n_random)).mean(1)
         baseline = tuple(faithfulness_in(CircuitValues(measured.clean, measured.empty, means), interval))
+    if complement:
+        left = tuple(faithfulness_in(measured.only(slice(k + k * n_random, None)), interval))
+    counts = [mask.n_nodes if isinstance(mask, NodeMask) else int(mask.sum()) for mask in picked]
     area, distance, log_area, log_distance = summary[k:]
     return Curve(
         fractions=LADDER_FRACTIONS,
-        sizes=ladder(graph),
-        edges=tuple(edges),
+        sizes=tuple(counts) if isinstance(first, NodeMask) else ladder(setting.graph),
+        edges=tuple(counts),
         points=tuple(summary[:k]),
         cpr_estimate=area,
         cmd_estimate=distance,
@@ -247,7 +251,25 @@ def curve_of(setting: Setting, picked: Sequence[Mask], n_random: int, reference:
         values=own,
         random=baseline,
         setting=setting.conditions,
+        level=first.level if isinstance(first, NodeMask) else "edge",
+        complement=left,
     )
+
+
+def _left_out(setting: Setting, mask: Mask | NodeMask) -> Mask | NodeMask:
+    return ~mask if isinstance(mask, NodeMask) else setting.graph.edge_mask & ~mask
+
+
+def node_circuits(setting: Setting, scores: NodeScores, rule: Selection, sizes: Sequence[int]) -> list[NodeMask]:
+    """Circuits of nodes that a selection takes from scores: `top-n`, or `balanced` on the setting's prompts.
+
+    Raises `InputError` for selections that look for paths: nodes have all edges between them.
+    """
+    if isinstance(rule, balance.Balanced):
+        return balance.balanced_nodes(setting, scores, sizes, rule.steps)
+    if isinstance(rule, TopN):
+        return [scores.top(n, 0.5 if rule.absolute else 1.0) for n in sizes]
+    raise InputError(f"selection={rule.name!r} selects edges; circuits of nodes are selected by 'top-n' or 'balanced'")
 
 
 def ladder_masks(setting: Setting, scores: Float[Tensor, "source target"], selection: Selection) -> list[Mask]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from interp.inspection import anatomy_of
 from interp.interval import Estimate, Interval, IntervalKeywords
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
+from interp.node_mask import NodeMask, node_masks
 from interp.run import RunKeywords
 from interp.running import door
 from interp.setting import Setting, UnderKeywords
@@ -30,20 +31,36 @@ class MeasureKeywords(UnderKeywords, RunKeywords, total=False):
     """The keywords of what runs circuits."""
 
 
+class GrainKeywords(TypedDict, total=False):
+    """What a bare tensor is over, which objects say themselves."""
+
+    level: str | None
+    spans: Sequence[int] | None
+
+
+class EvaluateKeywords(GrainKeywords, MeasureKeywords, total=False):
+    """The keywords of `evaluate` and `measure`."""
+
+
 class JudgeKeywords(MeasureKeywords, IntervalKeywords, total=False):
     """The keywords of what judges circuits, with intervals."""
 
 
 @numbers.checked()
 @door
-def evaluate(model: Any, task: Task, circuit: Any, **keywords: Unpack[MeasureKeywords]) -> Float[Tensor, " n"]:
-    """The task's objective, prompt by prompt, with every edge outside the circuit ablated.
+def evaluate(model: Any, task: Task, circuit: Any, **keywords: Unpack[EvaluateKeywords]) -> Float[Tensor, " n"]:
+    """The task's objective, prompt by prompt, with every edge (or node) outside the circuit ablated.
 
     Args:
         model: what `interp.load_model` returns.
         task: the behaviour.
         circuit: bool `[source, target]` over the model's graph, or anything with such a `.mask` (a `Circuit`); a
-            stack `[circuit, source, target]` evaluates many circuits at once and returns `[circuit, n]`.
+            stack `[circuit, source, target]` evaluates many circuits at once and returns `[circuit, n]`. Or nodes: a
+            `NodeCircuit`, what has `.mask`, `.level` and `.spans`, or a bool tensor and its `level`.
+        level: of a bare tensor: `neuron` `[layer, d_mlp]`, `head` `[layer, head]` or `node` `[source]`; one axis more
+            in front makes a stack. None: of edges.
+        spans: of a bare tensor of nodes: absolute positions that are told apart, an axis of their own in front of the
+            last: `[layer, span, d_mlp]`. Nodes at all other positions are ablated.
         ablation: what an edge outside gives: `patch` (the source's value in the corrupted prompt), `zero`, `zero-token`
             (the input keeps its learned position, as in MIB), `mean` or `mean-positional` over the task's clean
             prompts. None: the one that the circuit was found under (its `.setting`), or `patch` for a bare mask.
@@ -56,7 +73,7 @@ def evaluate(model: Any, task: Task, circuit: Any, **keywords: Unpack[MeasureKey
     Raises:
         InputError: a mask of another shape or with edges that do not exist, unknown names, a NaN objective.
     """
-    check_keywords("evaluate", keywords, MeasureKeywords)
+    check_keywords("evaluate", keywords, EvaluateKeywords)
     setting, masks, single = _judging(model, task, circuit, keywords)
     values = setting.measure(masks)
     return values.circuits[0] if single else values.circuits
@@ -64,12 +81,14 @@ def evaluate(model: Any, task: Task, circuit: Any, **keywords: Unpack[MeasureKey
 
 @numbers.checked()
 @door
-def measure(model: Any, task: Task, circuit: Any, **keywords: Unpack[MeasureKeywords]) -> CircuitValues:
+def measure(model: Any, task: Task, circuit: Any, **keywords: Unpack[EvaluateKeywords]) -> CircuitValues:
     """Objectives of the clean model (`.clean`), the empty circuit (`.empty`) and the circuit (`.circuits`) by prompt.
+
+    The empty circuit of nodes ablates all nodes of the level: attention and embeddings stay live.
 
     Arguments as for `evaluate`, which gives the circuit's alone.
     """
-    check_keywords("measure", keywords, MeasureKeywords)
+    check_keywords("measure", keywords, EvaluateKeywords)
     setting, masks, _ = _judging(model, task, circuit, keywords)
     return setting.measure(masks)
 
@@ -77,14 +96,33 @@ def measure(model: Any, task: Task, circuit: Any, **keywords: Unpack[MeasureKeyw
 def judging(
     model: Any, task: Task, circuit: Any, keywords: Mapping[str, Any]
 ) -> tuple[Setting, Bool[Tensor, "source target"]]:
-    """The setting that a single circuit (a mask, or anything with `.mask`) is judged in, and its mask.
+    """The setting that a single circuit of edges (a mask, or anything with `.mask`) is judged in, and its mask.
 
-    What is not asked for is as the circuit was found.
+    What is not asked for is as the circuit was found. Raises `InputError` for a circuit of nodes.
     """
+    setting, mask = judging_any(model, task, circuit, keywords)
+    if isinstance(mask, NodeMask):
+        raise InputError(
+            f"circuit is of {mask.level}s; this looks at circuits of edges. metrics.evaluate, metrics.measure, "
+            "output_agreement, prompt_faithfulness and circuits.robustness take both"
+        )
+    return setting, mask
+
+
+def judging_any(
+    model: Any, task: Task, circuit: Any, keywords: Mapping[str, Any]
+) -> tuple[Setting, Bool[Tensor, "source target"] | NodeMask]:
+    """The same of edges or of nodes."""
     setting, masks, single = _judging(model, task, circuit, keywords)
     if not single:
         raise InputError(f"circuit holds {len(masks)} circuits; this looks at one: give a mask [source, target]")
-    return setting, setting.graph.check_mask(masks[0])
+    return setting, masks[0] if isinstance(masks[0], NodeMask) else setting.graph.check_mask(masks[0])
+
+
+def together(circuits: Sequence[Tensor | NodeMask]) -> Tensor | list[NodeMask]:
+    """Circuits of one kind as a setting measures them: edges stacked."""
+    nodes = [one for one in circuits if isinstance(one, NodeMask)]
+    return nodes or torch.stack([one for one in circuits if isinstance(one, Tensor)])
 
 
 def setting_of_scores(
@@ -101,7 +139,11 @@ def setting_of_scores(
 
 def _judging(
     model: Any, task: Task, circuit: Any, keywords: Mapping[str, Any]
-) -> tuple[Setting, Bool[Tensor, "circuit source target"], bool]:
+) -> tuple[Setting, Bool[Tensor, "circuit source target"] | list[NodeMask], bool]:
+    nodes = node_masks(circuit, keywords.get("level"), keywords.get("spans"))
+    if nodes is not None:
+        stacked = isinstance(circuit, Tensor) and circuit.ndim > nodes[0].mask.ndim
+        return Setting.of(model, task, keywords, circuit), nodes, not stacked
     masks, single = _masks(circuit)
     kv = graph_of_mask(anatomy_of(model), masks).kv
     return Setting.of(model, task, {**keywords, "kv": kv}, circuit), masks, single

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.selection import LADDER_FRACTIONS, greedy, live_sources
 
-Level = Literal["edge", "node"]
+Level = Literal["edge", "node", "head", "neuron"]
 NODES_BY = ("max", "sum")
 
 
@@ -40,7 +40,8 @@ def auroc(
         truth: bool `[source, target]`, or anything with such a `.mask` (`Circuit`); at level `node` also `[source]`.
         graph: what both belong to; taken from `scores.graph` if there is one. Only edges that exist are counted.
         level: `edge`, or `node`: heads and MLPs. The input is not counted: every circuit has it. A node is true if
-            it has a true edge out of it and one into it.
+            it has a true edge out of it and one into it. Or `neuron` (`[layer, d_mlp]`) or `head` (`[layer, head]`):
+            all of scores and truth, which are of one shape; a graph is not needed.
         absolute: rank by |score|; False: by signed score, which puts edges that hurt last.
         nodes_by: how a node's score comes from edges: `max` of |score| over the edges out of it, or their `sum`
             (with `absolute=False` of the signed scores).
@@ -118,10 +119,15 @@ def node_scores(
 def _ranked(
     scores: Any, truth: Any, graph: ComputationalGraph | None, level: Level, absolute: bool, nodes_by: str
 ) -> tuple[NDArray[np.float64], Bool[np.ndarray, " item"]]:
-    """What is ranked by, and what is true, for each edge that exists or for each head and MLP."""
-    choose("level", level, ("edge", "node"))
+    """What is ranked by, and what is true, for each edge that exists or for each node of a level."""
+    choose("level", level, get_args(Level))
     choose("nodes_by", nodes_by, NODES_BY)
-    values, known, graph = _read(scores, truth, graph)
+    values, known = _read(scores, truth)
+    if level in ("head", "neuron"):
+        _check_shape("truth", known, tuple(values.shape))
+        keys, labels = values.flatten(), known.flatten()
+        return _checked(keys, labels, level, absolute)
+    graph = _graph_of(scores, truth, graph)
     if level == "edge":
         _check_shape("scores", values, graph.shape)
         keys, labels = values[graph.edge_mask], graph.check_mask(known, "truth")[graph.edge_mask]
@@ -131,6 +137,12 @@ def _ranked(
         _check_shape("scores", values, graph.shape[:1])
         _check_shape("truth", known, graph.shape[:1])
         keys, labels = values[1:], known[1:]
+    return _checked(keys, labels, level, absolute)
+
+
+def _checked(
+    keys: Tensor, labels: Tensor, level: str, absolute: bool
+) -> tuple[NDArray[np.float64], Bool[np.ndarray, " item"]]:
     if not torch.isfinite(keys).all():
         raise InputError(f"{int((~torch.isfinite(keys)).sum()):,} of {len(keys):,} scores are NaN or infinite")
     if labels.all() or not labels.any():
@@ -140,7 +152,7 @@ def _ranked(
     return (keys.abs() if absolute else keys).double().numpy(), labels.numpy()
 
 
-def _read(scores: Any, truth: Any, graph: ComputationalGraph | None) -> tuple[Tensor, Tensor, ComputationalGraph]:
+def _read(scores: Any, truth: Any) -> tuple[Tensor, Tensor]:
     values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
     if not isinstance(values, Tensor):
         raise InputError(f"scores must be a tensor or have such .values; got {type(scores).__name__}")
@@ -148,10 +160,14 @@ def _read(scores: Any, truth: Any, graph: ComputationalGraph | None) -> tuple[Te
     if not isinstance(known, Tensor) or known.dtype != torch.bool:
         given = str(known.dtype) if isinstance(known, Tensor) else type(truth).__name__
         raise InputError(f"truth must be a bool tensor or have such a .mask; got {given}")
+    return values.detach().cpu(), known.cpu()
+
+
+def _graph_of(scores: Any, truth: Any, graph: ComputationalGraph | None) -> ComputationalGraph:
     graph = graph if graph is not None else getattr(scores, "graph", None) or getattr(truth, "graph", None)
     if graph is None:
         raise InputError("graph is needed where neither scores nor truth has one: ComputationalGraph.of(model)")
-    return values.detach().cpu(), known.cpu(), graph
+    return graph
 
 
 def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
@@ -161,7 +177,7 @@ def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
 
 def _mib_auroc(scores: Any, truth: Any, graph: ComputationalGraph | None) -> float:
     _ranked(scores, truth, graph, "edge", True, "max")  # refuses what cannot be ranked
-    values, known, graph = _read(scores, truth, graph)
+    (values, known), graph = _read(scores, truth), _graph_of(scores, truth, graph)
     positives = int(known.sum())
     points = []
     for fraction in LADDER_FRACTIONS:

@@ -23,8 +23,8 @@ from interp.run import RunKeywords
 from interp.running import door
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import judging
-from metrics.circuit.samples import random_circuit
+from metrics.circuit.controls import random_controls
+from metrics.circuit.evaluate import judging_any, together
 from metrics.statistics import bootstrapped, share
 
 if TYPE_CHECKING:
@@ -160,8 +160,9 @@ def output_agreement(
     Args:
         model: what `interp.load_model` returns.
         task: the prompts; use others than the circuit was chosen on.
-        circuit: bool `[source, target]`, or anything with such a `.mask` (a `Circuit`).
-        n_random: so many random circuits of as many edges (paths from input to logits) beside it.
+        circuit: bool `[source, target]`, anything with such a `.mask` (a `Circuit`), or a circuit of nodes.
+        n_random: so many random circuits of as many edges (paths from input to logits), or of nodes of the same layers
+            and similar norms, beside it.
         ablation, batch_size, memory, quiet: as in `evaluate`.
         confidence, resamples, seed: of the intervals over prompts; `seed` also draws the random circuits.
 
@@ -169,8 +170,8 @@ def output_agreement(
         InputError: a mask of another shape, a negative `n_random`, unknown names.
     """
     check_keywords("output_agreement", keywords, OutputKeywords)
-    setting, mask = judging(model, task, circuit, {**keywords, "objective": SAME_ARGMAX})
+    setting, mask = judging_any(model, task, circuit, {**keywords, "objective": SAME_ARGMAX})
     interval = Interval.of(keywords)
-    others = [random_circuit(setting.graph, int(mask.sum()), interval.seed + i) for i in range(n_random)]
-    minus_kl, same = setting.measure_all(torch.stack([mask, *others]), OUTPUT_OBJECTIVES)
+    others = random_controls(setting, [mask], n_random, interval.seed)
+    minus_kl, same = setting.measure_all(together([mask, *others]), OUTPUT_OBJECTIVES)
     return OutputAgreement.of(minus_kl, same, interval, replace(setting.conditions, objective=None))

@@ -17,7 +17,7 @@ from interp.keywords import check_keywords
 from interp.result import Result
 from interp.running import door
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import JudgeKeywords, faithfulness_of_means, judging
+from metrics.circuit.evaluate import JudgeKeywords, faithfulness_of_means, judging_any, together
 from metrics.percentiles import Resampled
 from metrics.statistics import bootstrapped, estimates, resample, share
 
@@ -164,7 +164,7 @@ def prompt_faithfulness(
     Args:
         model: what `interp.load_model` returns.
         task: the prompts; use others than the circuit was chosen on.
-        circuit: bool `[source, target]`, or anything with such a `.mask` (a `Circuit`).
+        circuit: bool `[source, target]`, anything with such a `.mask` (a `Circuit`), or a circuit of nodes.
         margin: how near to 1 counts as near.
         ablation, objective, batch_size, memory, quiet: as in `evaluate`.
         confidence, resamples, seed: of the intervals over prompts.
@@ -173,8 +173,8 @@ def prompt_faithfulness(
         InputError: a mask of another shape, unknown names, a margin that is not positive.
     """
     check_keywords("prompt_faithfulness", keywords, JudgeKeywords)
-    setting, mask = judging(model, task, circuit, keywords)
-    values = setting.measure(mask[None])
+    setting, mask = judging_any(model, task, circuit, keywords)
+    values = setting.measure(together([mask]))
     return PromptFaithfulness.of(
         values.clean.numpy(), values.empty.numpy(), values.circuits[0].numpy(),
         margin=margin, interval=Interval.of(keywords), setting=setting.conditions,

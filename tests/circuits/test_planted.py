@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,13 @@ import torch
 
 import metrics
 from attribution import attribute
-from circuits import planted
+from attribution.engines import chosen_method
+from attribution.scores import Scores
+from attribution.units.nodes import scores_of_nodes
+from circuits import find_circuit, planted
 from circuits.planted.models import FOLDER
 from circuits.planted.programs import PROGRAMS
+from interp import Run, Setting
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from metrics.circuit.evaluate import faithfulness, measure
@@ -135,6 +140,47 @@ def test_the_best_gradient_method_finds_the_circuit(name: str) -> None:
     scores = attribute(model.model, model.task, "eap-ig", quiet=True)
     assert metrics.auroc(scores, model.mask) > 0.95
     assert metrics.auroc(scores, model.mask, level="node") > 0.9
+
+
+def neuron_scores(method: str, **settings: Any) -> Scores:
+    setting = Setting(load("boolean").model, load("boolean").task, run=Run(quiet=True))
+    return scores_of_nodes(setting, chosen_method(method, settings), "neuron")
+
+
+def test_planted_neurons_compute_the_answer_alone_and_no_other_does() -> None:
+    model = load("boolean")
+    assert model.node_mask is not None
+    assert model.node_mask.sum(1).tolist() == [1, 2, 4]
+    scores = neuron_scores("exact").values
+    assert scores[model.node_mask].min() > 4 * scores[~model.node_mask].abs().max()
+    masks = torch.stack((model.node_mask, ~model.node_mask))
+    alone, rest = faithfulness(measure(model.model, model.task, masks, level="neuron", quiet=True))
+    assert 0.95 < alone.value < 1.05
+    assert abs(rest.value) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "least"),
+    [
+        ("exact", {}, 1.0),
+        ("eap", {}, 1.0),
+        ("mask-ig", {}, 1.0),
+        ("eap", {"rules": "relp-ah"}, 1.0),
+        ("eap-ig", {}, 0.99),
+    ],
+)
+def test_methods_find_the_planted_neurons(method: str, settings: dict[str, Any], least: float) -> None:
+    """`eap-ig` gives the valley of m2, steep where the path goes, the wrong sign: by |score| it is found all the same."""
+    scores = neuron_scores(method, **settings)
+    assert metrics.auroc(scores, load("boolean").node_mask, level="neuron") >= least
+    signed = metrics.auroc(scores, load("boolean").node_mask, level="neuron", absolute=False)
+    assert (signed < 0.9) == (method == "eap-ig")
+
+
+def test_the_planted_neurons_are_the_circuit_that_is_found() -> None:
+    model = load("boolean")
+    found = find_circuit(model.model, model.draw(64, 9), level="neuron", method="exact", faithfulness=0.99, quiet=True)
+    assert torch.equal(found.node_mask, model.node_mask)
 
 
 def test_unknown_names_are_refused() -> None:

@@ -65,7 +65,7 @@ def test_the_json_is_for_people(tmp_path: Path):
     circuit = make()
     text = circuit.save(tmp_path / "ioi.json").read_text(encoding="utf-8")
     document = json.loads(text)
-    assert (document["format"], document["version"]) == (FORMAT, 2)
+    assert (document["format"], document["version"]) == (FORMAT, 3)
     assert document["provenance"]["model"] == "Müller's model"
     assert "Müller" in text
     assert document["scores"]["graph"] == GRAPH.to_dict()
@@ -230,7 +230,7 @@ def test_damaged_and_newer_files_are_refused_in_a_sentence(tmp_path: Path):
     smaller = document["scores"] | {"graph": ComputationalGraph(2, 3).to_dict()}
     cases = [
         ({"format": "else"}, "does not say that it is 'faithful-circuits/circuit'"),
-        ({"version": 3}, "has format version 3, and this installation reads up to 2: upgrade faithful-circuits"),
+        ({"version": 4}, "has format version 4, and this installation reads up to 3: upgrade faithful-circuits"),
         ({"version": None}, "its format version is None"),
         ({"report": 3}, "is damaged: report: Input should be a valid dictionary"),
         ({"report": {"faithfulness": "high"}}, "is damaged: faithfulness: Input should be a valid number"),

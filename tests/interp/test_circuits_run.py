@@ -13,6 +13,7 @@ from interp import ComputationalGraph, load_model
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from interp.kernels.ablation import ABLATIONS, Ablator
+from interp.kernels.circuit import Edges
 from interp.kernels.evaluate import Meter
 from interp.kernels.reach import live_edges
 from interp.objectives import get_objective
@@ -29,7 +30,7 @@ def ours(model, masks, ablation="patch", task=None, kv="head", objective="logit-
     anatomy, task = anatomy_of(model), task or mixed_task(model)
     graph, prompts = ComputationalGraph.of_anatomy(anatomy, kv), task.prompts(model)
     ablator = Ablator.of(anatomy, ablation, prompts, settings.get("batch_size"))
-    return Meter(anatomy, graph, prompts, ablator, **settings).values(masks, [get_objective(objective)])[0]
+    return Meter(Edges(anatomy, graph, ablator), prompts, **settings).values(masks, [get_objective(objective)])[0]
 
 
 def random_masks(graph, densities=(0.06, 0.25, 0.6, 0.95), seed=0):

@@ -15,6 +15,7 @@ from interp import ComputationalGraph
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from interp.kernels.ablation import ABLATIONS, Ablator
+from interp.kernels.circuit import Edges
 from interp.kernels.evaluate import Meter
 from interp.objectives import Objective, get_objective
 from tests import oracle
@@ -85,7 +86,7 @@ def test_patching_one_edge_is_running_the_circuit_without_that_edge(name, ablati
         mask[graph.edge_index(edge)] = False
     anatomy, prompts = anatomy_of(model), task.prompts(model)
     ablator = Ablator.of(anatomy, ablation, prompts)
-    values = Meter(anatomy, graph, prompts, ablator).values(masks, [get_objective("logit-difference")])[0]
+    values = Meter(Edges(anatomy, graph, ablator), prompts).values(masks, [get_objective("logit-difference")])[0]
     expected = (values.clean - values.circuits).mean(1)
     assert error(at(exact(name, ablation=ablation), graph), expected) < TOLERANCE
 

@@ -10,6 +10,7 @@ from interp import ComputationalGraph
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from interp.kernels.ablation import ABLATIONS, Ablator
+from interp.kernels.circuit import Edges
 from interp.kernels.evaluate import Meter
 from interp.kernels.soft import prompts_that_fit, soft_values
 from interp.objectives import Objective, get_objective
@@ -56,7 +57,7 @@ def test_with_edges_at_zero_and_one_the_values_are_the_circuits(name, kv):
     masks = torch.stack([graph.edge_mask & (torch.rand(graph.shape, generator=generator) < p) for p in (0, 0.2, 0.8)])
     for ablation in ABLATIONS:
         ablator, goal = Ablator.of(anatomy, ablation, prompts), get_objective("logit-difference")
-        expected = Meter(anatomy, graph, prompts, ablator).values(masks, [goal])[0]
+        expected = Meter(Edges(anatomy, graph, ablator), prompts).values(masks, [goal])[0]
         assert error(ours(model, masks.double(), ablation, kv=kv).values, expected.circuits) < TOLERANCE, ablation
 
 

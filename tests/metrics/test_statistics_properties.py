@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from metrics import agreement, auroc, bootstrap, racu
-from metrics.circuit.curve import areas, cmd, cpr
+from metrics.circuit.areas import areas, cmd, cpr
 from metrics.statistics import share
 from metrics.testing import adjust, paired_test
 from tests.drawn import scored

@@ -20,8 +20,9 @@ from attribution.edges.gradient import EAPIGActivations
 from attribution.edges.named import METHODS
 from circuits import Circuit
 from circuits.cli import app, main, options
-from circuits.cli.inputs import parse_edges
+from circuits.cli.inputs import parse_size
 from circuits.cli.output import CommandError, as_json, interval
+from circuits.node_circuit import NodeCircuit
 from interp import tasks
 from interp.models import load_model
 from interp.selection import SELECTIONS
@@ -219,6 +220,30 @@ def test_find_as_json(bridge: Any, tmp_path: Path) -> None:
     assert set(data["check"]) >= {"clean", "corrupted", "accuracy_clean", "ok"}
     assert data["files"] == {"circuit": str(tmp_path / "bare.json")}
     assert torch.equal(Circuit.load(tmp_path / "bare.json").mask, circuit.mask)
+
+
+def test_find_takes_nodes(bridge: Any, tmp_path: Path) -> None:
+    output = tmp_path / "neurons.json"
+    result = run("find", *QUICK, "--task", "ioi", "--level", "neuron", "--nodes", "12", "-o", output)
+    assert result.exit_code == 0, result.output
+    circuit = Circuit.load(output)
+    assert isinstance(circuit, NodeCircuit)
+    assert circuit.n_nodes == 12
+    for text in ("12 neurons", "Strongest nodes", circuit.nodes[0], "Without the circuit", "Random neurons"):
+        assert text in result.stdout.replace("\n", " ")
+    data = json.loads(run("find", *QUICK, "--task", "ioi", "--level", "head", "--json").stdout)
+    assert data["report"]["level"] == "head"
+    assert set(data["strongest_nodes"][0]) == {"node", "score"}
+    assert "--html draws circuits of edges" in refused(
+        run("find", *QUICK, "--task", "ioi", "--level", "neuron", "--html", tmp_path / "x.html")
+    )
+    assert "edges is for circuits of edges" in refused(
+        run("find", *QUICK, "--task", "ioi", "--level", "neuron", "--edges", "12", "-q")
+    )
+    assert "--positions 'here'" in refused(
+        run("find", *QUICK, "--task", "ioi", "--level", "neuron", "--positions", "here", "-q")
+    )
+    assert "holds a circuit of neurons" in refused(run("evaluate", output, "-q"))
 
 
 def test_find_passes_every_option_on(monkeypatch: pytest.MonkeyPatch, loaded: list[Any], saved: Path) -> None:
@@ -628,16 +653,16 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_sizes_and_intervals() -> None:
-    assert [parse_edges(text) for text in (None, "200", "0.02", "2%", "1", "1.0", "100%")] == [
+    assert [parse_size("--edges", text) for text in (None, "200", "0.02", "2%", "1", "1.0", "100%")] == [
         None, 200, 0.02, 0.02, 1, 1.0, 1.0,
     ]  # fmt: skip
-    assert isinstance(parse_edges("1"), int)
-    assert isinstance(parse_edges("1.0"), float)
+    assert isinstance(parse_size("--edges", "1"), int)
+    assert isinstance(parse_size("--edges", "1.0"), float)
     assert interval(-1e-9, (-0.25, 1 / 3)) == "0.000 [-0.250, 0.333]"
     assert interval(float("nan")) == interval(None) == "unknown"
     for text in ("", "x", "-5", "-0.1", "1.5", "0.0", "nan", "inf", "5 %%"):
         with pytest.raises(CommandError, match="--edges"):
-            parse_edges(text)
+            parse_size("--edges", text)
 
 
 def test_json_holds_no_nan() -> None:

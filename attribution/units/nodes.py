@@ -1,0 +1,118 @@
+"""Scores over the nodes of a level by any method that has a meaning for them, as `Scores`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attribution.edges.gradient import EAP, GradientMethod, MaskIG
+from attribution.edges.method import Method, check_objective
+from attribution.edges.patched import ActivationPatching, Exact
+from attribution.inside import AT_THE_CIRCUIT
+from attribution.scores import Scores
+from attribution.units.explain import for_units
+from attribution.units.scoring import mean_neuron_scores
+from attribution.units.weights import full_circuit, inside_node_scores
+from interp.errors import InputError
+from interp.node_mask import NodeMask, Spans, node_masks
+from interp.setting import Setting
+
+_AT_ONCE = 256  # circuits that each lack one node, measured together
+
+
+def scores_of_nodes(setting: Setting, method: Method, level: str, spans: Spans = None) -> Scores:
+    """What each node of a level is worth: means over prompts.
+
+    Gradient methods score neurons as `attribution.neurons` does, summed over positions or at each of `spans`, and heads
+    and MLPs as `attribute(level="node")`. `mask-ig`, and `eap` with `inside`, take gradients at nodes' weights
+    (`attribution.units.weights`); `exact` patches each node alone. The last three score all levels and spans.
+
+    Raises `InputError` for methods without a meaning for the level.
+    """
+    started = time.perf_counter()
+    values, beside = _values(setting, method, level, spans)
+    return Scores(
+        values=values.to(torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32),
+        graph=setting.graph,
+        method=method.name,
+        level=level,
+        spans=spans,
+        ablation=str(setting.ablation),
+        settings={"kv": setting.kv, "objective": setting.goal.name, **method.settings(), **beside},
+        task=setting.task.to_dict(),
+        model=setting.anatomy.name,
+        seconds=time.perf_counter() - started,
+        n_prompts=len(setting),
+        goal=setting.goal,
+    )
+
+
+def _values(
+    setting: Setting, method: Method, level: str, spans: Spans
+) -> tuple[Float[Tensor, "*axes"], dict[str, Any]]:
+    """Scores, and what is told of how they were made."""
+    if isinstance(method, Exact | ActivationPatching):
+        return _patched(setting, level, spans), {}
+    inside = getattr(method, "inside", None)
+    if isinstance(method, MaskIG) or (isinstance(method, EAP) and inside is not None):
+        return _by_weights(setting, method, inside, level, spans)
+    if level == "neuron":
+        by_gradients = for_units(method)
+        assert isinstance(by_gradients, GradientMethod)
+        by_gradients.check(setting)
+        told = by_gradients.backward(setting)
+        rules = {"rules": told.to_dict()} if told.rules else {}
+        return mean_neuron_scores(setting, by_gradients, spans), rules
+    if spans is not None:
+        raise InputError(
+            f"method={method.name!r} scores heads and MLPs at all positions together; positions are told apart by "
+            "'mask-ig' and 'exact'"
+        )
+    if "level" not in {item.name for item in fields(method)}:  # type: ignore[arg-type]
+        raise InputError(f"method={method.name!r} scores edges alone; use 'eap-ig', 'mask-ig' or 'exact'")
+    found = replace(method, level="node").scores(setting)  # type: ignore[type-var]
+    beside = {name: found.settings[name] for name in ("rules",) if name in found.settings}
+    return (found.values if level == "node" else _of_heads(setting, found.values)), beside
+
+
+def _of_heads(setting: Setting, values: Float[Tensor, " source"]) -> Float[Tensor, "layer head"]:
+    graph = setting.graph
+    return torch.stack([values[graph.head_sources(layer)] for layer in range(graph.n_layers)])
+
+
+def _by_weights(
+    setting: Setting, method: MaskIG | EAP, inside: Any, level: str, spans: Spans
+) -> tuple[Float[Tensor, "*axes"], dict[str, Any]]:
+    points = method.points if isinstance(method, MaskIG) else AT_THE_CIRCUIT
+    circuit = full_circuit(setting, level, spans)
+    if inside is not None:
+        (circuit,) = node_masks(inside, None if hasattr(inside, "level") else level, spans) or [circuit]
+        if (circuit.level, circuit.spans) != (level, spans):
+            raise InputError(f"inside is a circuit of {circuit.level}s and other positions than those that are scored")
+    whole = inside is None and points is AT_THE_CIRCUIT
+    check_objective(setting.goal, method.name, whole)
+    beside = {} if inside is None else {"nodes_inside": circuit.n_nodes}
+    return inside_node_scores(setting, circuit, points), beside
+
+
+def _patched(setting: Setting, level: str, spans: Spans) -> Float[Tensor, "*axes"]:
+    """How much the objective falls without each node alone: a forward pass for each."""
+    full = full_circuit(setting, level, spans).mask
+    values = torch.zeros(full.shape, dtype=torch.float64, device="cpu")
+    places = full.flatten().nonzero()[:, 0]
+    if level == "node":
+        places = places[places % full.shape[-1] != 0]
+    for some in places.split(_AT_ONCE):
+        masks = []
+        for place in some:
+            mask = full.clone()
+            mask.view(-1)[place] = False
+            masks.append(NodeMask(mask, level, spans))
+        found = setting.measure(masks)
+        values.view(-1)[some] = (found.clean - found.circuits).double().mean(1)
+    return values

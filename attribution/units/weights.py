@@ -1,0 +1,76 @@
+"""Scores of nodes inside a circuit: gradients with respect to nodes' weights, at a circuit or on the way to it.
+
+    score(p) = sum over points of  weight * dM/dw[p]  at  w = alpha * mask
+
+A node of weight w gives w times its own output and 1 - w times its counterfactual (`interp.kernels.nodes`). Along
+[0, 1] the scores of the circuit's nodes add up to M(circuit) - M(empty circuit); a node outside is scored by what a
+little of it would bring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp.errors import InputError
+from interp.kernels.batching import Batch, make_batches, plan, refuse_nan, run_batches
+from interp.kernels.nodes import NodeRunner
+from interp.mlps import Mixture
+from interp.node_mask import NodeMask
+from interp.setting import Setting
+
+Points = Sequence[tuple[float, float]]  # (alpha, weight)
+
+
+def inside_node_scores(setting: Setting, mask: NodeMask, points: Points) -> Float[Tensor, "*axes"]:
+    """Scores of all nodes of the mask's level, in the circuit and outside: means over prompts, float32 or float64.
+
+    Cost: a clean and a corrupted forward pass, and a forward and a backward pass for each point. Raises `InputError`
+    for neurons of a mixture of experts, whose own module takes no gradients there.
+    """
+    if mask.level == "neuron" and any(isinstance(block.mlp, Mixture) for block in setting.anatomy.blocks):
+        raise InputError(
+            "neurons of a mixture of experts have no weights to take gradients at; use method='eap-ig' or 'relp'"
+        )
+    inside = mask.check(setting.anatomy)
+    total = torch.zeros(inside.shape, dtype=torch.float64, device="cpu")
+    run, length = setting.run, setting.prompts.clean.shape[1]
+    planned = plan(setting.anatomy, len(setting), length, batch_size=run.batch_size, memory=run.memory)
+    grain = setting.nodes(mask.level, mask.spans)
+    wide = torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32
+
+    def work(batch: Batch) -> None:
+        runner = NodeRunner(grain, batch)
+        found = torch.zeros_like(total)
+        for alpha, weight in points:
+            found += weight * _slopes(setting, runner, (alpha * inside).to(wide), planned.checkpointed)
+            bar.advance(len(batch) / len(points))
+        total.add_(found)
+
+    skip = setting.ablator.skip_prefix
+    with run.progress(f"scoring {mask.level}s by their weights", len(setting)) as bar, torch.inference_mode(False):
+        run_batches(make_batches(setting.prompts, planned.batch_size, setting.anatomy.device, skip_prefix=skip), work)
+    return (total / len(setting)).to(wide)
+
+
+def _slopes(
+    setting: Setting, runner: NodeRunner, weights: Float[Tensor, "*axes"], checkpointed: bool
+) -> Float[Tensor, "*axes"]:
+    """dM/dw, summed over the prompts of a batch."""
+    goal, batch = setting.goal, runner.batch
+    clean = runner.clean_logits if goal.needs_clean else None
+    with torch.enable_grad():
+        leaf = weights.to(setting.anatomy.device).requires_grad_()
+        values = goal(runner.logits(leaf[None], checkpointed)[0], batch.prompts, clean)
+        refuse_nan(values, goal.name, batch)
+        (gradient,) = torch.autograd.grad(values.sum(), leaf)
+    return gradient.double().cpu()
+
+
+def full_circuit(setting: Setting, level: str, spans: tuple[int, ...] | None) -> NodeMask:
+    """All nodes of a level."""
+    full: Bool[Tensor, "*axes"] = setting.nodes(level, spans).full
+    return NodeMask(full, level, spans)

@@ -1,0 +1,140 @@
+"""`NodeCircuit`: the nodes that carry a behaviour, with their scores and how faithful they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from attribution.levels import node_frame
+from attribution.scores import Scores
+from circuits.circuit import Circuit
+from circuits.found import Found
+from circuits.reach import reach
+from circuits.report import Report
+from interp.conditions import Conditions
+from interp.errors import InputError
+from interp.keeping import kept
+from interp.node_mask import NODE_LEVELS, NodeMask, Spans
+from interp.selection.nodes import countable
+
+_NOUNS: Mapping[str, str] = {"neuron": "neurons", "head": "heads", "node": "heads and MLPs"}
+
+
+@kept
+@dataclass(frozen=True, eq=False, repr=False)
+class NodeCircuit(Found):
+    """Nodes of one level that do a task, all edges between them kept, and what is known of them.
+
+    `node_mask` is bool over the nodes that `scores` are of: `[layer, d_mlp]` at level `neuron`, `[layer, head]` at
+    `head`, `[source]` at `node`; with spans (positions that are told apart) an axis of these in front of the last. All
+    other nodes of the level are ablated; attention (level `neuron`), MLPs (level `head`) and embeddings stay live.
+    `mask`, `level` and `spans` make it a mask of nodes wherever one is taken. The other fields: `circuits.found.Found`.
+
+    Raises `InputError` when the mask does not fit the scores.
+
+    >>> import torch
+    >>> from interp import ComputationalGraph
+    >>> scores = Scores(torch.tensor([[0.5, -2.0, 1.0]]), ComputationalGraph(1, 1), method="eap", level="neuron")
+    >>> NodeCircuit(scores, scores.values > 0).nodes
+    ('m0.n2', 'm0.n0')
+    """
+
+    scores: Scores
+    node_mask: Bool[Tensor, "*axes"]
+    report: Report = field(default_factory=Report)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    setting: Conditions = None  # type: ignore[assignment]  # filled in where it is not given
+
+    def __post_init__(self) -> None:
+        if self.scores.level not in NODE_LEVELS:
+            raise InputError(f"scores are of {self.scores.level}s; a circuit of nodes has scores of nodes")
+        mask = NodeMask(self.node_mask, self.scores.level, self.scores.spans).mask
+        if mask.shape != self.scores.values.shape:
+            raise InputError(
+                f"node_mask of shape {tuple(mask.shape)} does not fit scores of {tuple(self.scores.values.shape)}"
+            )
+        object.__setattr__(self, "node_mask", mask.clone())
+        self._settle()
+
+    @property
+    def mask(self) -> Bool[Tensor, "*axes"]:
+        """The same as `node_mask`, as masks of nodes have it."""
+        return self.node_mask
+
+    @property
+    def level(self) -> str:
+        """What the nodes are: `neuron`, `head` or `node`."""
+        return self.scores.level
+
+    @property
+    def spans(self) -> Spans:
+        """The positions that are told apart, or None."""
+        return self.scores.spans
+
+    @property
+    def n_nodes(self) -> int:
+        """How many nodes the circuit holds: (layer, neuron), or (layer, position, neuron) where positions count."""
+        return NodeMask(self.node_mask, self.level, self.spans).n_nodes
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes, by |score| descending: `m3.n120`, `a2.h5`, `m3`; behind `@` the position."""
+        frame = self.to_frame()
+        if self.spans is None:
+            return tuple(frame["node"])
+        return tuple(f"{name}@{place}" for name, place in zip(frame["node"], frame["position"], strict=True))
+
+    def to_frame(self) -> pd.DataFrame:
+        """The nodes by |score| descending: node, its layer and number, position where positions count, score."""
+        values = self.scores.values
+        places = countable(values, self.level)
+        inside = places[self.node_mask.flatten()[places]]
+        order = values.flatten()[inside].abs().argsort(descending=True, stable=True)
+        return node_frame(self.graph, self.level, self.spans, values, inside[order])
+
+    def to_circuit(self) -> Circuit:
+        """The same as a circuit of edges: all those among its nodes, the input and the logits. Of level `node` alone.
+
+        It runs alike, and can be drawn, tested and written for EAP-IG and MIB. Raises `InputError` for other levels and
+        for spans.
+        """
+        if self.level != "node" or self.spans is not None:
+            raise InputError(
+                f"a circuit of {self.level}s is no set of edges; one of level='node' without positions is one"
+            )
+        graph, kept = self.graph, self.node_mask.clone()
+        kept[0] = True
+        read = [not fed or any(bool(kept[source]) for source in fed) for fed in graph.target_sources]
+        mask = kept[:, None] & torch.tensor(read, dtype=torch.bool, device="cpu")[None] & graph.edge_mask
+        return Circuit(self.scores, mask, provenance=self.provenance, setting=self.setting)
+
+    def jaccard(self, other: NodeCircuit) -> float:
+        """Shared nodes over nodes in either circuit; 1.0 when both are empty.
+
+        Raises `InputError` for circuits of other nodes.
+        """
+        same = isinstance(other, NodeCircuit) and (self.level, self.spans) == (other.level, other.spans)
+        if not same or self.node_mask.shape != other.node_mask.shape:
+            raise InputError(f"circuits of different nodes have no overlap: {self!r}, {other!r}")
+        either = int((self.node_mask | other.node_mask).sum())
+        return int((self.node_mask & other.node_mask).sum()) / either if either else 1.0
+
+    def sizes(self) -> list[str]:
+        total = len(countable(self.scores.values, self.level))
+        told = "" if self.spans is None else f" at {len(self.spans)} positions"
+        return [f"{self.n_nodes:,} of {total:,} {_NOUNS[self.level]}{told}"]
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> NodeCircuit:
+        """Read what `save` wrote; raises `InputError` for a missing, damaged or newer file, or one of edges."""
+        found = reach("load")(path)
+        if not isinstance(found, NodeCircuit):
+            raise InputError(f"circuit file {os.fspath(path)!r} holds a circuit of edges; read it with Circuit.load")
+        return found

@@ -1,0 +1,89 @@
+"""Neurons' activations in runs: heard layer by layer, in units of the residual stream, and their means.
+
+A neuron p of a layer writes a_p w_p. In the residual stream, behind a norm that follows the MLP, that is
+a_p / r * gain * centred(w_p), r being the norm's divisor of the MLP's whole output: so differences of neurons add up to
+the difference of the MLP, as those of heads do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.anatomy import Anatomy, Block
+from interp.kernels.batching import Batch, make_batches, plan
+from interp.kernels.forward import Recorder, Residual, last_rows, run_blocks, unembed
+from interp.kernels.frame import Frame
+from interp.mlps import Hidden
+from interp.parts import working
+from interp.tasks.prompts import Prompts
+
+Hear = Callable[[int, Hidden, Residual], None]  # layer, activations, the MLP's output in front of a norm behind it
+Means = list[Float[Tensor, "pos d_mlp"]]
+
+
+def widths(anatomy: Anatomy) -> list[int]:
+    """How many neurons each layer has."""
+    return [block.mlp.width for block in anatomy.blocks]
+
+
+def in_stream(block: Block, hidden: Hidden, written: Residual) -> Hidden:
+    """Activations over the divisor of a norm behind the MLP, where there is one."""
+    norm = block.mlp_post_norm
+    return working(hidden) if norm is None else working(hidden) / norm.divisor(working(written))
+
+
+def written_by(block: Block, change: Hidden) -> Residual:
+    """What a change of activations (`in_stream`) adds to the residual stream: linear, so without the output's bias."""
+    nothing = change.new_zeros(1, 1, change.shape[-1])
+    written = block.mlp.write(change) - block.mlp.write(nothing)
+    norm = block.mlp_post_norm
+    if norm is None:
+        return written
+    centred = norm.centred(written)
+    return centred if norm.gain is None else centred * working(norm.gain).to(centred.dtype)
+
+
+class _Heard(Recorder):
+    hears_neurons = True
+
+    def __init__(self, hear: Hear) -> None:
+        self._hear = hear
+
+    def neurons(self, layer: int, hidden: Hidden, written: Residual) -> None:
+        self._hear(layer, hidden, written)
+
+
+@torch.no_grad()
+def hear_neurons(frame: Frame, embedding: Residual, batch: Batch, hear: Hear) -> Float[Tensor, "batch d_vocab"]:
+    """Run from an embedding on, telling of every layer's neurons; the logits."""
+    x = run_blocks(frame, embedding, _Heard(hear))
+    return unembed(frame.anatomy, last_rows(x, frame, batch.prompts.lengths))
+
+
+@torch.no_grad()
+def mean_activations(
+    anatomy: Anatomy, prompts: Prompts, positional: bool, batch_size: int | None = None, memory: int | None = None
+) -> Means:
+    """Mean activations over the clean prompts (`in_stream`), `positional`: at each position, or else over all of them.
+
+    One forward pass.
+    """
+    length = prompts.clean.shape[1]
+    size = plan(anatomy, len(prompts), length, batch_size=batch_size, memory=memory)
+    totals = [torch.zeros(length, n, dtype=torch.float64, device=anatomy.device) for n in widths(anatomy)]
+    counts = prompts.mask.sum(0).to(anatomy.device)
+    for batch in make_batches(prompts, size.batch_size, anatomy.device, skip_prefix=False):
+        frame, real = batch.frame(anatomy), batch.prompts.mask[..., None]
+
+        def hear(layer: int, hidden: Hidden, written: Residual, real: Tensor = real) -> None:
+            values = in_stream(anatomy.blocks[layer], hidden, written)
+            totals[layer][: values.shape[1]] += torch.where(real, values, 0.0).sum(0)
+
+        hear_neurons(frame, anatomy.embed(batch.prompts.clean, frame.positions), batch, hear)
+    if not positional:
+        return [(total.sum(0) / counts.sum()).expand_as(total) for total in totals]
+    return [total / counts[:, None] for total in totals]

@@ -1,0 +1,66 @@
+"""Scores of nodes as metrics take them: values, what they are of, and the circuits that they choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.anatomy import Anatomy
+from interp.errors import InputError
+from interp.node_mask import NODE_LEVELS, NodeMask, Spans, all_nodes, spans_of
+from interp.selection.nodes import countable, node_ladder, top_nodes
+
+
+@dataclass(frozen=True)
+class NodeScores:
+    """Values over the nodes of a level: see `interp.node_mask.NodeMask` for their axes."""
+
+    values: Float[Tensor, "*axes"]
+    level: str
+    spans: Spans = None
+
+    @classmethod
+    def of(cls, scores: Any, keywords: Mapping[str, Any]) -> NodeScores | None:
+        """From what has `.values`, `.level` and `.spans`, or from a tensor and its `level`; None: of edges.
+
+        Scores over the graph's nodes that say their level, without spans, are of edges unless `level="node"` is asked.
+        """
+        level, own = keywords.get("level"), None if isinstance(scores, Tensor) else getattr(scores, "level", None)
+        spans = keywords.get("spans") if isinstance(scores, Tensor) else getattr(scores, "spans", None)
+        if level is None and own in NODE_LEVELS and (own != "node" or spans is not None):
+            level = own
+        if level in (None, "edge"):
+            return None
+        if level not in NODE_LEVELS or (own is not None and own != level):
+            raise InputError(f"level={level!r} does not fit scores of level {own!r}; choose from {NODE_LEVELS}")
+        values = scores if isinstance(scores, Tensor) else scores.values
+        return cls(values.detach().cpu(), level, spans_of(spans))
+
+    def check(self, anatomy: Anatomy) -> None:
+        """Raise `InputError` for scores of another model's nodes, and for ones that are not finite."""
+        shape = tuple(all_nodes(anatomy, self.level, self.spans).shape)
+        if tuple(self.values.shape) != shape:
+            raise InputError(
+                f"scores of level {self.level!r} and shape {tuple(self.values.shape)} do not fit "
+                f"model={anatomy.name!r}, which has {shape}"
+            )
+        if not bool(self.values.isfinite().all()):
+            raise InputError("scores hold NaN or infinite values, which cannot be ranked")
+
+    @property
+    def count(self) -> int:
+        """How many nodes there are."""
+        return len(countable(self.values, self.level))
+
+    @property
+    def ladder(self) -> tuple[int, ...]:
+        """Sizes at which circuits of these nodes are measured."""
+        return node_ladder(self.count)
+
+    def top(self, n: int, helping: float = 0.5) -> NodeMask:
+        """The circuit of `n` nodes (`interp.selection.top_nodes`)."""
+        return NodeMask(top_nodes(self.values, n, self.level, helping), self.level, self.spans)
