@@ -260,7 +260,7 @@ class Scores(Result):
             picture, f"{self.method}: strongest {self.level}s", xaxis_title="score", height=160 + 22 * len(strongest)
         )
 
-    def check(self) -> None:
+    def fits(self) -> None:
         self._repr_html_()  # the whole table may be long
 
     def _repr_html_(self) -> str:

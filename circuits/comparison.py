@@ -92,8 +92,8 @@ class MethodComparison(OnceFrame, Result):
         """The summary as a table in GitHub's Markdown."""
         return markdown_table(self.summary().astype(str))
 
-    def check(self) -> None:
-        super().check()
+    def fits(self) -> None:
+        super().fits()
         self.curves()
 
     def headline(self) -> str:

@@ -51,8 +51,8 @@ class Robustness(Result):
     def to_frame(self) -> pd.DataFrame:
         return self.frame.copy()
 
-    def check(self) -> None:
-        super().check()
+    def fits(self) -> None:
+        super().fits()
         _ = self._points
 
     @property

@@ -51,7 +51,7 @@ class Result(OnceNamed, ABC):
         """The result as a plotly figure. Raises `InputError` where there is nothing to draw."""
         raise InputError(f"a {type(self).__name__} has no figure; see to_frame()")
 
-    def check(self) -> None:
+    def fits(self) -> None:
         """Raise whatever is raised where its fields do not fit together; `load` asks, behind their annotations."""
         self.to_frame()
         self._repr_html_()
@@ -81,7 +81,7 @@ class Result(OnceNamed, ABC):
         if not isinstance(found, cls):
             raise InputError(f"{where} holds a {type(found).__name__}; read it with {type(found).__name__}.load")
         try:
-            found.check()
+            found.fits()
         except Exception as error:  # somebody else's may raise anything
             reason = str(error) or type(error).__name__
             raise InputError(f"{where} is damaged: its {type(found).__name__} cannot be shown: {reason}") from error

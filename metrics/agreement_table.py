@@ -90,8 +90,8 @@ class AgreementTable(OnceFrame, Result):
                 data.append(cells)
         return pd.DataFrame(data)
 
-    def check(self) -> None:
-        super().check()
+    def fits(self) -> None:
+        super().fits()
         for _, rows, _ in self.parts:
             methods, drops = {row.method for row in rows}, {row.dropped for row in rows}
             if not rows or {(row.method, row.dropped) for row in rows} != set(itertools.product(methods, drops)):

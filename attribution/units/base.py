@@ -178,7 +178,7 @@ class UnitScores(Result):
             text += f" at {position}" + (f" ({tokens[position]})" if alone and position < len(tokens) else "")
         return theme.label(f"{text}, prompt {row['prompt']}" if row.get("prompt", 0) else text)
 
-    def check(self) -> None:
+    def fits(self) -> None:
         for axis in self.axes:
             choose("axes", axis, self.all_axes)
         self._repr_html_()  # the whole table may be long

@@ -243,9 +243,9 @@ def _story(circuit: Circuit | NodeCircuit) -> list[RenderableType]:
         )  # fmt: skip
     frame = _strongest(circuit)
     if len(frame):
-        rows = [(*map(str, row[:-1]), f"{row[-1]:+.4f}") for row in frame.itertuples(index=False)]
+        strongest = [(*map(str, row[:-1]), f"{row[-1]:+.4f}") for row in frame.itertuples(index=False)]
         title = f"Strongest {_noun(circuit)}s (positive: helps)"
-        parts.append(table(title, tuple(map(str, frame)), rows, ("score",)))
+        parts.append(table(title, tuple(map(str, frame)), strongest, ("score",)))
     return parts
 
 

@@ -46,8 +46,8 @@ class Curves(PerSample):
         """Means of a curve over the samples with intervals, one for each fraction."""
         return means(list(self.curves[choose("curve", name, self.curves)].T), self.interval)
 
-    def check(self) -> None:
-        super().check()
+    def fits(self) -> None:
+        super().fits()
         self.curve_frame()
         for name in self.curves:
             _ = self[name], COLOURS[name]

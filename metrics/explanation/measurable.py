@@ -69,8 +69,8 @@ class ErasureCurve(Result):
         ]
         return pd.DataFrame(rows, columns=["measure", "ratio", "performance", "low", "high"])
 
-    def check(self) -> None:
-        super().check()
+    def fits(self) -> None:
+        super().fits()
         if self.points.keys() != {RANDOM, *self.racu}:
             raise InputError("points and racu must be of the same measures")
 

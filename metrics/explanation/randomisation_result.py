@@ -97,8 +97,8 @@ class Randomisation(Result):
             return f"in part: {when} this much of its order is left, which was not learnt ({both})"
         return f"passes: {when} hardly anything is left of its order ({both})"
 
-    def check(self) -> None:
-        super().check()
+    def fits(self) -> None:
+        super().fits()
         if not self.values:
             raise InputError("values has no explainer")
 

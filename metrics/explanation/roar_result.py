@@ -99,8 +99,8 @@ class RoarResult(Result):
         seeds = len(self.everything)
         return f"{'Recursive ROAR' if self.recursive else 'ROAR'}, {seeds} seed{'s' if seeds > 1 else ''}"
 
-    def check(self) -> None:
-        super().check()
+    def fits(self) -> None:
+        super().fits()
         self.summary()
         if not self.everything:
             raise InputError("everything has no seed")
