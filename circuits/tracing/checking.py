@@ -56,7 +56,7 @@ def _compared(of: Subject, places: Places, attention: Attention) -> tuple[Tensor
 
     clean, measured = value(raw_logits(held.anatomy, held.stream[-1])), []
     for some in torch.arange(len(places), device="cpu").split(default_batch(held)):
-        copies, values = torch.arange(len(some), device="cpu"), torch.zeros(len(some), dtype=torch.float64, device="cpu")
+        copies, values = torch.arange(len(some), device="cpu"), predicted.new_zeros(len(some))
         changed = run_changed(held, of.units, places.select(some), copies, values, attention)
         measured.append(clean - value(changed))
     return predicted, torch.cat(measured)
