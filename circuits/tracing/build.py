@@ -45,11 +45,11 @@ class Found:
 def build(found: Found, biases: Biases, about: dict[str, Any]) -> AttributionGraph:
     """The graph; `about` are its other attributes."""
     effects, n_units, n_logits = found.effects, len(found.units), len(found.logits)
-    order = torch.cat((torch.arange(n_units) + n_logits, torch.arange(n_logits))).to(effects.tokens.device)
+    order = torch.arange(n_logits + n_units, device=effects.tokens.device).roll(-n_logits)  # units, then logits
     nodes, sources = _nodes(found, biases)
     n_nodes, inner = len(nodes), n_units + effects.errors[0].numel() + len(found.ids)
     adjacency = torch.zeros(n_nodes, n_nodes, dtype=effects.tokens.dtype, device="cpu")
-    rows = torch.cat((torch.arange(n_units), torch.arange(inner, inner + n_logits)))
+    rows = torch.tensor([*range(n_units), *range(inner, inner + n_logits)], dtype=torch.long, device="cpu")
     adjacency[rows] = sources[order].cpu()
     magnitude, weights = adjacency.new_zeros(n_nodes), adjacency.new_zeros(n_nodes)
     magnitude[rows] = found.magnitude[order].cpu()

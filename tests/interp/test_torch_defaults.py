@@ -24,7 +24,7 @@ from attribution import (
     features,
     tokens,
 )
-from circuits import Stable, find_circuit, stability
+from circuits import Stable, find_circuit, stability, trace
 from circuits.candidates import noise
 from circuits.planted import models as planted
 from circuits.planted.programs import PROGRAMS
@@ -169,6 +169,7 @@ ON_MODELS: dict[str, Callable[[Any, Any], Any]] = {
     "completeness": lambda model, task: metrics.completeness(model, task, mask(model), **SHARED),
     "minimality": lambda model, task: metrics.minimality(model, task, mask(model), **SHARED),
     "output": lambda model, task: metrics.output_agreement(model, task, mask(model), **SHARED),
+    "trace": lambda model, task: trace(model, IDS[0], top=5, **SHARED).adjacency,
     "features": lambda model, task: features(model, task, DICTIONARIES, ablation="mean", steps=2, **SHARED).values,
     "patched features": lambda model, task: features(
         model, task, DICTIONARIES, method="exact", only=[(1, 3)], **SHARED
