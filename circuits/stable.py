@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -51,7 +52,8 @@ class Stability(Result):
         jaccard: overlap of a resample's circuit with that of all prompts; the median over resamples, and what a share
             `confidence` of them lie between. `pairs`: of two resamples. `halves`: of two disjoint halves of the
             prompts, over seeds (NaN under `mean` ablations).
-        rank_correlation: Spearman correlation of the scores of all edges, resample against all prompts.
+        rank_correlation: Spearman correlation of the scores of all edges, resample against all prompts; NaN where
+            scores are constant, which have no order.
         chance: Jaccard overlap of two random circuits of that size.
         resamples, edges: how many, and how large.
     """
@@ -111,10 +113,11 @@ class Stability(Result):
 
     def headline(self) -> str:
         always = int((self.frequency > 1 - 1e-6).sum())
+        order = "none, for scores are constant" if math.isnan(self.rank_correlation.value) else self.rank_correlation
         return (
             f"{self.edges:,} edges over {self.resamples} resamples: Jaccard with all prompts "
             f"{self.jaccard}, between resamples {self.pairs}, between halves {self.halves} (random circuits "
-            f"{self.chance:.3f}); rank correlation {self.rank_correlation}; {always:,} edges always selected, "
+            f"{self.chance:.3f}); rank correlation {order}; {always:,} edges always selected, "
             f"{int((self.frequency > 0).sum()):,} ever"
         )
 
@@ -201,7 +204,7 @@ def stability(
         jaccard=spread([jaccard(own, one) for one in circuits]),
         pairs=spread([jaccard(*pair) for pair in itertools.combinations(circuits, 2)]),
         halves=spread([jaccard(*(select(half)[real].numpy() for half in pair)) for pair in halves]),
-        rank_correlation=spread([spearmanr(values[real], drawn.values(i)[real]).statistic for i in range(resamples)]),
+        rank_correlation=spread([_rank_correlation(values[real], drawn.values(i)[real]) for i in range(resamples)]),
         chance=share / (2 - share),
         resamples=resamples,
         edges=size,
@@ -212,6 +215,12 @@ def jaccard(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """Shared edges over edges in either; 1 when both are empty."""
     either = np.count_nonzero(first | second)
     return np.count_nonzero(first & second) / either if either else 1.0
+
+
+def _rank_correlation(one: Tensor, other: Tensor) -> float:
+    """Spearman's; NaN, without scipy's warning, where either is constant."""
+    constant = bool((one == one[0]).all() or (other == other[0]).all())
+    return float("nan") if constant else float(spearmanr(one, other).statistic)
 
 
 def _spread(values: Sequence[float], confidence: float) -> Estimate:

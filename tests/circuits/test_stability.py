@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 import metrics
 from attribution import attribute
 from attribution.edges.gradient import EAP, EAPIG
+from attribution.edges.method import Method
 from circuits import Circuit, Stability, Stable, find_circuit, stability
 from circuits.resampling import ResampledScores, resampled_scores, selection_frequency, stable_mask
 from circuits.stable import jaccard
@@ -25,7 +27,7 @@ from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics.circuit.balance import Balanced
 from metrics.statistics import resample
-from tests.tiny import behaving, tiny
+from tests.tiny import behaving, tiny, tiny_task
 
 N = 12
 
@@ -217,3 +219,19 @@ def test_how_many_resamples_and_which_share_are_checked() -> None:
 def test_four_prompts_are_needed(model: Any, task: Task) -> None:
     with pytest.raises(InputError, match="at least 4"):
         stability(model, task.select([0, 1, 2]), method="eap", quiet=True)
+
+
+class Alike(Method):
+    """Scores in which all edges are alike."""
+
+    name = "alike"
+
+    def values(self, setting):
+        return setting.graph.edge_mask.float()
+
+
+def test_constant_scores_have_no_order_and_no_warning_says_so():
+    model = tiny("gpt2", torch.float32)
+    found = stability(model, tiny_task(model, 6), method=Alike(), edges=200, resamples=4, quiet=True)
+    assert math.isnan(found.rank_correlation.value)
+    assert "rank correlation none, for scores are constant" in repr(found)
