@@ -7,6 +7,7 @@ stays. What is no regular file (a pipe, a device, an open file such as /dev/stdo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -32,7 +33,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     existing file keeps its permissions; hard links to it keep the old content. For what is no regular file the
     temporary path lies elsewhere, and its bytes are written to `path` in the end.
 
-    Raises `InputError` where no file can be written (see `check_writable`), `OSError` when the disk is full.
+    Raises `InputError` where no file can be written (see `check_writable`), and for a pipe that nobody reads; `OSError`
+    that names `path` when the disk is full.
     """
     final = check_writable(path)
     try:
@@ -201,8 +203,21 @@ def _written_straight(final: Path) -> Iterator[Path]:
                 if stream is not None:
                     stream.flush()
         # an open file goes on where it stands, as opening it anew would not
-        with temporary.open("rb") as whole, open(final if number is None else os.dup(number), "wb") as sink:
+        with temporary.open("rb") as whole, open(_opened(final) if number is None else os.dup(number), "wb") as sink:
             shutil.copyfileobj(whole, sink)
+
+
+def _opened(final: Path) -> int:
+    """A pipe or device, opened for writing. Raises `InputError` for a pipe without a reader, which would block."""
+    try:
+        handle = os.open(final, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise InputError(f"path={str(final)!r} is a pipe that nobody reads; start its reader first") from None
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(handle, True)
+    return handle
 
 
 def _descriptor(path: Path) -> int | None:

@@ -74,7 +74,19 @@ def check_target(path: str | os.PathLike[str], argument: str = "path") -> Path:
         raise InputError(
             f"{argument}={os.fspath(path)!r} is no plain file; a circuit is two files side by side: name a new one"
         )
+    try:
+        check_writable(_tensors_beside(found, "0" * 64))
+    except InputError:
+        raise InputError(
+            f"{argument}={os.fspath(path)!r} is too long a name: that of the second file, with the arrays, adds "
+            f"{len(_tensors_beside(found, '0' * 64).name) - len(found.name)} characters; shorten it"
+        ) from None
     return found
+
+
+def _tensors_beside(path: Path, digest: str) -> Path:
+    """The file that holds the arrays of the circuit at `path`."""
+    return path.with_name(f"{path.stem}-{digest[:8]}.safetensors")
 
 
 def save(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str]) -> Path:
@@ -87,7 +99,7 @@ def save(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str]) -> Path:
     path = check_target(named)
     data = safetensors.torch.save({"mask": circuit.mask, "values": circuit.scores.values})
     digest = hashlib.sha256(data).hexdigest()
-    tensors = path.with_name(f"{path.stem}-{digest[:8]}.safetensors")
+    tensors = _tensors_beside(path, digest)
     document = {
         "format": FORMAT,
         "version": VERSION,

@@ -235,4 +235,3 @@ def test_constant_scores_have_no_order_and_no_warning_says_so():
     found = stability(model, tiny_task(model, 6), method=Alike(), edges=200, resamples=4, quiet=True)
     assert math.isnan(found.rank_correlation.value)
     assert "rank correlation none, for scores are constant" in repr(found)
-    assert math.isnan(found.to_frame().set_index("measure").loc["rank_correlation", "value"])

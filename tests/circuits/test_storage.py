@@ -283,3 +283,50 @@ def test_what_names_no_file_is_refused_in_a_sentence(path):
                  lambda: Result.load(path), lambda: Circuit.from_eap_ig_json(path)):  # fmt: skip
         with pytest.raises(InputError, match=r"is no path|is a folder|does not exist"):
             call()
+
+
+WRITERS = {
+    "circuit": lambda circuit, path: circuit.save(path),
+    "scores": lambda circuit, path: circuit.scores.save(path),
+    "eap-ig": lambda circuit, path: circuit.to_eap_ig_json(path),
+    "graphml": lambda circuit, path: circuit.to_graphml(path),
+    "html": lambda circuit, path: circuit.to_html(path),
+}
+
+
+def test_a_name_too_long_for_two_files_is_refused_and_a_long_one_is_not(tmp_path: Path):
+    fits = make().save(tmp_path / ("x" * 234 + ".json"))
+    assert Circuit.load(fits).n_edges == make().n_edges
+    fits.unlink()
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"too long a name: .* adds 16 characters; shorten it"):
+        make().save(tmp_path / ("x" * 235 + ".json"))
+    for write in WRITERS.values():
+        with pytest.raises(InputError, match="File name too long"):
+            write(make(), tmp_path / ("x" * 251 + ".json"))
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.parametrize("name", [name for name in WRITERS if name != "circuit"])
+def test_a_pipe_that_nobody_reads_is_refused_and_does_not_block(name: str, tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe' is a pipe that nobody reads; start its reader first"):
+        WRITERS[name](make(), tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_disk_that_takes_no_more_is_said_with_the_file_and_nothing_is_left(name: str, tmp_path: Path):
+    resource = pytest.importorskip("resource")
+    circuit = make()
+    WRITERS[name](circuit, tmp_path / "warm.json")  # what is imported late may write files of its own
+    before = set(tmp_path.iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60, hard))
+        with pytest.raises(OSError, match=r"File too large: '.*full") as caught:
+            WRITERS[name](circuit, tmp_path / "full.json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert set(tmp_path.iterdir()) == before
