@@ -19,13 +19,14 @@ from interp.plugins import fields_of
 from interp.selection import Selection
 from interp.selection.named import TopN
 from interp.setting import Setting
+from metrics.circuit.balance import Bracket
 from metrics.circuit.controls import random_controls
 from metrics.circuit.curve import node_circuits
 from metrics.circuit.evaluate import faithfulness_in
 from metrics.circuit.node_scores import NodeScores
 
 DEFAULT_FAITHFULNESS = 0.85
-CLOSE = 1.02  # sizes this near to each other are not told apart in the search
+CLOSE = 1.03  # sizes this near to each other are not told apart in the search
 _TOGETHER = 3  # sizes that are measured at once
 
 
@@ -118,8 +119,9 @@ def smallest(
 ) -> tuple[NodeMask, list[dict[str, Any]]]:
     """The smallest circuit found that reaches a faithfulness on the setting's prompts, and what was measured.
 
-    Sizes are doubled until one reaches it, and the last step is halved until its ends are within 2 % of each other:
-    faithfulness need not grow with size, so that a smaller circuit may exist. About 16 circuits.
+    Sizes grow fourfold until one reaches it; between that and the one before, false position in the logarithm of size
+    goes on until its ends are within 3 % of each other. Faithfulness need not grow with size, so that a smaller circuit
+    may exist. About 10 circuits.
     """
     reached: dict[int, float] = {}
 
@@ -127,21 +129,22 @@ def smallest(
         values = setting.measure([scores.top(n, helping) for n in sizes])
         reached.update(zip(sizes, (one.value for one in faithfulness_in(values, interval)), strict=True))
 
-    doubled = sorted({*(2**i for i in range(scores.count.bit_length())), scores.count})
-    low, high = 0, scores.count
-    for first in range(0, len(doubled), _TOGETHER):
-        some = doubled[first : first + _TOGETHER]
-        measure(some)
-        good = [n for n in some if reached[n] >= goal]
-        if good:
+    tried = sorted({*(4**i for i in range(scores.count.bit_length() // 2 + 1) if 4**i < scores.count), scores.count})
+    high = scores.count
+    for first in range(0, len(tried), _TOGETHER):
+        measure(some := tried[first : first + _TOGETHER])
+        if good := [n for n in some if reached[n] >= goal]:
             high = good[0]
             break
-        low = some[-1]
-    low = max([n for n in reached if n < high], default=low)
+    low = max((n for n in reached if n < high), default=0)
+    start, end = math.log(max(low, 1)), math.log(high)
+    bracket = Bracket(below=reached.get(low, 0.0) / goal, above=reached[high] / goal)
     while high - low > 1 and high > CLOSE * low:
-        middle = max(low + 1, min(high - 1, round(math.sqrt(max(low, 1) * high))))
+        middle = round(math.exp(start + bracket.at * (end - start)))
+        middle = max(low + 1, min(high - 1, middle))
         measure([middle])
         low, high = (low, middle) if reached[middle] >= goal else (middle, high)
+        bracket.tell(reached[middle] / goal)
     rungs = [{"size": n, "nodes": n, "faithfulness": value} for n, value in sorted(reached.items())]
     return scores.top(high, helping), rungs
 

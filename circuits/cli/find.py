@@ -151,9 +151,7 @@ def find(
             tests=tests,
             seed=seed,
             n_random=random_circuits,
-            level=level,
-            nodes=of_nodes,
-            positions=parse_positions(positions),
+            **_asked(level=level, nodes=of_nodes, positions=parse_positions(positions)),
             batch_size=batch_size,
             quiet=quiet,
         )
@@ -197,6 +195,12 @@ def _data(circuit: Circuit | NodeCircuit, check: TaskCheck, files: dict[str, str
         "scoring_seconds": circuit.scores.seconds,
         "files": files,
     }
+
+
+def _asked(level: str, **of_nodes: Any) -> Any:
+    """What was asked of nodes, which circuits of edges are not told of."""
+    given = {name: value for name, value in of_nodes.items() if value is not None}
+    return given if level == "edge" else {"level": level, **given}
 
 
 def _noun(circuit: Circuit | NodeCircuit) -> str:
@@ -243,9 +247,9 @@ def _story(circuit: Circuit | NodeCircuit) -> list[RenderableType]:
         )  # fmt: skip
     frame = _strongest(circuit)
     if len(frame):
-        strongest = [(*map(str, row[:-1]), f"{row[-1]:+.4f}") for row in frame.itertuples(index=False)]
+        cells = [(*map(str, row[:-1]), f"{row[-1]:+.4f}") for row in frame.itertuples(index=False)]
         title = f"Strongest {_noun(circuit)}s (positive: helps)"
-        parts.append(table(title, tuple(map(str, frame)), strongest, ("score",)))
+        parts.append(table(title, tuple(map(str, frame)), cells, ("score",)))
     return parts
 
 

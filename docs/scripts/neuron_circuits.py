@@ -26,7 +26,6 @@ from circuits.judged import judged
 from interp import Interval, Run, Setting, load_model, tasks
 from interp.files import write_text
 from interp.node_mask import NodeMask
-from interp.selection import average
 from metrics.circuit.controls import random_controls
 from metrics.circuit.node_scores import NodeScores
 
@@ -34,7 +33,6 @@ DOCS = Path(__file__).parent.parent
 TASKS = ("agreement", "greater_than", "ioi", "capitals")
 PROMPTS, GOAL, RANDOM = 64, 0.85, 2
 SIZES = (30, 100, 300, 1000, 3000, 10000)
-# docs/design: faithfulness of the k largest |score| on other prompts, the floor that this is to beat
 METHODS: dict[str, Method] = {
     "eap-ig": EAPIG(),
     "mask-ig": MaskIG(steps=3),
@@ -75,7 +73,7 @@ def measured(model: Any, name: str) -> dict[str, Any]:
     rows, sizes = [], []
     for one in rankings(scoring, values):
         rows.append(circuit_row(scoring, held_out, one))
-        if one.name in ("eap-ig by abs. score", "eap-ig", "eap-ig and mask-ig"):
+        if one.name in ("eap-ig by abs. score", "eap-ig", "mask-ig"):
             sizes.append(size_row(held_out, one))
         print(name, rows[-1], flush=True)
     if (spans := positions(scoring)) is not None:
@@ -86,15 +84,10 @@ def measured(model: Any, name: str) -> dict[str, Any]:
 
 
 def rankings(scoring: Setting, values: dict[str, Float[Tensor, "layer d_mlp"]]) -> Iterator[Ranked]:
-    """By |score| and by signed score, two methods together, and scores made again inside the circuit."""
+    """The first method by |score|, and all of them by signed score."""
     yield Ranked("eap-ig by abs. score", NodeScores(values["eap-ig"], "neuron"), 0.5)
     for label, own in values.items():
         yield Ranked(label, NodeScores(own, "neuron"))
-    both = average([values["eap-ig"], values["mask-ig"]])
-    yield Ranked("eap-ig and mask-ig", NodeScores(both, "neuron"))
-    circuit, _ = smallest(scoring, NodeScores(both, "neuron"), 1.0, GOAL, Interval())
-    inside = scores_of_nodes(scoring, MaskIG(steps=3, inside=circuit), "neuron").values
-    yield Ranked("and again inside", NodeScores(average([both, inside]), "neuron"))
 
 
 def positions(scoring: Setting) -> tuple[int, ...] | None:
@@ -159,18 +152,18 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 INTRODUCTION = f"""# How many neurons carry a behaviour?
 
-Made by `docs/scripts/neuron_circuits.py` on SmolLM2-135M, which has 46,080 neurons; {PROMPTS // 2} prompts chose, {PROMPTS // 2}
-others judge. A circuit of neurons keeps its neurons; all others take their values in the corrupted prompt, at every
-position, and attention and embeddings stay live. Each row is the smallest circuit found whose faithfulness on the
-prompts that chose it reaches {GOAL}. `without the circuit`: the faithfulness of all other neurons, alone, which is low
-where the circuit is complete. `random`: {RANDOM} circuits of as many neurons of the same layers whose norms are nearest.
+Made by `docs/scripts/neuron_circuits.py` on SmolLM2-135M, which has 46,080 neurons; {PROMPTS // 2} prompts chose,
+{PROMPTS // 2} others judge. A circuit of neurons keeps its neurons; all others take their values in the corrupted
+prompt, at every position, and attention and embeddings stay live. Each row is the smallest circuit found whose
+faithfulness on the prompts that chose it reaches {GOAL}. `without the circuit`: the faithfulness of all other neurons, alone, which is
+low where the circuit is complete. `random`: {RANDOM} circuits of as many neurons of the same layers, nearest in norm.
 `within 20 %`: the share of held-out prompts on which the circuit is that near to the model. `behaviour`: what ablating
 all neurons takes of the difference between clean and corrupted prompts. Intervals: 95 %, bootstrap over prompts.
 
-Rows: `by abs. score` takes the largest |score|; all others the largest signed score, so that neurons that harm stay out.
-`eap-ig`: gradients along the embedding's path, 5 steps. `mask-ig`: gradients at the neurons' weights on the way from none
-to all, 3 points. `relp-ah`: the neuron basis paper's rules. `gradient`: the plain gradient at the clean prompts. `and
-again inside`: scores by `mask-ig` inside the circuit of the row before, averaged with those that chose it."""
+Rows: `by abs. score` takes the largest |score|, all others the largest signed score, so that neurons that harm stay
+out. `eap-ig`: gradients along the embedding's path, 5 steps. `mask-ig`: gradients at the neurons' weights on the way
+from none to all, 3 points. `relp-ah`: the rules of the neuron basis paper. `gradient`: the plain gradient at the clean
+prompts. `by position`: `eap-ig`, each position's neurons on their own (where all prompts are of one length)."""
 
 
 if __name__ == "__main__":

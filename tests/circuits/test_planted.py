@@ -170,7 +170,7 @@ def test_planted_neurons_compute_the_answer_alone_and_no_other_does() -> None:
     ],
 )
 def test_methods_find_the_planted_neurons(method: str, settings: dict[str, Any], least: float) -> None:
-    """`eap-ig` gives the valley of m2, steep where the path goes, the wrong sign: by |score| it is found all the same."""
+    """`eap-ig` gives the valley of m2 the wrong sign, where its path is steep: by |score| it is found all the same."""
     scores = neuron_scores(method, **settings)
     assert metrics.auroc(scores, load("boolean").node_mask, level="neuron") >= least
     signed = metrics.auroc(scores, load("boolean").node_mask, level="neuron", absolute=False)
