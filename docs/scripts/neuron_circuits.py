@@ -136,8 +136,8 @@ Made by `docs/scripts/neuron_circuits.py` on SmolLM2-135M, which has 46,080 neur
 {PROMPTS // 2} others judge. A circuit of neurons keeps its neurons; all others take their values in the corrupted
 prompt, at every position, and attention and embeddings stay live.
 
-Rows of `eap-ig` (gradients along the embedding's path, 5 steps) are the smallest circuit found whose faithfulness on the
-prompts that chose it reaches {GOAL}: of the largest |score| (`by abs. score`); of the largest signed score, so that
+Rows of `eap-ig` (gradients along the embedding's path, 5 steps) are the smallest circuit found whose faithfulness on
+the prompts that chose it reaches {GOAL}: of the largest |score| (`by abs. score`); of the largest signed score, so that
 neurons that harm stay out; and with each position's neurons on their own (`by position`, where all prompts are of one
 length). The other rows are the neurons of largest signed score by other methods, as many as `eap-ig` needs: `mask-ig`
 (gradients at the neurons' weights on the way from none to all, 3 points), `relp-ah` (the rules of the neuron basis
