@@ -45,6 +45,7 @@ class Circuit(Found):
     Raises `InputError` when the mask does not fit the graph.
 
     >>> import torch
+    >>> from interp.graph import ComputationalGraph
     >>> graph = ComputationalGraph(n_layers=1, n_heads=1)
     >>> scores = Scores(torch.zeros(graph.shape), graph, method="eap")
     >>> Circuit(scores, graph.edge_mask).n_edges == graph.n_edges
@@ -186,6 +187,7 @@ class CircuitComparison(Result):
     Raises `InputError` for circuits over different graphs and for names that are empty or equal.
 
     >>> import torch
+    >>> from interp.graph import ComputationalGraph
     >>> graph = ComputationalGraph(n_layers=1, n_heads=1)
     >>> circuit = Circuit(Scores(torch.zeros(graph.shape), graph, method="eap"), graph.edge_mask)
     >>> circuit.compare(circuit).jaccard

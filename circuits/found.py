@@ -8,7 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -36,6 +36,7 @@ class Found(ABC):
     report: Report
     provenance: dict[str, Any]
     setting: Conditions
+    called: ClassVar[str] = "Circuit"
 
     def _settle(self) -> None:
         known = {
@@ -89,6 +90,5 @@ class Found(ABC):
     def _repr_html_(self) -> str:
         table = self.to_frame().head(10)
         shown = table.to_html(index=False, float_format=lambda value: f"{value:+.4g}", border=0)
-        kind = "Circuit" if type(self).__name__ == "Circuit" else "Circuit of nodes"
-        title = f"<p><b>{kind}</b>: {html.escape(self.summary())}</p>"
+        title = f"<p><b>{self.called}</b>: {html.escape(self.summary())}</p>"
         return title + self.report._repr_html_() + shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -51,6 +51,7 @@ class NodeCircuit(Found):
     report: Report = field(default_factory=Report)
     provenance: dict[str, Any] = field(default_factory=dict)
     setting: Conditions = None  # type: ignore[assignment]  # filled in where it is not given
+    called: ClassVar[str] = "Circuit of nodes"
 
     def __post_init__(self) -> None:
         if self.scores.level not in NODE_LEVELS:

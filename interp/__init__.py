@@ -7,6 +7,7 @@ from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.interval import Estimate, Interval
 from interp.models import load_model
+from interp.node_mask import NodeMask
 from interp.result import Result
 from interp.run import Run
 from interp.setting import Setting
@@ -17,6 +18,7 @@ __all__ = [
     "Estimate",
     "InputError",
     "Interval",
+    "NodeMask",
     "Result",
     "Run",
     "Setting",

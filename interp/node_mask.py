@@ -143,7 +143,7 @@ def node_masks(given: Any, level: str | None = None, spans: Sequence[int] | None
     if own in NODE_LEVELS:
         if level not in (None, own):
             raise InputError(f"level={level!r} beside a mask of level {own!r}; leave it out")
-        return [NodeMask(given.mask, own, given.spans)]
+        return [NodeMask(given.mask, own, getattr(given, "spans", None))]
     if level in (None, "edge"):
         if spans is not None:
             raise InputError("spans goes with level: 'neuron', 'head' or 'node'")

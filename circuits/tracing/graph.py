@@ -115,6 +115,7 @@ class AttributionGraph(Result):
             raise InputError("this graph is pruned already; prune the whole graph that it was made of")
         return prune(self.counted(), self.weights.double(), self.kinds(), nodes, edges)
 
+    @numbers.checked(nodes=numbers.SHARE, edges=numbers.SHARE)
     def prune(self, nodes: float = 0.8, edges: float = 0.98) -> AttributionGraph:
         """The graph without what matters little.
 
@@ -170,6 +171,7 @@ class AttributionGraph(Result):
         found: Intervention = reach("intervene")(self, scale or {}, set or {}, attention)
         return found
 
+    @numbers.checked(n=numbers.COUNT)
     def check(
         self, n: int = 20, attention: Attention = "frozen", **keywords: Unpack[IntervalKeywords]
     ) -> AgreementTable:

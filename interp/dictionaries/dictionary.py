@@ -66,6 +66,7 @@ class Dictionary:
     model: str | None = None
 
     @classmethod
+    @numbers.checked(layer=numbers.FROM_ZERO, k=numbers.COUNT)
     def from_tensors(
         cls,
         layer: int,
@@ -134,6 +135,7 @@ class Dictionary:
         )
 
     @classmethod
+    @numbers.checked(layer=numbers.FROM_ZERO)
     def load(
         cls,
         path: str | os.PathLike[str],

@@ -43,6 +43,7 @@ def top_nodes(
     return mask
 
 
+@numbers.checked(count=numbers.COUNT)
 def node_ladder(count: int) -> tuple[int, ...]:
     """Sizes at which circuits of nodes are measured: the shares of the edges' ladder, of `count` nodes, at least one.
 

@@ -103,10 +103,10 @@ class Balanced(Selection):
         def take(i: int, helping: float) -> Mask:
             return circuit_at(helping, setting.graph, sizes[i], scores)
 
-        return balanced(take, lambda masks: _faithfulness(setting.measure(torch.stack(masks))), len(sizes), self.steps)
+        return helping_weights(take, lambda masks: _faithfulness(setting.measure(torch.stack(masks))), len(sizes), self.steps)
 
 
-def balanced(
+def helping_weights(
     take: Callable[[int, float], M], measure: Callable[[list[M]], list[float]], count: int, steps: int = STEPS
 ) -> list[float]:
     """For each of `count` circuits the weight of helping at which `take(i, weight)` is nearest to the model."""
@@ -128,7 +128,7 @@ def balanced_nodes(setting: Setting, scores: NodeScores, sizes: Sequence[int], s
     def take(i: int, helping: float) -> NodeMask:
         return scores.top(sizes[i], helping)
 
-    weights = balanced(take, lambda masks: _faithfulness(setting.measure(masks)), len(sizes), steps)
+    weights = helping_weights(take, lambda masks: _faithfulness(setting.measure(masks)), len(sizes), steps)
     return [take(i, weight) for i, weight in enumerate(weights)]
 
 

@@ -32,7 +32,7 @@ from interp.arrays import as_tensor
 from interp.dictionaries import splice, train_dictionary
 from interp.graph import ComputationalGraph
 from interp.selection import top_n
-from metrics.circuit.curve import random_circuit
+from metrics.circuit.samples import random_circuit
 from metrics.explanation.masked import mask_random
 from tests.dictionaries import random_dictionary
 from tests.tiny import D_MODEL, behaving, mostly_slow, tiny

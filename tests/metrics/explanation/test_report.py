@@ -233,7 +233,7 @@ def test_what_people_see(model: known.Known, explainers: dict[str, Any], tmp_pat
         ({"metrics": ["saco"], "settings": {"saco": {"group": 2}}}, "group is no setting of metric='saco', .* groups"),
         ({"metrics": ["saco"], "settings": {"morf": {"fractions": 2}}}, "'morf', which is not among the metrics saco"),
         ({"metrics": ["morf"], "settings": {"morf": {"fractions": 0}}}, "settings of 'removal-curves': fractions=0"),
-        ({"metrics": [lambda p, x, s: 1.0]}, "must return a PerSample or 16 values"),
+        ({"metrics": [lambda p, x, s: 1.0]}, "must return a PerSample or 16 real values"),
         ({"metrics": {"morf": len}}, "'morf' must be a name, an ExplanationMetric, or a function, each under"),
         ({"correction": "bonferroni"}, "correction='bonferroni' is unknown"),
         ({"n_random": -1}, "n_random=-1"),
