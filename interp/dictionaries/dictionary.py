@@ -66,7 +66,7 @@ class Dictionary:
     model: str | None = None
 
     @classmethod
-    @numbers.checked(layer=numbers.FROM_ZERO, k=numbers.COUNT)
+    @numbers.checked(layer=numbers.FROM_ZERO)
     def from_tensors(
         cls,
         layer: int,

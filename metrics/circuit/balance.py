@@ -103,7 +103,10 @@ class Balanced(Selection):
         def take(i: int, helping: float) -> Mask:
             return circuit_at(helping, setting.graph, sizes[i], scores)
 
-        return helping_weights(take, lambda masks: _faithfulness(setting.measure(torch.stack(masks))), len(sizes), self.steps)
+        def measure(masks: list[Mask]) -> list[float]:
+            return _faithfulness(setting.measure(torch.stack(masks)))
+
+        return helping_weights(take, measure, len(sizes), self.steps)
 
 
 def helping_weights(
