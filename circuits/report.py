@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
+from interp.errors import InputError, short
 from interp.headers import validated
 from interp.plain import plain
 
@@ -94,7 +95,12 @@ class Report:
     @classmethod
     def from_dict(cls, data: dict[str, Any], where: str = "report") -> Report:
         """The report that `to_dict` wrote; raises `InputError` naming `where` and the unfit field."""
-        return validated(cls, data, where)
+        found = validated(cls, data, where)
+        try:
+            str(found)
+        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{where} is damaged: its report cannot be read ({short(error)})") from None
+        return found
 
     @property
     def by_prompt(self) -> PromptFaithfulness | None:

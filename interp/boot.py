@@ -92,6 +92,7 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
         module.set_experts_implementation("eager")  # type: ignore[operator] # the default, grouped_mm, has no float64
     kind = type(module).__name__
     before = _logits(module, module)
+    compat.fill_fused_bias(module)
     # layers that split fused weights are initialised at random before they get their weights
     with refused(f"source is a {kind} that TransformerLens cannot boot"), torch.random.fork_rng(devices=[]):
         if tokenizer is None:

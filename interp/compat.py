@@ -22,6 +22,18 @@ def bridge_from_module(module: nn.Module, architecture: str, config: Any) -> Any
     return build_bridge_from_module(module, architecture, hf_config=config)
 
 
+def fill_fused_bias(module: nn.Module) -> None:
+    """Give GPT-NeoX's fused queries, keys and values a bias of zero where they have none, which changes no output.
+
+    Why: TransformerLens splits the bias of such a layer whether it is there or not (`attention_bias=False`).
+    Test: `test_gpt_neox_without_biases_in_attention`.
+    """
+    for part in module.modules():
+        fused: Any = getattr(part, "query_key_value", None)
+        if type(part).__name__ == "GPTNeoXAttention" and fused.bias is None:
+            fused.bias = nn.Parameter(fused.weight.new_zeros(len(fused.weight)), fused.weight.requires_grad)
+
+
 def home_of_hook(handle: Any) -> str:
     """The module that defines the function of a TransformerLens hook.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import traceback
 from collections.abc import Iterable, Iterator
 
 # what other people's code raises for a model that it was not written for
@@ -42,8 +43,14 @@ def refused(what: str) -> Iterator[None]:
     except InputError:
         raise
     except _FOREIGN as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or _where(error)).splitlines()[0]
         raise InputError(f"{what}: {reason}") from error
+
+
+def _where(error: BaseException) -> str:
+    """The kind of an error without words, and the line that raised it."""
+    line = traceback.extract_tb(error.__traceback__)[-1].line
+    return f"{type(error).__name__} at `{line}`"
 
 
 def short(value: object) -> str:

@@ -83,7 +83,7 @@ def real(name: str, value: Any, limits: Limits = ANY) -> float:
     >>> real("rate", np.float32(0.5), POSITIVE)
     0.5
     """
-    return float(_within(name, value, limits, "a number", lambda number: math.isfinite(number)))
+    return float(_within(name, value, limits, "a number", _is_finite))
 
 
 def size(name: str, value: Any, limits: Limits = ANY) -> int | float:
@@ -233,9 +233,16 @@ def _within(name: str, value: Any, limits: Limits, what: str, fits: Callable[[in
     plain = read(value)
     if plain is not None and fits(plain) and limits.hold(plain):
         return plain
-    what = what if plain is None or math.isfinite(plain) else what.replace("a ", "a finite ")
+    what = what if plain is None or _is_finite(plain) else what.replace("a ", "a finite ")
     end = f"; {limits.advice}" if limits.advice else ""
     raise InputError(f"{name}={short(value)} must be {' '.join(filter(None, (what, str(limits))))}{end}")
+
+
+def _is_finite(number: int | float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an int that is larger than every float
+        return False
 
 
 def read(value: Any) -> int | float | None:

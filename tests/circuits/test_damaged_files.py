@@ -34,9 +34,9 @@ def given() -> tuple[Any, Any, attribution.Scores]:
 
 
 @functools.cache
-def circuit() -> circuits.Circuit:
+def tested() -> circuits.Circuit:
     model, task, _ = given()
-    return circuits.find_circuit(model, task, edges=60, n_random=2, **QUICK)
+    return circuits.find_circuit(model, task, edges=60, n_random=2, tests=True, **QUICK)
 
 
 def ids() -> torch.Tensor:
@@ -59,7 +59,7 @@ KINDS: dict[str, Callable[[Any, Any, Any], Result]] = {
     "stability": lambda m, t, s: circuits.stability(m, t, edges=30, resamples=6, quiet=True),
     "agreement": lambda m, t, s: circuits.agreement(m, t, methods=["eap", "relp"], sample=30, **QUICK),
     "methods": lambda m, t, s: circuits.compare_methods(m, t, methods=["eap", "relp"], **QUICK),
-    "robustness": lambda m, t, s: circuits.robustness(m, t, circuit(), **QUICK),
+    "robustness": lambda m, t, s: circuits.robustness(m, t, tested(), **QUICK),
 }
 FAST = ("curve", "tests", "stability", "agreement", "saco")
 ALL = [*KINDS, *MADE]
@@ -152,3 +152,27 @@ def test_every_kind_that_a_file_can_hold_says_what_its_fields_are() -> None:
         assert hints.annotations_of(kind).keys() <= kind.__dataclass_fields__.keys()
         for group in getattr(kind, "matching", ()):
             assert {*group} <= hints.annotations_of(kind).keys()
+
+
+@pytest.mark.parametrize(
+    ("at", "how"),
+    [
+        (("report", "tests", 0, "p_corrected"), "a word"),
+        (("report", "tests", 0, "test"), "gone"),
+        (("report", "output", 0, "same_low"), "gone"),
+        (("report", "output", 0, "kl"), "nothing"),
+        (("report", "per_prompt", "circuit"), "longer"),
+        (("report", "faithfulness"), "a word"),
+        (("scores", "seed"), "longer"),
+        (("scores", "graph", "n_layers"), "negative"),
+        (("setting", "ablation"), "NaN"),
+        (("edges",), "nothing"),
+    ],
+)
+def test_a_damaged_circuit_is_refused_by_its_file(at: tuple[Any, ...], how: str, tmp_path: Path) -> None:
+    path = tested().save(tmp_path / "damaged.json")
+    assert str(circuits.Circuit.load(path).report) == str(tested().report)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(damaged(document, at, how)), encoding="utf-8")
+    with pytest.raises(InputError, match=r"damaged\.json' is damaged: "):
+        circuits.Circuit.load(path)

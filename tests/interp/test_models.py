@@ -12,8 +12,11 @@ from attribution import tokens
 from interp import boot, gguf_cache
 from interp.errors import InputError
 from interp.models import MODELS, load_model
+from interp.setting import Setting
 from interp.tasks.encoding import Encoder
-from tests.tiny import tiny_module, word_tokenizer
+from tests import oracle
+from tests.oracle import TOLERANCE, error
+from tests.tiny import tiny, tiny_module, tiny_task, word_tokenizer
 
 TOKENS = torch.tensor([[0, 7, 20, 33, 8, 52, 3, 11, 40], [0, 9, 9, 2, 51, 30, 6, 5, 4]])
 
@@ -217,3 +220,23 @@ def test_packaged_weights_have_the_registered_checksum() -> None:
     file = package.find()
     assert file is not None
     assert gguf_cache.file_sha256(file) == package.sha256
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_gpt_neox_without_biases_in_attention(parallel: bool) -> None:
+    settings: dict[str, Any] = {"attention_bias": False, "use_parallel_residual": parallel}
+    alone = tiny_module("gpt_neox", **settings)
+    model = tiny("gpt_neox", **settings)
+    task = tiny_task(model, 4)
+    ids = task.prompts(model).clean
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids), alone(ids).logits, rtol=0, atol=1e-5)  # it has steps in float32
+    setting = Setting(model, task)
+    found = setting.measure(setting.graph.edge_mask[None])
+    torch.testing.assert_close(found.circuits[0], found.clean, rtol=0, atol=1e-10)
+    chosen = torch.rand(setting.graph.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    chosen &= setting.graph.edge_mask
+    prompts = task.prompts(model)
+    cases = [(set(setting.graph.edges(chosen)), oracle.ablated_outputs(model, prompts, "patch"))]
+    expected = oracle.circuit_values(model, prompts, cases)
+    assert error(setting.measure(chosen[None]).circuits, expected) < TOLERANCE
