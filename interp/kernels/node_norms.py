@@ -51,7 +51,8 @@ def _directions(block: Block) -> Float[Tensor, " d_mlp"]:
     for first in range(0, width, _AT_ONCE):
         count = min(_AT_ONCE, width - first)
         units = torch.zeros(1, count, width, dtype=block.mlp.direction(0).dtype, device=like.device)
-        units[0, torch.arange(count), torch.arange(first, first + count)] = 1
+        rows = torch.arange(count, device=like.device)
+        units[0, rows, first + rows] = 1
         norms.append(working(written_by(block, units))[0].norm(dim=-1))
     return torch.cat(norms)
 
