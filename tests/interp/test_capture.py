@@ -16,7 +16,7 @@ from interp.kernels.ablation import ABLATIONS, Ablator
 from interp.objectives import Objective
 from tests import oracle
 from tests.oracle import MODELS, TOLERANCE, error, mixed_task
-from tests.tiny import tiny, tiny_module, tiny_task
+from tests.tiny import mostly_slow, tiny, tiny_module, tiny_task
 
 ACTIVATION_CASES = [("gpt2", "patch"), ("llama", "mean"), ("gptj", "zero"), ("gemma2", "mean-positional")]
 
@@ -281,7 +281,7 @@ def test_a_groups_score_is_the_sum_over_its_query_heads(name, method):
 @pytest.mark.parametrize(
     ("name", "method", "further"),
     [
-        *((name, "eap-ig", {}) for name in MODELS),
+        *mostly_slow(((name, "eap-ig", {}) for name in MODELS), lambda case: case[0] in ("gpt2", "gemma2", "mixtral")),
         *((name, "eap-ig-activations", {"steps": 3}) for name in ("gpt2", "gemma2")),
         ("llama", "eap-ig-activations", {"steps": 2, "ablation": "mean", "credit": "own"}),
         ("llama", "eap", {"ablation": "mean-positional"}),

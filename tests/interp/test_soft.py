@@ -16,7 +16,7 @@ from interp.kernels.soft import prompts_that_fit, soft_values
 from interp.objectives import Objective, get_objective
 from tests import oracle
 from tests.oracle import MODELS, TOLERANCE, error, mixed_task
-from tests.tiny import tiny, tiny_task
+from tests.tiny import mostly_slow, tiny, tiny_task
 
 
 def ours(model, weights, ablation="patch", task=None, kv="head", objective="logit-difference", **settings):
@@ -24,6 +24,9 @@ def ours(model, weights, ablation="patch", task=None, kv="head", objective="logi
     graph, prompts = ComputationalGraph.of_anatomy(anatomy, kv), task.prompts(model)
     ablator = Ablator.of(anatomy, ablation, prompts, settings.get("batch_size"))
     return soft_values(anatomy, graph, prompts, weights, ablator, get_objective(objective), **settings)
+
+
+FEW = {"gpt2", "gemma2", "mixtral"}
 
 
 def random_weights(graph, seed=0, density=0.7):
@@ -38,7 +41,7 @@ def named(graph, weights):
 
 
 @pytest.mark.parametrize("kv", ["head", "group"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_slow(MODELS, FEW.__contains__))
 def test_with_all_edges_at_one_the_gradient_is_edge_attribution_patching(name, kv):
     model = oracle.model_of(name)
     graph = ComputationalGraph.of(model, kv)
@@ -49,7 +52,7 @@ def test_with_all_edges_at_one_the_gradient_is_edge_attribution_patching(name, k
 
 
 @pytest.mark.parametrize("kv", ["head", "group"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_slow(MODELS, FEW.__contains__))
 def test_with_edges_at_zero_and_one_the_values_are_the_circuits(name, kv):
     model, anatomy = oracle.model_of(name), anatomy_of(oracle.model_of(name))
     graph, prompts = ComputationalGraph.of(model, kv), mixed_task(model).prompts(model)

@@ -17,7 +17,7 @@ from tests import oracle, rule_oracle
 from tests.circuits.test_approximation import linear_model
 from tests.oracle import MODELS, TOLERANCE, Outputs, error, mixed_task
 from tests.rule_oracle import Hook, Ruled, Rules, edge_scores, parts_of
-from tests.tiny import tiny, tiny_task
+from tests.tiny import mostly_slow, tiny, tiny_task
 
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "mixtral")
 HELD = Rules(norm=True, activation=True, routing=True, attention="held")
@@ -65,7 +65,7 @@ def test_scores_are_differences_times_coefficients_of_the_held_network(name: str
         assert error(scores(name, "cp-lrp"), ours) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_slow(MODELS, {"gpt2", "gemma2", "llama"}.__contains__))
 def test_the_shares_of_a_target_sum_to_its_total(name: str) -> None:
     # the total knows nothing of sources: what the target reads, from the residual stream itself
     _, prompts, graph = parts_of(name)

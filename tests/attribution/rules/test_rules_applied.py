@@ -20,7 +20,7 @@ from attribution import RuleSet, applied, attribute, rule_set
 from attribution.rules import AttentionFactors, Epsilon, Gamma, Half, HeldScale, Identity, pattern_held
 from interp.errors import InputError
 from tests.oracle import MODELS, TOLERANCE, error, mixed_task
-from tests.tiny import stay_in_float64, tiny, tiny_module
+from tests.tiny import mostly_slow, stay_in_float64, tiny, tiny_module
 
 TOKENS = torch.tensor([[3, 14, 15, 9, 26, 5], [35, 8, 9, 7, 9, 32]])
 WHOLE_ATTENTION = ("gptj", "opt")  # the bridge runs their attention in one piece
@@ -372,7 +372,7 @@ def test_prompts_in_a_batch_do_not_see_each_other():
 
 
 @pytest.mark.parametrize("stop", [None, ValueError, KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "mixtral"])
+@pytest.mark.parametrize("name", mostly_slow(["llama", "gpt2", "opt", "mixtral"], {"llama", "mixtral"}.__contains__))
 def test_no_hook_is_left_however_the_context_ends(name, stop):
     model = tiny(name)
     expected = gradients(model)["embed.hook_out"]
