@@ -20,7 +20,7 @@ function startControls(app) {
   });
   app.lastSlider = sliders[0].input;
   const sign = choices("sign", "Sign", "radio", [["both", "both"], ["adds", "adds"], ["takes", "takes"]], ([value]) => app.change({ sign: value }));
-  const names = choices("names", "Names", "radio", [["words", "what they promote", "Labels, or the token that a unit promotes most"], ["numbers", "numbers"]], ([value]) => app.change({ names: value }));
+  const names = choices("names", "Names", "radio", [["words", "promoted", "Labels, or the token that a unit promotes most"], ["numbers", "numbers"]], ([value]) => app.change({ names: value }));
   const only = choices("only", "Shown", "radio", [["all", "all"], ["pinned", "pinned alone", "Only pinned nodes and groups, with all links between them"]], ([value]) => app.change({ only: value === "pinned" }));
   form.append(
     element("div", { class: "search" }, element("label", { for: "search" }, "Search"), search, found),

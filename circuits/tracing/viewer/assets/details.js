@@ -28,8 +28,8 @@ function startDetails(app) {
     if (key === before) return;
     if (before === null || JSON.parse(before)[0] !== state.selection) { if (before !== null) all = false; box.scrollTop = 0; }
     before = key;
-    const node = state.selection === null ? undefined : app.trace.index.get(state.selection);
-    selected.replaceChildren(...(node === undefined ? overview(app, view) : nodeCards(app, state, view, node, all, again)));
+    const group = view.selected === null && view.picked !== null ? view.things[view.picked] : null;
+    selected.replaceChildren(...(group ? groupCards(app, view, group) : view.selected === null ? overview(app, view) : nodeCards(app, state, view, view.selected, all, again)));
   };
 }
 
@@ -79,4 +79,19 @@ function linkCard(app, view, node, side, all, again) {
   const more = links.length > LISTED ? [element("button", { type: "button", class: "link more", onclick: again }, all ? "fewer" : "all " + count(links.length))] : [];
   const total = inputs && !trace.pruned ? [element("p", { class: "hint" }, "They add up to " + signed(sum) + ", its " + (trace.logit[node] ? "value" : "activation") + ".")] : [];
   return element("section", { class: "card", id: side }, element("h3", {}, inputs ? "Goes into it" : "Goes out of it"), element("ul", { class: "edges" }, ...rows), ...more, ...total);
+}
+
+// A group as one node: its members, and the sums of their links with everything else that is drawn.
+function groupCards(app, view, thing) {
+  const list = (title, links, end) => (links.length ? [element("section", { class: "card" }, element("h3", {}, title), element("ul", { class: "edges" }, ...links.map((link) => {
+    const other = view.things[link[end]];
+    return element("li", {}, element("button", { type: "button", class: "link", onclick: () => app.selectThing(other) }, other.kind === "group" ? other.word : shortName(app, other.nodes[0])),
+      element("span", { class: "score " + (link.missed ? "missed" : link.weight < 0 ? "negative" : "positive") }, signed(link.weight, 3)));
+  })))] : []);
+  const links = thing.links.slice().sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight)), own = view.picked;
+  return [element("section", { class: "card" }, element("div", { class: "row" }, element("h2", { id: "selection" }, thing.word),
+    element("button", { type: "button", id: "clear", class: "quiet", title: "Esc", onclick: () => app.select(null) }, "Clear")),
+  figures([["nodes", count(thing.nodes.length) + ", joined: weights are sums"], ["influence", shareOf(app, thing.influence) + " of all"]]),
+  element("ul", { class: "edges" }, ...thing.nodes.map((node) => element("li", {}, nodeButton(app, node), element("span", { class: "score" }, shareOf(app, app.trace.influence[node])))))),
+  ...list("Goes into it", links.filter(({ target }) => target === own), "source"), ...list("Goes out of it", links.filter(({ source }) => source === own), "target")];
 }

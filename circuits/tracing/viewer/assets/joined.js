@@ -14,7 +14,7 @@ function joined(app, state, cut) {
   state.groups.forEach(({ nodes }, group) => nodes.forEach((name) => member.set(trace.index.get(name), group)));
   const picked = (node) => pins.has(node) || member.has(node);
   const only = state.only && (pins.size > 0 || member.size > 0);
-  const seen = (node) => (only ? picked(node) : cut.kept[node] || picked(node));
+  const seen = (node) => (only ? picked(node) || trace.rest[node] : cut.kept[node] || picked(node));
   const things = [], of = new Int32Array(trace.n).fill(-1);
   state.groups.forEach(({ label, nodes }, group) => {
     things.push({ name: nodes[0], group, kind: "group", word: label, nodes: nodes.map((name) => trace.index.get(name)) });

@@ -43,8 +43,8 @@ function agreementCard(app) {                 // predicted against measured, of 
     if (app.trace.index.has(label)) mark.addEventListener("click", () => app.select(label));
     svg.append(mark);
   }
-  const line = ([group, n, value, low, high]) => element("li", {}, element("span", {}, element("i", { class: "dot " + (group === "top" ? "top" : "random") }), (group === "top" ? "largest influence" : group) + ", n = " + n),
+  const line = ([group, n, value, low, high]) => element("li", {}, element("span", {}, element("i", { class: "dot " + (group === "top" ? "top" : "random") }), (group === "top" ? "largest" : group) + ", n = " + n),
     element("span", { class: "score" }, value === null ? "r unknown" : "r = " + value.toFixed(2) + (low === null ? "" : " [" + low.toFixed(2) + ", " + high.toFixed(2) + "]")));
   return [element("section", { class: "card", id: "agreement" }, element("h3", {}, "Silenced in the real model, one at a time"), svg,
-    element("ul", { class: "edges" }, ...measured.agreement.map(line)), element("p", { class: "hint" }, "By how much the explained logits fall; " + percent(measured.confidence) + " bootstrap intervals."))];
+    element("ul", { class: "edges" }, ...measured.agreement.map(line)), element("p", { class: "hint" }, "By how much the explained logits fall; " + percent(measured.confidence) + " bootstrap intervals. The largest: those of largest influence."))];
 }

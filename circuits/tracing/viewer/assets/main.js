@@ -9,7 +9,7 @@ const app = {
   state: checkedState({ ...(saved ? JSON.parse(saved.textContent) : {}), ...fragmentToState(location.hash.slice(1)) }, trace),
   change(changes) { app.state = { ...app.state, ...changes }; request(); },
   select(name) { app.change({ selection: name }); },
-  selectThing(thing) { app.select(thing.name); },
+  selectThing(thing) { app.select(thing.kind === "group" ? "group:" + thing.group : thing.name); },
   pin(name) {
     const { pins } = app.state;
     if (trace.index.has(name)) app.change({ pins: pins.includes(name) ? pins.filter((each) => each !== name) : [...pins, name] });
@@ -27,9 +27,9 @@ function derive(state) {
   if (key !== cutKey) { cut = cutOf(trace, state.nodes, state.edges); cutKey = key; }
   const matches = matchesOf(app, state), found = new Set(matches);
   const view = { ...joined(app, state, cut), matches }, box = plot.getBoundingClientRect();
-  const selected = state.selection === null ? -1 : view.of[trace.index.get(state.selection)];
+  view.selected = trace.index.get(state.selection) ?? null;
+  const selected = view.selected === null ? view.things.findIndex(({ kind, group }) => kind === "group" && state.selection === "group:" + group) : view.of[view.selected];
   view.picked = selected >= 0 ? selected : null;
-  view.selected = state.selection === null ? null : trace.index.get(state.selection);
   view.things.forEach((thing, index) => {
     thing.selected = index === selected;
     thing.found = thing.nodes.some((node) => found.has(node));

@@ -31,6 +31,12 @@ function checkedState(given, trace) {
   if (NAMES.includes(given.names)) state.names = given.names;
   state.only = given.only === true;
   if (typeof given.search === "string") state.search = given.search;
-  if (known(given.selection)) state.selection = given.selection;
-  return { ...state, ...checkedKept(given, known) };
+  Object.assign(state, checkedKept(given, known));
+  if (known(given.selection) || groupOf(given.selection, state)) state.selection = given.selection;
+  return state;
+}
+
+function groupOf(selection, state) {          // "group:0" is the first
+  const found = typeof selection === "string" && /^group:(\d+)$/.exec(selection);
+  return found ? state.groups[Number(found[1])] || null : null;
 }
