@@ -17,6 +17,9 @@ from attribution.inputs.relevance_map import Relevance
 from attribution.inputs.result import TokenAttributions
 from attribution.rules import RULE_SETS, RuleSet, applied, rule_set, rule_sets
 from attribution.scores import Scores
+from attribution.sparse.edges import FeatureEdges, feature_edges
+from attribution.sparse.explain import features
+from attribution.sparse.result import FeatureScores
 from attribution.units.explain import neurons
 from attribution.units.result import NeuronScores
 from interp.dictionaries import Dictionary
@@ -35,6 +38,8 @@ __all__ = [
     "EAPIGActivations",
     "EdgePruning",
     "Exact",
+    "FeatureEdges",
+    "FeatureScores",
     "MaskIG",
     "Method",
     "NeuronScores",
@@ -50,6 +55,8 @@ __all__ = [
     "component_scores",
     "decompose",
     "edge_pruning",
+    "feature_edges",
+    "features",
     "methods",
     "neurons",
     "relevance",

@@ -170,9 +170,12 @@ class BatchScorer:
             x = run_blocks(self.frame, start, recorder, checkpointed=self.scorer.plan.checkpointed)
             recorder.final(x)
             recorder.open = False
-            logits = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths), self.frame.backward)
-            value = self._objective(logits.unflatten(0, (len(points), -1)))
-            torch.autograd.grad(value, start)
+            torch.autograd.grad(self.value(x, len(points)), start)
+
+    def value(self, x: Residual, copies: int) -> Tensor:
+        """The objective of the last residual stream of stacked copies, summed over these and prompts."""
+        logits = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths), self.frame.backward)
+        return self._objective(logits.unflatten(0, (copies, -1)))
 
     def _start(self, point: Point) -> Residual:
         if point.site.kind != "input" or point.alpha == 1:

@@ -18,7 +18,7 @@ from attribution.edges.named import METHODS
 from attribution.edges.patched import ActivationPatching, Exact
 from attribution.engines import chosen_method
 from attribution.scores import Level
-from attribution.units.explain import for_neurons
+from attribution.units.explain import for_units
 from attribution.units.hidden import widths
 from attribution.units.patched import mean_patched
 from attribution.units.scoring import mean_neuron_scores
@@ -137,7 +137,7 @@ def _method(name: str, given: Given, level: str) -> Method:
     if isinstance(made, Exact | ActivationPatching):
         raise InputError(f"methods names {name!r}, which patches: it is what the others are compared with")
     if level == "neuron":
-        return for_neurons(made)
+        return for_units(made)
     return chosen_method(made, level="edge") if level == "edge" else made
 
 

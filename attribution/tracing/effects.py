@@ -20,7 +20,7 @@ from attribution.tracing.units import Places, Targets, Units
 from attribution.tracing.walk import walk
 from interp import numbers
 
-_CACHED = 48 << 20  # bytes of gradients that are pulled back together: more fall out of a processor's cache
+_CACHED = 4 << 20  # bytes of gradients that are pulled back together: more fall out of a processor's cache
 
 
 @dataclass(frozen=True)

@@ -100,4 +100,4 @@ def logit_values(
 def _signed(side: tuple[Sequence[int], Sequence[int]]) -> tuple[list[int], Tensor]:
     """The tokens of a target, and the sign of each."""
     these, those = side
-    return [*these, *those], torch.tensor([1.0] * len(these) + [-1.0] * len(those), device="cpu")
+    return [*these, *those], torch.tensor([1.0] * len(these) + [-1.0] * len(those), dtype=torch.float64, device="cpu")

@@ -15,10 +15,11 @@ from attribution.engines import chosen_method
 from attribution.paths import Credit
 from attribution.rules.sets import RuleSet
 from attribution.units.asked import Asked, asked
+from attribution.units.base import SUMMABLE
 from attribution.units.biases import joined
 from attribution.units.hidden import widths
 from attribution.units.patched import patch_neurons, places_of
-from attribution.units.result import SUMMABLE, NeuronScores, axes_without
+from attribution.units.result import NeuronScores, axes_without
 from attribution.units.scoring import score_mask, score_neurons
 from attribution.units.sinks import AXES, Held, Largest, Sink, Summed
 from interp import numbers
@@ -125,21 +126,21 @@ def _method(method: str | Method | None, rules: str | RuleSet | None, keywords: 
     told = {**chosen(keywords, NeuronMethodKeywords), "rules": rules}
     if method is None:
         told["rules"] = rules or "relp-ah"
-    return for_neurons(chosen_method("eap" if method is None else method, told))
+    return for_units(chosen_method("eap" if method is None else method, told))
 
 
-def for_neurons(how: Method) -> Method:
-    """The method; raises `InputError` where it has no meaning for neurons."""
+def for_units(how: Method, units: str = "neurons") -> Method:
+    """The method; raises `InputError` where it has no meaning for neurons (or other parts of what a site writes)."""
     if isinstance(how, EAP) and how.inside is not None:
         raise InputError(
-            f"method={how.name!r} with inside= scores a circuit's edges; neurons have no scores inside one"
+            f"method={how.name!r} with inside= scores a circuit's edges; {units} have no scores inside one"
         )
     if isinstance(how, Exact):
         if how.edges is not None or how.sample is not None or how.resume is not None:
-            raise InputError("method='exact' for neurons takes only=, and neither edges, sample nor resume")
+            raise InputError(f"method='exact' for {units} takes only=, and neither edges, sample nor resume")
     elif not isinstance(how, GradientMethod | ActivationPatching):
         raise InputError(
-            f"method={how.name!r} has no meaning for neurons; use a gradient method, such as 'eap-ig' or 'relp', or "
+            f"method={how.name!r} has no meaning for {units}; use a gradient method, such as 'eap-ig' or 'relp', or "
             "'exact'"
         )
     return how

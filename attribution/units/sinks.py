@@ -107,9 +107,9 @@ class Best:
         )
         return Best(where, scores[order], activations)
 
-    def frame(self) -> pd.DataFrame:
-        """Columns prompt, layer, position, neuron, activation, score."""
-        columns: dict[str, np.ndarray] = dict(zip(AXES, self.where.T.numpy(), strict=True))
+    def frame(self, axes: Sequence[str] = AXES) -> pd.DataFrame:
+        """Columns prompt, layer, position, neuron (or what else the axes are called), activation, score."""
+        columns: dict[str, np.ndarray] = dict(zip(axes, self.where.T.numpy(), strict=True))
         return pd.DataFrame(columns | {"activation": self.activations.numpy(), "score": self.scores.numpy()})
 
 

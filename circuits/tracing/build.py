@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -45,27 +45,27 @@ class Found:
 def build(found: Found, biases: Biases, about: dict[str, Any]) -> AttributionGraph:
     """The graph; `about` are its other attributes."""
     effects, n_units, n_logits = found.effects, len(found.units), len(found.logits)
-    order = torch.cat((torch.arange(n_units) + n_logits, torch.arange(n_logits))).to(effects.tokens.device)
+    order = torch.arange(n_logits + n_units, device=effects.tokens.device).roll(-n_logits)  # units, then logits
     nodes, sources = _nodes(found, biases)
     n_nodes, inner = len(nodes), n_units + effects.errors[0].numel() + len(found.ids)
     adjacency = torch.zeros(n_nodes, n_nodes, dtype=effects.tokens.dtype, device="cpu")
-    rows = torch.cat((torch.arange(n_units), torch.arange(inner, inner + n_logits)))
+    rows = torch.tensor([*range(n_units), *range(inner, inner + n_logits)], dtype=torch.long, device="cpu")
     adjacency[rows] = sources[order].cpu()
     magnitude, weights = adjacency.new_zeros(n_nodes), adjacency.new_zeros(n_nodes)
     magnitude[rows] = found.magnitude[order].cpu()
     weights[inner : inner + n_logits] = found.chances.cpu()
+    unscored = {"replacement_score": float("nan"), "completeness_score": float("nan")}
     graph = AttributionGraph(
-        nodes=nodes, adjacency=adjacency, magnitude=magnitude, weights=weights, replacement_score=float("nan"),
-        completeness_score=float("nan"), **about,
-    )  # fmt: skip
+        **{**about, **unscored, "nodes": nodes, "adjacency": adjacency, "magnitude": magnitude, "weights": weights}
+    )
     shares, kinds, chances = normalised(graph.counted()), graph.kinds(), weights.double()
     flow = influence(shares, chances)
-    nodes = nodes.assign(influence=flow.numpy(), cumulative=cumulative(flow).numpy())
-    scores = {
-        "replacement_score": replacement(flow, kinds),
-        "completeness_score": completeness(shares, flow, chances, kinds),
-    }
-    return AttributionGraph(nodes=nodes, adjacency=adjacency, magnitude=magnitude, weights=weights, **scores, **about)
+    return replace(
+        graph,
+        nodes=nodes.assign(influence=flow.numpy(), cumulative=cumulative(flow).numpy()),
+        replacement_score=replacement(flow, kinds),
+        completeness_score=completeness(shares, flow, chances, kinds),
+    )
 
 
 def _nodes(found: Found, biases: Biases) -> tuple[pd.DataFrame, Float[Tensor, "row node"]]:
@@ -88,13 +88,14 @@ def _nodes(found: Found, biases: Biases) -> tuple[pd.DataFrame, Float[Tensor, "r
     elif found.places:
         each, felt = _bias_nodes(found)
         parts.append((each[felt.cpu().numpy()].reset_index(drop=True), effects.biases.flatten(1)[:, felt]))
-    frame = pd.concat([nodes for nodes, _ in parts], ignore_index=True)
+    named = [nodes.assign(place=nodes.get("place", "")) for nodes, _ in parts if len(nodes)]
+    frame = pd.concat(named, ignore_index=True)
     for column in COLUMNS:
         if column not in frame:
             frame[column] = np.nan
     whole = {column: frame[column].fillna(-1).astype("int64") for column in ("layer", "position", "unit")}
     reals = {column: frame[column].astype("float64") for column in ("activation", "score")}
-    frame = frame.assign(**whole, **reals, influence=0.0, cumulative=1.0, place=frame["place"].fillna("").astype("str"))
+    frame = frame.assign(**whole, **reals, influence=0.0, cumulative=1.0, place=frame["place"].astype("str"))
     return frame[list(COLUMNS)], torch.cat([values for _, values in parts], 1)
 
 

@@ -56,7 +56,7 @@ def _compared(of: Subject, places: Places, attention: Attention) -> tuple[Tensor
 
     clean, measured = value(raw_logits(held.anatomy, held.stream[-1])), []
     for some in torch.arange(len(places), device="cpu").split(default_batch(held)):
-        copies, values = torch.arange(len(some), device="cpu"), torch.zeros(len(some), device="cpu")
+        copies, values = torch.arange(len(some), device="cpu"), predicted.new_zeros(len(some))
         changed = run_changed(held, of.units, places.select(some), copies, values, attention)
         measured.append(clean - value(changed))
     return predicted, torch.cat(measured)
@@ -72,8 +72,8 @@ def drawn(of: Subject, n: int, seed: int) -> Places:
         counts.append(len(active[-1]))
     if n > sum(counts):
         raise InputError(f"n={n} is more than the {sum(counts):,} units that are active")
-    generator = torch.Generator().manual_seed(seed)
-    picks = torch.randperm(sum(counts), generator=generator)[:n].sort().values
+    generator = torch.Generator("cpu").manual_seed(seed)
+    picks = torch.randperm(sum(counts), generator=generator, device="cpu")[:n].sort().values
     rows, first = [], 0
     for layer, flat in enumerate(active):
         here = flat[picks[(picks >= first) & (picks < first + len(flat))] - first]

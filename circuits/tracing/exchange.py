@@ -128,8 +128,8 @@ def read_graph(path: str | os.PathLike[str]) -> AttributionGraph:
     return AttributionGraph(
         nodes=nodes[list(COLUMNS)],
         adjacency=adjacency,
-        magnitude=torch.zeros(len(nodes), device="cpu"),
-        weights=torch.tensor(weights, device="cpu"),
+        magnitude=torch.zeros(len(nodes), dtype=torch.float32, device="cpu"),
+        weights=torch.tensor(weights, dtype=torch.float32, device="cpu"),
         replacement_score=float("nan"),
         completeness_score=float("nan"),
         tokens=tokens,
@@ -186,7 +186,7 @@ def _adjacency(names: list[str], links: list[dict[str, Any]], where: str) -> Ten
         at.setdefault(name, []).append(row)
     if several := [name for name, rows in at.items() if len(rows) > 1]:
         logger.warning("%s: several nodes have the id %s; their links cannot be told apart", where, several[0])
-    found = torch.zeros(len(names), len(names), device="cpu")
+    found = torch.zeros(len(names), len(names), dtype=torch.float32, device="cpu")
     for link in links:
         source, target = str(link["source"]), str(link["target"])
         if missing := [name for name in (source, target) if name not in at]:

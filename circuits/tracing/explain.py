@@ -84,7 +84,8 @@ def trace(
     """
     check_keywords("trace", keywords, TraceKeywords)
     started = time.perf_counter()
-    biases = choose("biases", keywords.get("biases", "each"), get_args(Biases))
+    biases: Biases = keywords.get("biases", "each")
+    choose("biases", biases, get_args(Biases))
     ids = one_prompt(model, prompt, keywords.get("prepend_bos"))
     with torch.no_grad():
         held = hold(anatomy_of(model), ids)

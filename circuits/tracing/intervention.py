@@ -48,7 +48,7 @@ def intervene(
 
     with settled(), evaluated(of.model), torch.no_grad():
         raw = run_changed(
-            of.held, of.units, places, torch.zeros(len(places), dtype=torch.long), values, attention, hear
+            of.held, of.units, places, torch.zeros(len(places), dtype=torch.long, device="cpu"), values, attention, hear
         )
         sides, anatomy = of.explained.sides, of.held.anatomy
         own = raw_logits(anatomy, of.held.stream[-1])

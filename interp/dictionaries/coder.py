@@ -91,11 +91,20 @@ class Coder:
         out = f @ self.W_dec.to(f) + self.b_dec.to(f)
         if x is None:
             return out
+        out = self.spread(out, x)
         if self.normalization == "layer_norm":
-            out = out * x.std(-1, keepdim=True) + x.mean(-1, keepdim=True)
-        elif self.normalization == "constant_norm_rescale":
-            out = out * self._length(x)
+            out = out + x.mean(-1, keepdim=True)
         return out if self.W_skip is None else out + F.linear(x, self.W_skip.to(x))
+
+    def carried(self, gradient: Values, x: Values) -> Features:
+        """The gradient in front of the decoder, from that behind it, where `x` was encoded."""
+        return self.spread(gradient, x) @ self.W_dec.T.to(gradient)
+
+    def spread(self, decoded: Values, x: Values) -> Values:
+        """What is decoded as long as `x` is: the scale of a norm of each x undone."""
+        if self.normalization == "layer_norm":
+            return decoded * x.std(-1, keepdim=True)
+        return decoded * self._length(x) if self.normalization == "constant_norm_rescale" else decoded
 
     def to(self, like: Tensor) -> Coder:
         """The same with weights of the device and the dtype of `like`."""

@@ -18,6 +18,7 @@ from interp.dictionaries.weights import matrix, vector
 from interp.errors import InputError, choose
 from interp.inspection import anatomy_of
 from interp.keywords import check_keywords
+from interp.running import door
 
 Site = Literal["embedding", "residual", "attention", "mlp", "transcoder"]
 Reads = Literal["normed", "normalized"]
@@ -241,6 +242,7 @@ class Dictionary:
         """The same with weights of the device and the dtype of `like`."""
         return replace(self, coder=self.coder.to(like))
 
+    @door
     def check(self, model: Any) -> Anatomy:
         """The model's anatomy; raises `InputError` where this dictionary does not belong to the model."""
         anatomy = model if isinstance(model, Anatomy) else anatomy_of(model)

@@ -58,9 +58,17 @@ class Recorder:
     def neurons(self, layer: int, hidden: Hidden, written: Residual) -> None:
         """Activations in front of the MLP's output matrix, and the MLP's output before a norm behind it."""
 
+    def mlp_written(self, layer: int, out: Residual) -> Residual:
+        """What the MLP gives, in front of a norm behind it."""
+        return out
+
     def mlp_output(self, layer: int, m: Residual) -> Residual:
         """What the MLP adds to the residual stream."""
         return m
+
+    def block_output(self, layer: int, x: Residual) -> Residual:
+        """The residual stream behind a whole block."""
+        return x
 
 
 SILENT = Recorder()
@@ -171,15 +179,24 @@ def write_heads(block: Block, z: PerHead, backward: Backward = PLAIN) -> tuple[P
 
 
 def run_mlp(
-    block: Block, x: Residual, backward: Backward = PLAIN, hear: Callable[[Hidden, Residual], None] | None = None
+    block: Block,
+    x: Residual,
+    backward: Backward = PLAIN,
+    hear: Callable[[Hidden, Residual], None] | None = None,
+    change: Callable[[Residual], Residual] | None = None,
 ) -> Residual:
-    """What the MLP adds to the residual stream when it reads `x`; `hear` is told what `Recorder.neurons` is."""
+    """What the MLP adds to the residual stream when it reads `x`.
+
+    `hear` is told what `Recorder.neurons` is, and `change` is its `mlp_written`.
+    """
     normed = backward.norm(block.mlp_norm, x)
     if hear is None:
         out = block.mlp(normed, backward)
     else:
         hidden, out = block.mlp.opened(normed, backward)
         hear(hidden, out)
+    if change is not None:
+        out = change(out)
     return out if block.mlp_post_norm is None else backward.norm(block.mlp_post_norm, out)
 
 
@@ -199,13 +216,15 @@ def finish_block(frame: Frame, layer: int, x: Residual, middle: Residual, record
     """The rest of a block behind its attention: `x` entered the block, `middle` is `x` plus attention."""
     block = frame.anatomy.blocks[layer]
     hear = functools.partial(recorder.neurons, layer) if recorder.hears_neurons else None
-    out = run_mlp(block, recorder.mlp_input(layer, x if block.parallel else middle), frame.backward, hear)
+    change = functools.partial(recorder.mlp_written, layer)
+    out = run_mlp(block, recorder.mlp_input(layer, x if block.parallel else middle), frame.backward, hear, change)
     return middle + recorder.mlp_output(layer, out)
 
 
 def run_block(frame: Frame, layer: int, x: Residual, recorder: Recorder = SILENT) -> Residual:
     """One whole block."""
-    return finish_block(frame, layer, x, x + run_attention(frame, layer, x, recorder), recorder)
+    out = finish_block(frame, layer, x, x + run_attention(frame, layer, x, recorder), recorder)
+    return recorder.block_output(layer, out)
 
 
 def run_blocks(

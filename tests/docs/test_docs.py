@@ -70,3 +70,12 @@ def test_examples_are_python_and_pages_are_listed(folder: str) -> None:
         for example in blocks(page, "python"):
             compile(example, str(page), "exec")
         assert page.stem == "index" or f"\n{page.stem}\n" in listed, page.stem
+
+
+def test_the_example_of_features_runs_as_it_stands() -> None:
+    page = DOCS / "methods" / "features.md"
+    (example,) = blocks(page, "python")
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(example, str(page), "exec"), names)
+    assert names["found"].values.shape == (8, 1, 6, 64)
+    assert names["run"].logits.shape == (8, 6, 60)

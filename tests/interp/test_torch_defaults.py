@@ -14,20 +14,32 @@ import torch
 from torch import Tensor, nn
 
 import metrics
-from attribution import TOKEN_METHODS, Schedule, attribute, component_scores, edge_pruning, tokens
-from circuits import Stable, find_circuit, stability
+from attribution import (
+    TOKEN_METHODS,
+    Schedule,
+    attribute,
+    component_scores,
+    edge_pruning,
+    feature_edges,
+    features,
+    tokens,
+)
+from circuits import Stable, find_circuit, stability, trace
 from circuits.candidates import noise
 from circuits.planted import models as planted
 from circuits.planted.programs import PROGRAMS
 from interp.arrays import as_tensor
+from interp.dictionaries import splice, train_dictionary
 from interp.graph import ComputationalGraph
 from interp.selection import top_n
 from metrics.circuit.curve import random_circuit
 from metrics.explanation.masked import mask_random
-from tests.tiny import behaving, mostly_slow, tiny
+from tests.dictionaries import random_dictionary
+from tests.tiny import D_MODEL, behaving, mostly_slow, tiny
 
 ROOT = Path(__file__).parents[2]
 IDS = [[1, 5, 9, 13, 20], [1, 7, 30]]
+DICTIONARIES = [random_dictionary("residual", D_MODEL), random_dictionary("transcoder", D_MODEL, skip=True)]
 GRAPH = ComputationalGraph(2, 4, 2)
 
 # functions that put what they make on the default device
@@ -157,6 +169,13 @@ ON_MODELS: dict[str, Callable[[Any, Any], Any]] = {
     "completeness": lambda model, task: metrics.completeness(model, task, mask(model), **SHARED),
     "minimality": lambda model, task: metrics.minimality(model, task, mask(model), **SHARED),
     "output": lambda model, task: metrics.output_agreement(model, task, mask(model), **SHARED),
+    "trace": lambda model, task: trace(model, IDS[0], top=5, **SHARED).adjacency,
+    "features": lambda model, task: features(model, task, DICTIONARIES, ablation="mean", steps=2, **SHARED).values,
+    "patched features": lambda model, task: features(
+        model, task, DICTIONARIES, method="exact", only=[(1, 3)], **SHARED
+    ),
+    "feature edges": lambda model, task: feature_edges(model, task, DICTIONARIES, [(1, 4, 3)], keep=5, **SHARED),
+    "splice": lambda model, task: splice(model, task.prompts(model).clean, DICTIONARIES).logits,
 }
 
 # what is drawn or measured without one
@@ -171,6 +190,7 @@ WITHOUT: dict[str, Callable[[], Any]] = {
         0,
         torch.Generator().manual_seed(0),
     ),
+    "training": lambda: train_dictionary(inputs(), 0, "residual", 8, 2, steps=3).W_dec,
     "saco": lambda: metrics.saco(classifier, inputs(), inputs().abs(), groups=3, **CLASSIFIED),
     "removal": lambda: metrics.removal_curves(
         classifier, inputs(), inputs().abs(), fractions=3, n_random=2, **CLASSIFIED

@@ -32,7 +32,7 @@ from tests.interp.tasks.test_tasks_support import every_word
 from tests.tiny import tiny_module
 
 ROOT = Path(__file__).parents[3]
-COMMANDS = ("find", "evaluate", "curve", "compare", "tasks", "models", "methods")
+COMMANDS = ("find", "evaluate", "curve", "compare", "trace", "tasks", "models", "methods")
 # what every `find` here has in common: few prompts, a fixed size, a cheap method
 QUICK = ["--model", "tiny", "-n", "8", "--method", "eap", "--random-circuits", "1"]
 

@@ -1,0 +1,1 @@
+"""Scores of the features of dictionaries and of the errors that these leave."""
