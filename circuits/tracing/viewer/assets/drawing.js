@@ -132,6 +132,6 @@ function makeDrawing(app, plot) {
 }
 
 function ariaOf(app, thing) {
-  const { data } = app, at = thing.position >= 0 ? ", token " + data.tokens[thing.position].trim() : "";
+  const { data } = app, at = thing.kind !== "remainder" ? ", token " + data.tokens[thing.position].trim() : "";
   return thing.kind === "group" ? "group " + thing.word : thing.kind + " " + thing.name + (thing.word === thing.name ? "" : ", " + thing.word) + at;
 }

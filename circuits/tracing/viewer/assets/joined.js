@@ -30,7 +30,7 @@ function joined(app, state, cut) {
     Object.assign(thing, {
       influence: thing.nodes.reduce((sum, node) => sum + trace.influence[node], 0), missed: trace.missed[first] && thing.kind !== "group",
       layer: thing.kind === "remainder" ? null : Math.round(thing.nodes.reduce((sum, node) => sum + layerOf(trace, node), 0) / thing.nodes.length),
-      position: data.nodes.position[first], explained: 0, pinned: thing.nodes.some((node) => pins.has(node)), links: [],
+      position: Math.max(0, data.nodes.position[first]), explained: 0, pinned: thing.nodes.some((node) => pins.has(node)), links: [],
     });
   }
   const links = linksOf(trace, state, cut, of, (link) => cut.links[link] || only || picked(trace.source[link]) || picked(trace.target[link]));

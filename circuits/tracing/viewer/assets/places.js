@@ -13,18 +13,18 @@ function placed(view, data, width, height) {
   const units = things.filter(({ kind }) => !["token", "logit", "remainder"].includes(kind));
   const largest = Math.max(...units.filter(({ kind }) => kind !== "group").map(({ influence }) => influence), 1e-30);
   for (const thing of units) {
-    const key = thing.layer * length + thing.position;
+    const key = (thing.layer + 1) * length + thing.position;   // tokens stand below layer 0
     if (!cells.has(key)) cells.set(key, []);
     cells.get(key).push(thing);
   }
   const logits = things.filter(({ kind }) => kind === "logit"), lines = new Map();
   const columns = columnsOf(cells, data, width, logits.reduce((sum, { word }) => sum + logitWidth(word), 0));
   for (const [key, held] of cells) {
-    const room = Math.max(1, Math.floor(columns[key % length].width / ROOM)), layer = Math.floor(key / length);
+    const room = Math.max(1, Math.floor(columns[key % length].width / ROOM)), layer = Math.floor(key / length) - 1;
     lines.set(layer, Math.max(lines.get(layer) || 0, Math.ceil(held.length / room)));
   }
   const rows = rowsOf(lines, data.layers, height);
-  for (const [key, held] of cells) spread(held, columns[key % length], rows.get(Math.floor(key / length)), largest);
+  for (const [key, held] of cells) spread(held, columns[key % length], rows.get(Math.floor(key / length) - 1), largest);
   for (const thing of things) {
     const column = columns[thing.position];
     if (thing.kind === "token") Object.assign(thing, { x: column.middle, y: rows.get(-1).middle, wide: Math.min(textWidth(thing.word), column.width - 4), tall: 22 });
