@@ -137,7 +137,8 @@ def test_search_and_keyboard_reach_every_node(open_page, graph, trace_page):
     assert page.locator("#pins .chip .link").all_inner_texts() == [below]
     nameless = page.evaluate(
         """() => [...document.querySelectorAll("button, summary, input:not([hidden]), [role=button]")].filter((each) =>
-          !(each.getAttribute("aria-label") || each.textContent.trim() || each.labels?.[0]?.textContent.trim())).length"""
+          !(each.getAttribute("aria-label") || each.textContent.trim() || each.labels?.[0]?.textContent.trim()))
+          .length"""
     )
     assert nameless == 0
 
@@ -179,7 +180,9 @@ def test_graphs_of_other_programs_open_and_markup_does_nothing(open_page, graph,
     (tmp_path / "attacked.json").write_text(json.dumps(content), encoding="utf-8")
     read = AttributionGraph.from_json(tmp_path / "attacked.json")
     name = strongest(graph)
-    opened = open_page(read.to_html(labels={name: ATTACK}), f"#select={name}&groups={json.dumps([[ATTACK, 'token@1']])}")
+    opened = open_page(
+        read.to_html(labels={name: ATTACK}), f"#select={name}&groups={json.dumps([[ATTACK, 'token@1']])}"
+    )
     assert opened.shown >= len(read.edges) - 1
     assert {"remainder", name} <= drawn(opened)
     assert ATTACK in opened.text("h1")

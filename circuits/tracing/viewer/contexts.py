@@ -76,9 +76,7 @@ def _same(units: Units, held: Held) -> Units:
     return units_of(held, list(units.by_layer.values()) if isinstance(units, Features) else "neurons")
 
 
-def _merged(
-    found: list[Context], values: Tensor, sign: float, prompt: int, texts: Sequence[str]
-) -> list[Context]:
+def _merged(found: list[Context], values: Tensor, sign: float, prompt: int, texts: Sequence[str]) -> list[Context]:
     """The strongest of those found so far and those of one more prompt; earlier ones first where they are equal."""
     strength, order = (values * sign).sort(descending=True, stable=True)
     best = [

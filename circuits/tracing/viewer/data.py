@@ -16,6 +16,7 @@ from circuits.viewer.promoted import Moved
 from metrics.agreement_table import AgreementTable
 
 EMBEDDED_LIMIT = 20_000  # links, of which a page cuts off what it does not show; of more it holds what `prune()` keeps
+_ENDS = ("", "_low", "_high")
 DEFAULTS = {"nodes": 0.8, "edges": 0.98}  # of `AttributionGraph.prune`
 
 
@@ -47,7 +48,6 @@ def graph_data(graph: AttributionGraph) -> dict[str, Any]:
         "layers": int(small.nodes.loc[small.nodes["kind"] == "logit", "layer"].max()),
         "pruned": small.pruned,
         "defaults": DEFAULTS,
-        "settings": {name: value for name, value in small.settings.items() if name in ("nodes", "edges", "top", "units")},
         "scores": {"replacement": _short(graph.replacement_score), "completeness": _short(graph.completeness_score)},
         "provenance": {"model": graph.model, "prompt": graph.tokens, "targets": graph.target_tokens},
     }  # fmt: skip
@@ -71,9 +71,7 @@ def _texts(graph: AttributionGraph) -> dict[str, str]:
 
 def moved_data(moved: Mapping[str, tuple[Moved, Moved]]) -> dict[str, Any]:
     """Promoted and suppressed tokens, by node."""
-    return {
-        name: [[[token, _short(value, 3)] for token, value in end] for end in ends] for name, ends in moved.items()
-    }
+    return {name: [[[token, _short(value, 3)] for token, value in end] for end in ends] for name, ends in moved.items()}
 
 
 def context_data(found: Mapping[str, list[Context]]) -> dict[str, Any]:
@@ -100,9 +98,9 @@ def measured_data(table: AgreementTable) -> dict[str, Any]:
         for row, group in zip(points.to_dict("records"), groups, strict=True)
     ]
     agreed = [
-        [str(row.get(table.column, "top")), int(row["n"]), *(_short(row[f"pearson{end}"], 3) for end in ("", "_low", "_high"))]
+        [str(row.get(table.column, "top")), int(row["n"]), *(_short(row[f"pearson{end}"], 3) for end in _ENDS)]
         for row in frame.to_dict("records")
-    ]  # fmt: skip
+    ]
     return {"points": rows, "agreement": agreed, "confidence": table.confidence}
 
 

@@ -45,9 +45,7 @@ SCRIPTS = (
 SHELL = Shell(f"{HERE}:help.html", f"{HERE}:stage.html", SCRIPTS, (*STYLES, f"{HERE}:trace.css"), {})
 
 
-def to_html(
-    graph: AttributionGraph, path: str | os.PathLike[str] | None = None, **known: Unpack[PageKeywords]
-) -> str:
+def to_html(graph: AttributionGraph, path: str | os.PathLike[str] | None = None, **known: Unpack[PageKeywords]) -> str:
     """See `AttributionGraph.to_html`."""
     check_keywords("to_html", known, PageKeywords)
     data = graph_data(graph)
@@ -70,7 +68,9 @@ def _table(graph: AttributionGraph, measured: Any) -> AgreementTable:
             raise InputError(f"measured is a table by {measured.column}; give what graph.check() returns")
         return measured
     if numbers.read(measured) is None:
-        raise InputError(f"measured must be what graph.check() returns, or how many units to check; got {short(measured)}")
+        raise InputError(
+            f"measured must be a table of graph.check(), or how many units to check; got {short(measured)}"
+        )
     return graph.check(measured)
 
 

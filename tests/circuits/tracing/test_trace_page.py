@@ -92,7 +92,7 @@ def test_promoted_tokens_are_those_of_the_write_vector_by_brute_force(name):
         gained = centred / divisor[0] * (1 if norm.gain is None else norm.gain)
         logits = torch.stack([gained @ weight[token] for token in range(VOCAB)])
         logits = (logits - logits.mean()).tolist()
-        order = sorted(range(VOCAB), key=lambda token: -logits[token])  # noqa: B023
+        order = sorted(range(VOCAB), key=lambda token: -logits[token])
         up, down = moved[row["name"]]
         assert [token for token, _ in up] == [str(token) for token in order[:TOP_TOKENS]]
         assert [token for token, _ in down] == [str(token) for token in order[::-1][:TOP_TOKENS]]
@@ -126,7 +126,7 @@ def test_contexts_are_the_strongest_tokens_of_a_loop_over_prompts():
         all_values = [
             (float(hidden[p][row["layer"]][t, row["unit"]]), p, t) for p in range(6) for t in range(1, 7)
         ]  # position 0 is left out, as in the graph
-        best = sorted((one for one in all_values if one[0] * sign > 0), key=lambda one: -one[0] * sign)  # noqa: B023
+        best = sorted((one for one in all_values if one[0] * sign > 0), key=lambda one: -one[0] * sign)
         ours = found[row["name"]]
         assert [(one.prompt, one.position) for one in ours] == [(p, t) for _, p, t in best[:TOP_CONTEXTS]]
         assert [one.activation for one in ours] == pytest.approx([value for value, _, _ in best[:TOP_CONTEXTS]])
@@ -143,7 +143,10 @@ def some_units(graph: AttributionGraph) -> list[dict[str, Any]]:
 def test_labels_come_from_files_as_public_explanations_do(tmp_path):
     graph = traced()
     first, second = some_units(graph)
-    rows = [(f"{one['layer']}-transcoder-16k", one["unit"], f"of {one['name']}, \u201cquoted\u201d") for one in (first, second)]
+    rows = [
+        (f"{one['layer']}-transcoder-16k", one["unit"], f"of {one['name']}, \u201cquoted\u201d")
+        for one in (first, second)
+    ]
     (tmp_path / "labels.csv").write_text(
         "modelId,layer,index,description\n" + "".join(f'x,{a},{b},"{c}"\n' for a, b, c in [*rows, (0, 9999, "other")]),
         encoding="utf-8",
@@ -153,8 +156,8 @@ def test_labels_come_from_files_as_public_explanations_do(tmp_path):
     (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
     expected = {}
     for one, (_, _, text) in zip((first, second), rows, strict=True):
-        same = graph.nodes["layer"].eq(one["layer"]) & graph.nodes["unit"].eq(one["unit"]) & graph.nodes["kind"].eq("neuron")
-        expected |= dict.fromkeys(graph.nodes["name"][same], text)
+        same = graph.nodes.query(f"kind == 'neuron' and layer == {one['layer']} and unit == {one['unit']}")
+        expected |= dict.fromkeys(same["name"], text)
     for ending in ("csv", "json", "jsonl"):
         assert labels_by_name(tmp_path / f"labels.{ending}", graph.nodes) == expected
     by_place = {(first["layer"], first["unit"]): rows[0][2], (second["layer"], second["unit"]): rows[1][2]}
@@ -166,7 +169,7 @@ def test_labels_come_from_files_as_public_explanations_do(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "layer,index\n1,2\n", "record 1 has no label or description or explanation; its columns are layer, index"),
+        ("a.csv", "layer,index\n1,2\n", "record 1 has no label or description or explanation; its columns"),
         ("a.csv", "place,index,label\n1,2,x\n", "has no layer"),
         ("a.json", '[{"layer": "none", "unit": 1, "label": "x"}]', "in the place of a number"),
         ("a.json", "[1]", "a record has layer, unit and label"),
@@ -188,7 +191,7 @@ def test_files_without_labels_are_refused(name, text, message, tmp_path):
         ({"labels": {3: "x"}}, r"give a node's name, or \(layer, unit\)"),
         ({"labels": 3}, "must be a mapping or the path"),
         ({"labels": "missing.csv"}, "does not exist"),
-        ({"measured": "all"}, "measured must be what graph.check"),
+        ({"measured": "all"}, "measured must be a table of graph.check"),
         ({"prompt": "x"}, "did you mean 'prompts'"),
     ],
 )
