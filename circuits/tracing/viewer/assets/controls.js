@@ -48,7 +48,7 @@ function qualityOf({ trace, data }) {         // what of the model's answer the 
   const missed = trace.names.reduce((sum, _, node) => sum + (trace.missed[node] ? trace.influence[node] : 0), 0) / trace.total;
   const meter = (name, share, text) => element("div", { class: "meter" }, element("div", { class: "row" }, element("span", {}, name), element("span", { class: "score" }, percent(share))),
     element("div", { class: "track" }, element("i", { style: "width:" + (100 * Math.max(0, Math.min(1, share))).toFixed(1) + "%" })), element("p", { class: "hint" }, text));
-  if (completeness !== null) known.push(meter("Completeness", completeness, "of what nodes are made of is drawn as tokens and units, weighted by influence"));
+  if (completeness !== null) known.push(meter("Completeness", completeness, "of what nodes are made of is tokens and units of the graph, weighted by influence"));
   if (replacement !== null) known.push(meter("Replacement", replacement, "of the influence that starts somewhere starts at tokens, and not at errors or what is not shown"));
   if (!data.pruned) known.push(meter("Not explained", missed, "of all influence is that of errors and of what is not shown"));
   return known.length ? [element("h2", {}, "How much is explained"), ...known] : [];
