@@ -30,6 +30,8 @@ HOMES = {
     "attach": "circuits.tracing.attaching:attach",
     "write_graph": "circuits.tracing.exchange:write_graph",
     "read_graph": "circuits.tracing.exchange:read_graph",
+    "graph_to_html": "circuits.tracing.viewer.page:to_html",
+    "show_graph": "circuits.tracing.viewer.page:show",
     "graph_figure": "circuits.tracing.figures:figure",
     "circuit_tests": "metrics.circuit.battery:circuit_tests",
 }

@@ -47,7 +47,7 @@ def trace(
     save: Annotated[
         Path | None, typer.Option(help="Write all of it here, to be opened again.", show_default=False)
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a figure of it here.", show_default=False)] = None,
+    html: Annotated[Path | None, typer.Option(help="Write its interactive page here.", show_default=False)] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -60,21 +60,21 @@ def trace(
     output, save, html = check_target("-o", output), check_target("--save", save), check_target("--html", html)
     with working(quiet) as notes:
         from circuits.tracing.explain import trace as traced
-        from interp.files import write_text
 
         graph = traced(
             load(model, device, dtype, notes), prompt, _targets(target), top=top, leave_out=leave_out or [],
             batch_size=batch_size, quiet=quiet,
         )  # fmt: skip
-        agreement = graph.check(check, seed=seed).to_frame() if check else None
+        measured = graph.check(check, seed=seed) if check else None
+        agreement = None if measured is None else measured.to_frame()
         files = {}
         if output is not None:
             files["graph"] = str(graph.to_json(output))
         if save is not None:
             files["result"] = str(graph.save(save))
         if html is not None:
-            write_text(html, graph.figure().to_html(include_plotlyjs=True))
-            files["figure"] = str(html)
+            graph.to_html(html, measured=measured)
+            files["page"] = str(html)
     if json:
         print_json(_data(graph, files) | ({} if agreement is None else {"check": agreement.to_dict("records")}))
         return

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from attribution.tracing.changed import Attention
+    from circuits.tracing.viewer.keywords import PageKeywords
     from metrics.agreement_table import AgreementTable
 
 UNITS = ("neuron", "feature", "head", "mlp")
@@ -225,6 +226,27 @@ class AttributionGraph(Result):
         """
         found: Figure = reach("graph_figure")(self if self.pruned else self.prune())
         return found
+
+    def to_html(self, path: str | os.PathLike[str] | None = None, **known: Unpack[PageKeywords]) -> str:
+        """The interactive page: tokens across, layers upwards, cut-offs, details of every node, pins and groups.
+
+        One file of some hundred kilobytes that needs no network. Of a whole graph it opens with what `prune()` keeps;
+        sliders show more or less. A graph from a file of another program opens too, with what that file holds.
+
+        Args:
+            path: where the page is also written.
+            **known: `prompts`: strings, or ids [n, pos]: each unit's most activating tokens among these (a forward pass
+                a prompt); `labels`: a mapping of node names or `(layer, unit)` to text, or a CSV, JSON or JSONL file
+                with the columns layer, unit (or feature, neuron, index) and label (or description, explanation);
+                `measured`: what `check()` returns, or how many units to check: predicted and measured effects.
+
+        Raises `InputError` for damaged labels, and for prompts and `measured=n` where the graph holds no model.
+        """
+        return str(reach("graph_to_html")(self, path, **known))
+
+    def show(self, **known: Unpack[PageKeywords]) -> None:
+        """Show the page of `to_html`: in a notebook's cell, or else in the browser."""
+        reach("show_graph")(self, **known)
 
     def _repr_html_(self) -> str:
         units = self.nodes[~self.nodes["kind"].isin(["bias"])]

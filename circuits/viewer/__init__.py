@@ -13,8 +13,9 @@ True
 
 from circuits.viewer.comparing import compare, comparison_to_html
 from circuits.viewer.figures import comparison_figure, figure
-from circuits.viewer.page import show, show_page, to_html
+from circuits.viewer.page import show, to_html
 from circuits.viewer.positions import scores_by_position
+from circuits.viewer.shell import show_page
 
 __all__ = [
     "compare",

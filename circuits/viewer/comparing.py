@@ -11,7 +11,7 @@ from circuits.circuit import BOTH, HERE, THERE, Circuit, CircuitComparison
 from circuits.viewer.data import EMBEDDED_LIMIT, packed, page_data
 from circuits.viewer.figures import union
 from circuits.viewer.headings import facts, title
-from circuits.viewer.page import render
+from circuits.viewer.page import circuit_shell
 
 
 def compare(here: Circuit, there: Circuit, names: tuple[str, str] = ("here", "there")) -> CircuitComparison:
@@ -28,7 +28,7 @@ def comparison_to_html(comparison: CircuitComparison, path: str | os.PathLike[st
     first, second = comparison.names
     heading = f"{first}: {title(here)} \N{EM DASH} {second}: {title(there)}"
     lines = [f"{name}: {facts(circuit)[0]}" for name, circuit in zip(comparison.names, (here, there), strict=True)]
-    return render(heading, [*lines, f"Jaccard {comparison.jaccard:.3f}"], data, path)
+    return circuit_shell().render(heading, [*lines, f"Jaccard {comparison.jaccard:.3f}"], data, path)
 
 
 def _compared(comparison: CircuitComparison, index: np.ndarray, other: np.ndarray) -> dict[str, Any]:

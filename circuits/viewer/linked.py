@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from circuits.viewer.promoted import promoted, through_final_norm
 from interp import numbers
 from interp.anatomy import Anatomy
 from interp.errors import InputError
@@ -36,7 +37,6 @@ from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 from interp.token_text import token_texts
 
-TOP_TOKENS = 6  # that a node promotes, and as many that it suppresses
 PATTERN_BYTES = 1_200_000  # of attention patterns in a page; base64 makes a third more of them
 
 
@@ -102,7 +102,7 @@ def linked_views(model: Any, task: Task, nodes: Sequence[str], example: int = 0)
     embedding = anatomy.embed(prompts.clean, frame.positions)
     listener = _Listener(frame, embedding, last)
     final = working(run_blocks(frame, embedding, listener)[0, last])
-    through = _through_final_norm(anatomy, _outputs(anatomy, graph, listener), final)
+    through = through_final_norm(anatomy, _outputs(anatomy, graph, listener), final)
     readout, constant = _answer(anatomy, prompts)
     direct = (through @ readout).tolist()
     logits = float(working(anatomy.final_norm(final))[0] @ readout) + constant
@@ -118,7 +118,7 @@ def linked_views(model: Any, task: Task, nodes: Sequence[str], example: int = 0)
         heads=heads,
         patterns=patterns,
         left_out=left_out,
-        effects={name: _effect(model, anatomy, through[node[name]], direct[node[name]]) for name in written},
+        effects=_effects(model, anatomy, through, direct, {name: node[name] for name in written}),
         logits=logits,
         rest=logits - sum(direct),
     )
@@ -130,15 +130,6 @@ def _outputs(anatomy: Anatomy, graph: ComputationalGraph, listener: _Listener) -
     written = sources.embedding.new_empty(len(graph.sources), 1, anatomy.d_model)
     expand_sources(anatomy, graph, sources, slice(0, 1), slice(0, len(graph.sources)), written)
     return written[:, 0]
-
-
-def _through_final_norm(
-    anatomy: Anatomy, written: Float[Tensor, "source d_model"], final: Float[Tensor, "1 d_model"]
-) -> Float[Tensor, "source d_model"]:
-    """Outputs behind the final norm, as if its divisor were a constant: linear, so that they add up."""
-    norm = anatomy.final_norm
-    normed = norm.centred(written) / norm.divisor(final)
-    return normed if norm.gain is None else normed * working(norm.gain)
 
 
 def _answer(anatomy: Anatomy, prompts: Prompts) -> tuple[Float[Tensor, " d_model"], float]:
@@ -169,15 +160,11 @@ def _patterns(
     return kept, patterns, len(heads) - len(kept)
 
 
-def _effect(model: Any, anatomy: Anatomy, written: Float[Tensor, " d_model"], direct: float) -> Effect:
-    logits = working(anatomy.unembed.weight) @ written
-    logits = logits - logits.mean()  # softmax does not see what all tokens gain
-    k = min(TOP_TOKENS, len(logits))
-    ends = []
-    for largest in (True, False):
-        values, ids = logits.topk(k, largest=largest)
-        ends.append(list(zip(_texts(model, ids), values.tolist(), strict=True)))
-    return Effect(direct, *ends)
+def _effects(
+    model: Any, anatomy: Anatomy, through: Float[Tensor, "source d_model"], direct: list[float], rows: dict[str, int]
+) -> dict[str, Effect]:
+    moved = promoted(model, anatomy, through[list(rows.values())])
+    return {name: Effect(direct[row], *ends) for (name, row), ends in zip(rows.items(), moved, strict=True)}
 
 
 def _texts(model: Any, ids: Int[Tensor, " pos"]) -> list[str]:

@@ -1,24 +1,13 @@
-"""The picture as one HTML file that needs neither a server nor a network.
+"""The picture of a circuit as one HTML file that needs neither a server nor a network.
 
 The page holds plotly.js, the scripts and styles of `assets`, and the circuit as data: everything that is drawn,
-filtered and traced is computed in the page. A content security policy forbids it to load anything. Text that came
-from outside is escaped: in the shell here, in the page by `textContent`, and where plotly draws it by `plotlyText`
-of `text.js`. The embedded JSON holds no `<`, so that no label can end its script element.
+filtered and traced is computed in the page.
 """
 
 from __future__ import annotations
 
-import html
-import importlib
-import json
-import logging
+import functools
 import os
-import sys
-import tempfile
-import webbrowser
-from importlib import resources
-from pathlib import Path
-from string import Template
 from typing import Any
 
 from plotly.offline import get_plotlyjs
@@ -28,23 +17,23 @@ from circuits.viewer.adjacency import adjacency
 from circuits.viewer.data import EMBEDDED_LIMIT, page_data
 from circuits.viewer.headings import facts, title
 from circuits.viewer.look import LOOK
-from interp.files import write_text
+from circuits.viewer.shell import STYLES, Shell, show_page
 
-logger = logging.getLogger(__name__)
-
-# in the order in which they are run: each uses those before it
 SCRIPTS = (
     "text.js",
     "plotly.js",
     "graph.js",
     "filter.js",
     "reach.js",
+    "address.js",
     "state.js",
     "theme.js",
     "curves.js",
     "webgl.js",
     "picture.js",
+    "tip.js",
     "hover.js",
+    "choices.js",
     "controls.js",
     "faithfulness.js",
     "linked.js",
@@ -52,12 +41,11 @@ SCRIPTS = (
     "groups.js",
     "comparison.js",
     "formats.js",
+    "saving.js",
     "export.js",
     "keyboard.js",
     "main.js",
 )
-STYLES = ("theme.css", "layout.css", "panels.css")
-FRAME_HEIGHT = 860
 
 
 def to_html(circuit: Circuit, path: str | os.PathLike[str] | None = None, **views: Any) -> str:
@@ -74,22 +62,13 @@ def to_html(circuit: Circuit, path: str | os.PathLike[str] | None = None, **view
     """
     edges = adjacency(circuit, EMBEDDED_LIMIT)
     data = page_data(circuit, edges, **views)
-    return render(title(circuit), facts(circuit), data, path)
+    return circuit_shell().render(title(circuit), facts(circuit), data, path)
 
 
-def render(heading: str, lines: list[str], data: dict[str, Any], path: str | os.PathLike[str] | None) -> str:
-    """A page with this heading over this data, written to `path` when there is one."""
-    page = Template(_asset("page.html")).substitute(
-        title=html.escape(heading),
-        subtitle=html.escape(" · ".join(lines)),
-        plotly=get_plotlyjs(),
-        data=_embedded({"title": heading, "facts": lines, **data}),
-        script=f"(() => {{\nconst LOOK = {_embedded(LOOK)};\n" + "\n".join(map(_asset, SCRIPTS)) + "\n})();",
-        style="\n".join(map(_asset, STYLES)),
-    )
-    if path is not None:
-        write_text(path, page)
-    return page
+@functools.cache
+def circuit_shell() -> Shell:
+    """The shell of pages of circuits."""
+    return Shell("help.html", "stage.html", SCRIPTS, STYLES, LOOK, get_plotlyjs())
 
 
 def show(circuit: Circuit, **views: Any) -> None:
@@ -98,35 +77,3 @@ def show(circuit: Circuit, **views: Any) -> None:
     `views` are those of `to_html`. A notebook cell then holds the whole page; `figure` gives a lighter picture.
     """
     show_page(to_html(circuit, **views))
-
-
-def show_page(page: str) -> None:
-    """Show a page in a notebook's cell, or else in the browser; where there is none, a warning names the file."""
-    if _in_notebook():
-        notebook = importlib.import_module("IPython.display")  # there when a notebook is, else not needed
-        style = f"width:100%;height:{FRAME_HEIGHT}px;border:0"
-        frame = f'<iframe srcdoc="{html.escape(page)}" style="{style}" allow="fullscreen"></iframe>'
-        notebook.display(notebook.HTML(frame))
-        return
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", errors="backslashreplace", prefix="circuit-", suffix=".html", delete=False
-    ) as file:
-        file.write(page)
-    if not webbrowser.open(Path(file.name).as_uri()):
-        logger.warning("there is no browser here to show the picture in; it is in the file %s", file.name)
-
-
-def _in_notebook() -> bool:
-    ipython = sys.modules.get("IPython")  # a notebook's kernel has imported it
-    shell = ipython.get_ipython() if ipython else None
-    return shell is not None and "IPKernelApp" in shell.config
-
-
-def _asset(name: str) -> str:
-    return resources.files("circuits.viewer").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-def _embedded(data: dict[str, Any]) -> str:
-    """JSON that is safe inside a script element: no `<`, `>` or `&`, and no line separators of JavaScript."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -145,7 +145,9 @@ def test_edges_drawn_by_webgl_tell_their_names_too(open_page):
 
 def test_names_prompts_and_labels_that_hold_markup_do_nothing(open_page, monkeypatch, model, found):
     task = tiny_task(model)
-    monkeypatch.setattr("circuits.viewer.linked._texts", lambda model, ids: [f"{ATTACK}{i}" for i in ids.tolist()])
+    for module in ("linked", "promoted"):
+        name = f"circuits.viewer.{module}.token_texts"
+        monkeypatch.setattr(name, lambda tokenizer, ids: [f"{ATTACK}{i}" for i in ids])
     known = {"model": ATTACK, "task": {"name": ATTACK}}
     attacked = Circuit(found.scores, found.mask, Report(), known)
     page = attacked.to_html(model=model, task=task)

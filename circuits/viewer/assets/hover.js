@@ -1,4 +1,4 @@
-// What is told on hovering over nodes and edges, in a box of our own: it knows dark mode and reads no markup.
+// What is told on hovering over nodes and edges.
 
 function nodeText(graph, state, linked, node) {
   const name = graph.names[node], group = state.groups.find(({ nodes }) => nodes.includes(name));
@@ -23,20 +23,6 @@ function edgeText(graph, data, edge) {
   lines.push("rank " + count(edge + 1) + " of " + count(graph.total),
     share + " of the inflow of " + graph.names[graph.reader[edge]], "port: " + PORT_NAMES[PORTS[graph.port[edge]]]);
   return lines.join("\n");
-}
-
-function makeTip(tip) {
-  return {
-    show(text, x, y) {
-      const [first, ...rest] = text.split("\n");
-      tip.replaceChildren(element("b", {}, first), ...rest.map((line) => element("span", {}, line)));
-      tip.hidden = false;
-      const box = tip.getBoundingClientRect();
-      tip.style.left = Math.max(4, Math.min(x + 14, innerWidth - box.width - 4)) + "px";
-      tip.style.top = Math.max(4, y + 14 + box.height > innerHeight ? y - box.height - 10 : y + 14) + "px";
-    },
-    hide() { tip.hidden = true; },
-  };
 }
 
 // Plotly tells of nodes and of edges with markers; for the others we look ourselves.

@@ -14,9 +14,7 @@ function stateToFragment(state) {
   if (state.cut) fragment.set(state.cut.by, String(Number(state.cut.value.toPrecision(6))));
   for (const key of ["sign", "ports", "members", "mode", "search"])
     if (state[key] !== fresh[key]) fragment.set(key, state[key]);
-  if (state.selection) fragment.set("select", state.selection);
-  if (state.pins.length) fragment.set("pins", state.pins.join(","));
-  if (state.groups.length) fragment.set("groups", JSON.stringify(state.groups.map(({ label, nodes }) => [label, ...nodes])));
+  keptToFragment(fragment, state);
   return fragment.toString();
 }
 
@@ -24,13 +22,7 @@ function fragmentToState(text) {
   const fragment = new URLSearchParams(text), given = {};
   for (const by of CUTS) if (fragment.has(by)) given.cut = { by, value: Number(fragment.get(by)) };
   for (const key of ["sign", "ports", "members", "mode", "search"]) if (fragment.has(key)) given[key] = fragment.get(key);
-  if (fragment.has("select")) given.selection = fragment.get("select");
-  if (fragment.has("pins")) given.pins = fragment.get("pins").split(",");
-  try {
-    if (fragment.has("groups"))
-      given.groups = JSON.parse(fragment.get("groups")).map(([label, ...nodes]) => ({ label, nodes }));
-  } catch { /* a damaged link still shows the circuit */ }
-  return given;
+  return { ...given, ...keptFromFragment(fragment) };
 }
 
 // What came from a link or a file: only what this circuit has, of the types it must have.
@@ -45,12 +37,7 @@ function checkedState(given, graph, modes) {
   if (modes.includes(given.mode)) state.mode = given.mode;
   if (typeof given.search === "string") state.search = given.search;
   if (typeof given.selection === "string" && parseSelection(graph, given.selection)) state.selection = given.selection;
-  if (Array.isArray(given.pins)) state.pins = [...new Set(given.pins.filter(known))];
-  if (Array.isArray(given.groups))
-    state.groups = given.groups.filter((group) => group && Array.isArray(group.nodes))
-      .map((group) => ({ label: String(group.label ?? ""), nodes: [...new Set(group.nodes.filter(known))] }))
-      .filter((group) => group.nodes.length);
-  return state;
+  return { ...state, ...checkedKept(given, known) };
 }
 
 function parseSelection(graph, name) {        // a node's or an edge's name -> where to trace from, or null
@@ -64,11 +51,4 @@ function parseSelection(graph, name) {        // a node's or an edge's name -> w
   for (const edge of edgesOf(graph.outgoing, node))
     if (graph.edgeName(edge) === name) return { name, edge, from: node, to: graph.reader[edge] };
   return null;
-}
-
-function rememberState(state) {
-  const fragment = stateToFragment(state);
-  try {
-    history.replaceState(null, "", fragment ? "#" + fragment : location.pathname + location.search);
-  } catch { /* a frame without an address, as in a notebook: the view can be exported instead */ }
 }

@@ -1,8 +1,8 @@
 // Colours as the style sheet has them, dark mode, full screen.
 
-function colours() {
+function colours(more = []) {                  // and those of a page's own
   const style = getComputedStyle(document.documentElement);
-  const names = ["ink", "muted", "faint", "panel", "page", "positive", "negative", "shared", "here", "there", "accent", "found"];
+  const names = ["ink", "muted", "faint", "panel", "page", "positive", "negative", "shared", "here", "there", "accent", "found", ...more];
   const result = Object.fromEntries(names.map((name) => [name, style.getPropertyValue("--" + name).trim()]));
   result.groups = [0, 1, 2, 3, 4, 5].map((at) => style.getPropertyValue("--group-" + at).trim());
   return result;

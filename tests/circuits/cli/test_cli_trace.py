@@ -29,11 +29,13 @@ def test_a_prompt_is_traced_told_and_written(tmp_path: Any) -> None:
     paths = {option: tmp_path / name for option, name in (("-o", "a.json"), ("--save", "b.json"), ("--html", "c.html"))}
     done = run("--target", "b", "--top", 12, "--check", 4, *(part for pair in paths.items() for part in pair))
     assert done.exit_code == 0, done.output
-    for told in ("Attribution graph", "Replacement", "Largest influence", "pearson", "Wrote the figure"):
+    for told in ("Attribution graph", "Replacement", "Largest influence", "pearson", "Wrote the page"):
         assert told in done.stdout
     assert AttributionGraph.load(paths["--save"]).target_tokens == ["b"]
     assert json.loads(paths["-o"].read_text())["metadata"]["prompt_tokens"] == ["<bos>", "a", "b", "c"]
-    assert "plotly" in paths["--html"].read_text()[:10_000_000]
+    page = paths["--html"].read_text(encoding="utf-8")
+    assert 'id="circuit-data"' in page
+    assert '"measured":{"points":' in page
 
 
 def test_it_is_told_as_json() -> None:

@@ -20,7 +20,8 @@ from circuits.report import Report
 from circuits.viewer import look
 from circuits.viewer.adjacency import adjacency
 from circuits.viewer.layout import curves, edge_ends, node_position
-from circuits.viewer.page import SCRIPTS, STYLES
+from circuits.viewer.page import SCRIPTS
+from circuits.viewer.shell import STYLES
 from interp import theme
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
@@ -220,7 +221,7 @@ def test_of_larger_graphs_the_strongest_edges_are_held(monkeypatch):
 
 
 def test_every_script_and_style_is_in_the_page():
-    assert {path.name for path in ASSETS.iterdir()} == {*SCRIPTS, *STYLES, "page.html"}
+    assert {path.name for path in ASSETS.iterdir()} == {*SCRIPTS, *STYLES, "page.html", "help.html", "stage.html"}
     page = viewer.to_html(make(n=5))
     for name in (*SCRIPTS, *STYLES):
         assert (ASSETS / name).read_text(encoding="utf-8") in page

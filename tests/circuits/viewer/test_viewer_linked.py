@@ -12,6 +12,7 @@ from circuits.circuit import Circuit
 from circuits.viewer import linked, scores_by_position
 from circuits.viewer.linked import linked_views
 from circuits.viewer.positions import position_layout
+from circuits.viewer.promoted import TOP_TOKENS
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from tests.tiny import tiny, tiny_module, tiny_task
@@ -55,7 +56,7 @@ def test_a_direct_effect_is_what_the_logits_lose_without_the_node_at_a_held_norm
         moved = module.lm_head(written["m1"] / scale * module.model.norm.weight)
     expected = moved[prompts.correct[0]].mean() - moved[prompts.incorrect[0]].mean()
     assert effect.direct == pytest.approx(float(expected), abs=1e-9)
-    top = (moved - moved.mean()).topk(linked.TOP_TOKENS)
+    top = (moved - moved.mean()).topk(TOP_TOKENS)
     assert [int(token) for token, _ in effect.promotes] == top.indices.tolist()
     assert [value for _, value in effect.promotes] == pytest.approx(top.values.tolist())
 

@@ -1,0 +1,35 @@
+// What is selected, pinned and grouped, in the URL's fragment and out of it.
+
+function keptToFragment(fragment, state) {
+  if (state.selection) fragment.set("select", state.selection);
+  if (state.pins.length) fragment.set("pins", state.pins.join(","));
+  if (state.groups.length) fragment.set("groups", JSON.stringify(state.groups.map(({ label, nodes }) => [label, ...nodes])));
+}
+
+function keptFromFragment(fragment) {
+  const given = {};
+  if (fragment.has("select")) given.selection = fragment.get("select");
+  if (fragment.has("pins")) given.pins = fragment.get("pins").split(",");
+  try {
+    if (fragment.has("groups"))
+      given.groups = JSON.parse(fragment.get("groups")).map(([label, ...nodes]) => ({ label, nodes }));
+  } catch { /* a damaged link still shows the graph */ }
+  return given;
+}
+
+function checkedKept(given, known) {          // pins and groups of nodes that are there
+  const kept = {};
+  if (Array.isArray(given.pins)) kept.pins = [...new Set(given.pins.filter(known))];
+  if (Array.isArray(given.groups))
+    kept.groups = given.groups.filter((group) => group && Array.isArray(group.nodes))
+      .map((group) => ({ label: String(group.label ?? ""), nodes: [...new Set(group.nodes.filter(known))] }))
+      .filter((group) => group.nodes.length);
+  return kept;
+}
+
+function rememberState(state) {
+  const fragment = stateToFragment(state);
+  try {
+    history.replaceState(null, "", fragment ? "#" + fragment : location.pathname + location.search);
+  } catch { /* a frame without an address, as in a notebook: the view can be exported instead */ }
+}

@@ -1,0 +1,103 @@
+"""A page that needs neither a server nor a network: one shell, filled with scripts, styles and data.
+
+A content security policy forbids it to load anything. Text that came from outside is escaped: in the shell here, in the
+page by `textContent`, and where plotly draws it by `plotlyText` of `text.js`. The embedded JSON holds no `<`, so that
+no label can end its script element.
+"""
+
+from __future__ import annotations
+
+import html
+import importlib
+import json
+import logging
+import os
+import sys
+import tempfile
+import webbrowser
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from interp.files import write_text
+
+logger = logging.getLogger(__name__)
+
+FRAME_HEIGHT = 860
+STYLES = ("theme.css", "layout.css", "panels.css")
+
+
+@dataclass(frozen=True)
+class Shell:
+    """What a kind of page is made of: files in `assets` of `circuits.viewer`, or of `package` as `package:name`.
+
+    Attributes:
+        help, stage: parts of its body.
+        scripts, styles: in the order in which they are run and read: each uses those before it.
+        constants: what scripts know as `LOOK`.
+        library: a script of others, in front of the page's own.
+    """
+
+    help: str
+    stage: str
+    scripts: tuple[str, ...]
+    styles: tuple[str, ...]
+    constants: Mapping[str, Any]
+    library: str = ""
+
+    def render(
+        self, heading: str, lines: list[str], data: dict[str, Any], path: str | os.PathLike[str] | None = None
+    ) -> str:
+        """A page with this heading over this data, written to `path` when there is one."""
+        page = Template(asset("page.html")).substitute(
+            title=html.escape(heading),
+            subtitle=html.escape(" · ".join(lines)),
+            help=asset(self.help),
+            stage=asset(self.stage),
+            library=f"<script>{self.library}</script>\n" if self.library else "",
+            data=embedded({"title": heading, "facts": lines, **data}),
+            script=f"(() => {{\nconst LOOK = {embedded(self.constants)};\n"
+            + "\n".join(map(asset, self.scripts))
+            + "\n})();",
+            style="\n".join(map(asset, self.styles)),
+        )
+        if path is not None:
+            write_text(path, page)
+        return page
+
+
+def show_page(page: str) -> None:
+    """Show a page in a notebook's cell, or else in the browser; where there is none, a warning names the file."""
+    if _in_notebook():
+        notebook = importlib.import_module("IPython.display")  # there when a notebook is, else not needed
+        style = f"width:100%;height:{FRAME_HEIGHT}px;border:0"
+        frame = f'<iframe srcdoc="{html.escape(page)}" style="{style}" allow="fullscreen"></iframe>'
+        notebook.display(notebook.HTML(frame))
+        return
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", errors="backslashreplace", prefix="circuit-", suffix=".html", delete=False
+    ) as file:
+        file.write(page)
+    if not webbrowser.open(Path(file.name).as_uri()):
+        logger.warning("there is no browser here to show the picture in; it is in the file %s", file.name)
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")  # a notebook's kernel has imported it
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def asset(name: str) -> str:
+    """The text of a file, by `name` or `package:name`."""
+    package, _, file = name.rpartition(":")
+    return resources.files(package or "circuits.viewer").joinpath("assets", file).read_text(encoding="utf-8")
+
+
+def embedded(data: Mapping[str, Any]) -> str:
+    """JSON that is safe inside a script element: no `<`, `>` or `&`, and no line separators of JavaScript."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
