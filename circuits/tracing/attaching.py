@@ -15,21 +15,21 @@ from interp.errors import InputError
 from interp.inspection import anatomy_of
 
 
+@torch.no_grad()
 def attach(graph: AttributionGraph, model: Any, units: Any) -> Subject:
     """Raises `InputError` where model or units are not those that the graph was made of."""
     settings = graph.settings
     if "sides" not in settings:
         raise InputError("this graph was read from another format, which does not say how it was made; trace it anew")
     held = hold(anatomy_of(model), torch.tensor(settings["ids"], device="cpu"))
-    own = units_of(held, units)
+    sides = tuple((tuple(these), tuple(those)) for these, those in settings["sides"])
+    explained = Explained(sides, graph.weights[graph.kinds().logits].to(held.words))
+    own = units_of(held, units, explained, bool(settings["centred"]))
     rows = graph.nodes[graph.kinds().units.numpy()]
-    if set(rows["kind"]) - {own.kind}:
+    if set(rows["kind"]) - {*own.kinds}:
         raise InputError(f"units: the graph is one of {rows['kind'].iloc[0]}s; attach what it was made with")
     places = Places.of(torch.from_numpy(rows[["layer", "position", "unit"]].to_numpy(copy=True)))
     expected = torch.from_numpy(rows["activation"].to_numpy(copy=True)).to(held.words)
     if not torch.allclose(own.at(places), expected, rtol=1e-2, atol=1e-3):
         raise InputError("model: the graph was made of another model, or of other weights: activations differ")
-    sides = tuple((tuple(these), tuple(those)) for these, those in settings["sides"])
-    weights = graph.weights[graph.kinds().logits].to(held.words)
-    explained = Explained(sides, weights)
     return Subject(model, held, own, explained, bool(settings["centred"]), tuple(settings["leave_out"]))

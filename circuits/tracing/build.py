@@ -27,7 +27,7 @@ COLUMNS = ("name", "kind", "layer", "position", "unit", "activation", "influence
 class Found:
     """What was measured: units in the order shown, effects on the logits and then on the units."""
 
-    kind: str
+    kinds: Sequence[str]  # of each unit
     units: Places
     activations: Float[Tensor, " unit"]
     scores: Float[Tensor, " unit"]
@@ -102,9 +102,9 @@ def _nodes(found: Found, biases: Biases) -> tuple[pd.DataFrame, Float[Tensor, "r
 def _unit_nodes(found: Found) -> pd.DataFrame:
     rows = found.units.rows().tolist()
     frame = pd.DataFrame(rows, columns=["layer", "position", "unit"], dtype="int64")
-    names = [unit_name(found.kind, (layer, position, unit)) for layer, position, unit in rows]
+    names = [unit_name(kind, (a, b, c)) for kind, (a, b, c) in zip(found.kinds, rows, strict=True)]
     activations, scores = (x.cpu().double().numpy() for x in (found.activations, found.scores))
-    return frame.assign(name=names, kind=found.kind, activation=activations, score=scores)
+    return frame.assign(name=names, kind=list(found.kinds), activation=activations, score=scores)
 
 
 def _grid(kind: str, layers: range, length: int) -> pd.DataFrame:

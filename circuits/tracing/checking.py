@@ -37,7 +37,7 @@ def check(graph: AttributionGraph, n: int, attention: Attention, interval: Inter
             predicted, measured = _compared(of, places, attention)
             tables[group] = agreement(
                 measured.numpy(), {"score": predicted.numpy()},
-                labels=[unit_name(of.units.kind, (a, b, c)) for a, b, c in places.rows().tolist()],
+                labels=[unit_name(of.units.kind_of(c), (a, b, c)) for a, b, c in places.rows().tolist()],
                 top=(), drop=(0, 1) if n > 3 else (0,),
                 resamples=interval.resamples, confidence=interval.confidence, seed=interval.seed,
             )  # fmt: skip

@@ -117,8 +117,11 @@ def trace(
 
 
 def _subject(model: Any, held: Held, units: Any, target: Any, keywords: TraceKeywords) -> Subject:
-    own, last = units_of(held, units), held.n_positions - 1
+    last = held.n_positions - 1
     places = numbers.many("leave_out", keywords.get("leave_out", ()), numbers.whole, numbers.Limits(0, last))
     centred = keywords.get("centred")
-    as_circuit_tracer = own.kind == "feature" if centred is None else bool(centred)
-    return Subject(model, held, own, explained(model, held, target), as_circuit_tracer, tuple(places))
+    as_circuit_tracer = not isinstance(units, str) if centred is None else bool(centred)
+    asked = explained(model, held, target)
+    return Subject(
+        model, held, units_of(held, units, asked, as_circuit_tracer), asked, as_circuit_tracer, tuple(places)
+    )

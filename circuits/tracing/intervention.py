@@ -100,10 +100,9 @@ def _place(argument: str, node: Any, graph: AttributionGraph, of: Subject) -> Pl
         row = found[0]
     else:
         row = numbers.whole(argument, node, numbers.Limits(0, len(nodes) - 1, advice="it is a row of graph.nodes"))
-    if nodes["kind"][row] != of.units.kind:
-        raise InputError(
-            f"{argument} names {nodes['name'][row]!r}, which is no {of.units.kind}: its value cannot be set"
-        )
+    if nodes["kind"][row] not in of.units.kinds:
+        named = " or ".join(of.units.kinds)
+        raise InputError(f"{argument} names {nodes['name'][row]!r}, which is no {named}: its value cannot be set")
     layer, position, unit = (int(nodes[column][row]) for column in _WHERE)
     return layer, position, unit
 
@@ -113,7 +112,7 @@ def _checked(argument: str, node: tuple[Any, ...], of: Subject) -> Place:
     whole = [part for part in parts if isinstance(part, int)]
     if len(whole) == len(parts) == 3 and 0 <= whole[0] < of.held.n_layers and 0 <= whole[1] < of.held.n_positions:
         layer, position, unit = whole
-        if 0 <= unit < of.units.width(layer):
+        if of.units.has(layer, unit):
             return layer, position, unit
     raise InputError(
         f"{argument} names {short(node)}; a unit is (layer, position, unit), with layers up to {of.held.n_layers - 1} "
@@ -128,7 +127,7 @@ def _places(places: Places) -> Iterator[Place]:
 def _names(graph: AttributionGraph, of: Subject) -> Any:
     units: pd.DataFrame = graph.nodes[graph.kinds().units.numpy()]
     known = dict(zip(units[_WHERE].itertuples(index=False, name=None), units["name"], strict=True))
-    return lambda place: known.get(place, unit_name(of.units.kind, place))
+    return lambda place: known.get(place, unit_name(of.units.kind_of(place[2]), place))
 
 
 def unit_name(kind: str, place: Place) -> str:
@@ -136,6 +135,10 @@ def unit_name(kind: str, place: Place) -> str:
 
     >>> unit_name("neuron", (3, 5, 17))
     'm3.n17@5'
+    >>> unit_name("head", (3, 5, 1)), unit_name("mlp", (3, 5, -1))
+    ('a3.h1@5', 'm3@5')
     """
     layer, position, unit = place
+    if kind in ("head", "mlp"):
+        return f"m{layer}@{position}" if kind == "mlp" else f"a{layer}.h{unit}@{position}"
     return f"m{layer}.{kind[0]}{unit}@{position}"

@@ -7,11 +7,13 @@ import logging
 import torch
 from torch import Tensor
 
-from attribution.tracing.effects import Effects, Tracer, default_batch
+from attribution.tracing.component_effects import ComponentTracer
+from attribution.tracing.components import Components
+from attribution.tracing.effects import Effects, RowMaker, Tracer, default_batch
 from attribution.tracing.held import Held
 from attribution.tracing.logits import logit_targets
 from attribution.tracing.totals import Candidates, largest
-from attribution.tracing.units import Units
+from attribution.tracing.units import MLPUnits, Places, Units
 from circuits.tracing.asked import shares_of
 from circuits.tracing.build import Found
 from circuits.tracing.cost import estimate
@@ -31,10 +33,10 @@ def measure(about: Subject, top: int | None, run: Run) -> Found:
     held, units, asked = about.held, about.units, about.explained
     logits, values = logit_targets(held, asked.sides, about.centred)
     active = _active(units, about.leave_out)
-    wanted = _wanted(top, active, units.kind)
+    wanted = _wanted(top, active, units)
     candidates = largest(held, units, logits, shares_of(asked), MOST, about.leave_out)
     whole = wanted == active and not about.leave_out  # then nothing is left out that would have to be counted
-    tracer = Tracer(held, units, candidates.places, run.batch_size or _rows_at_once(held, units, run.memory))
+    tracer = _tracer(held, units, candidates.places, run)
     n_rows = len(asked.sides) + wanted
     cost = estimate(held, n_rows, len(candidates.places), 0 if whole else max(map(units.width, range(held.n_layers))))
     if (seconds := cost.seconds()) > _LONG:
@@ -45,7 +47,7 @@ def measure(about: Subject, top: int | None, run: Run) -> Found:
     columns = chosen.columns[order]
     effects = _rows(chosen.effects, order, columns, len(logits))
     return Found(
-        kind=units.kind,
+        kinds=[units.kind_of(unit) for unit in candidates.places.units[columns].tolist()],
         units=candidates.places.select(columns),
         activations=units.at(candidates.places.select(columns)),
         scores=candidates.scores[columns],
@@ -61,6 +63,14 @@ def measure(about: Subject, top: int | None, run: Run) -> Found:
     )
 
 
+def _tracer(held: Held, units: Units, candidates: Places, run: Run) -> RowMaker:
+    size = run.batch_size or _rows_at_once(held, units, run.memory)
+    if isinstance(units, Components):
+        return ComponentTracer(held, units, candidates, size)
+    assert isinstance(units, MLPUnits)
+    return Tracer(held, units, candidates, size)
+
+
 def _active(units: Units, leave_out: tuple[int, ...]) -> int:
     """How many units are active at positions that count."""
     total = 0
@@ -71,11 +81,12 @@ def _active(units: Units, leave_out: tuple[int, ...]) -> int:
     return total
 
 
-def _wanted(top: int | None, active: int, kind: str) -> int:
+def _wanted(top: int | None, active: int, units: Units) -> int:
+    named = " and ".join(f"{kind}s" for kind in units.kinds)
     if top is not None and top > active:
-        raise InputError(f"top={top:,} is more than the {active:,} {kind}s that are active; top=None shows all of them")
+        raise InputError(f"top={top:,} is more than the {active:,} {named} that are active; top=None shows all of them")
     if (wanted := active if top is None else top) > MOST:
-        raise InputError(f"top={top} would show {wanted:,} {kind}s; a graph shows at most {MOST:,}: give a smaller top")
+        raise InputError(f"top={top} would show {wanted:,} {named}; a graph shows at most {MOST:,}: give a smaller top")
     return wanted
 
 
