@@ -30,6 +30,8 @@ HOMES = {
     "attach": "circuits.tracing.attaching:attach",
     "write_graph": "circuits.tracing.exchange:write_graph",
     "read_graph": "circuits.tracing.exchange:read_graph",
+    "compare_graphs": "circuits.tracing.contrast:compare",
+    "group_nodes": "circuits.tracing.grouping:group",
     "graph_figure": "circuits.tracing.figures:figure",
     "circuit_tests": "metrics.circuit.battery:circuit_tests",
 }

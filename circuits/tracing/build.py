@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +16,8 @@ from attribution.tracing.biases import Place
 from attribution.tracing.effects import Effects
 from attribution.tracing.units import Places
 from circuits.tracing.graph import AttributionGraph
-from circuits.tracing.influence import completeness, cumulative, influence, normalised, replacement
 from circuits.tracing.intervention import unit_name
+from circuits.tracing.joining import scored
 
 Biases = Literal["each", "summed"]
 COLUMNS = ("name", "kind", "layer", "position", "unit", "activation", "influence", "cumulative", "score", "place")
@@ -58,14 +58,7 @@ def build(found: Found, biases: Biases, about: dict[str, Any]) -> AttributionGra
     graph = AttributionGraph(
         **{**about, **unscored, "nodes": nodes, "adjacency": adjacency, "magnitude": magnitude, "weights": weights}
     )
-    shares, kinds, chances = normalised(graph.counted()), graph.kinds(), weights.double()
-    flow = influence(shares, chances)
-    return replace(
-        graph,
-        nodes=nodes.assign(influence=flow.numpy(), cumulative=cumulative(flow).numpy()),
-        replacement_score=replacement(flow, kinds),
-        completeness_score=completeness(shares, flow, chances, kinds),
-    )
+    return scored(graph)
 
 
 def _nodes(found: Found, biases: Biases) -> tuple[pd.DataFrame, Float[Tensor, "row node"]]:

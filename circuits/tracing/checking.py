@@ -28,7 +28,9 @@ def check(graph: AttributionGraph, n: int, attention: Attention, interval: Inter
     """See `AttributionGraph.check`."""
     of = subject(graph)
     choose("attention", attention, get_args(Attention))
-    units = graph.nodes[graph.kinds().units.numpy()].sort_values("influence", ascending=False, kind="stable")
+    units = graph.nodes[graph.nodes["kind"].isin(of.units.kinds)].sort_values(
+        "influence", ascending=False, kind="stable"
+    )
     numbers.whole("n", n, numbers.Limits(3, len(units), advice=f"the graph shows {len(units)} units"))
     top = Places.of(torch.from_numpy(units[["layer", "position", "unit"]].head(n).to_numpy(copy=True)))
     tables = {}

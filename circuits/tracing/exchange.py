@@ -37,6 +37,10 @@ logger = logging.getLogger(__name__)
 
 def write_graph(graph: AttributionGraph, path: str | os.PathLike[str]) -> Path:
     """Write the graph, pruned where it is not as yet."""
+    if "group" in set(graph.nodes["kind"]):
+        raise InputError(
+            "this graph has groups, which the viewer's file has no nodes for; write the graph without them"
+        )
     small = graph if graph.pruned else graph.prune()
     n_layers = int(small.nodes["layer"].max())
     nodes = [_node(row, small, n_layers) for row in small.nodes.to_dict("records")]
