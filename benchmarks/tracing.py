@@ -15,11 +15,10 @@ from attribution.tracing.held import Held, hold
 from attribution.tracing.logits import Explained, logit_targets
 from attribution.tracing.neurons import Neurons
 from attribution.tracing.totals import largest
-from attribution.tracing.units import Targets
+from attribution.tracing.units import Targets, reads_of
 from benchmarks.common import HEADER, golden_task, interleave, line
 from circuits import trace
 from circuits.tracing.cost import row_operations
-from circuits.tracing.select import reads_of
 from interp import load_model
 from interp.inspection import anatomy_of
 

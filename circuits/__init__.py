@@ -17,14 +17,18 @@ if TYPE_CHECKING:
     from circuits.resampling import Stable
     from circuits.rescoring import rescorer
     from circuits.stable import Stability, stability
+    from circuits.tracing.averaging import average
     from circuits.tracing.changes import Intervention
-    from circuits.tracing.explain import trace
+    from circuits.tracing.contrast import GraphComparison
+    from circuits.tracing.cost import TraceCost
+    from circuits.tracing.explain import trace, trace_cost
     from circuits.tracing.graph import AttributionGraph
     from circuits.transfer import Robustness, robustness
 
 __all__ = [
     "AttributionGraph",
     "Circuit",
+    "GraphComparison",
     "Intervention",
     "MethodComparison",
     "NodeCircuit",
@@ -32,18 +36,22 @@ __all__ = [
     "Robustness",
     "Stability",
     "Stable",
+    "TraceCost",
     "agreement",
+    "average",
     "compare_methods",
     "find_circuit",
     "rescorer",
     "robustness",
     "stability",
     "trace",
+    "trace_cost",
 ]
 
 _HOMES = {
     "AttributionGraph": "circuits.tracing.graph",
     "Circuit": "circuits.circuit",
+    "GraphComparison": "circuits.tracing.contrast",
     "Intervention": "circuits.tracing.changes",
     "MethodComparison": "circuits.comparison",
     "NodeCircuit": "circuits.node_circuit",
@@ -51,13 +59,16 @@ _HOMES = {
     "Robustness": "circuits.transfer",
     "Stability": "circuits.stable",
     "Stable": "circuits.resampling",
+    "TraceCost": "circuits.tracing.cost",
     "agreement": "circuits.approximation",
+    "average": "circuits.tracing.averaging",
     "compare_methods": "circuits.compare",
     "find_circuit": "circuits.find",
     "rescorer": "circuits.rescoring",
     "robustness": "circuits.transfer",
     "stability": "circuits.stable",
     "trace": "circuits.tracing.explain",
+    "trace_cost": "circuits.tracing.explain",
 }
 
 

@@ -32,6 +32,8 @@ HOMES = {
     "read_graph": "circuits.tracing.exchange:read_graph",
     "graph_to_html": "circuits.tracing.viewer.page:to_html",
     "show_graph": "circuits.tracing.viewer.page:show",
+    "compare_graphs": "circuits.tracing.contrast:compare",
+    "group_nodes": "circuits.tracing.grouping:group",
     "graph_figure": "circuits.tracing.figures:figure",
     "circuit_tests": "metrics.circuit.battery:circuit_tests",
 }

@@ -41,6 +41,10 @@ class BiasPlaces:
         bias = None if part is None else part.bias
         return None if bias is None or not bias.any() else working(bias.detach())
 
+    def index(self, layer: int, place: str) -> int | None:
+        """The number of a place; None: there is no bias."""
+        return self._index.get((layer, place))
+
     def none(self, n_rows: int) -> Float[Tensor, "row place pos"]:
         """No effects as yet."""
         return self.held.words.new_zeros(n_rows, len(self), self.held.n_positions)

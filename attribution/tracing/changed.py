@@ -40,24 +40,25 @@ def run_changed(
     x = anatomy.embed(held.ids[None], frame.positions).expand(n_copies, -1, -1)
     for layer in range(held.n_layers):
         block = held.block(layer)
-        middle = x + _attention(frame, held, layer, x, attention)
         here = (places.layers == layer).nonzero()[:, 0]
         at = here.to(x.device)
         changes = Changes(
             copies.to(x.device)[at], places.positions[here].to(x.device), places.units[here].to(x.device),
             values.to(x.device)[at],
         )  # fmt: skip
+        z = _heads(frame, held, layer, x, attention)
+        more, heads = units.attended(layer, z, changes)
+        middle = x + write_heads(block, z)[1]
+        middle = middle if more is None else middle + more
         added, activations = units.run(layer, x if block.parallel else middle, changes)
-        hear(layer, activations)
+        hear(layer, torch.cat((heads, activations), -1))
         x = middle + added
     return raw_logits(anatomy, x[:, -1])
 
 
-def _attention(frame: Frame, held: Held, layer: int, x: Tensor, attention: Attention) -> Tensor:
+def _heads(frame: Frame, held: Held, layer: int, x: Tensor, attention: Attention) -> Tensor:
     block = held.block(layer)
     q, k, v = project(block, frame.backward.norm(block.attention_norm, x), frame.anatomy.d_head, frame.backward)
     if attention == "free":
-        z = attend(frame, layer, q, k, v)
-    else:
-        z = torch.einsum("hts,cshd->cthd", held.layers[layer].pattern.to(v.dtype), v[:, :, frame.kv_of_head])
-    return write_heads(block, z)[1]
+        return attend(frame, layer, q, k, v)
+    return torch.einsum("hts,cshd->cthd", held.layers[layer].pattern.to(v.dtype), v[:, :, frame.kv_of_head])

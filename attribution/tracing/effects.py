@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from attribution.tracing.biases import BiasPlaces
 from attribution.tracing.held import Gradients, Held
-from attribution.tracing.units import Places, Targets, Units
+from attribution.tracing.units import MLPUnits, Places, Targets, reads_of
 from attribution.tracing.walk import walk
 from interp import numbers
 
@@ -43,9 +44,38 @@ class Effects:
     everything: Float[Tensor, " row"]
     magnitude: Float[Tensor, " row"] | None
 
+    @classmethod
+    def none(cls, of: RowMaker, n_rows: int, n_errors: int, magnitudes: bool) -> Effects:
+        """Rows that nothing has an effect on as yet."""
+        wide, length = of.biases.held.words, of.biases.held.n_positions
+        return cls(
+            tokens=wide.new_zeros(n_rows, length),
+            units=wide.new_zeros(n_rows, len(of.chosen)),
+            errors=wide.new_zeros(n_rows, n_errors, length),
+            biases=of.biases.none(n_rows),
+            everything=wide.new_zeros(n_rows),
+            magnitude=wide.new_zeros(n_rows) if magnitudes else None,
+        )
+
     def row_sums(self) -> Float[Tensor, " row"]:
         """What all there is gives: the activation or logit of every target."""
         return self.tokens.sum(1) + self.everything + self.errors.sum((1, 2)) + self.biases.sum((1, 2))
+
+
+Advance = Callable[[int], None]  # is told how many rows are done
+
+
+class RowMaker(Protocol):
+    """Makes rows of a graph: direct effects of all that a held run has, and of some units, `chosen`."""
+
+    chosen: Places
+    biases: BiasPlaces
+
+    def on_logits(self, targets: Targets, magnitudes: bool, advance: Advance) -> Effects:
+        """Effects on logits."""
+
+    def on_units(self, places: Places, magnitudes: bool, advance: Advance) -> Effects:
+        """Effects on units, in the order given."""
 
 
 class Tracer:
@@ -56,7 +86,7 @@ class Tracer:
     each, and with magnitudes one layer's `[pos, d_mlp]`.
     """
 
-    def __init__(self, held: Held, units: Units, chosen: Places, batch_size: int | None = None) -> None:
+    def __init__(self, held: Held, units: MLPUnits, chosen: Places, batch_size: int | None = None) -> None:
         self.held, self.units, self.chosen = held, units, chosen
         self.biases = BiasPlaces(held, units)
         self.batch_size = batch_size or default_batch(held)
@@ -76,21 +106,20 @@ class Tracer:
             found.append((position, here[at].to(device), writes[at.to(device)].T.contiguous()))
         return found
 
+    def on_logits(self, targets: Targets, magnitudes: bool, advance: Advance) -> Effects:
+        """Effects on logits."""
+        return self.effects(targets, magnitudes, advance)
+
+    def on_units(self, places: Places, magnitudes: bool, advance: Advance) -> Effects:
+        """Effects on units, in the order given."""
+        return self.effects(reads_of(self.units, places), magnitudes, advance)
+
     @torch.no_grad()
-    def effects(
-        self, targets: Targets, magnitudes: bool = False, advance: Callable[[int], None] = lambda n: None
-    ) -> Effects:
+    def effects(self, targets: Targets, magnitudes: bool = False, advance: Advance = lambda n: None) -> Effects:
         """On these targets, in their order; `advance` is told how many are done."""
-        n_rows, held, wide = len(targets), self.held, self.held.words
+        held, wide = self.held, self.held.words
         n_errors = held.n_layers if any(one is not None for one in self._errors) else 0
-        found = Effects(
-            tokens=wide.new_zeros(n_rows, held.n_positions),
-            units=wide.new_zeros(n_rows, len(self.chosen)),
-            errors=wide.new_zeros(n_rows, n_errors, held.n_positions),
-            biases=self.biases.none(n_rows),
-            everything=wide.new_zeros(n_rows),
-            magnitude=wide.new_zeros(n_rows) if magnitudes else None,
-        )
+        found = Effects.none(self, len(targets), n_errors, magnitudes)
         for rows in self._batches(targets):
             part = _Batch(self, targets.select(rows), magnitudes).effects()
             at = rows.to(wide.device)

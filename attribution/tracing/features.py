@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from attribution.tracing.held import Gradients, Held, Stream, norm_pull
-from attribution.tracing.units import Carried, Changes, Places, Targets, Units
+from attribution.tracing.units import Carried, Changes, MLPUnits, Places, Targets
 from interp.dictionaries import Dictionary
 from interp.errors import InputError, short
 from interp.parts import working
 
 
-class Features(Units):
+class Features(MLPUnits):
     """The active features of transcoders, one for each layer; a layer without one is all error."""
 
     kind = "feature"

@@ -31,6 +31,7 @@ class HeldLayer:
 
     pattern: Float[Tensor, "head query key"]
     attention_divisor: Divisor
+    z: Float[Tensor, "pos head d_head"]  # of each head, in front of its output matrix
     attention_post_divisor: Divisor | None = None
     mlp_input: Stream = field(init=False)  # the residual stream that the MLP reads
     mlp_divisor: Divisor = field(init=False)
@@ -91,6 +92,13 @@ class Held:
         hear("attention_norm", normed)
         return norm_pull(block.attention_norm, held.attention_divisor[:length], normed)
 
+    def heads_behind(self, layer: int, vectors: Float[Tensor, "row d_model"]) -> Float[Tensor, "row head d_head"]:
+        """Gradients at what a layer's heads give, from those at what they add; a held divisor is left to the caller."""
+        block = self.block(layer)
+        if block.attention_post_norm is not None:
+            vectors = norm_pull(block.attention_post_norm, vectors.new_ones(1), vectors)
+        return (vectors @ working(block.o.weight)).unflatten(-1, (-1, self.anatomy.d_head))
+
     def behind_mlp(self, layer: int, gradients: Gradients) -> Gradients:
         """Gradients at an MLP's output, from those at what it adds: through a norm that follows it."""
         norm, divisor = self.block(layer).mlp_post_norm, self.layers[layer].mlp_post_divisor
@@ -125,11 +133,10 @@ class _Holding(Recorder):
     def projections(self, layer: int, q: PerHead, k: PerPort, v: PerPort) -> tuple[PerHead, PerPort, PerPort]:
         block = self.frame.anatomy.blocks[layer]
         pattern = working(attention_pattern(self.frame, layer, q, k, v)[0])
-        held = HeldLayer(pattern, self._divisor)
+        z = torch.einsum("hts,shd->thd", pattern, working(v[0])[:, self.frame.kv_of_head])
+        held = HeldLayer(pattern, self._divisor, z)
         if block.attention_post_norm is not None:
-            values = working(v[0])[:, self.frame.kv_of_head]
-            z = torch.einsum("hts,shd->thd", pattern, values).flatten(1)
-            held.attention_post_divisor = block.attention_post_norm.divisor(block.o(z.to(v.dtype)))
+            held.attention_post_divisor = block.attention_post_norm.divisor(block.o(z.flatten(1).to(v.dtype)))
         self.layers.append(held)
         return q, k, v
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from attribution.rules.rules import origin_slope
 from attribution.tracing.held import Gradients, Held, Stream, norm_pull
-from attribution.tracing.units import Carried, Changes, Places, Targets, Units
+from attribution.tracing.units import Carried, Changes, MLPUnits, Places, Targets
 from interp.mlps import Gated, Route
 from interp.parts import Affine, working
 
 
-class Neurons(Units):
+class Neurons(MLPUnits):
     """All neurons of all MLPs."""
 
     kind = "neuron"
@@ -68,11 +68,21 @@ class Neurons(Units):
         return self.held.block(layer).mlp.carried(self.held.behind_mlp(layer, gradients))
 
     def pulled(self, layer: int, carried: Carried) -> Gradients:
-        held, length = self.held.layers[layer], carried.shape[1]
+        return self.pulled_with_biases(layer, carried)[0]
+
+    def pulled_with_biases(self, layer: int, carried: Carried) -> tuple[Gradients, dict[str, Tensor]]:
+        """`pulled`, and what biases on the way give all neurons together, by place: `[row, pos]`."""
+        held, norm, length = self.held.layers[layer], self.held.block(layer).mlp_norm, carried.shape[1]
         found = carried.new_zeros(*carried.shape[:2], held.mlp_input.shape[1])
-        for _, affine, start, slopes in self._factors(layer):
-            found += (carried[..., start : start + slopes.shape[1]] * slopes[:length]) @ working(affine.weight)
-        return norm_pull(self.held.block(layer).mlp_norm, held.mlp_divisor[:length], found)
+        own: dict[str, Tensor] = {}
+        for name, affine, start, slopes in self._factors(layer):
+            felt = carried[..., start : start + slopes.shape[1]] * slopes[:length]
+            found += felt @ working(affine.weight)
+            if affine.bias is not None:
+                own[name] = own.get(name, 0.0) + felt @ working(affine.bias)
+        if norm.bias is not None:
+            own["mlp_norm"] = found @ working(norm.bias)
+        return norm_pull(norm, held.mlp_divisor[:length], found), own
 
     def total(self, layer: int) -> Stream:
         return self.held.layers[layer].added - sum(self.constants(layer).values())

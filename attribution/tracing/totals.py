@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attribution.tracing.components import Components
 from attribution.tracing.held import Gradients, Held
-from attribution.tracing.units import Places, Targets, Units
+from attribution.tracing.units import MLPUnits, Places, Targets, Units
 from attribution.tracing.walk import walk
 
 Hear = Callable[[int, Float[Tensor, "logit pos unit"]], None]
@@ -34,7 +35,7 @@ class Candidates:
 
 
 @torch.no_grad()
-def total_scores(held: Held, units: Units, targets: Targets, hear: Hear) -> Float[Tensor, "logit pos"]:
+def total_scores(held: Held, units: MLPUnits, targets: Targets, hear: Hear) -> Float[Tensor, "logit pos"]:
     """Scores of all units on logits, handed to `hear` layer by layer from the last; those of the tokens' embeddings.
 
     Cost: a backward pass for each logit.
@@ -56,11 +57,9 @@ def largest(
 
     Positions in `leave_out` have none, nor have units that are not active.
     """
-    weights = weights.to(held.words)
     kept: list[tuple[Tensor, Tensor, Tensor]] = []  # rows of layer, position, unit; strengths; scores
 
-    def hear(layer: int, scores: Tensor) -> None:
-        strength = torch.einsum("k,kpu->pu", weights, scores.abs())
+    def hear(layer: int, strength: Tensor, signed: Tensor) -> None:
         # a unit may be active and without effect, at the end of the last layer for instance
         active = units.activations(layer) != 0
         strength = torch.where(active, strength, -1.0)
@@ -69,13 +68,12 @@ def largest(
         chosen = found.indices[found.values >= 0]
         position, column = chosen // strength.shape[1], chosen % strength.shape[1]
         rows = torch.stack((torch.full_like(chosen, layer), position, units.numbers(layer)[column]), 1)
-        signed = torch.einsum("k,kpu->pu", weights, scores).flatten()[chosen]
-        kept.append((rows, strength.flatten()[chosen], signed))
+        kept.append((rows, strength.flatten()[chosen], signed.flatten()[chosen]))
 
-    words = total_scores(held, units, targets, hear)
+    words = _weighed(held, units, targets, weights, hear)
     rows, strength, signed = (torch.cat(parts) for parts in zip(*kept, strict=True))
     order = strength.argsort(descending=True, stable=True)[:most]
-    return Candidates(Places.of(rows[order]), strength[order].cpu(), signed[order].cpu(), (weights @ words).cpu())
+    return Candidates(Places.of(rows[order]), strength[order].cpu(), signed[order].cpu(), words.cpu())
 
 
 def scores_at(
@@ -84,11 +82,27 @@ def scores_at(
     """Scores of these units on the sum of logits times `weights`."""
     found = held.words.new_zeros(len(places))
 
-    def hear(layer: int, scores: Tensor) -> None:
+    def hear(layer: int, strength: Tensor, signed: Tensor) -> None:
         here = (places.layers == layer).nonzero()[:, 0]
-        signed = torch.einsum("k,kpu->pu", weights.to(scores), scores)
         columns = torch.searchsorted(units.numbers(layer), places.units[here].to(found.device))
         found[here] = signed[places.positions[here], columns]
 
-    total_scores(held, units, targets, hear)
+    _weighed(held, units, targets, weights, hear)
     return found.cpu()
+
+
+def _weighed(
+    held: Held, units: Units, targets: Targets, weights: Tensor, hear: Callable[[int, Tensor, Tensor], None]
+) -> Float[Tensor, " pos"]:
+    """Tells `hear` of each layer's units, [pos, unit], the sums over logits of |score| and of score, by weight."""
+    if isinstance(units, Components):  # they are what they give the logits
+        for layer in reversed(range(held.n_layers)):
+            hear(layer, units.activations(layer).abs(), units.activations(layer))
+        return units.token_scores
+    assert isinstance(units, MLPUnits)
+    shares = weights.to(held.words)
+
+    def each(layer: int, scores: Tensor) -> None:
+        hear(layer, torch.einsum("k,kpu->pu", shares, scores.abs()), torch.einsum("k,kpu->pu", shares, scores))
+
+    return shares @ total_scores(held, units, targets, each)

@@ -1,4 +1,6 @@
-"""What stands for the MLPs in an attribution graph: units that read a vector, write a vector, and leave a rest.
+"""Units of an attribution graph: parts of a held run that read from the residual stream and write into it.
+
+Units of MLPs stand for what an MLP computes: they read a vector, write a vector, and leave a rest.
 
     what MLP l adds at position p  =  sum over units of a_u w_u  +  errors  +  constants
 
@@ -115,7 +117,21 @@ class Units(ABC):
     """The units of one held run. A sub-class says how they read and write; nothing here is over all of them at once."""
 
     kind: ClassVar[str]
+    kinds: ClassVar[tuple[str, ...]]  # of its nodes
     held: Held
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if hasattr(cls, "kind") and not hasattr(cls, "kinds"):
+            cls.kinds = (cls.kind,)
+
+    def kind_of(self, unit: int) -> str:
+        """What a unit of that number is."""
+        return self.kind
+
+    def has(self, layer: int, unit: int) -> bool:
+        """Whether a layer has a unit of that number."""
+        return 0 <= unit < self.width(layer)
 
     @abstractmethod
     def activations(self, layer: int) -> Float[Tensor, "pos unit"]:
@@ -141,6 +157,31 @@ class Units(ABC):
                 values = activations[places.positions[here].to(units.device), columns]
                 found[here.to(units.device)] = torch.where(numbers[columns] == units, values, 0.0)
         return found
+
+    @abstractmethod
+    def constants(self, layer: int) -> dict[str, Stream]:
+        """What is added whatever the units read, by place."""
+
+    @abstractmethod
+    def own_places(self, layer: int) -> list[str]:
+        """The places of biases in front of an MLP's units."""
+
+    def attended(
+        self, layer: int, z: Float[Tensor, "copy pos head d_head"], changes: Changes
+    ) -> tuple[Float[Tensor, "copy pos d_model"] | None, Float[Tensor, "copy pos number"]]:
+        """What attention adds besides where units in it are set (None: nothing), and these units' activations."""
+        return None, z.new_zeros(*z.shape[:2], 0)
+
+    @abstractmethod
+    def run(self, layer: int, x: Float[Tensor, "copy pos d_model"], changes: Changes) -> tuple[Tensor, Tensor]:
+        """What the MLP really adds when it reads `x` and some units are set, and the units' activations.
+
+        Activations `[copy, pos, number]` of all units of the MLP, active in the held run or not.
+        """
+
+
+class MLPUnits(Units):
+    """What stands for the MLPs of a held run."""
 
     @abstractmethod
     def writes(self, layer: int, places: Places) -> Float[Tensor, "unit d_model"]:
@@ -170,17 +211,12 @@ class Units(ABC):
         """What the MLP adds beyond its units and constants; None: units leave nothing."""
         return None
 
-    @abstractmethod
-    def constants(self, layer: int) -> dict[str, Stream]:
-        """What the MLP adds whatever it reads, by place."""
 
-    @abstractmethod
-    def run(self, layer: int, x: Float[Tensor, "copy pos d_model"], changes: Changes) -> tuple[Tensor, Tensor]:
-        """What the MLP really adds when it reads `x` and some units are set, and the units' activations.
-
-        Activations `[copy, pos, number]` of all units of the layer, active in the held run or not.
-        """
-
-    @abstractmethod
-    def own_places(self, layer: int) -> list[str]:
-        """The places of biases that `reads` may name."""
+def reads_of(units: MLPUnits, places: Places) -> Targets:
+    """Units as targets, in the order given."""
+    layers = places.layers.unique().tolist()
+    if not layers:
+        raise ValueError("no units")
+    inside = [(places.layers == layer).nonzero()[:, 0] for layer in layers]
+    parts = [units.reads(layer, places.select(here)) for layer, here in zip(layers, inside, strict=True)]
+    return Targets.joined(parts).select(torch.cat(inside).argsort())

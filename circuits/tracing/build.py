@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +16,8 @@ from attribution.tracing.biases import Place
 from attribution.tracing.effects import Effects
 from attribution.tracing.units import Places
 from circuits.tracing.graph import AttributionGraph
-from circuits.tracing.influence import completeness, cumulative, influence, normalised, replacement
 from circuits.tracing.intervention import unit_name
+from circuits.tracing.joining import scored
 
 Biases = Literal["each", "summed"]
 COLUMNS = ("name", "kind", "layer", "position", "unit", "activation", "influence", "cumulative", "score", "place")
@@ -27,7 +27,7 @@ COLUMNS = ("name", "kind", "layer", "position", "unit", "activation", "influence
 class Found:
     """What was measured: units in the order shown, effects on the logits and then on the units."""
 
-    kind: str
+    kinds: Sequence[str]  # of each unit
     units: Places
     activations: Float[Tensor, " unit"]
     scores: Float[Tensor, " unit"]
@@ -58,14 +58,7 @@ def build(found: Found, biases: Biases, about: dict[str, Any]) -> AttributionGra
     graph = AttributionGraph(
         **{**about, **unscored, "nodes": nodes, "adjacency": adjacency, "magnitude": magnitude, "weights": weights}
     )
-    shares, kinds, chances = normalised(graph.counted()), graph.kinds(), weights.double()
-    flow = influence(shares, chances)
-    return replace(
-        graph,
-        nodes=nodes.assign(influence=flow.numpy(), cumulative=cumulative(flow).numpy()),
-        replacement_score=replacement(flow, kinds),
-        completeness_score=completeness(shares, flow, chances, kinds),
-    )
+    return scored(graph)
 
 
 def _nodes(found: Found, biases: Biases) -> tuple[pd.DataFrame, Float[Tensor, "row node"]]:
@@ -102,9 +95,9 @@ def _nodes(found: Found, biases: Biases) -> tuple[pd.DataFrame, Float[Tensor, "r
 def _unit_nodes(found: Found) -> pd.DataFrame:
     rows = found.units.rows().tolist()
     frame = pd.DataFrame(rows, columns=["layer", "position", "unit"], dtype="int64")
-    names = [unit_name(found.kind, (layer, position, unit)) for layer, position, unit in rows]
+    names = [unit_name(kind, (a, b, c)) for kind, (a, b, c) in zip(found.kinds, rows, strict=True)]
     activations, scores = (x.cpu().double().numpy() for x in (found.activations, found.scores))
-    return frame.assign(name=names, kind=found.kind, activation=activations, score=scores)
+    return frame.assign(name=names, kind=list(found.kinds), activation=activations, score=scores)
 
 
 def _grid(kind: str, layers: range, length: int) -> pd.DataFrame:

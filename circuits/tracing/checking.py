@@ -28,7 +28,9 @@ def check(graph: AttributionGraph, n: int, attention: Attention, interval: Inter
     """See `AttributionGraph.check`."""
     of = subject(graph)
     choose("attention", attention, get_args(Attention))
-    units = graph.nodes[graph.kinds().units.numpy()].sort_values("influence", ascending=False, kind="stable")
+    units = graph.nodes[graph.nodes["kind"].isin(of.units.kinds)].sort_values(
+        "influence", ascending=False, kind="stable"
+    )
     numbers.whole("n", n, numbers.Limits(3, len(units), advice=f"the graph shows {len(units)} units"))
     top = Places.of(torch.from_numpy(units[["layer", "position", "unit"]].head(n).to_numpy(copy=True)))
     tables = {}
@@ -37,7 +39,7 @@ def check(graph: AttributionGraph, n: int, attention: Attention, interval: Inter
             predicted, measured = _compared(of, places, attention)
             tables[group] = agreement(
                 measured.numpy(), {"score": predicted.numpy()},
-                labels=[unit_name(of.units.kind, (a, b, c)) for a, b, c in places.rows().tolist()],
+                labels=[unit_name(of.units.kind_of(c), (a, b, c)) for a, b, c in places.rows().tolist()],
                 top=(), drop=(0, 1) if n > 3 else (0,),
                 resamples=interval.resamples, confidence=interval.confidence, seed=interval.seed,
             )  # fmt: skip

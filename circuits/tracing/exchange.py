@@ -37,6 +37,10 @@ logger = logging.getLogger(__name__)
 
 def write_graph(graph: AttributionGraph, path: str | os.PathLike[str]) -> Path:
     """Write the graph, pruned where it is not as yet."""
+    if "group" in set(graph.nodes["kind"]):
+        raise InputError(
+            "this graph has groups, which the viewer's file has no nodes for; write the graph without them"
+        )
     small = graph if graph.pruned else graph.prune()
     n_layers = int(small.nodes["layer"].max())
     nodes = [_node(row, small, n_layers) for row in small.nodes.to_dict("records")]
@@ -77,6 +81,9 @@ def _node(row: dict[Any, Any], graph: AttributionGraph, n_layers: int) -> dict[s
         case "remainder":
             position, shown = len(graph.tokens) - 1, "0"
             name, place, labels = "remainder", "remainder-0", "units that are not shown"
+        case "head" | "mlp":  # the viewer knows no -1
+            name, feature = f"{layer}_{unit + 1}_{position}", _paired(layer, unit + 1)
+            place, labels = f"{layer}_{unit + 1}-0", row["name"]
         case _:
             name, feature = f"{layer}_{unit}_{position}", _paired(layer, unit)
             place, labels = f"{layer}_{unit}-0", row["name"]
@@ -148,8 +155,11 @@ def _row(node: dict[str, Any]) -> dict[str, Any]:
     layer = -1 if node["layer"] == "E" else int(node["layer"])
     kind = "remainder" if parts == ["remainder"] else kind
     unit = int(parts[1]) if kind in ("feature", "token", "logit") else -1
-    if str(node.get("clerp", "")).startswith(f"m{layer}.n"):
-        kind = "neuron"
+    label = str(node.get("clerp", ""))
+    named = {f"m{layer}.n": "neuron", f"a{layer}.h": "head", f"m{layer}@": "mlp"}
+    if kind == "feature" and (known := [own for start, own in named.items() if label.startswith(start)]):
+        kind = known[0]
+        unit -= kind != "neuron"
     nothing = float("nan")
     return {
         "kind": kind,

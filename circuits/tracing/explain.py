@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any, Unpack, get_args
 
 import torch
 
-from attribution.tracing.held import Held, hold
+from attribution.tracing.held import hold
 from circuits.tracing.asked import explained, one_prompt, readable_sides, readable_tokens
 from circuits.tracing.build import Biases, build
+from circuits.tracing.cost import TraceCost
 from circuits.tracing.graph import AttributionGraph
-from circuits.tracing.measure import measure
+from circuits.tracing.measure import measure, measured_cost
 from circuits.tracing.subject import Subject, units_of
 from interp import numbers
 from interp.errors import InputError, choose
@@ -29,6 +31,7 @@ class TraceKeywords(RunKeywords, total=False):
     centred: bool | None
     biases: Biases
     prepend_bos: bool | None
+    resume: str | os.PathLike[str] | None
 
 
 @numbers.checked(top=numbers.COUNT)
@@ -46,8 +49,8 @@ def trace(
         A[t, s] = (what t reads, pulled back through the residual stream and held attention) . (what s writes)
 
     with attention patterns and norms' scales held and all MLPs between t and s stopped: direct effects, in an otherwise
-    linear model. Units are neurons, for any model, or the features of transcoders. Rows add up: what tokens, units,
-    errors, biases and the remainder give a unit is its activation, and a logit its value.
+    linear model. Units are neurons, for any model; its heads and whole MLPs; or the features of transcoders. Rows
+    add up: what tokens, units, errors, biases and the remainder give a unit is its activation, and a logit its value.
 
     Nodes are chosen by influence, infl = p (N + N^2 + ...) with N the rows of |A| normalised over *all* units and p the
     logits' probabilities, in rounds among the 10,000 units of largest |score|. What is not shown stands in the node
@@ -59,12 +62,15 @@ def trace(
         prompt: a string, or token ids [pos].
         target: None for the likely next tokens (at most 10, until .95 of the probability); a token (id, or a string of
             one token); a pair `(this, that)` for the difference of two logits; or a list of these.
-        units: `"neurons"`; or transcoders, `attribution.Dictionary`, one a layer.
+        units: `"neurons"`; `"heads"` for heads and whole MLPs, whose activation is what they give the logits (by their
+            weights) and whose rows are the edges along which that comes; or transcoders, `attribution.Dictionary`, one
+            a layer.
         top: how many units the graph shows; None: all that are active.
         **keywords: `leave_out`: positions whose units are not shown, such as `[0]` for BOS (of transcoders nothing at
             position 0 ever is); `centred`: logits less their mean over the vocabulary, in front of a soft cap (default
             with transcoders; neurons explain the model's own logits); `biases`: a node for `each` layer, position and
-            place, or one for all `summed`; `prepend_bos`; `batch_size` (rows of the graph at once), `memory`, `quiet`.
+            place, or one for all `summed`; `prepend_bos`; `resume`: a file in which rows are kept, so that a trace
+            that was cut off goes on; `batch_size` (rows of the graph at once), `memory`, `quiet`.
 
     Returns:
         `AttributionGraph`: `.nodes`, `.adjacency` float [target, source], `.edges`, `.replacement_score`,
@@ -86,15 +92,11 @@ def trace(
     started = time.perf_counter()
     biases: Biases = keywords.get("biases", "each")
     choose("biases", biases, get_args(Biases))
-    ids = one_prompt(model, prompt, keywords.get("prepend_bos"))
     with torch.no_grad():
-        held = hold(anatomy_of(model), ids)
-        if not bool(held.logits.isfinite().all()):
-            raise InputError("prompt: the model's logits are not finite there; check its weights and dtype")
-        about = _subject(model, held, units, target, keywords)
-        found = measure(about, top, Run.of(keywords))
+        about = _subject(model, prompt, units, target, keywords)
+        found = measure(about, top, Run.of(keywords), keywords.get("resume"))
     settings = {
-        "ids": ids.tolist(),
+        "ids": about.held.ids.tolist(),
         "sides": [[list(side) for side in pair] for pair in about.explained.sides],
         "units": about.units.kind,
         "top": top,
@@ -106,9 +108,9 @@ def trace(
         found,
         biases,
         {
-            "tokens": readable_tokens(model, ids),
+            "tokens": readable_tokens(model, about.held.ids),
             "target_tokens": readable_sides(model, about.explained.sides),
-            "model": held.anatomy.name,
+            "model": about.held.anatomy.name,
             "seconds": time.perf_counter() - started,
             "settings": settings,
         },
@@ -116,9 +118,36 @@ def trace(
     return graph.about(about)
 
 
-def _subject(model: Any, held: Held, units: Any, target: Any, keywords: TraceKeywords) -> Subject:
-    own, last = units_of(held, units), held.n_positions - 1
+@numbers.checked(top=numbers.COUNT)
+@door
+def trace_cost(
+    model: Any,
+    prompt: Any,
+    target: Any = None,
+    units: Any = "neurons",
+    top: int | None = 64,
+    **keywords: Unpack[TraceKeywords],
+) -> TraceCost:
+    """What `trace` with the same arguments will take, about: rows, operations, bytes and seconds.
+
+    Cost: a forward pass, and for heads a backward pass. Raises what `trace` raises.
+
+    >>> print(trace_cost(model, prompt, top=2_000))                          # doctest: +SKIP
+    """
+    check_keywords("trace_cost", keywords, TraceKeywords)
+    with torch.no_grad():
+        return measured_cost(_subject(model, prompt, units, target, keywords), top)
+
+
+def _subject(model: Any, prompt: Any, units: Any, target: Any, keywords: TraceKeywords) -> Subject:
+    held = hold(anatomy_of(model), one_prompt(model, prompt, keywords.get("prepend_bos")))
+    if not bool(held.logits.isfinite().all()):
+        raise InputError("prompt: the model's logits are not finite there; check its weights and dtype")
+    last = held.n_positions - 1
     places = numbers.many("leave_out", keywords.get("leave_out", ()), numbers.whole, numbers.Limits(0, last))
     centred = keywords.get("centred")
-    as_circuit_tracer = own.kind == "feature" if centred is None else bool(centred)
-    return Subject(model, held, own, explained(model, held, target), as_circuit_tracer, tuple(places))
+    as_circuit_tracer = not isinstance(units, str) if centred is None else bool(centred)
+    asked = explained(model, held, target)
+    return Subject(
+        model, held, units_of(held, units, asked, as_circuit_tracer), asked, as_circuit_tracer, tuple(places)
+    )

@@ -16,7 +16,8 @@ from interp import theme
 _DRAWN = 1_000  # links, beyond which the weakest are not drawn
 _WIDE = 0.8  # of the room of one token, for all nodes of a layer and token
 _SYMBOLS = {
-    "neuron": "circle", "feature": "circle", "error": "diamond-open", "remainder": "diamond-open", "token": "square",
+    "neuron": "circle", "feature": "circle", "head": "circle", "mlp": "hexagon", "group": "star",
+    "error": "diamond-open", "remainder": "diamond-open", "token": "square",
     "logit": "square", "bias": "x",
 }  # fmt: skip
 _SIZES = (7, 22)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from attribution.tracing.changed import Attention
+    from circuits.tracing.contrast import GraphComparison
     from circuits.tracing.viewer.keywords import PageKeywords
     from metrics.agreement_table import AgreementTable
 
-UNITS = ("neuron", "feature", "head", "mlp")
+UNITS = ("neuron", "feature", "head", "mlp", "group")
 _SHOWN = 20
 
 
@@ -42,9 +43,10 @@ class AttributionGraph(Result):
     """What one prompt's logits are made of; made by `circuits.trace`.
 
     Attributes:
-        nodes: a row for each node: name (unique), kind (neuron, feature, error, token, logit, remainder, bias), layer,
-            position, unit (neuron, feature or vocabulary id; -1 where there is none), activation (NaN where there is
-            none; of logits their value), influence, cumulative (the share that nodes of at least its influence hold),
+        nodes: a row for each node: name (unique), kind (neuron, feature, head, mlp, group, error, token, logit,
+            remainder, bias), layer, position, unit (neuron, feature, head or vocabulary id; -1 where there is none),
+            activation (NaN where there is none; of logits their value, of heads and MLPs what they give the logits),
+            influence, cumulative (the share that nodes of at least its influence hold),
             score (total effect on the logits, by their weights: of tokens and units), place (of biases).
         adjacency: float [target, source], direct effects in the order of `nodes`. What a unit's or a logit's row sums
             to is its activation or value; the column of the remainder holds what units that are not shown add.
@@ -162,8 +164,9 @@ class AttributionGraph(Result):
 
         Args:
             scale: factors of activations (0 silences), by node: its name, its row in `nodes`, or
-                `(layer, position, unit)`, which may also be a unit that is not shown.
-            set: activations, likewise.
+                `(layer, position, unit)`, which may also be a unit that is not shown; a group's name: all its units.
+            set: activations, likewise; not of groups. Of heads and MLPs what they add is scaled until they give the
+                logits so much; those that give nothing stay as they are.
             attention: `frozen`: patterns as they are in the prompt; or `free`.
 
         Norms, activation functions and all MLPs are live. Cost: a forward pass. Raises `InputError` for nodes that
@@ -187,6 +190,29 @@ class AttributionGraph(Result):
         """
         check_keywords("check", keywords, IntervalKeywords)
         found: AgreementTable = reach("check_graph")(self, n, attention, Interval.of(keywords))
+        return found
+
+    def compare(self, other: AttributionGraph) -> GraphComparison:
+        """What of this graph changes in that of an aligned prompt, such as the corrupted one.
+
+        Nodes are matched by kind, layer, position and unit, tokens by their position, logits by the tokens they are of:
+        give `trace` the same target for both. Cost: none of the model. Raises `InputError` for prompts of unequal
+        lengths, graphs of two models, other units or `centred`.
+        """
+        found: GraphComparison = reach("compare_graphs")(self, other)
+        return found
+
+    def group(self, groups: Mapping[str, Sequence[str]]) -> AttributionGraph:
+        """This graph with units joined to groups: one node each, whose links are the sums of its members'.
+
+        A group's activation, influence and score are the sums of its members'. Direct effects between members are
+        dropped; what they sum to is `settings["groups"][name]["inside"]`, and with it the group's row adds up to its
+        activation. `intervene(scale={name: 0.0})` silences all members. Raises `InputError` for nodes that are not
+        there, that are no units or in two groups, and for names that other nodes have.
+
+        >>> graph.group({"capital": ["m3.n17@5", "m7.n20@5"]})                   # doctest: +SKIP
+        """
+        found: AttributionGraph = reach("group_nodes")(self, groups)
         return found
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
@@ -214,8 +240,10 @@ class AttributionGraph(Result):
         counts = self.nodes["kind"].value_counts()
         units = ", ".join(f"{counts[kind]:,} {kind}s" for kind in UNITS if kind in counts) or "no units"
         found = ", ".join(map(repr, self.target_tokens[:3])) + (" ..." if len(self.target_tokens) > 3 else "")
+        n = self.settings.get("average_of")
+        where = f"after {len(self.tokens)} tokens" if n is None else f"over {n} prompts of {len(self.tokens)} spans"
         return (
-            f"{found} after {len(self.tokens)} tokens, {units}, {int((self.adjacency != 0).sum()):,} edges, "
+            f"{found} {where}, {units}, {int((self.adjacency != 0).sum()):,} edges, "
             f"replacement {self.replacement_score:.3f}, completeness {self.completeness_score:.3f}, {self.model}"
         )
 

@@ -25,6 +25,8 @@ _WHERE = ["layer", "position", "unit"]
 
 def subject(graph: AttributionGraph) -> Subject:
     """What the graph was made of. Raises `InputError` where that is not known."""
+    if "average_of" in graph.settings:
+        raise InputError("this graph is the average of several prompts; run the model on the graph of one of them")
     if graph.subject is None:
         raise InputError("this graph was read from a file, which holds no model: graph.attached(model) has one")
     return graph.subject
@@ -39,8 +41,8 @@ def intervene(
     places, values = _asked(graph, of, scale, set)
     rows = graph.nodes[graph.kinds().units.numpy() | graph.kinds().logits.numpy()]
     units = rows[rows["kind"] != "logit"]
-    shown = Places.of(torch.from_numpy(units[_WHERE].to_numpy(copy=True)))
-    after = torch.zeros(len(units), dtype=torch.float64, device="cpu")
+    shown, owners = members(graph, units)
+    after = torch.zeros(len(shown), dtype=torch.float64, device="cpu")
 
     def hear(layer: int, activations: Tensor) -> None:
         here = (shown.layers == layer).nonzero()[:, 0]
@@ -55,7 +57,9 @@ def intervene(
         logits = [logit_values(anatomy, x, sides, of.centred).double().cpu() for x in (own, raw[0])]
         cap = anatomy.cap or (lambda x: x)
         full = [cap(x).cpu() for x in (own, raw[0])]
-    before = torch.cat((of.units.at(shown).double().cpu(), logits[0]))
+    own = torch.stack((of.units.at(shown).double().cpu(), after))
+    before, after = own.new_zeros(2, len(units)).index_add_(1, owners, own)
+    before = torch.cat((before, logits[0]))
     frame = rows[["name", "kind", *_WHERE]].reset_index(drop=True)
     frame = frame.assign(before=before.numpy(), after=torch.cat((after, logits[1])).numpy())
     names = _names(graph, of)
@@ -78,8 +82,9 @@ def _asked(
     rows, factors = [], []
     for argument, given in (("scale", scale), ("set", set)):
         for node, value in given.items():
-            rows.append(_place(argument, node, graph, of))
-            factors.append((argument == "scale", numbers.real(f"{argument}[{short(node)}]", value)))
+            places = _places_of(argument, node, graph, of)
+            rows += places
+            factors += [(argument == "scale", numbers.real(f"{argument}[{short(node)}]", value))] * len(places)
     if len({*rows}) < len(rows):
         raise InputError("scale and set name a unit twice; give each once")
     places = Places.of(torch.tensor(rows, device="cpu"))
@@ -88,10 +93,21 @@ def _asked(
     return places, torch.tensor([float(value) for value in values], dtype=of.held.words.dtype, device="cpu")
 
 
-def _place(argument: str, node: Any, graph: AttributionGraph, of: Subject) -> Place:
-    """Layer, position and unit of a node."""
+def members(graph: AttributionGraph, rows: pd.DataFrame) -> tuple[Places, Tensor]:
+    """The units that some rows of `graph.nodes` are, each of a group's too, and which of the rows each belongs to."""
+    found, owners = [], []
+    for number, row in enumerate(rows[["name", "kind", *_WHERE]].to_dict("records")):
+        own = graph.settings["groups"][row["name"]]["places"] if row["kind"] == "group" else None
+        found += own if own is not None else [[row[column] for column in _WHERE]]
+        owners += [number] * (len(found) - len(owners))
+    places = Places.of(torch.tensor(found, dtype=torch.long, device="cpu"))
+    return places, torch.tensor(owners, dtype=torch.long, device="cpu")
+
+
+def _places_of(argument: str, node: Any, graph: AttributionGraph, of: Subject) -> list[Place]:
+    """Layer, position and unit of a node, or of all units of a group."""
     if isinstance(node, tuple):
-        return _checked(argument, node, of)
+        return [_checked(argument, node, of)]
     nodes = graph.nodes
     if isinstance(node, str):
         found = nodes.index[nodes["name"] == node].tolist()
@@ -100,12 +116,15 @@ def _place(argument: str, node: Any, graph: AttributionGraph, of: Subject) -> Pl
         row = found[0]
     else:
         row = numbers.whole(argument, node, numbers.Limits(0, len(nodes) - 1, advice="it is a row of graph.nodes"))
-    if nodes["kind"][row] != of.units.kind:
-        raise InputError(
-            f"{argument} names {nodes['name'][row]!r}, which is no {of.units.kind}: its value cannot be set"
-        )
+    if nodes["kind"][row] == "group":
+        if argument == "set":
+            raise InputError(f"set names the group {nodes['name'][row]!r}; its units have no one activation: use scale")
+        return list(_places(members(graph, nodes.iloc[[row]])[0]))
+    if nodes["kind"][row] not in of.units.kinds:
+        named = " or ".join(of.units.kinds)
+        raise InputError(f"{argument} names {nodes['name'][row]!r}, which is no {named}: its value cannot be set")
     layer, position, unit = (int(nodes[column][row]) for column in _WHERE)
-    return layer, position, unit
+    return [(layer, position, unit)]
 
 
 def _checked(argument: str, node: tuple[Any, ...], of: Subject) -> Place:
@@ -113,7 +132,7 @@ def _checked(argument: str, node: tuple[Any, ...], of: Subject) -> Place:
     whole = [part for part in parts if isinstance(part, int)]
     if len(whole) == len(parts) == 3 and 0 <= whole[0] < of.held.n_layers and 0 <= whole[1] < of.held.n_positions:
         layer, position, unit = whole
-        if 0 <= unit < of.units.width(layer):
+        if of.units.has(layer, unit):
             return layer, position, unit
     raise InputError(
         f"{argument} names {short(node)}; a unit is (layer, position, unit), with layers up to {of.held.n_layers - 1} "
@@ -126,9 +145,9 @@ def _places(places: Places) -> Iterator[Place]:
 
 
 def _names(graph: AttributionGraph, of: Subject) -> Any:
-    units: pd.DataFrame = graph.nodes[graph.kinds().units.numpy()]
+    units = graph.nodes[graph.nodes["kind"].isin(of.units.kinds)]
     known = dict(zip(units[_WHERE].itertuples(index=False, name=None), units["name"], strict=True))
-    return lambda place: known.get(place, unit_name(of.units.kind, place))
+    return lambda place: known.get(place, unit_name(of.units.kind_of(place[2]), place))
 
 
 def unit_name(kind: str, place: Place) -> str:
@@ -136,6 +155,10 @@ def unit_name(kind: str, place: Place) -> str:
 
     >>> unit_name("neuron", (3, 5, 17))
     'm3.n17@5'
+    >>> unit_name("head", (3, 5, 1)), unit_name("mlp", (3, 5, -1))
+    ('a3.h1@5', 'm3@5')
     """
     layer, position, unit = place
+    if kind in ("head", "mlp"):
+        return f"m{layer}@{position}" if kind == "mlp" else f"a{layer}.h{unit}@{position}"
     return f"m{layer}.{kind[0]}{unit}@{position}"

@@ -5,15 +5,14 @@ The rows of the units chosen so far tell who influences them; each round chooses
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attribution.tracing.effects import Effects, Tracer
-from attribution.tracing.units import Places, Targets, Units
+from attribution.tracing.effects import Advance, Effects, RowMaker
+from attribution.tracing.units import Targets
 from circuits.tracing.influence import influence
 
 _ROUNDS, _LEAST = 8, 16
@@ -27,26 +26,16 @@ class Chosen:
     effects: Effects
 
 
-def reads_of(units: Units, places: Places) -> Targets:
-    """Units as targets, in the order given."""
-    layers = places.layers.unique().tolist()
-    if not layers:
-        raise ValueError("no units")
-    inside = [(places.layers == layer).nonzero()[:, 0] for layer in layers]
-    parts = [units.reads(layer, places.select(here)) for layer, here in zip(layers, inside, strict=True)]
-    return Targets.joined(parts).select(torch.cat(inside).argsort())
-
-
 def choose_units(
-    tracer: Tracer,
+    tracer: RowMaker,
     logits: Targets,
     weights: Float[Tensor, " logit"],
     top: int,
     magnitudes: bool,
-    advance: Callable[[int], None],
+    advance: Advance,
 ) -> Chosen:
     """The `top` units with the largest influence among those that the tracer holds, or all of them."""
-    found = [tracer.effects(logits, magnitudes, advance)]
+    found = [tracer.on_logits(logits, magnitudes, advance)]
     columns = torch.zeros(0, dtype=torch.long, device="cpu")
     several = top < len(tracer.chosen)
     size = max(_LEAST, -(-top // _ROUNDS)) if several else top
@@ -57,7 +46,7 @@ def choose_units(
             strength[columns] = -1.0
             left = strength.argsort(descending=True, stable=True)
         more = left[: min(size, top - len(columns))]
-        found.append(tracer.effects(reads_of(tracer.units, tracer.chosen.select(more)), magnitudes, advance))
+        found.append(tracer.on_units(tracer.chosen.select(more), magnitudes, advance))
         columns = torch.cat((columns, more))
     return Chosen(columns, joined(found))
 

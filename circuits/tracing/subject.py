@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from attribution.tracing.components import Components
 from attribution.tracing.features import Features, check_dictionaries
 from attribution.tracing.held import Held
-from attribution.tracing.logits import Explained
+from attribution.tracing.logits import Explained, logit_targets
 from attribution.tracing.neurons import Neurons
 from attribution.tracing.units import Units
+from circuits.tracing.asked import shares_of
 from interp.errors import InputError
 
 
@@ -25,10 +27,15 @@ class Subject:
     leave_out: tuple[int, ...]
 
 
-def units_of(held: Held, given: Any) -> Units:
-    """Neurons, or the features of dictionaries. Raises `InputError` for others."""
+def units_of(held: Held, given: Any, explained: Explained, centred: bool) -> Units:
+    """Neurons, heads and MLPs as to what is explained, or features of dictionaries. Raises `InputError` for others."""
     if isinstance(given, str):
-        if given != "neurons":
-            raise InputError(f"units={given!r} is unknown; give 'neurons', or a list of attribution.Dictionary")
-        return Neurons(held)
+        if given == "neurons":
+            return Neurons(held)
+        if given != "heads":
+            raise InputError(
+                f"units={given!r} is unknown; give 'neurons', 'heads', or a list of attribution.Dictionary"
+            )
+        targets, _ = logit_targets(held, explained.sides, centred)
+        return Components(held, targets, shares_of(explained))
     return Features(held, check_dictionaries(held, given))

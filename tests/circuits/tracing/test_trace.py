@@ -229,7 +229,7 @@ def test_a_graph_goes_through_the_viewers_file(tmp_path):
         ({"target": []}, "empty list"),
         ({"top": 0}, "top"),
         ({"top": 10**5}, "more than the"),
-        ({"units": "heads"}, "is unknown"),
+        ({"units": "experts"}, "is unknown"),
         ({"leave_out": [7]}, "leave_out"),
         ({"biases": "none"}, "biases"),
         ({"tops": 3}, "keyword of trace"),
