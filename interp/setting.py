@@ -158,7 +158,10 @@ class Setting:
     def nodes(self, level: str, spans: Spans = None) -> Nodes:
         """The nodes of a level under this ablation, and how they are run."""
         run = self.run
-        return Nodes(self.anatomy, self.ablator, self.prompts, level, spans, run.batch_size, run.memory)
+        return Nodes(
+            anatomy=self.anatomy, ablator=self.ablator, prompts=self.prompts, level=level, spans=spans,
+            batch_size=run.batch_size, memory=run.memory,
+        )  # fmt: skip
 
     def _node_meter(self, level: str, spans: Spans) -> Meter:
         """What measures circuits of nodes of one level."""
