@@ -35,11 +35,11 @@ def inside_node_scores(setting: Setting, mask: NodeMask, points: Points) -> Floa
         raise InputError(
             "neurons of a mixture of experts have no weights to take gradients at; use method='eap-ig' or 'relp'"
         )
-    inside = mask.check(setting.anatomy)
+    grain = setting.nodes(mask.level, mask.spans)
+    inside = mask.check(grain.full, setting.anatomy.name)
     total = torch.zeros(inside.shape, dtype=torch.float64, device="cpu")
     run, length = setting.run, setting.prompts.clean.shape[1]
     planned = plan(setting.anatomy, len(setting), length, batch_size=run.batch_size, memory=run.memory)
-    grain = setting.nodes(mask.level, mask.spans)
     wide = torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32
 
     def work(batch: Batch) -> None:

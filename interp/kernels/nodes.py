@@ -2,8 +2,8 @@
 
     what a layer adds to the residual stream  =  what it computes here  +  sum over nodes of (1 - w) (other - own) W_out
 
-`own` is what a node computes in this very run, `other` what it gives under the ablation (`interp.kernels.stacked`): both
-in units of the residual stream behind a norm that follows attention or MLP (`interp.kernels.neurons`).
+`own` is what a node computes in this very run, `other` what it gives under the ablation (`interp.kernels.stacked`),
+both in units of the residual stream behind a norm that follows attention or MLP (`interp.kernels.neurons`).
 """
 
 from __future__ import annotations

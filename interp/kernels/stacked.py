@@ -1,8 +1,8 @@
 """Runs of circuits of nodes, whatever nodes are: stacked along the batch, each mixed with what ablation gives.
 
 A node of weight w gives w times what it computes in this very run, downstream of all ablations before it, and 1 - w
-times what it gives under the ablation. One plain forward pass for each circuit; circuits over the same prompts share the
-prefix and the counterfactual run. Weights may be real numbers: gradients pass through them.
+times what it gives under the ablation. One plain forward pass for each circuit; circuits over the same prompts share
+the prefix and the counterfactual run. Weights may be real numbers: gradients pass through them.
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ class StackedRunner(BatchRunner):
     def change(self, missing: Tensor, other: Tensor, own: Tensor) -> Tensor:
         """(1 - w) (other - own), for nodes `own` of stacked circuits."""
         by_circuit = working(own).unflatten(0, (len(missing), -1))
-        return (missing * (working(other) - by_circuit)).flatten(0, 1)
+        changed: Tensor = (missing * (working(other) - by_circuit)).flatten(0, 1)
+        return changed
 
     def n_bytes(self) -> int:
         held = [self.embedded, *self.held(), *(part for pair in self.frame.prefix or () for part in pair)]
