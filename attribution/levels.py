@@ -1,7 +1,8 @@
-"""What scores may be of: edges of the graph, heads and MLPs, heads alone, or neurons; their shapes and their tables."""
+"""What scores may be of: edges of the graph, heads and MLPs, heads, neurons or features; their shapes and tables."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def checked_values(values: Tensor, graph: ComputationalGraph, level: str, spans:
     fits = isinstance(values, Tensor) and values.ndim == len(shape)
     if not fits or any(size not in (wanted, None) for size, wanted in zip(values.shape, shape, strict=True) if wanted):
         given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-        wanted = tuple("d_mlp" if size is None else size for size in shape)
+        wanted = tuple(axis if size is None else size for axis, size in zip(axes_of(level, spans), shape, strict=True))
         raise InputError(f"values of level {level!r} must be a tensor of shape {wanted}; got {given}")
     if values.dtype not in (torch.float32, torch.float64):
         raise InputError(f"values must be float32 or float64; got {values.dtype}")
@@ -51,19 +52,20 @@ def _shape(graph: ComputationalGraph, level: str, spans: Spans) -> tuple[int | N
         if spans is not None:
             raise InputError("spans go with scores of nodes")
         return graph.shape
-    sizes = {"source": graph.shape[0], "layer": graph.n_layers, "head": graph.n_heads, "d_mlp": None}
+    sizes: dict[str, int | None] = {"source": graph.shape[0], "layer": graph.n_layers, "head": graph.n_heads}
+    sizes |= {"d_mlp": None, "dictionary": None, "feature": None}
     known = {**sizes, "span": len(spans or ())}
     return tuple(known[axis] for axis in axes_of(level, spans))
 
 
 def node_frame(
-    graph: ComputationalGraph, level: str, spans: Spans, values: Tensor, flat: Tensor | None = None
+    graph: ComputationalGraph, level: str, spans: Spans, values: Tensor, flat: Tensor, made: Mapping[str, Any]
 ) -> pd.DataFrame:
     """Nodes with their values: columns node, then layer and neuron (head), position where spans are told apart, score.
 
-    `flat`: which, as indices into the flattened values; None: all, in order.
+    Of features dictionary, layer, site and feature (-1: the error). `flat`: which, as indices into the flattened
+    values; `made`: the scores' settings, which say where features are.
     """
-    flat = torch.arange(values.numel(), device="cpu") if flat is None else flat
     where = {
         axis: index.numpy()
         for axis, index in zip(axes_of(level, spans), torch.unravel_index(flat, values.shape), strict=True)
@@ -71,6 +73,8 @@ def node_frame(
     columns: dict[str, Any] = {}
     if level == "node":
         columns["node"] = np.array(graph.sources, dtype=object)[where["source"]]
+    elif level == "feature":
+        columns = _feature_columns(where["dictionary"], where["feature"], values.shape[-1], made)
     else:
         unit = where["d_mlp" if level == "neuron" else "head"]
         form = "m{}.n{}" if level == "neuron" else "a{}.h{}"
@@ -79,3 +83,20 @@ def node_frame(
     if spans is not None:
         columns["position"] = np.array(spans)[where["span"]]
     return pd.DataFrame(columns | {"score": values.flatten()[flat].numpy()}).astype({"node": "str"})
+
+
+def _feature_columns(
+    dictionary: np.ndarray, feature: np.ndarray, width: int, made: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Names such as `mlp3.f120` and `mlp3.error`, and where they are; `d0.f120` of dictionaries that nobody named."""
+    if made.get("errors") == "nodes":
+        feature = np.where(feature == width - 1, -1, feature)
+    known = made.get("dictionaries", [])
+    labels = [f"{one['site']}{'' if one['site'] == 'embedding' else one['layer']}" for one in known]
+    parts = [labels[i] if labels else f"d{i}" for i in dictionary.tolist()]
+    units = ["error" if i < 0 else f"f{i}" for i in feature.tolist()]
+    columns: dict[str, Any] = {"node": [f"{part}.{unit}" for part, unit in zip(parts, units, strict=True)]}
+    columns["dictionary"] = dictionary
+    for name in ("layer", "site") if known else ():
+        columns[name] = np.array([one[name] for one in known])[dictionary]
+    return columns | {"feature": feature}

@@ -34,11 +34,12 @@ from interp.graph import ComputationalGraph
 from interp.headers import check_header, json_copy, validated
 from interp.keeping import kept
 from interp.kernels.ablation import KNOWN
-from interp.node_mask import NODE_LEVELS, NodeMask, Spans, spans_of
+from interp.node_mask import NODE_LEVELS, NodeMask, Spans, ragged, spans_of
 from interp.result import Result
 from interp.selection import Selection, top_nodes
 from interp.selection.empty import warn_if_below, warn_if_empty
 from interp.selection.named import mask_of
+from interp.selection.nodes import countable
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 Level = Literal["edge", "node"]  # what methods over a graph score
 FORMAT = "faithful-circuits/scores"
 VERSION = 3  # 1 did not know whole and gap, 2 neither heads nor neurons nor spans
+_LIVE = ("goal", "dictionaries")  # what files keep names and digests of
 PACKAGES = ("torch", "transformers", "transformer-lens")
 
 
@@ -68,14 +70,16 @@ def _versions() -> tuple[tuple[str, str], ...]:
 class Scores(Result):
     """Values over a `ComputationalGraph`, with how they were made.
 
-    `values` is a float32 or float64 tensor on the CPU: `[source, target]` at level "edge" (0 where no edge
-    exists), `[source]` at level "node", `[layer, head]` at "head", `[layer, d_mlp]` at "neuron"; of nodes with `spans`
-    (positions that are told apart) these are an axis in front of the last. A positive value means that the edge or node
-    helps: it estimates how much the objective falls when that one alone is corrupted, as a mean over prompts.
+    `values` is a float32 or float64 tensor on the CPU: `[source, target]` at level "edge" (0 where no edge exists),
+    `[source]` at "node", `[layer, head]` at "head", `[layer, d_mlp]` at "neuron", `[dictionary, feature]` at "feature";
+    of nodes with `spans` (positions that are told apart) these are an axis in front of the last. A positive value means
+    that the edge or node helps: it estimates how much the objective falls when that one alone is corrupted, as a mean
+    over prompts.
 
     `whole` is what scores of a complete method (`mask-ig`) should add up to, M(circuit) - M(empty), and `gap` by how
     much their sum over the circuit's edges falls short of it; None for other methods. `setting` is what scores are
-    true under; `goal` is the objective itself, of which a file keeps the name.
+    true under; `goal` is the objective itself, of which a file keeps the name, and `dictionaries` are those that
+    features are of, of which it keeps the digests.
 
     Raises `InputError` for values of another shape or dtype, that are not finite, or that score an edge that
     does not exist, and for `settings`, `task` or `versions` that JSON cannot hold.
@@ -105,6 +109,7 @@ class Scores(Result):
     whole: float | None = None
     gap: float | None = None
     spans: Spans = None
+    dictionaries: Any = None
 
     def __post_init__(self) -> None:
         choose("level", self.level, LEVELS)
@@ -130,7 +135,20 @@ class Scores(Result):
     def setting(self) -> Conditions:
         """What the scores are true under: ablation, objective, kind of graph, and digest of the prompts."""
         known = self.ablation if self.ablation in KNOWN else None
-        return Conditions(known, self.goal or self.settings.get("objective"), self.graph.kv, self.task.get("sha256"))
+        goal = self.goal or self.settings.get("objective")
+        features: dict[str, Any] = {}
+        if self.level == "feature" and "dictionaries" in self.settings:
+            features["dictionaries"] = tuple(str(one["sha256"]) for one in self.settings["dictionaries"])
+            features["errors"] = self.settings["errors"]
+        return Conditions(known, goal, self.graph.kv, self.task.get("sha256"), **features)
+
+    @property
+    def exists(self) -> Tensor | None:
+        """True where there is a node, of features whose dictionaries are of unequal width; None: everywhere."""
+        if self.level != "feature" or "dictionaries" not in self.settings:
+            return None
+        counts = [int(one["n_features"]) for one in self.settings["dictionaries"]]
+        return ragged(counts, self.spans, self.settings.get("errors") == "nodes")
 
     @numbers.checked(n=numbers.FROM_ZERO)
     def mask(
@@ -162,7 +180,8 @@ class Scores(Result):
             return warn_if_below(mask, threshold, known.abs() if absolute else known)
         assert n is not None
         if self.level in NODE_LEVELS and (self.level != "node" or self.spans is not None):
-            return NodeMask(top_nodes(self.values, n, self.level, 0.5 if absolute else 1.0), self.level, self.spans)
+            best = top_nodes(self.values, n, self.level, 0.5 if absolute else 1.0, self.exists)
+            return NodeMask(best, self.level, self.spans)
         select = self._selecting(selection, absolute, pruned)
         largest = self.graph.n_edges if self.level == "edge" else len(self.values) - 1
         return warn_if_empty(select(n), n, select, largest)
@@ -187,8 +206,9 @@ class Scores(Result):
     def top(self, n: int | None = 10) -> pd.DataFrame:
         """The first `n` rows of `to_frame()`, without building the rest."""
         if self.level != "edge":
-            order = torch.from_numpy(_strongest(self.values.flatten(), n))
-            return node_frame(self.graph, self.level, self.spans, self.values, order)
+            places = countable(self.values, "", self.exists)
+            order = places[torch.from_numpy(_strongest(self.values.flatten()[places], n))]
+            return node_frame(self.graph, self.level, self.spans, self.values, order, self.settings)
         source, target = self.graph.edge_mask.nonzero().unbind(dim=1)
         return edge_frame(self.graph, self.values, source, target, n)
 
@@ -197,12 +217,12 @@ class Scores(Result):
         return {
             item.name: self.graph.to_dict() if item.name == "graph" else getattr(self, item.name)
             for item in fields(self)
-            if item.name not in ("values", "goal")
+            if item.name not in ("values", *_LIVE)
         }
 
     def in_files(self) -> dict[str, Any]:
         """All but the objective itself, for a result's file."""
-        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "goal"}
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _LIVE}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], values: Tensor, where: str = "scores") -> Scores:
@@ -268,7 +288,7 @@ class Scores(Result):
         return f"<p>{html.escape(repr(self))}</p>{table}"
 
     def headline(self) -> str:
-        count = self.graph.n_edges if self.level == "edge" else self.values.numel()
+        count = self.graph.n_edges if self.level == "edge" else len(countable(self.values, "", self.exists))
         parts = [f"{self.method}: {count:,} {self.level}s"]
         if self.model:
             parts.append(self.model)

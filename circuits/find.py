@@ -28,7 +28,7 @@ from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 from metrics.circuit.battery import Reference, battery_in
 from metrics.circuit.curve import AbsoluteKeyword
-from metrics.circuit.evaluate import faithfulness_in
+from metrics.circuit.evaluate import faithfulness_in, refuse_dictionaries
 from metrics.circuit.samples import REFERENCES, random_circuit
 from metrics.testing import Testing
 
@@ -91,16 +91,19 @@ def find_circuit(
         confidence, resamples, seed: of the intervals over prompts. `seed` also decides the split, the random circuits
             and the resamples of `stable`: the same seed gives the same circuit.
         batch_size, memory, quiet: how runs are made, see `interp.run.Run`.
-        level: `neuron`, `head` or `node` (heads and MLPs) instead of edges: all edges among the nodes of the circuit
-            stay, all other nodes of that level are ablated, and everything else is live. Methods are those of
-            `attribution.neurons` and `attribute(level="node")`, `mask-ig` and `exact`; `selection` is `balanced` or
-            `top-n`. Without `nodes` the circuit is the smallest whose most helpful nodes (`top-n`: largest |score|)
-            reach `faithfulness`; random nodes are of the same layers and similar norms (`metrics.circuit.controls`).
+        level: `neuron`, `head`, `node` (heads and MLPs) or `feature` (with `dictionaries`) instead of edges: all edges
+            among the nodes of the circuit stay, all other nodes of that level are ablated, and everything else is live.
+            Methods are those of `attribution.neurons`, `attribution.features` and `attribute(level="node")`, `mask-ig`
+            and `exact`; `selection` is `balanced` or `top-n`. Without `nodes` the circuit is the smallest whose most
+            helpful nodes (`top-n`: largest |score|) reach `faithfulness`; random nodes are of the same layers (or
+            dictionaries) and similar norms (`metrics.circuit.controls`).
         nodes: size of a circuit of nodes: a number, or a share of all; `balanced` sets the share that helps so that the
             circuit does as well as the model on the scoring prompts.
         positions: of nodes: None (a node is at all positions at once), `all` (each position counts on its own, from the
             first at which any prompt differs), or a list of positions. Prompts must be of one length.
-        dictionaries: of features, for level `feature`: not yet.
+        dictionaries: of level `feature`: a `Dictionary` or several, of different places, whose features are the nodes.
+        errors: what becomes of what dictionaries leave of their outputs: `kept` (default), `ablated`, or `nodes` of
+            their own, behind the features of each.
         **keywords: of a method that is named, as in `attribution.attribute`: `rules`, `steps`, `quadrature`, `credit`,
             `checkpointed`, `sample`, `resume`; of a selection that is named: `absolute`.
 
@@ -117,9 +120,10 @@ def find_circuit(
         of_edges = {"edges": edges, "stable": stable, "tests": tests, "reference": keywords.get("reference")}
         if refused := [name for name, given in of_edges.items() if given]:
             raise InputError(f"{refused[0]} is for circuits of edges; of nodes there are nodes= and positions=")
+        refuse_dictionaries(keywords, keywords["level"])
         search = NodeSearch(
             level=keywords["level"],
-            method=chosen_method(method, {**chosen(keywords, ScoringKeywords), **told}),
+            method=chosen_method(method, {**_credit(method, keywords), **chosen(keywords, ScoringKeywords), **told}),
             selection=SELECTIONS.make(selection, chosen(keywords, AbsoluteKeyword)),
             nodes=keywords.get("nodes"),
             faithfulness=faithfulness,
@@ -128,9 +132,10 @@ def find_circuit(
             n_random=n_random,
         )
         return find_nodes(_splittable(Setting.of(model, task, keywords)), search, Interval.of(keywords))
-    for name in ("nodes", "positions", "dictionaries"):
+    for name in ("nodes", "positions", "dictionaries", "errors"):
         if keywords.get(name) is not None:
-            raise InputError(f"{name} is for circuits of nodes: give level='neuron', 'head' or 'node' too")
+            levels = "'neuron', 'head', 'node' or 'feature'" if name in ("nodes", "positions") else "'feature'"
+            raise InputError(f"{name} is for circuits of nodes: give level={levels} too")
     scorer = chosen_method(method, {**chosen(keywords, ScoringKeywords), **told}, level="edge")
     rule = SELECTIONS.make(selection, chosen(keywords, AbsoluteKeyword))
     resampling = _resampling(stable, keywords)
@@ -182,6 +187,12 @@ def find_circuit(
         "d_model": int(model.cfg.d_model),
     }
     return Circuit(scores, mask, report, provenance)
+
+
+def _credit(method: str | Method, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Features are credited in their own place, which is not what edges take by default."""
+    own = keywords.get("level") == "feature" and method == "eap-ig-activations"
+    return {"credit": "own"} if own else {}
 
 
 def _splittable(setting: Setting) -> Setting:

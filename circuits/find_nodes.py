@@ -1,17 +1,18 @@
-"""`find_circuit(level="neuron")`, `"head"` or `"node"`: the nodes that carry a behaviour, and how faithful they are."""
+"""`find_circuit(level="neuron")`, `"head"`, `"node"` or `"feature"`: the nodes that carry a behaviour, and how well."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import Any
 
 from attribution.edges.method import Method
 from attribution.units.nodes import scores_of_nodes
 from circuits.judged import judged
 from circuits.node_circuit import NodeCircuit
 from interp import numbers
+from interp.dictionaries.sets import FeatureKeywords
 from interp.errors import InputError, choose
 from interp.interval import Interval
 from interp.node_mask import NODE_LEVELS, NodeMask, Spans, spans_of
@@ -30,13 +31,12 @@ CLOSE = 1.03  # sizes this near to each other are not told apart in the search
 _TOGETHER = 3  # sizes that are measured at once
 
 
-class NodeKeywords(TypedDict, total=False):
+class NodeKeywords(FeatureKeywords, total=False):
     """What `find_circuit` may be told of nodes."""
 
     level: str
     nodes: int | float | None
     positions: Any
-    dictionaries: Any
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class NodeSearch:
     """What circuit of nodes is looked for; checks itself.
 
     Attributes:
-        level: `neuron`, `head` or `node`.
+        level: `neuron`, `head`, `node` or `feature`.
         method, selection: as objects.
         nodes: size: a number of nodes, or a share of all; None: the smallest that reaches `faithfulness`.
         faithfulness: on the scoring prompts; None: 0.85.
@@ -62,10 +62,6 @@ class NodeSearch:
     n_random: int
 
     def __post_init__(self) -> None:
-        if self.level == "feature":
-            raise InputError(
-                "level='feature' needs dictionaries of features, which this version has not; use level='neuron'"
-            )
         choose("level", self.level, ("edge", *NODE_LEVELS))
         if self.nodes is None:
             return
@@ -90,7 +86,7 @@ def find_nodes(setting: Setting, search: NodeSearch, interval: Interval) -> Node
     for part in (scoring, held_out):
         part.nodes(search.level, spans)  # refuses prompts of unequal lengths before any work
     scores = scores_of_nodes(scoring, search.method, search.level, spans)
-    ranked = NodeScores(scores.values, search.level, spans)
+    ranked = NodeScores(scores.values, search.level, spans).among(scoring)
     size, rungs = search.size(ranked.count), list[dict[str, Any]]()
     goal = DEFAULT_FAITHFULNESS if search.faithfulness is None else search.faithfulness
     if size is None:

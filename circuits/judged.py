@@ -88,6 +88,7 @@ def _of_nodes(
         complement=complement.value,
         complement_interval=(complement.low, complement.high),
         behaviour=behaviour,
+        errors=setting.features.errors if mask.level == "feature" and setting.features is not None else None,
         notes=_told(notes),
     )
 

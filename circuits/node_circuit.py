@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -19,12 +19,14 @@ from circuits.found import Found
 from circuits.reach import reach
 from circuits.report import Report
 from interp.conditions import Conditions
+from interp.dictionaries.dictionary import Dictionary
+from interp.dictionaries.sets import DictionarySet
 from interp.errors import InputError
 from interp.keeping import kept
 from interp.node_mask import NODE_LEVELS, NodeMask, Spans
 from interp.selection.nodes import countable
 
-_NOUNS: Mapping[str, str] = {"neuron": "neurons", "head": "heads", "node": "heads and MLPs"}
+_NOUNS: Mapping[str, str] = {"neuron": "neurons", "head": "heads", "node": "heads and MLPs", "feature": "features"}
 
 
 @kept
@@ -33,8 +35,9 @@ class NodeCircuit(Found):
     """Nodes of one level that do a task, all edges between them kept, and what is known of them.
 
     `node_mask` is bool over the nodes that `scores` are of: `[layer, d_mlp]` at level `neuron`, `[layer, head]` at
-    `head`, `[source]` at `node`; with spans (positions that are told apart) an axis of these in front of the last. All
-    other nodes of the level are ablated; attention (level `neuron`), MLPs (level `head`) and embeddings stay live.
+    `head`, `[source]` at `node`, `[dictionary, feature]` at `feature`; with spans (positions that are told apart) an
+    axis of these in front of the last. All other nodes of the level are ablated; attention (level `neuron`), MLPs
+    (level `head`), embeddings, and what no dictionary reads (level `feature`) stay live.
     `mask`, `level` and `spans` make it a mask of nodes wherever one is taken. The other fields: `circuits.found.Found`.
 
     Raises `InputError` when the mask does not fit the scores.
@@ -71,7 +74,7 @@ class NodeCircuit(Found):
 
     @property
     def level(self) -> str:
-        """What the nodes are: `neuron`, `head` or `node`."""
+        """What the nodes are: `neuron`, `head`, `node` or `feature`."""
         return self.scores.level
 
     @property
@@ -80,13 +83,30 @@ class NodeCircuit(Found):
         return self.scores.spans
 
     @property
+    def dictionaries(self) -> tuple[Dictionary, ...] | None:
+        """What features are of; None for other nodes, and where the circuit comes from a file."""
+        found: tuple[Dictionary, ...] | None = self.scores.dictionaries
+        return found
+
+    def with_dictionaries(self, dictionaries: Dictionary | Sequence[Dictionary]) -> NodeCircuit:
+        """The same, with the dictionaries that a file holds the digests of alone: it can then be run.
+
+        Raises `InputError` for others, for another order, and for a circuit of other nodes than features.
+        """
+        if self.level != "feature":
+            raise InputError(f"dictionaries are for features; this is a circuit of {self.level}s")
+        found = DictionarySet.of({"dictionaries": dictionaries}, self)
+        assert found is not None
+        return replace(self, scores=replace(self.scores, dictionaries=found.dictionaries))
+
+    @property
     def n_nodes(self) -> int:
         """How many nodes the circuit holds: (layer, neuron), or (layer, position, neuron) where positions count."""
         return NodeMask(self.node_mask, self.level, self.spans).n_nodes
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Names of the nodes, by |score| descending: `m3.n120`, `a2.h5`, `m3`; behind `@` the position."""
+        """Names of the nodes, by |score| descending: `m3.n120`, `a2.h5`, `m3`, `mlp3.f7`; behind `@` the position."""
         frame = self.to_frame()
         if self.spans is None:
             return tuple(frame["node"])
@@ -95,10 +115,10 @@ class NodeCircuit(Found):
     def to_frame(self) -> pd.DataFrame:
         """The nodes by |score| descending: node, its layer and number, position where positions count, score."""
         values = self.scores.values
-        places = countable(values, self.level)
+        places = countable(values, self.level, self.scores.exists)
         inside = places[self.node_mask.flatten()[places]]
         order = values.flatten()[inside].abs().argsort(descending=True, stable=True)
-        return node_frame(self.graph, self.level, self.spans, values, inside[order])
+        return node_frame(self.graph, self.level, self.spans, values, inside[order], self.scores.settings)
 
     def to_circuit(self) -> Circuit:
         """The same as a circuit of edges: all those among its nodes, the input and the logits. Of level `node` alone.
@@ -128,7 +148,7 @@ class NodeCircuit(Found):
         return int((self.node_mask & other.node_mask).sum()) / either if either else 1.0
 
     def sizes(self) -> list[str]:
-        total = len(countable(self.scores.values, self.level))
+        total = len(countable(self.scores.values, self.level, self.scores.exists))
         told = "" if self.spans is None else f" at {len(self.spans)} positions"
         return [f"{self.n_nodes:,} of {total:,} {_NOUNS[self.level]}{told}"]
 

@@ -42,11 +42,12 @@ class Report:
         tests: a dictionary per hypothesis test that was made (`find_circuit(tests=True)`), with the columns of
             `metrics.circuit_tests(...).to_frame()`.
         notes: what a reader must know to trust the figures.
-        level: what was chosen: `edge`, or `neuron`, `head`, `node`.
+        level: what was chosen: `edge`, or `neuron`, `head`, `node`, `feature`.
         complement, complement_interval: of a circuit of nodes, faithfulness of what it leaves out, alone: a complete
             circuit leaves little.
         behaviour: of a circuit of nodes, (clean - empty) / (clean - corrupted): the share of the behaviour that is lost
             when all nodes of the level are ablated, and that faithfulness is about.
+        errors: of a circuit of features, what became of what the dictionaries leave: `kept`, `ablated` or `nodes`.
 
     What is not known is None; a NaN or infinite figure becomes None.
 
@@ -80,6 +81,7 @@ class Report:
     complement: float | None = None
     complement_interval: Interval | None = None
     behaviour: float | None = None
+    errors: str | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -127,6 +129,8 @@ class Report:
             yield "Without the circuit", with_interval(self.complement, self.complement_interval)
         if self.behaviour is not None:
             yield "Behaviour lost without all", f"{self.behaviour:z.3f}"
+        if self.errors is not None:
+            yield "Errors of dictionaries", "nodes of their own" if self.errors == "nodes" else self.errors
         if self.by_prompt is not None:
             yield "By prompt", str(self.by_prompt)
         if self.output:

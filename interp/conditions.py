@@ -21,23 +21,30 @@ class Conditions:
     """An ablation, an objective, a graph's key-value targets (`head` or `group`) and prompts; None: not known.
 
     `objective` is the function itself, or its name: a file holds no more of a function of your own. `task` is the
-    sha256 digest of the prompts (`Task.to_dict`).
+    sha256 digest of the prompts (`Task.to_dict`). Of features: the digests of their dictionaries, and what becomes of
+    these dictionaries' errors (`interp.dictionaries.sets`).
     """
 
     ablation: str | None = None
     objective: str | Objective | None = None
     kv: str | None = None
     task: str | None = None
+    dictionaries: tuple[str, ...] | None = None
+    errors: str | None = None
 
-    def to_dict(self) -> dict[str, str | None]:
+    def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; of the objective, its name."""
         objective = None if self.objective is None else str(self.objective)
-        return {"ablation": self.ablation, "objective": objective, "kv": self.kv, "task": self.task}
+        found = {"ablation": self.ablation, "objective": objective, "kv": self.kv, "task": self.task}
+        if self.dictionaries is None:
+            return found
+        return {**found, "dictionaries": self.dictionaries, "errors": self.errors}
 
     in_files = to_dict
 
     def __str__(self) -> str:
-        return f"{self.objective or 'unknown objective'} under {self.ablation or 'unknown'} ablation"
+        errors = "" if self.errors is None else f", errors {self.errors}"
+        return f"{self.objective or 'unknown objective'} under {self.ablation or 'unknown'} ablation{errors}"
 
 
 def conditions_of(circuit: Any) -> Conditions:

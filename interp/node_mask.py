@@ -1,7 +1,8 @@
 """`NodeMask`: which nodes a circuit holds. All edges between them are in; every other node is ablated.
 
 At level `neuron` nodes are the inputs of the MLPs' output matrices, at level `head` attention heads, at level `node`
-heads and MLPs. What is no node of the level stays live, and so do embeddings.
+heads and MLPs, at level `feature` features of dictionaries (`interp.dictionaries.sets`). What is no node of the level
+stays live, and so do embeddings.
 """
 
 from __future__ import annotations
@@ -20,8 +21,13 @@ from interp.arrays import is_dense
 from interp.errors import InputError, choose
 from interp.keeping import kept
 
-NODE_LEVELS = ("neuron", "head", "node")
-AXES = {"neuron": ("layer", "d_mlp"), "head": ("layer", "head"), "node": ("source",)}
+NODE_LEVELS = ("neuron", "head", "node", "feature")
+AXES = {
+    "neuron": ("layer", "d_mlp"),
+    "head": ("layer", "head"),
+    "node": ("source",),
+    "feature": ("dictionary", "feature"),
+}
 Spans = tuple[int, ...] | None  # absolute positions, each of which has nodes of its own; None: one node for all
 
 
@@ -32,8 +38,9 @@ class NodeMask:
 
     Attributes:
         mask: bool, by level `[layer, d_mlp]` (`neuron`; of mixtures experts one after the other), `[layer, head]`
-            (`head`) or `[source]` (`node`: the sources of the graph, of which `input` is always in); with `spans` an
-            axis of these in front of the last.
+            (`head`), `[source]` (`node`: the sources of the graph, of which `input` is always in) or `[dictionary,
+            feature]` (`feature`; where errors are nodes they stand last); with `spans` an axis of these in front of the
+            last.
         level: what the nodes are.
         spans: positions that are told apart; nodes at all others are ablated. None: a node is at all positions at once.
 
@@ -66,13 +73,13 @@ class NodeMask:
         inputs = int(self.mask[..., 0].sum()) if self.level == "node" else 0
         return int(self.mask.sum()) - inputs
 
-    def check(self, anatomy: Anatomy) -> Bool[Tensor, "*axes"]:
-        """The mask as a model of this anatomy is run with it; raises `InputError` where it does not fit."""
-        full = all_nodes(anatomy, self.level, self.spans)
+    def check(self, full: Bool[Tensor, "*axes"], model: str) -> Bool[Tensor, "*axes"]:
+        """The mask as it is run, of a model's nodes `full`; raises `InputError` where it does not fit."""
         if full.shape != self.mask.shape:
+            beside = "" if self.level != "feature" else " with these dictionaries and errors"
             raise InputError(
                 f"mask of level={self.level!r} and shape {tuple(self.mask.shape)} does not fit "
-                f"model={anatomy.name!r}, which has {tuple(full.shape)}"
+                f"model={model!r}, which has {tuple(full.shape)}{beside}"
             )
         return with_input(self.mask & full, self.level)
 
@@ -102,14 +109,28 @@ def spans_of(given: Any) -> Spans:
 
 
 def all_nodes(anatomy: Anatomy, level: str, spans: Spans = None) -> Bool[Tensor, "*axes"]:
-    """True where the model has a node of the level: layers may be of unequal width."""
+    """True where the model has a node of the level (not of `feature`): layers may be of unequal width."""
     if level == "neuron":
-        counts = torch.tensor([block.mlp.width for block in anatomy.blocks], device="cpu")
-        full = torch.arange(int(counts.max()), device="cpu") < counts[:, None]
-    elif level == "head":
+        return ragged([block.mlp.width for block in anatomy.blocks], spans)
+    if level == "head":
         full = torch.ones(anatomy.n_layers, anatomy.n_heads, dtype=torch.bool, device="cpu")
     else:
         full = torch.ones(1 + anatomy.n_layers * (anatomy.n_heads + 1), dtype=torch.bool, device="cpu")
+    return _at_spans(full, spans)
+
+
+def ragged(counts: Sequence[int], spans: Spans = None, one_more: bool = False) -> Bool[Tensor, "row ... unit"]:
+    """True for so many nodes in each row, and for one more that stands last in all of them.
+
+    >>> ragged([1, 2], one_more=True).int().tolist()
+    [[1, 0, 1], [1, 1, 1]]
+    """
+    sizes = torch.tensor(counts, device="cpu")
+    full = torch.arange(int(sizes.max()), device="cpu") < sizes[:, None]
+    return _at_spans(torch.cat((full, torch.ones_like(full[:, :1])), 1) if one_more else full, spans)
+
+
+def _at_spans(full: Tensor, spans: Spans) -> Tensor:
     return full if spans is None else full.unsqueeze(-2).repeat_interleave(len(spans), -2)
 
 
@@ -146,7 +167,7 @@ def node_masks(given: Any, level: str | None = None, spans: Sequence[int] | None
         return [NodeMask(given.mask, own, getattr(given, "spans", None))]
     if level in (None, "edge"):
         if spans is not None:
-            raise InputError("spans goes with level: 'neuron', 'head' or 'node'")
+            raise InputError(f"spans goes with level: one of {', '.join(map(repr, NODE_LEVELS))}")
         return None
     choose("level", level, ("edge", *NODE_LEVELS))
     if not isinstance(given, Tensor):

@@ -13,6 +13,8 @@ from torch import Tensor
 from interp import numbers
 from interp.anatomy import Anatomy
 from interp.conditions import Conditions, conditions_of, objective_of
+from interp.dictionaries.circuits import FeatureNodes, feature_norms
+from interp.dictionaries.sets import DictionarySet
 from interp.errors import InputError, choose
 from interp.fingerprint import edition
 from interp.graph import KV, ComputationalGraph
@@ -20,7 +22,9 @@ from interp.inspection import anatomy_of
 from interp.kernels.ablation import KNOWN, Ablator
 from interp.kernels.circuit import Edges
 from interp.kernels.evaluate import CircuitValues, Masks, Meter
+from interp.kernels.node_norms import node_norms
 from interp.kernels.nodes import Nodes
+from interp.kernels.stacked import NodeGrain
 from interp.keywords import chosen
 from interp.node_mask import NodeMask, Spans
 from interp.objectives import Objective, ObjectiveFunction, get_objective
@@ -84,6 +88,7 @@ class Setting:
         objective: what a circuit is to preserve; None: the task's own. An `Objective` in any case.
         kv: key and value targets per query `head` or per key-value `group`.
         run: how runs are made.
+        features: the dictionaries whose features are nodes of level `feature`, and what becomes of their errors.
 
     Raises `InputError` for unknown names, and for a model or prompts that cannot be used.
     """
@@ -94,6 +99,7 @@ class Setting:
     objective: GivenObjective = None
     kv: KV = "head"
     run: Run = field(default_factory=Run)
+    features: DictionarySet | None = None
 
     def __post_init__(self) -> None:
         if not hasattr(self.task, "prompts"):
@@ -117,7 +123,7 @@ class Setting:
             told["ablation"] = conditions_of(circuit).ablation
         if told.get("objective") is None:
             told["objective"] = objective_of(circuit, task)
-        return cls(model, task, run=Run.of(keywords), **told)
+        return cls(model, task, run=Run.of(keywords), features=DictionarySet.of(keywords, circuit), **told)
 
     @property
     def goal(self) -> Objective:
@@ -155,10 +161,29 @@ class Setting:
     def _node_meters(self) -> dict[tuple[str, Spans], Meter]:
         return {}
 
-    def nodes(self, level: str, spans: Spans = None) -> Nodes:
-        """The nodes of a level under this ablation, and how they are run."""
-        run = self.run
-        return Nodes(self.anatomy, self.ablator, self.prompts, level, spans, run.batch_size, run.memory)
+    def nodes(self, level: str, spans: Spans = None) -> NodeGrain:
+        """The nodes of a level under this ablation, and how they are run.
+
+        Raises `InputError` for features without dictionaries.
+        """
+        told: dict[str, Any] = {"anatomy": self.anatomy, "ablator": self.ablator, "prompts": self.prompts}
+        told |= {"level": level, "spans": spans, "batch_size": self.run.batch_size, "memory": self.run.memory}
+        if level != "feature":
+            return Nodes(**told)
+        if self.features is None:
+            raise InputError(
+                "level='feature' needs dictionaries=: those that the features are of, in the order of the mask (a file "
+                "holds their digests alone)"
+            )
+        return FeatureNodes(of=self.features, **told)
+
+    def node_norms(self, level: str) -> Tensor:
+        """How much each node of a level moves the residual stream when it is ablated. Two forward passes."""
+        grain = self.nodes(level)
+        if isinstance(grain, FeatureNodes):
+            return feature_norms(grain)
+        assert isinstance(grain, Nodes)
+        return node_norms(grain)
 
     def _node_meter(self, level: str, spans: Spans) -> Meter:
         """What measures circuits of nodes of one level."""
@@ -171,7 +196,7 @@ class Setting:
         """Forget what was computed with weights that have been edited since."""
         now = edition(self.model)
         if self.__dict__.get("_edition", now) != now:
-            for name in ("anatomy", "graph", "ablator", "meter"):
+            for name in ("anatomy", "graph", "ablator", "meter", "_node_meters"):
                 self.__dict__.pop(name, None)
         self.__dict__["_edition"] = now
 
@@ -204,17 +229,19 @@ class Setting:
         kinds = {(one.level, one.spans) for one in masks}
         if len(kinds) != 1:
             raise InputError(f"masks of nodes that are run together are of one level and its spans; got {len(kinds)}")
-        return self._node_meter(*kinds.pop()), [one.check(self.anatomy) for one in masks]
+        ((level, spans),) = kinds
+        full = self.nodes(level, spans).full
+        return self._node_meter(level, spans), [one.check(full, self.anatomy.name) for one in masks]
 
     def on(self, task: Task) -> Setting:
         """The same on other prompts."""
         return self._sharing(replace(self, task=task), "anatomy", "graph")
 
     def under(self, **changes: Any) -> Setting:
-        """The same but for `ablation`, `objective`, `kv` or `run`; what these leave as it is stays computed."""
+        """The same but for `ablation`, `objective`, `kv`, `run` or `features`; what these leave stays computed."""
         shared = ["anatomy", "prompts"]
         shared += [] if "kv" in changes else ["graph"]
-        shared += ["ablator"] if changes.keys() <= {"objective", "kv"} else []
+        shared += ["ablator"] if changes.keys() <= {"objective", "kv", "features"} else []
         shared += ["meter", "_node_meters"] if changes.keys() <= {"objective"} else []
         return self._sharing(replace(self, **changes), *shared)
 
@@ -237,7 +264,10 @@ class Setting:
     @property
     def conditions(self) -> Conditions:
         """The record of it that results carry."""
-        return Conditions(self.ablation, self.goal, self.kv, self.task.to_dict()["sha256"])
+        known: dict[str, Any] = {}
+        if self.features is not None:
+            known = {"dictionaries": self.features.digests, "errors": self.features.errors}
+        return Conditions(self.ablation, self.goal, self.kv, self.task.to_dict()["sha256"], **known)
 
     def to_dict(self) -> dict[str, Any]:
         """Names, for files and tables: model, task, ablation, objective, kv."""

@@ -24,7 +24,7 @@ from attribution.gradients import BatchScorer, GradientScorer
 from attribution.rules.sets import RuleSet
 from attribution.sparse.explain import method_of
 from attribution.sparse.gradients import site_gradients
-from attribution.sparse.observed import MeanParts, Observer, Seen, mean_parts
+from attribution.sparse.observed import Observer, Seen, mean_parts
 from attribution.sparse.patched import Place, places_of
 from attribution.sparse.scoring import scorer_of
 from attribution.units.asked import asked
@@ -33,6 +33,7 @@ from attribution.units.scoring import score_mask
 from attribution.units.sinks import Largest, Rows
 from interp import numbers
 from interp.dictionaries.dictionary import Dictionary
+from interp.dictionaries.means import MeanParts
 from interp.dictionaries.sites import SiteRecorder, check_dictionaries, run_order, run_sites
 from interp.errors import InputError
 from interp.kernels.batching import Batch, make_batches, run_batches

@@ -14,8 +14,9 @@ from torch import Tensor
 from attribution.edges.gradient import EAPIGActivations, GradientMethod
 from attribution.gradients import BatchScorer, PathRecorder
 from attribution.paths import Point, quadrature_rule
-from attribution.sparse.observed import MeanParts, Observer, Seen
+from attribution.sparse.observed import Observer, Seen
 from interp.dictionaries.dictionary import Dictionary
+from interp.dictionaries.means import MeanParts
 from interp.dictionaries.sites import SiteRecorder, run_from
 from interp.errors import InputError
 from interp.kernels.forward import Residual

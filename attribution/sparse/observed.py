@@ -17,9 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attribution.gradients import BatchScorer
+from interp.dictionaries import means
 from interp.dictionaries.dictionary import Dictionary
+from interp.dictionaries.means import MeanParts
 from interp.dictionaries.sites import Entering, Parts, SiteRecorder, run_sites, split
-from interp.kernels.batching import make_batches, plan
 from interp.kernels.forward import Residual
 from interp.parts import working
 from interp.setting import Setting
@@ -45,7 +46,6 @@ class Seen:
 
 
 See = Callable[[int, Seen], None]
-MeanParts = list[Parts]  # by position, of each dictionary
 
 
 class Observer(SiteRecorder, Entering):
@@ -91,34 +91,10 @@ class Observer(SiteRecorder, Entering):
         return [x[: len(self.runs.batch)] for x in self.kept]
 
 
-@torch.no_grad()
 def mean_parts(setting: Setting, dictionaries: Sequence[Dictionary]) -> MeanParts | None:
-    """Mean features and errors over the clean prompts, at each position or, for `mean`, over all; None without means.
-
-    One forward pass.
-    """
-    if not str(setting.ablation).startswith("mean"):
+    """Mean features and errors over the clean prompts, as the ablation wants them; None without means."""
+    kind, run = str(setting.ablation), setting.run
+    if not kind.startswith("mean"):
         return None
-    anatomy, prompts = setting.anatomy, setting.prompts
-    length = prompts.clean.shape[1]
-    size = plan(anatomy, len(prompts), length, batch_size=setting.run.batch_size, memory=setting.run.memory)
-    totals = [
-        [torch.zeros(length, width, dtype=torch.float64, device=anatomy.device) for width in (d.n_features, d.d_model)]
-        for d in dictionaries
-    ]
-    counts = prompts.mask.sum(0).to(anatomy.device)
-    for batch in make_batches(prompts, size.batch_size, anatomy.device, skip_prefix=False):
-        frame, real = batch.frame(anatomy), batch.prompts.mask[..., None]
-
-        def hear(index: int, read: Residual, written: Residual, real: Tensor = real) -> Residual:
-            parts = split(dictionaries[index], read, written)
-            for total, values in zip(totals[index], (parts.features, parts.error), strict=True):
-                total[: values.shape[1]] += torch.where(real, values, 0.0).sum(0)
-            return written
-
-        run_sites(frame, anatomy.embed(batch.prompts.clean, frame.positions), SiteRecorder(anatomy, dictionaries, hear))
-
-    def mean(total: Tensor) -> Tensor:
-        return (total.sum(0) / counts.sum()).expand_as(total) if setting.ablation == "mean" else total / counts[:, None]
-
-    return [Parts(mean(features), mean(errors)) for features, errors in totals]
+    positional = kind == "mean-positional"
+    return means.mean_parts(setting.anatomy, setting.prompts, dictionaries, positional, run.batch_size, run.memory)

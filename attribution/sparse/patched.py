@@ -18,10 +18,11 @@ from torch import Tensor
 from attribution.exact import patching_sizes
 from attribution.gradients import BatchScorer, GradientScorer
 from attribution.paths import clean_path
-from attribution.sparse.observed import MeanParts, Observer, Seen, mean_parts
+from attribution.sparse.observed import Observer, Seen, mean_parts
 from attribution.sparse.result import AXES
 from interp import numbers
 from interp.dictionaries.dictionary import Dictionary
+from interp.dictionaries.means import MeanParts
 from interp.dictionaries.sites import run_from
 from interp.errors import InputError, short
 from interp.kernels.batching import Plan, make_batches, refuse_nan

@@ -15,11 +15,13 @@ from attribution.edges.method import Method, check_objective
 from attribution.edges.patched import ActivationPatching, Exact
 from attribution.inside import AT_THE_CIRCUIT
 from attribution.scores import Scores
+from attribution.sparse.nodes import mean_feature_scores
 from attribution.units.explain import for_units
 from attribution.units.scoring import mean_neuron_scores
 from attribution.units.weights import full_circuit, inside_node_scores
 from interp.errors import InputError
 from interp.node_mask import NodeMask, Spans, node_masks
+from interp.selection.nodes import countable
 from interp.setting import Setting
 
 _AT_ONCE = 256  # circuits that each lack one node, measured together
@@ -28,14 +30,17 @@ _AT_ONCE = 256  # circuits that each lack one node, measured together
 def scores_of_nodes(setting: Setting, method: Method, level: str, spans: Spans = None) -> Scores:
     """What each node of a level is worth: means over prompts.
 
-    Gradient methods score neurons as `attribution.neurons` does, summed over positions or at each of `spans`, and heads
-    and MLPs as `attribute(level="node")`. `mask-ig`, and `eap` with `inside`, take gradients at nodes' weights
-    (`attribution.units.weights`); `exact` patches each node alone. The last three score all levels and spans.
+    Gradient methods score neurons as `attribution.neurons` does and features as `attribution.features`, summed over
+    positions or at each of `spans`, and heads and MLPs as `attribute(level="node")`. `mask-ig`, and `eap` with
+    `inside`, take gradients at nodes' weights (`attribution.units.weights`); `exact` patches each node alone. The last
+    three score all levels and spans.
 
     Raises `InputError` for methods without a meaning for the level.
     """
     started = time.perf_counter()
+    features = setting.features if level == "feature" else None
     values, beside = _values(setting, method, level, spans)
+    beside |= {} if features is None else features.to_dict()
     return Scores(
         values=values.to(torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32),
         graph=setting.graph,
@@ -44,6 +49,7 @@ def scores_of_nodes(setting: Setting, method: Method, level: str, spans: Spans =
         spans=spans,
         ablation=str(setting.ablation),
         settings={"kv": setting.kv, "objective": setting.goal.name, **method.settings(), **beside},
+        dictionaries=None if features is None else features.dictionaries,
         task=setting.task.to_dict(),
         model=setting.anatomy.name,
         seconds=time.perf_counter() - started,
@@ -61,13 +67,14 @@ def _values(
     inside = getattr(method, "inside", None)
     if isinstance(method, MaskIG) or (isinstance(method, EAP) and inside is not None):
         return _by_weights(setting, method, inside, level, spans)
-    if level == "neuron":
-        by_gradients = for_units(method)
+    if level in ("neuron", "feature"):
+        by_gradients = for_units(method, f"{level}s")
         assert isinstance(by_gradients, GradientMethod)
         by_gradients.check(setting)
         told = by_gradients.backward(setting)
         rules = {"rules": told.to_dict()} if told.rules else {}
-        return mean_neuron_scores(setting, by_gradients, spans), rules
+        mean_scores = mean_neuron_scores if level == "neuron" else mean_feature_scores
+        return mean_scores(setting, by_gradients, spans), rules
     if spans is not None:
         raise InputError(
             f"method={method.name!r} scores heads and MLPs at all positions together; positions are told apart by "
@@ -101,12 +108,17 @@ def _by_weights(
 
 
 def _patched(setting: Setting, level: str, spans: Spans) -> Float[Tensor, "*axes"]:
-    """How much the objective falls without each node alone: a forward pass for each."""
+    """How much the objective falls without each node alone: a forward pass for each.
+
+    Features that the ablation leaves as they are, being active nowhere, score 0 without one.
+    """
     full = full_circuit(setting, level, spans).mask
     values = torch.zeros(full.shape, dtype=torch.float64, device="cpu")
-    places = full.flatten().nonzero()[:, 0]
-    if level == "node":
-        places = places[places % full.shape[-1] != 0]
+    moved = full
+    if level == "feature":
+        norms = setting.node_norms(level)
+        moved = full & (norms if spans is None else norms[:, None]).ne(0)
+    places = countable(full, level, moved)
     for some in places.split(_AT_ONCE):
         masks = []
         for place in some:

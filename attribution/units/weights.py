@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.kernels.batching import Batch, make_batches, plan, refuse_nan, run_batches
-from interp.kernels.nodes import NodeRunner
+from interp.kernels.stacked import StackedRunner
 from interp.mlps import Mixture
 from interp.node_mask import NodeMask
 from interp.setting import Setting
@@ -35,15 +35,15 @@ def inside_node_scores(setting: Setting, mask: NodeMask, points: Points) -> Floa
         raise InputError(
             "neurons of a mixture of experts have no weights to take gradients at; use method='eap-ig' or 'relp'"
         )
-    inside = mask.check(setting.anatomy)
+    grain = setting.nodes(mask.level, mask.spans)
+    inside = mask.check(grain.full, setting.anatomy.name)
     total = torch.zeros(inside.shape, dtype=torch.float64, device="cpu")
     run, length = setting.run, setting.prompts.clean.shape[1]
     planned = plan(setting.anatomy, len(setting), length, batch_size=run.batch_size, memory=run.memory)
-    grain = setting.nodes(mask.level, mask.spans)
     wide = torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32
 
     def work(batch: Batch) -> None:
-        runner = NodeRunner(grain, batch)
+        runner = grain.runner(batch)
         found = torch.zeros_like(total)
         for alpha, weight in points:
             found += weight * _slopes(setting, runner, (alpha * inside).to(wide), planned.checkpointed)
@@ -57,7 +57,7 @@ def inside_node_scores(setting: Setting, mask: NodeMask, points: Points) -> Floa
 
 
 def _slopes(
-    setting: Setting, runner: NodeRunner, weights: Float[Tensor, "*axes"], checkpointed: bool
+    setting: Setting, runner: StackedRunner, weights: Float[Tensor, "*axes"], checkpointed: bool
 ) -> Float[Tensor, "*axes"]:
     """dM/dw, summed over the prompts of a batch."""
     goal, batch = setting.goal, runner.batch

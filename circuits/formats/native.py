@@ -42,6 +42,8 @@ class _Conditions:
     objective: str | None
     kv: str | None
     task: str | None
+    dictionaries: tuple[str, ...] | None = None
+    errors: str | None = None
 
 
 @dataclass(frozen=True)

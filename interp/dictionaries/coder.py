@@ -62,6 +62,17 @@ class Coder:
         return int(self.W_enc.shape[1])
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """The weights, in their order."""
+        return [value for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)]
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """What is no weight: which weights there are, and the numbers and names beside them."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return tuple((name, tuple(value.shape) if isinstance(value, Tensor) else value) for name, value in values)
+
+    @property
     def activation(self) -> str:
         """What the features' nonlinearity is called."""
         if self.k is not None:

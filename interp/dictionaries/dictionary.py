@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -220,6 +223,15 @@ class Dictionary:
     def d_model(self) -> int:
         """The width of what is read and written."""
         return self.coder.d_model
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 of the weights and of the place: what tells it from other dictionaries."""
+        settings = (self.layer, self.site, self.reads, self.writes, *self.coder.settings)
+        found = hashlib.sha256(repr(settings).encode())
+        for tensor in self.coder.tensors:
+            found.update(tensor.detach().to("cpu", torch.float64).numpy().tobytes())
+        return found.hexdigest()
 
     def encode(self, x: Values) -> Features:
         """Activations of all features, `[..., feature]`, in the precision of `x`; gradients pass where one is active.

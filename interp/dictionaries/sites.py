@@ -30,19 +30,25 @@ def run_order(one: Dictionary) -> tuple[int, int]:
     return one.layer, within[one.writes if one.site in ("mlp", "transcoder") else one.site]
 
 
-def check_dictionaries(dictionaries: object, anatomy: Anatomy) -> list[Dictionary]:
-    """Dictionaries as a list, with weights where the model's are and in (at least float32 of) its dtype.
-
-    Raises `InputError` for what is none, and for dictionaries of another model.
-    """
+def listed(dictionaries: object) -> list[Dictionary]:
+    """Dictionaries as a list; raises `InputError` for what is none."""
     given = [dictionaries] if isinstance(dictionaries, Dictionary) else dictionaries
     if not isinstance(given, Sequence) or isinstance(given, str) or not given:
         raise InputError(f"dictionaries must be a Dictionary or a list of them; got {type(dictionaries).__name__}")
-    found: list[Dictionary] = []
     for index, one in enumerate(given):
         if not isinstance(one, Dictionary):
             raise InputError(f"dictionaries[{index}] is a {type(one).__name__}; give Dictionary.load(path) or "
                              "Dictionary.from_tensors(...)")  # fmt: skip
+    return list(given)
+
+
+def check_dictionaries(dictionaries: object, anatomy: Anatomy) -> list[Dictionary]:
+    """Dictionaries as a list, with weights where the model's are and in (at least float32 of) its dtype.
+
+    Raises `InputError` for what is none, for dictionaries of another model, and for two of one place.
+    """
+    found: list[Dictionary] = []
+    for one in listed(dictionaries):
         one.check(anatomy)
         found.append(one.to(working(anatomy.parameter()[:0])))
     for index, one in enumerate(found):

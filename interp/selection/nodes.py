@@ -12,9 +12,12 @@ from interp.selection.combine import weighed
 from interp.selection.sizes import LADDER_FRACTIONS
 
 
-def countable(values: Tensor, level: str) -> Tensor:
-    """The places of scores that are nodes to choose among: all but `input` of level `node`, as flat indices."""
-    places = torch.arange(values.numel(), device="cpu")
+def countable(values: Tensor, level: str, exists: Tensor | None = None) -> Tensor:
+    """The places of scores that are nodes to choose among: all but `input` of level `node`, as flat indices.
+
+    `exists`: True where there is a node, where rows are of unequal width.
+    """
+    places = torch.arange(values.numel(), device="cpu") if exists is None else exists.flatten().nonzero()[:, 0]
     if level != "node":
         return places
     return places[places % values.shape[-1] != 0]
@@ -22,17 +25,21 @@ def countable(values: Tensor, level: str) -> Tensor:
 
 @numbers.checked(n=numbers.FROM_ZERO, helping=numbers.UNIT)
 def top_nodes(
-    scores: Float[Tensor, "*axes"], n: int, level: str = "neuron", helping: float = 0.5
+    scores: Float[Tensor, "*axes"],
+    n: int,
+    level: str = "neuron",
+    helping: float = 0.5,
+    exists: Bool[Tensor, "*axes"] | None = None,
 ) -> Bool[Tensor, "*axes"]:
     """The `n` nodes of largest `weighed` score: by |score| at `helping=0.5`, by signed score at 1.
 
-    Ties keep their order. At level `node` the input (index 0 of the last axis) is always in and is not counted.
-    Raises `InputError` for more than there are.
+    Ties keep their order; `exists` as in `countable`. At level `node` the input (index 0 of the last axis) is always in
+    and is not counted. Raises `InputError` for more than there are.
 
     >>> top_nodes(torch.tensor([[0.5, -2.0, 1.0]]), 2).tolist()
     [[False, True, True]]
     """
-    places = countable(scores, level)
+    places = countable(scores, level, exists)
     if n > len(places):
         raise InputError(f"n={n:,} is out of range: there are {len(places):,} {level}s")
     ranked = weighed(scores, helping).flatten()[places]

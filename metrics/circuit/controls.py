@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.kernels.node_norms import node_norms
 from interp.node_mask import NodeMask
 from interp.setting import Setting
 from metrics.circuit.samples import random_circuit
@@ -36,25 +35,32 @@ def random_nodes(setting: Setting, circuits: Sequence[NodeMask], n: int, seed: i
     """For each circuit in turn `n` others, of nodes of the same layers (and positions), and of similar norms.
 
     Each node is exchanged for one of the eight outside of the circuit whose norm is nearest to its own, norms being
-    those of what ablation takes from the residual stream (`interp.kernels.node_norms`). Where a layer has too few
-    nodes outside, nodes of the circuit fill up. At level `node` nodes of all layers may take its place. Two forward
-    passes in all.
+    those of what ablation takes from the residual stream (`Setting.node_norms`). Where a layer has too few nodes
+    outside, nodes of the circuit fill up. At level `node` nodes of all layers may take its place; at level `feature`
+    those of the same dictionary, while errors that are nodes stay. Two forward passes in all.
     """
     if not n:
         return []
-    norms = node_norms(setting.nodes(circuits[0].level))
-    return [_exchanged(circuit, norms, seed + i) for circuit in circuits for i in range(n)]
+    level = circuits[0].level
+    norms, full = setting.node_norms(level), setting.nodes(level).full.clone()
+    if level == "feature" and setting.features is not None and setting.features.errors == "nodes":
+        full[:, -1] = False
+    return [_exchanged(circuit, norms, full, seed + i) for circuit in circuits for i in range(n)]
 
 
-def _exchanged(circuit: NodeMask, norms: Float[Tensor, "*axes"], seed: int) -> NodeMask:
+def _exchanged(circuit: NodeMask, norms: Float[Tensor, "*axes"], full: Bool[Tensor, "*axes"], seed: int) -> NodeMask:
+    """`full`: what may be exchanged; the rest stays as it is."""
     rng = np.random.default_rng(seed)
     if circuit.level == "node":
-        rows, sizes, first = circuit.mask[..., 1:].reshape(-1, circuit.mask.shape[-1] - 1), norms[None, 1:], 1
+        rows, sizes, free, first = circuit.mask[..., 1:].reshape(-1, len(full) - 1), norms[None, 1:], full[None, 1:], 1
     else:
-        rows, sizes, first = circuit.mask.flatten(0, -2), norms, 0
+        rows, sizes, free, first = circuit.mask.flatten(0, -2), norms, full, 0
     per_layer = len(rows) // len(sizes)  # spans
-    drawn = [_row(row.numpy(), sizes[i // per_layer].numpy(), rng) for i, row in enumerate(rows)]
-    found = torch.from_numpy(np.stack(drawn)).view(*circuit.mask.shape[:-1], -1)
+    drawn = rows.clone()
+    for i, row in enumerate(rows):
+        some = free[i // per_layer]
+        drawn[i, some] = torch.from_numpy(_row(row[some].numpy(), sizes[i // per_layer, some].numpy(), rng))
+    found = drawn.view(*circuit.mask.shape[:-1], -1)
     if first:
         found = torch.cat((torch.ones_like(found[..., :1]), found), -1)
     return NodeMask(found, circuit.level, circuit.spans)

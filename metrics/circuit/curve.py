@@ -33,6 +33,7 @@ from metrics.circuit.evaluate import (
     JudgeKeywords,
     faithfulness_in,
     faithfulness_of_means,
+    refuse_dictionaries,
     setting_of_scores,
     stacked,
     together,
@@ -66,7 +67,7 @@ class Curve(Result):
         random: the same curve for random circuits of as many edges, if it was asked for.
         values: objectives per prompt of the clean model, the empty circuit and each circuit.
         setting: ablation, objective and prompts that it was judged under.
-        level: what is counted: `edge`, or `neuron`, `head`, `node`.
+        level: what is counted: `edge`, or `neuron`, `head`, `node`, `feature`.
         complement: the same for what each circuit leaves out, if it was asked for: low where circuits are complete.
     """
 
@@ -187,7 +188,8 @@ def faithfulness_curve(
         reference: how they are drawn: `paths` from the input to the logits, or `grown` from the logits upwards.
         complement: also measure what each circuit leaves out, alone.
         absolute: of a selection by name: choose by |score| rather than by signed score.
-        level, spans: of a bare tensor of nodes' scores, as in `evaluate`. Nodes are selected by `top-n` or `balanced`.
+        level, spans, dictionaries, errors: of a bare tensor of nodes' scores, as in `evaluate`. Nodes are selected by
+            `top-n` or `balanced`.
         confidence, resamples, seed: of the bootstrap intervals over prompts, and of the random circuits.
         batch_size, memory, quiet: as in `evaluate`.
 
@@ -207,9 +209,11 @@ def faithfulness_curve(
     interval = Interval.of(keywords)
     if (nodes := NodeScores.of(scores, keywords)) is not None:
         setting = Setting.of(model, task, keywords, scores)
-        nodes.check(setting.anatomy)
+        refuse_dictionaries(keywords, nodes.level)
+        nodes = nodes.among(setting)
         of_nodes = node_circuits(setting if choosing is None else setting.on(choosing), nodes, rule, nodes.ladder)
         return curve_of(setting, of_nodes, n_random, reference, interval, complement)
+    refuse_dictionaries(keywords, "edge")
     setting, values = setting_of_scores(model, task, scores, keywords)
     picked = ladder_masks(setting if choosing is None else setting.on(choosing), values, rule)
     return curve_of(setting, picked, n_random, reference, interval, complement)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from interp import numbers
 from interp.anatomy import Anatomy
+from interp.dictionaries.sets import FeatureKeywords
 from interp.errors import InputError
 from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
@@ -31,7 +32,7 @@ class MeasureKeywords(UnderKeywords, RunKeywords, total=False):
     """The keywords of what runs circuits."""
 
 
-class GrainKeywords(TypedDict, total=False):
+class GrainKeywords(FeatureKeywords, total=False):
     """What a bare tensor is over, which objects say themselves."""
 
     level: str | None
@@ -57,10 +58,13 @@ def evaluate(model: Any, task: Task, circuit: Any, **keywords: Unpack[EvaluateKe
         circuit: bool `[source, target]` over the model's graph, or anything with such a `.mask` (a `Circuit`); a
             stack `[circuit, source, target]` evaluates many circuits at once and returns `[circuit, n]`. Or nodes: a
             `NodeCircuit`, what has `.mask`, `.level` and `.spans`, or a bool tensor and its `level`.
-        level: of a bare tensor: `neuron` `[layer, d_mlp]`, `head` `[layer, head]` or `node` `[source]`; one axis more
-            in front makes a stack. None: of edges.
+        level: of a bare tensor: `neuron` `[layer, d_mlp]`, `head` `[layer, head]`, `node` `[source]` or `feature`
+            `[dictionary, feature]`; one axis more in front makes a stack. None: of edges.
         spans: of a bare tensor of nodes: absolute positions that are told apart, an axis of their own in front of the
             last: `[layer, span, d_mlp]`. Nodes at all other positions are ablated.
+        dictionaries, errors: of features: what they are of, in order (a circuit that was found here knows; a file holds
+            their digests alone), and whether what they leave of their outputs is `kept`, `ablated`, or `nodes` behind
+            the features (None: as the circuit was found, or `kept`).
         ablation: what an edge outside gives: `patch` (the source's value in the corrupted prompt), `zero`, `zero-token`
             (the input keeps its learned position, as in MIB), `mean` or `mean-positional` over the task's clean
             prompts. None: the one that the circuit was found under (its `.setting`), or `patch` for a bare mask.
@@ -141,12 +145,19 @@ def _judging(
     model: Any, task: Task, circuit: Any, keywords: Mapping[str, Any]
 ) -> tuple[Setting, Bool[Tensor, "circuit source target"] | list[NodeMask], bool]:
     nodes = node_masks(circuit, keywords.get("level"), keywords.get("spans"))
+    refuse_dictionaries(keywords, nodes[0].level if nodes else "edge")
     if nodes is not None:
         stacked = isinstance(circuit, Tensor) and circuit.ndim > nodes[0].mask.ndim
         return Setting.of(model, task, keywords, circuit), nodes, not stacked
     masks, single = _masks(circuit)
     kv = graph_of_mask(anatomy_of(model), masks).kv
     return Setting.of(model, task, {**keywords, "kv": kv}, circuit), masks, single
+
+
+def refuse_dictionaries(keywords: Mapping[str, Any], level: str) -> None:
+    """Raise `InputError` for dictionaries beside what is of no features."""
+    if level != "feature" and keywords.get("dictionaries") is not None:
+        raise InputError(f"dictionaries are for features, and this is of {level}s: give level='feature' too")
 
 
 def graph_of_mask(anatomy: Anatomy, mask: Tensor) -> ComputationalGraph:

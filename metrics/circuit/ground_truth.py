@@ -16,7 +16,7 @@ from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.selection import LADDER_FRACTIONS, greedy, live_sources
 
-Level = Literal["edge", "node", "head", "neuron"]
+Level = Literal["edge", "node", "head", "neuron", "feature"]
 NODES_BY = ("max", "sum")
 
 
@@ -40,8 +40,8 @@ def auroc(
         truth: bool `[source, target]`, or anything with such a `.mask` (`Circuit`); at level `node` also `[source]`.
         graph: what both belong to; taken from `scores.graph` if there is one. Only edges that exist are counted.
         level: `edge`, or `node`: heads and MLPs. The input is not counted: every circuit has it. A node is true if
-            it has a true edge out of it and one into it. Or `neuron` (`[layer, d_mlp]`) or `head` (`[layer, head]`):
-            all of scores and truth, which are of one shape; a graph is not needed.
+            it has a true edge out of it and one into it. Or `neuron` (`[layer, d_mlp]`), `head` (`[layer, head]`) or
+            `feature` (`[dictionary, feature]`): all of scores and truth, which are of one shape; a graph is not needed.
         absolute: rank by |score|; False: by signed score, which puts edges that hurt last.
         nodes_by: how a node's score comes from edges: `max` of |score| over the edges out of it, or their `sum`
             (with `absolute=False` of the signed scores).
@@ -123,9 +123,10 @@ def _ranked(
     choose("level", level, get_args(Level))
     choose("nodes_by", nodes_by, NODES_BY)
     values, known = _read(scores, truth)
-    if level in ("head", "neuron"):
+    if level in ("head", "neuron", "feature"):
         _check_shape("truth", known, tuple(values.shape))
-        keys, labels = values.flatten(), known.flatten()
+        there = getattr(scores, "exists", None)
+        keys, labels = (values.flatten(), known.flatten()) if there is None else (values[there], known[there])
         return _checked(keys, labels, level, absolute)
     graph = _graph_of(scores, truth, graph)
     if level == "edge":

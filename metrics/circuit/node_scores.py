@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.anatomy import Anatomy
 from interp.errors import InputError
-from interp.node_mask import NODE_LEVELS, NodeMask, Spans, all_nodes, spans_of
+from interp.node_mask import NODE_LEVELS, NodeMask, Spans, spans_of
 from interp.selection.nodes import countable, node_ladder, top_nodes
+from interp.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class NodeScores:
     values: Float[Tensor, "*axes"]
     level: str
     spans: Spans = None
+    exists: Bool[Tensor, "*axes"] | None = None  # True where there is a node; None: everywhere
 
     @classmethod
     def of(cls, scores: Any, keywords: Mapping[str, Any]) -> NodeScores | None:
@@ -40,21 +41,22 @@ class NodeScores:
         values = scores if isinstance(scores, Tensor) else scores.values
         return cls(values.detach().cpu(), level, spans_of(spans))
 
-    def check(self, anatomy: Anatomy) -> None:
-        """Raise `InputError` for scores of another model's nodes, and for ones that are not finite."""
-        shape = tuple(all_nodes(anatomy, self.level, self.spans).shape)
-        if tuple(self.values.shape) != shape:
+    def among(self, setting: Setting) -> NodeScores:
+        """Of a setting's nodes; raises `InputError` for scores of others, and for ones that are not finite."""
+        full = setting.nodes(self.level, self.spans).full
+        if self.values.shape != full.shape:
             raise InputError(
                 f"scores of level {self.level!r} and shape {tuple(self.values.shape)} do not fit "
-                f"model={anatomy.name!r}, which has {shape}"
+                f"model={setting.anatomy.name!r}, which has {tuple(full.shape)}"
             )
         if not bool(self.values.isfinite().all()):
             raise InputError("scores hold NaN or infinite values, which cannot be ranked")
+        return replace(self, exists=full)
 
     @property
     def count(self) -> int:
         """How many nodes there are."""
-        return len(countable(self.values, self.level))
+        return len(countable(self.values, self.level, self.exists))
 
     @property
     def ladder(self) -> tuple[int, ...]:
@@ -63,4 +65,4 @@ class NodeScores:
 
     def top(self, n: int, helping: float = 0.5) -> NodeMask:
         """The circuit of `n` nodes (`interp.selection.top_nodes`)."""
-        return NodeMask(top_nodes(self.values, n, self.level, helping), self.level, self.spans)
+        return NodeMask(top_nodes(self.values, n, self.level, helping, self.exists), self.level, self.spans)

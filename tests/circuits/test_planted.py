@@ -18,6 +18,8 @@ from circuits import find_circuit, planted
 from circuits.planted.models import FOLDER
 from circuits.planted.programs import PROGRAMS
 from interp import Run, Setting
+from interp.dictionaries import Dictionary
+from interp.dictionaries.sets import DictionarySet
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from metrics.circuit.evaluate import faithfulness, measure
@@ -181,6 +183,74 @@ def test_the_planted_neurons_are_the_circuit_that_is_found() -> None:
     model = load("boolean")
     found = find_circuit(model.model, model.draw(64, 9), level="neuron", method="exact", faithfulness=0.99, quiet=True)
     assert torch.equal(found.node_mask, model.node_mask)
+
+
+# ---- features: transcoders made of the MLPs themselves, so that the planted neurons are planted features
+
+
+@functools.cache
+def transcoders() -> tuple[Dictionary, ...]:
+    """Of each MLP half the neurons that carry nothing, in another order and other units, and all that do."""
+    model, known = load("boolean"), load("boolean").node_mask
+    assert known is not None
+    found = []
+    for layer, block in enumerate(model.model.original_model.transformer.h):
+        order = torch.cat((known[layer].nonzero()[:, 0], (~known[layer]).nonzero()[::2, 0]))
+        first, second = block.mlp.c_fc, block.mlp.c_proj
+        scale = torch.arange(1.0, len(order) + 1)[:, None]
+        found.append(
+            Dictionary.from_tensors(
+                layer, "transcoder", W_enc=first.weight.T[order] * scale, b_enc=first.bias[order] * scale[:, 0],
+                W_dec=second.weight[order] / scale, b_dec=second.bias,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def planted_features() -> torch.Tensor:
+    counts = [1, 2, 4]
+    truth = torch.zeros(3, max(one.n_features for one in transcoders()), dtype=torch.bool)
+    for layer, count in enumerate(counts):
+        truth[layer, :count] = True
+    return truth
+
+
+def test_planted_features_compute_the_answer_alone_and_the_rest_does_nothing() -> None:
+    model, truth = load("boolean"), planted_features()
+    told = {"level": "feature", "dictionaries": transcoders(), "quiet": True}
+    alone, rest = faithfulness(measure(model.model, model.task, torch.stack((truth, ~truth)), **told))
+    assert 0.95 < alone.value < 1.05
+    assert abs(rest.value) < 0.01
+    as_neurons = measure(model.model, model.task, ~model.node_mask, level="neuron", quiet=True)
+    without = measure(model.model, model.task, ~truth, **told)  # all other neurons live, as features or in the error
+    assert torch.allclose(without.circuits, as_neurons.circuits, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "least"),
+    [
+        ("exact", {}, 1.0),
+        ("eap", {}, 1.0),
+        ("mask-ig", {}, 1.0),
+        ("eap-ig-activations", {"credit": "own", "steps": 10}, 1.0),
+        ("eap-ig", {}, 0.99),
+    ],
+)
+def test_methods_find_the_planted_features(method: str, settings: dict[str, Any], least: float) -> None:
+    model = load("boolean")
+    features = DictionarySet(transcoders())
+    setting = Setting(model.model, model.task, run=Run(quiet=True), features=features)
+    scores = scores_of_nodes(setting, chosen_method(method, settings), "feature")
+    assert metrics.auroc(scores, planted_features(), level="feature") >= least
+
+
+def test_the_planted_features_are_the_circuit_that_is_found() -> None:
+    model = load("boolean")
+    found = find_circuit(
+        model.model, model.draw(64, 9), level="feature", dictionaries=transcoders(), method="exact",
+        faithfulness=0.99, quiet=True,
+    )  # fmt: skip
+    assert torch.equal(found.node_mask, planted_features())
 
 
 def test_unknown_names_are_refused() -> None:

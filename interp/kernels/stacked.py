@@ -1,0 +1,144 @@
+"""Runs of circuits of nodes, whatever nodes are: stacked along the batch, each mixed with what ablation gives.
+
+A node of weight w gives w times what it computes in this very run, downstream of all ablations before it, and 1 - w
+times what it gives under the ablation. One plain forward pass for each circuit; circuits over the same prompts share
+the prefix and the counterfactual run. Weights may be real numbers: gradients pass through them.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.anatomy import Anatomy
+from interp.errors import InputError
+from interp.kernels.ablation import Ablator
+from interp.kernels.batching import Batch
+from interp.kernels.forward import Residual, last_rows, run_blocks, unembed
+from interp.kernels.grain import BatchRunner, Grain
+from interp.node_mask import Spans, with_input
+from interp.parts import working
+from interp.tasks.prompts import Prompts
+
+Weights = Float[Tensor, "circuit ... unit"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NodeGrain(Grain):
+    """Masks over the nodes of a level (`interp.node_mask`); means are taken over `prompts`.
+
+    Raises `InputError` for positions beyond the prompts, and where prompts of unequal lengths have no positions in
+    common.
+    """
+
+    anatomy: Anatomy
+    ablator: Ablator
+    prompts: Prompts
+    level: str
+    spans: Spans = None
+    batch_size: int | None = None
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.spans is None:
+            return
+        length = self.prompts.clean.shape[1]
+        if bool((self.prompts.lengths != length).any()):
+            raise InputError(
+                "spans names absolute positions, and the prompts are of unequal lengths: a position is another word in "
+                "each; use nodes at all positions (spans=None)"
+            )
+        if max(self.spans) >= length:
+            raise InputError(f"spans names position {max(self.spans)}; the prompts have {length} tokens")
+
+    @property
+    @abstractmethod
+    def full(self) -> Tensor:
+        """The mask that holds every node, on the CPU."""
+
+    @abstractmethod
+    def runner(self, batch: Batch) -> StackedRunner: ...
+
+    def empty(self) -> Tensor:
+        return with_input(torch.zeros_like(self.full), self.level)
+
+    def sizes(self, masks: Tensor) -> Sequence[int]:
+        return [1] * len(masks)
+
+
+class StackedRunner(BatchRunner):
+    """Runs circuits of nodes over one batch of prompts."""
+
+    @torch.no_grad()
+    def __init__(self, grain: NodeGrain, batch: Batch) -> None:
+        self.batch, self.anatomy = batch, grain.anatomy
+        self.frame = batch.frame(grain.anatomy)
+        self.embedded = grain.anatomy.embed(batch.prompts.clean[:, batch.start :], self.frame.positions)
+        self.places = self._places(grain.spans)
+
+    @abstractmethod
+    def run(self, x: Residual, weights: Weights, checkpointed: bool) -> Residual:
+        """From stacked embeddings to the last residual stream of each circuit."""
+
+    @abstractmethod
+    def held(self) -> list[Tensor]:
+        """What is held of nodes under the ablation."""
+
+    def _places(self, spans: Spans) -> Tensor | None:
+        """For each position that is run its span, or the number of spans where it has none."""
+        if spans is None:
+            return None
+        places = torch.full((self.frame.n_positions,), len(spans), dtype=torch.long, device=self.embedded.device)
+        for i, position in enumerate(spans):
+            if position >= self.batch.start:
+                places[position - self.batch.start] = i
+        return places
+
+    @torch.no_grad()
+    def corrupted(self) -> Residual:
+        """The embeddings of the corrupted prompts."""
+        return self.anatomy.embed(self.batch.prompts.corrupted[:, self.batch.start :], self.frame.positions)
+
+    @functools.cached_property
+    def clean_logits(self) -> Float[Tensor, "batch d_vocab"]:
+        with torch.no_grad():
+            clean = run_blocks(self.frame, self.embedded)
+            logits: Tensor = unembed(self.anatomy, last_rows(clean, self.frame, self.batch.prompts.lengths))
+        return logits
+
+    def logits(self, masks: Weights, checkpointed: bool = False) -> Float[Tensor, "circuit batch d_vocab"]:
+        """Logits at the last real positions under each mask (bool), or under real weights, which take gradients."""
+        weights = masks.to(self.embedded.device)
+        x = self.run(self.embedded.repeat(len(weights), 1, 1), weights, checkpointed)
+        logits: Tensor = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths))
+        by_circuit: Tensor = logits.unflatten(0, (len(weights), -1))
+        return by_circuit
+
+    def missing(self, weights: Weights | None) -> Tensor | None:
+        """1 - w, [circuit, 1, pos or 1, unit]; None where all nodes are in, or there are none."""
+        if weights is None:
+            return None
+        if weights.dtype == torch.bool:
+            if self.places is None and bool(weights.all()):
+                return None
+            weights = weights.to(working(self.embedded).dtype)
+        if self.places is None:
+            return 1 - weights[:, None, None]
+        beyond = weights.new_zeros(len(weights), 1, weights.shape[-1])
+        return 1 - torch.cat((weights, beyond), 1)[:, None, self.places]
+
+    def change(self, missing: Tensor, other: Tensor, own: Tensor) -> Tensor:
+        """(1 - w) (other - own), for nodes `own` of stacked circuits."""
+        by_circuit = working(own).unflatten(0, (len(missing), -1))
+        changed: Tensor = (missing * (working(other) - by_circuit)).flatten(0, 1)
+        return changed
+
+    def n_bytes(self) -> int:
+        held = [self.embedded, *self.held(), *(part for pair in self.frame.prefix or () for part in pair)]
+        return sum(tensor.element_size() * tensor.nelement() for tensor in held)
