@@ -87,6 +87,21 @@ class Components(Units):
     def width(self, layer: int) -> int:
         return self.held.anatomy.n_heads + 1
 
+    def writes(self, layer: int, places: Places) -> Tensor:
+        """What heads and MLPs add to the residual stream, but for constants."""
+        block, held, found = self.held.block(layer), self.held.layers[layer], self.inner.total(layer)
+        at, units = places.positions.to(found.device), places.units.to(found.device)
+        found, heads = found[at].clone(), units != WHOLE_MLP
+        at, units = at[heads], units[heads]
+        output = working(block.o.weight).unflatten(1, (-1, self.held.anatomy.d_head))[:, units]
+        written = torch.einsum("muh,uh->um", output, held.z[at, units])
+        if block.attention_post_norm is not None and held.attention_post_divisor is not None:
+            gain = block.attention_post_norm.gain
+            written = block.attention_post_norm.centred(written) / held.attention_post_divisor[at]
+            written = written if gain is None else written * working(gain)
+        found[heads] = written
+        return found
+
     def given(self, layer: int, vectors: Float[Tensor, "row d_model"]) -> Float[Tensor, "row pos unit"]:
         """What all units of a layer give along vectors, in the order of `numbers`."""
         held = self.held.layers[layer]

@@ -159,6 +159,10 @@ class Units(ABC):
         return found
 
     @abstractmethod
+    def writes(self, layer: int, places: Places) -> Float[Tensor, "unit d_model"]:
+        """Activation times write vector of units of that layer, as added to the residual stream."""
+
+    @abstractmethod
     def constants(self, layer: int) -> dict[str, Stream]:
         """What is added whatever the units read, by place."""
 
@@ -182,10 +186,6 @@ class Units(ABC):
 
 class MLPUnits(Units):
     """What stands for the MLPs of a held run."""
-
-    @abstractmethod
-    def writes(self, layer: int, places: Places) -> Float[Tensor, "unit d_model"]:
-        """Activation times write vector of units of that layer, as added to the residual stream."""
 
     @abstractmethod
     def reads(self, layer: int, places: Places) -> Targets:

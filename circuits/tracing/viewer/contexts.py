@@ -13,10 +13,12 @@ from torch import Tensor
 from attribution.inputs.encode import encode_inputs
 from attribution.tracing.features import Features
 from attribution.tracing.held import Held, hold
-from attribution.tracing.units import Places, Units
+from attribution.tracing.neurons import Neurons
+from attribution.tracing.units import MLPUnits, Places, Units
 from circuits.tracing.graph import AttributionGraph
 from circuits.tracing.intervention import subject
-from circuits.tracing.subject import Subject, units_of
+from circuits.tracing.subject import Subject
+from interp.errors import InputError
 from interp.running import evaluated, settled
 from interp.token_text import token_texts
 
@@ -45,6 +47,11 @@ def contexts(graph: AttributionGraph, prompts: Any) -> dict[str, list[Context]]:
     Raises `InputError` for a graph from a file, which holds no model, and for empty prompts.
     """
     of = subject(graph)
+    if not isinstance(of.units, MLPUnits):
+        raise InputError(
+            "prompts are for graphs of neurons and features, which are active in any prompt; what a head gives is told "
+            "for the logits that are explained here"
+        )
     rows = graph.nodes[graph.kinds().units.numpy()]
     signs = torch.from_numpy(rows["activation"].to_numpy(copy=True)).sign()
     given = encode_inputs(of.model, prompts, None, None)
@@ -73,7 +80,7 @@ def _activations(of: Subject, held: Held, rows: pd.DataFrame) -> Tensor:
 
 
 def _same(units: Units, held: Held) -> Units:
-    return units_of(held, list(units.by_layer.values()) if isinstance(units, Features) else "neurons")
+    return Features(held, list(units.by_layer.values())) if isinstance(units, Features) else Neurons(held)
 
 
 def _merged(found: list[Context], values: Tensor, sign: float, prompt: int, texts: Sequence[str]) -> list[Context]:

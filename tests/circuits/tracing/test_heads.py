@@ -7,7 +7,9 @@ import functools
 import pytest
 import torch
 
+from attribution.tracing.units import Places
 from circuits import AttributionGraph, trace
+from interp.errors import InputError
 from tests.oracle import error, model_of, run, sub_layer
 from tests.tiny import HEADS, LAYERS
 
@@ -39,6 +41,23 @@ def test_rows_add_up_and_everything_shown_leaves_nothing_out(name):
     assert "m2@6" in mlps["name"].tolist()
     assert "a2.h0@6" in whole.nodes["name"].tolist()
     assert whole.replacement_score == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_what_they_write_is_what_they_give_along_any_vector(name):
+    """What they write along any vector is what the units say that they give along it."""
+    graph = traced(name, None)
+    of, nodes = graph.subject, graph.nodes
+    vectors = torch.randn(2, of.held.words.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows = nodes[graph.kinds().units.numpy()]
+    for layer, here in rows.groupby("layer"):
+        places = Places.of(torch.from_numpy(here[["layer", "position", "unit"]].to_numpy(copy=True)))
+        given = of.units.given(int(layer), vectors)[:, places.positions, places.units + 1]
+        assert error(vectors @ of.units.writes(int(layer), places).T, given) < 1e-12
+    page = graph.to_html()
+    assert "a0.h1@3" in page
+    with pytest.raises(InputError, match="prompts are for graphs of neurons and features"):
+        graph.to_html(prompts=[IDS])
 
 
 def test_a_graph_of_heads_goes_through_files(tmp_path):
