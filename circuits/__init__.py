@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from circuits.stable import Stability, stability
     from circuits.tracing.averaging import average
     from circuits.tracing.changes import Intervention
-    from circuits.tracing.contrast import GraphComparison
     from circuits.tracing.cost import TraceCost
     from circuits.tracing.explain import trace, trace_cost
     from circuits.tracing.graph import AttributionGraph
+    from circuits.tracing.graph_comparison import GraphComparison
     from circuits.transfer import Robustness, robustness
 
 __all__ = [
@@ -51,7 +51,7 @@ __all__ = [
 _HOMES = {
     "AttributionGraph": "circuits.tracing.graph",
     "Circuit": "circuits.circuit",
-    "GraphComparison": "circuits.tracing.contrast",
+    "GraphComparison": "circuits.tracing.graph_comparison",
     "Intervention": "circuits.tracing.changes",
     "MethodComparison": "circuits.comparison",
     "NodeCircuit": "circuits.node_circuit",

@@ -18,6 +18,7 @@ from circuits.reach import reach
 from circuits.tracing.changes import Intervention
 from circuits.tracing.influence import Kinds, normalised, prune
 from circuits.tracing.subject import Subject
+from circuits.tracing.viewer.keywords import PageKeywords
 from interp import numbers
 from interp.errors import InputError
 from interp.interval import Interval, IntervalKeywords
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from attribution.tracing.changed import Attention
-    from circuits.tracing.contrast import GraphComparison
-    from circuits.tracing.viewer.keywords import PageKeywords
+    from circuits.tracing.graph_comparison import GraphComparison
     from metrics.agreement_table import AgreementTable
 
 UNITS = ("neuron", "feature", "head", "mlp", "group")
