@@ -58,7 +58,9 @@ def find(
     ] = None,
     level: Annotated[
         str,
-        typer.Option(help="edge; or neuron, head or node (heads and MLPs): everything else of the level is ablated."),
+        typer.Option(
+            help="edge; or neuron, head, node (heads and MLPs) or feature: everything else of the level is ablated."
+        ),
     ] = "edge",
     nodes: Annotated[
         str | None, typer.Option(help="Size of a circuit of nodes: a number, or a share.", show_default=False)
@@ -66,6 +68,14 @@ def find(
     positions: Annotated[
         str | None,
         typer.Option(help="Of nodes: all, or positions as 3,4,5, each with nodes of its own.", show_default=False),
+    ] = None,
+    dictionaries: Annotated[
+        Path | None,
+        typer.Option(help="Of features: a folder of dictionaries, or a transcoder set.", show_default=False),
+    ] = None,
+    errors: Annotated[
+        str | None,
+        typer.Option(help="What becomes of dictionaries' errors: kept, ablated or nodes.", show_default="kept"),
     ] = None,
     faithfulness: Annotated[
         float | None,
@@ -124,6 +134,7 @@ def find(
     with working(quiet) as notes:
         from circuits.find import find_circuit
         from circuits.formats import native
+        from interp.dictionaries import Dictionary
 
         if output is not None:
             native.check_target(output, "-o")
@@ -151,7 +162,13 @@ def find(
             tests=tests,
             seed=seed,
             n_random=random_circuits,
-            **_asked(level=level, nodes=of_nodes, positions=parse_positions(positions)),
+            **_asked(
+                level=level,
+                nodes=of_nodes,
+                positions=parse_positions(positions),
+                dictionaries=None if dictionaries is None else Dictionary.load_all(dictionaries),
+                errors=errors,
+            ),
             batch_size=batch_size,
             quiet=quiet,
         )

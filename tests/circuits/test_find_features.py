@@ -51,8 +51,8 @@ def found(model, task):
     return find_circuit(model, task, level="feature", dictionaries=UNITS, errors="nodes", **QUIET)
 
 
-def setting_of(name="llama", ablation="patch", errors="kept"):
-    model = model_of(name)
+def setting_of(ablation="patch", errors="kept"):
+    model = model_of("llama")
     return Setting(model, mixed_task(model), ablation, run=Run(quiet=True), features=DictionarySet(UNITS, errors))
 
 
@@ -91,16 +91,18 @@ def test_scores_are_those_of_features_and_of_their_errors(model, task, errors):
 
 @pytest.mark.parametrize(("ablation", "errors"), [("patch", "nodes"), ("mean", "kept")])
 def test_exact_scores_are_those_of_patching_one_at_a_time_and_weights_add_up(ablation, errors):
-    setting = setting_of("llama", ablation, errors)
+    setting = setting_of(ablation, errors)
     exact = scores_of_nodes(setting, Exact(), "feature").values
     chosen = [(0, 3), (0, 7), (1, 2), (2, 5)] + [(i, -1) for i in range(3) if errors == "nodes"]
     told = {"method": "exact", "only": chosen, "ablation": ablation, "quiet": True}
     theirs = features(setting.model, setting.task, UNITS, **told).kept
     means = theirs.groupby(["dictionary", "feature"])["score"].mean()
     assert error(torch.stack([exact[place] for place in chosen]), torch.tensor([means[one] for one in chosen])) < 1e-9
+    smooth = [random_dictionary("residual", D_MODEL, threshold=None), *UNITS[2:]]  # what jumps has no gradient there
+    setting = setting.under(features=DictionarySet(smooth, errors))
     along = scores_of_nodes(setting, MaskIG(steps=40), "feature").values
     values = setting.measure([NodeMask(setting.nodes("feature").full, "feature")])
-    assert float(along.sum()) == pytest.approx(float((values.circuits[0] - values.empty).mean()), rel=1e-3)
+    assert float(along.sum()) == pytest.approx(float((values.circuits[0] - values.empty).mean()), rel=5e-3)
 
 
 def test_the_smallest_circuit_counts_features_that_exist(model, task, found):
@@ -183,7 +185,7 @@ def test_metrics_take_it(model, task, found, tmp_path):
     assert curve.faithfulness[-1] == pytest.approx(1, abs=1e-4)
     assert curve.complement[-1].value == pytest.approx(0, abs=1e-4)
     again = Result.load(curve.save(tmp_path / "curve.json"))
-    assert (again.level, again.setting) == ("feature", curve.setting)
+    assert (again.level, again.setting.to_dict()) == ("feature", curve.setting.to_dict())
     bare = metrics.faithfulness_curve(
         model, task, found.scores.values, level="feature", dictionaries=UNITS, errors="nodes", quiet=True
     )
@@ -201,7 +203,7 @@ def test_metrics_take_it(model, task, found, tmp_path):
 
 def test_errors_that_are_ablated_are_lost_to_the_circuit(model, task):
     whole = {"level": "feature", "dictionaries": UNITS, "nodes": sum(WIDTHS)}
-    lost = find_circuit(model, task, errors="ablated", ablation="zero", **whole, **QUIET)
+    lost = find_circuit(model, task, method="eap", errors="ablated", ablation="zero", **whole, **QUIET)
     assert lost.report.errors == "ablated"
     assert abs(lost.report.faithfulness - 1) > 1e-3
     kept = metrics.measure(model, task, lost, errors="kept", quiet=True)  # told otherwise

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 from typer.testing import CliRunner, Result
 
@@ -220,6 +221,26 @@ def test_find_as_json(bridge: Any, tmp_path: Path) -> None:
     assert set(data["check"]) >= {"clean", "corrupted", "accuracy_clean", "ok"}
     assert data["files"] == {"circuit": str(tmp_path / "bare.json")}
     assert torch.equal(Circuit.load(tmp_path / "bare.json").mask, circuit.mask)
+
+
+def test_find_takes_a_folder_of_dictionaries(bridge: Any, tmp_path: Path) -> None:
+    width, generator = bridge.cfg.d_model, torch.Generator().manual_seed(0)
+    for layer in (0, 1):
+        folder = tmp_path / "saes" / f"layers.{layer}"
+        folder.mkdir(parents=True)
+        (folder / "cfg.json").write_text(json.dumps({"activation": "topk", "k": 4, "d_in": width}))
+        weights = {"encoder.weight": (9, width), "encoder.bias": (9,), "W_dec": (9, width), "b_dec": (width,)}
+        drawn = {name: torch.randn(shape, generator=generator) for name, shape in weights.items()}
+        safetensors.torch.save_file(drawn, folder / "sae.safetensors")
+    asked = ["find", *QUICK, "--task", "ioi", "--level", "feature"]
+    output = tmp_path / "features.json"
+    told = ["--dictionaries", tmp_path / "saes", "--errors", "nodes", "--nodes", "5", "-o", output]
+    result = run(*asked, *told)
+    assert result.exit_code == 0, result.output
+    circuit = Circuit.load(output)
+    assert (circuit.level, circuit.n_nodes, circuit.setting.errors) == ("feature", 5, "nodes")
+    assert "5 features" in result.stdout.replace("\n", " ")
+    assert "needs dictionaries=" in refused(run(*asked, "-q"))
 
 
 def test_find_takes_nodes(bridge: Any, tmp_path: Path) -> None:
