@@ -146,7 +146,13 @@ paper) and the plain `gradient`.
 All figures are of the prompts that judge. `without the circuit`: the faithfulness of all other neurons, alone, which is
 low where the circuit is complete. `random`: as many neurons of the same layers, nearest in norm. `within 20 %`: the
 share of prompts on which the circuit is that near to the model. `behaviour`: what ablating all neurons takes of the
-difference between clean and corrupted prompts. Intervals: 95 %, bootstrap over prompts."""
+difference between clean and corrupted prompts. Intervals: 95 %, bootstrap over prompts.
+
+Read faithfulness at a size, not the size alone. A circuit that just reaches {GOAL} on the prompts that chose it falls
+short of it on others, small signed ones the most, and it is near to the model on fewer single prompts than a larger one
+by |score|. The last table of each task has the sizes that reach it on the prompts that judge. Beyond them signed
+circuits do better than the model: they lack what works against the answer. A task without a row `by position` has
+prompts of unequal lengths."""
 
 
 if __name__ == "__main__":
