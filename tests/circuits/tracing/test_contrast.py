@@ -30,7 +30,7 @@ def by_place(graph):
 
 
 def same(value, expected):
-    return math.isnan(value) and math.isnan(expected) or value == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    return (math.isnan(value) and math.isnan(expected)) or value == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("settings", [{}, {"units": "heads"}], ids=str)
