@@ -27,16 +27,26 @@ def trace(
             show_default="the likely next tokens",
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Neurons that the graph shows.")] = 64,
+    units: Annotated[
+        str, typer.Option(help="What the graph is made of: `neurons`, or `heads` with whole MLPs.")
+    ] = "neurons",
+    top: Annotated[int, typer.Option(min=1, help="Units that the graph shows.")] = 64,
     leave_out: Annotated[
-        list[int] | None, typer.Option(min=0, help="A position whose neurons are not shown; 0 is BOS.")
+        list[int] | None, typer.Option(min=0, help="A position whose units are not shown; 0 is BOS.")
     ] = None,
-    check: Annotated[int, typer.Option(min=0, help="So many neurons really silenced, and as many random ones.")] = 0,
+    check: Annotated[int, typer.Option(min=0, help="So many units really silenced, and as many random ones.")] = 0,
+    compare: Annotated[
+        str | None, typer.Option(help="An aligned prompt, whose graph this one is held against.", show_default=False)
+    ] = None,
     seed: options.Seed = 0,
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Rows of the graph at once.", show_default="what the memory allows")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Keep rows here, and go on from it where a trace was cut off.", show_default=False),
     ] = None,
     output: Annotated[
         Path | None,
@@ -51,7 +61,7 @@ def trace(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Trace one prompt: the neurons that its next token is made of.
+    """Trace one prompt: the neurons, or heads and MLPs, that its next token is made of.
 
     \b
     Example:
@@ -61,10 +71,14 @@ def trace(
     with working(quiet) as notes:
         from circuits.tracing.explain import trace as traced
 
-        graph = traced(
-            load(model, device, dtype, notes), prompt, _targets(target), top=top, leave_out=leave_out or [],
-            batch_size=batch_size, quiet=quiet,
-        )  # fmt: skip
+        loaded = load(model, device, dtype, notes)
+        about: dict[str, Any] = {
+            "units": units, "top": top, "leave_out": leave_out or [], "batch_size": batch_size, "quiet": quiet,
+        }  # fmt: skip
+        graph = traced(loaded, prompt, _targets(target), resume=resume, **about)
+        contrast = None
+        if compare is not None:
+            contrast = graph.compare(traced(loaded, compare, _explained(graph), **about))
         measured = graph.check(check, seed=seed) if check else None
         agreement = None if measured is None else measured.to_frame()
         files = {}
@@ -76,9 +90,16 @@ def trace(
             graph.to_html(html, measured=measured)
             files["page"] = str(html)
     if json:
-        print_json(_data(graph, files) | ({} if agreement is None else {"check": agreement.to_dict("records")}))
+        more = {} if agreement is None else {"check": agreement.to_dict("records")}
+        if contrast is not None:
+            more["compare"] = contrast.to_frame().to_dict("records")
+        print_json(_data(graph, files) | more)
         return
     _tell(graph)
+    if contrast is not None:
+        columns = ["name", "shown", "influence", "other_influence", "influence_change"]
+        rows = [list(map(_cell, row)) for row in contrast.nodes.head(STRONGEST)[columns].values]
+        show(table(f"Against {''.join(contrast.other_tokens)}", columns, rows, columns[2:]))
     if agreement is not None:
         columns = ["group", "n", "pearson", "pearson_low", "pearson_high"]
         rows = agreement[agreement["dropped"] == 0][columns]
@@ -91,6 +112,12 @@ def _targets(given: list[str] | None) -> list[Any] | None:
     if not given:
         return None
     return [tuple(one.split("|", 1)) if "|" in one else one for one in given]
+
+
+def _explained(graph: AttributionGraph) -> list[Any]:
+    """What a graph explains, to ask the same of another prompt."""
+    sides = [tuple(side[0] for side in pair if side) for pair in graph.settings["sides"]]
+    return [side if len(side) > 1 else side[0] for side in sides]
 
 
 def _data(graph: AttributionGraph, files: dict[str, str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from interp.errors import InputError
 from interp.files import check_writable, is_regular, write_bytes
 
 _SAVE_EVERY = 20.0  # seconds between saves
-_AT_ONCE = 32  # rows, behind which it is asked whether to save
+_AT_ONCE = 16  # rows, behind which it is asked whether to save
 
 
 class KeptRows:
@@ -55,6 +55,7 @@ class KeptRows:
         """Effects on units, in the order given."""
         keys = [tuple(row) for row in places.rows().tolist()]
         new = torch.tensor([i for i, key in enumerate(keys) if key not in self._at], dtype=torch.long, device="cpu")
+        new = new[places.positions[new].argsort(stable=True)]  # those of like positions are made together
         advance(len(keys) - len(new))
         try:
             for some in new.split(_AT_ONCE):

@@ -55,3 +55,19 @@ def test_bad_input_is_one_sentence(arguments: tuple[str, ...], told: str) -> Non
     assert done.exit_code == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_heads_are_traced_and_held_against_another_prompt(tmp_path: Any) -> None:
+    asked = ("--units", "heads", "--top", 8, "--compare", "b b c", "--resume", tmp_path / "rows.safetensors")
+    done = run("--target", "a|b", *asked)
+    assert done.exit_code == 0, done.output
+    for told in ("Against", "influence_change", "token@1"):
+        assert told in done.stdout
+    found = json.loads(run("--target", "a|b", *asked, "--json").stdout)
+    assert {node["kind"] for node in found["nodes"]} >= {"token", "logit"}
+    assert {"both"} <= {node["shown"] for node in found["compare"]}
+    assert (tmp_path / "rows.safetensors").exists()
+    refused = run("--compare", "a")
+    assert refused.exit_code == 2
+    assert "equal lengths" in refused.stderr
+    assert "is unknown" in run("--units", "experts").stderr
