@@ -97,7 +97,9 @@ class Held:
         block = self.block(layer)
         if block.attention_post_norm is not None:
             vectors = norm_pull(block.attention_post_norm, vectors.new_ones(1), vectors)
-        return (vectors @ working(block.o.weight)).unflatten(-1, (-1, self.anatomy.d_head))
+        heads: Tensor = vectors @ working(block.o.weight)
+        found: Tensor = heads.unflatten(-1, (-1, self.anatomy.d_head))
+        return found
 
     def behind_mlp(self, layer: int, gradients: Gradients) -> Gradients:
         """Gradients at an MLP's output, from those at what it adds: through a norm that follows it."""
