@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _CHECKSUMS = "checksums.json"
+_WEIGHTS = "model.safetensors"
 _BUILDING = ".building-"  # how the names of temporary folders begin
 _LAYOUT = "gguf-1"  # change it when the layout changes: old folders are then no longer seen
 _LEFTOVER_AGE = 60.0  # seconds; a younger temporary folder may be about to be locked by who made it
@@ -121,6 +122,8 @@ def _damage(folder: Path) -> str | None:
     """What is wrong with a cache folder, or None."""
     try:
         recorded = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+        if not recorded["files"].keys() >= {"config.json", _WEIGHTS}:
+            return f"{_CHECKSUMS} does not list the model's files"
         for name, sha256 in recorded["files"].items():
             if file_sha256(folder / name) != sha256:
                 return f"{name} does not have the checksum that was recorded"
@@ -164,9 +167,9 @@ def _build(gguf: Path, folder: Path) -> None:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """What tells a folder from another that is later put in its place; None where there is no folder."""
+    """What tells a folder (or what stands in its place) from another that is put there later; None for nothing."""
     try:
-        found = folder.stat()
+        found = folder.lstat()
     except OSError:
         return None
     return found.st_dev, found.st_ino
@@ -179,7 +182,7 @@ def _set_aside(folder: Path, seen: tuple[int, int]) -> None:
             if _identity(folder) != seen:
                 return
             aside = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder.parent))
-            folder.replace(aside)
+            folder.replace(aside / "damaged")  # whatever it is
     except OSError as error:
         raise _unwritable(error) from error
     shutil.rmtree(aside, ignore_errors=True)
@@ -228,7 +231,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         config.architectures = [type(model).__name__]
         needed = sum(tensor.nbytes for tensor in tensors.values())
         try:
-            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+            save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
             config.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         except Exception as error:  # on a full disk safetensors and tokenizers raise classes of their own

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,20 @@ def test_a_damaged_cache_is_built_again(
     caplog.clear()
     load_model(file)
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("instead", ["file", "dangling link", "unlisted"])
+def test_what_stands_in_the_place_of_a_cache_folder_is_built_again(cache: Path, file: Path, instead: str) -> None:
+    load_model(file)
+    (folder,) = cache.iterdir()
+    if instead == "unlisted":
+        (folder / "checksums.json").write_text('{"files": {}}')
+        (folder / "config.json").write_text("{}")
+    else:
+        shutil.rmtree(folder)
+        folder.write_text("not a folder") if instead == "file" else folder.symlink_to(cache / "nowhere")
+    torch.testing.assert_close(load_model(file)(TOKENS), expected())
+    assert [path.name for path in cache.iterdir()] == [folder.name]
 
 
 def test_registry_names_look_in_the_cache_before_the_package(
