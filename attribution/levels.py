@@ -24,7 +24,8 @@ def checked_values(values: Tensor, graph: ComputationalGraph, level: str, spans:
     fits = isinstance(values, Tensor) and values.ndim == len(shape)
     if not fits or any(size not in (wanted, None) for size, wanted in zip(values.shape, shape, strict=True) if wanted):
         given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-        wanted = tuple(axis if size is None else size for axis, size in zip(axes_of(level, spans), shape, strict=True))
+        axes = shape if level == "edge" else axes_of(level, spans)
+        wanted = tuple(axis if size is None else size for axis, size in zip(axes, shape, strict=True))
         raise InputError(f"values of level {level!r} must be a tensor of shape {wanted}; got {given}")
     if values.dtype not in (torch.float32, torch.float64):
         raise InputError(f"values must be float32 or float64; got {values.dtype}")
