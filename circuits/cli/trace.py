@@ -98,8 +98,8 @@ def trace(
     _tell(graph)
     if contrast is not None:
         columns = ["name", "shown", "influence", "other_influence", "influence_change"]
-        rows = [list(map(_cell, row)) for row in contrast.nodes.head(STRONGEST)[columns].values]
-        show(table(f"Against {''.join(contrast.other_tokens)}", columns, rows, columns[2:]))
+        changed = [list(map(_cell, row)) for row in contrast.nodes.head(STRONGEST)[columns].values]
+        show(table(f"Against {''.join(contrast.other_tokens)}", columns, changed, columns[2:]))
     if agreement is not None:
         columns = ["group", "n", "pearson", "pearson_low", "pearson_high"]
         rows = agreement[agreement["dropped"] == 0][columns]

@@ -137,7 +137,8 @@ def _nodes(graph: AttributionGraph, other: AttributionGraph, at: list[np.ndarray
     order += [
         name for column in ("activation", "influence") for name in (column, f"other_{column}", f"{column}_change")
     ]
-    return nodes[order]
+    found: pd.DataFrame = nodes[order]
+    return found
 
 
 def _names(graph: AttributionGraph) -> list[str]:

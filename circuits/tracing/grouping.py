@@ -89,7 +89,7 @@ def _members(graph: AttributionGraph, groups: Any) -> dict[str, list[int]]:
 
 def _places(graph: AttributionGraph, rows: pd.DataFrame) -> list[list[int]]:
     """Layer, position and unit of all that is in a group, those of groups in it too."""
-    found = []
+    found = list[list[int]]()
     for row in rows.to_dict("records"):
         inner = graph.settings["groups"][row["name"]]["places"] if row["kind"] == "group" else None
         found += inner if inner is not None else [[int(row[column]) for column in _WHERE]]

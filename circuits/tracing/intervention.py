@@ -82,9 +82,9 @@ def _asked(
     rows, factors = [], []
     for argument, given in (("scale", scale), ("set", set)):
         for node, value in given.items():
-            places = _places_of(argument, node, graph, of)
-            rows += places
-            factors += [(argument == "scale", numbers.real(f"{argument}[{short(node)}]", value))] * len(places)
+            named = _places_of(argument, node, graph, of)
+            rows += named
+            factors += [(argument == "scale", numbers.real(f"{argument}[{short(node)}]", value))] * len(named)
     if len({*rows}) < len(rows):
         raise InputError("scale and set name a unit twice; give each once")
     places = Places.of(torch.tensor(rows, device="cpu"))
@@ -95,7 +95,7 @@ def _asked(
 
 def members(graph: AttributionGraph, rows: pd.DataFrame) -> tuple[Places, Tensor]:
     """The units that some rows of `graph.nodes` are, each of a group's too, and which of the rows each belongs to."""
-    found, owners = [], []
+    found, owners = list[list[int]](), list[int]()
     for number, row in enumerate(rows[["name", "kind", *_WHERE]].to_dict("records")):
         own = graph.settings["groups"][row["name"]]["places"] if row["kind"] == "group" else None
         found += own if own is not None else [[row[column] for column in _WHERE]]

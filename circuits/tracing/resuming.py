@@ -104,5 +104,5 @@ class KeptRows:
         self._kept, self._at = kept, {tuple(row): i for i, row in enumerate(places.tolist())}
 
 
-def _tensors(found: Effects) -> dict[str, Tensor | None]:
+def _tensors(found: Effects) -> dict[str, Any]:  # tensors, or None
     return {one.name: getattr(found, one.name) for one in fields(found)}
