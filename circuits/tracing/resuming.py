@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -67,10 +68,10 @@ class KeptRows:
         assert self._kept is not None
         at = torch.tensor([self._at[key] for key in keys], dtype=torch.long, device="cpu")
         device = self.biases.held.words.device
-        return Effects(**{name: None if x is None else x[at].to(device) for name, x in _tensors(self._kept).items()})
+        return _each(self._kept, lambda x: x[at].to(device))
 
     def _add(self, places: Places, found: Effects) -> None:
-        own = Effects(**{name: None if x is None else x.cpu() for name, x in _tensors(found).items()})
+        own = _each(found, lambda x: x.cpu())
         kept = own if self._kept is None else joined([self._kept, own])
         numbered = {tuple(row): len(self._at) + i for i, row in enumerate(places.rows().tolist())}
         self._kept, self._at = kept, {**self._at, **numbered}
@@ -104,5 +105,10 @@ class KeptRows:
         self._kept, self._at = kept, {tuple(row): i for i, row in enumerate(places.tolist())}
 
 
-def _tensors(found: Effects) -> dict[str, Any]:  # tensors, or None
+def _each(found: Effects, change: Callable[[Tensor], Tensor]) -> Effects:
+    made: dict[str, Any] = {name: None if x is None else change(x) for name, x in _tensors(found).items()}
+    return Effects(**made)
+
+
+def _tensors(found: Effects) -> dict[str, Tensor | None]:
     return {one.name: getattr(found, one.name) for one in fields(found)}
