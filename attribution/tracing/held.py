@@ -98,8 +98,7 @@ class Held:
         if block.attention_post_norm is not None:
             vectors = norm_pull(block.attention_post_norm, vectors.new_ones(1), vectors)
         heads: Tensor = vectors @ working(block.o.weight)
-        found: Tensor = heads.unflatten(-1, (-1, self.anatomy.d_head))
-        return found
+        return heads.view(len(heads), -1, self.anatomy.d_head)
 
     def behind_mlp(self, layer: int, gradients: Gradients) -> Gradients:
         """Gradients at an MLP's output, from those at what it adds: through a norm that follows it."""
