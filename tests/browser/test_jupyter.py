@@ -37,7 +37,7 @@ NOTEBOOK = {
     "nbformat": 4,
     "nbformat_minor": 5,
 }
-START = 40  # seconds that a server may take to answer
+START = 150  # seconds that a server may take to answer
 
 
 @pytest.fixture
