@@ -206,6 +206,11 @@ class Mixture:
         return found
 
     @property
+    def n_experts(self) -> int:
+        """How many experts there are."""
+        return int(self._parts[1].shape[0])
+
+    @property
     def width(self) -> int:
         """How many neurons there are, experts one after the other."""
         return int(self._parts[1].shape[0] * self._parts[1].shape[2])

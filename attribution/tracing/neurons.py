@@ -16,7 +16,7 @@ from torch import Tensor
 from attribution.rules.rules import origin_slope
 from attribution.tracing.held import Gradients, Held, Stream, norm_pull
 from attribution.tracing.units import Carried, Changes, MLPUnits, Places, Targets
-from interp.mlps import Gated, Route
+from interp.mlps import Gated, Mixture, Route
 from interp.parts import Affine, working
 
 
@@ -37,6 +37,16 @@ class Neurons(MLPUnits):
 
     def width(self, layer: int) -> int:
         return self.held.block(layer).mlp.width
+
+    def rerouted(self, layer: int, activations: Tensor) -> list[int]:
+        mlp = self.held.block(layer).mlp
+        if not isinstance(mlp, Mixture):
+            return []
+        now, before = (
+            (of != 0).unflatten(-1, (mlp.n_experts, -1)).any(-1) for of in (activations, self.activations(layer))
+        )  # an expert that is not chosen gives nothing
+        found: list[int] = (now != before).any(-1).nonzero()[:, 0].tolist()
+        return found
 
     def writes(self, layer: int, places: Places) -> Tensor:
         held, mlp = self.held.layers[layer], self.held.block(layer).mlp

@@ -183,6 +183,10 @@ class Units(ABC):
         Activations `[copy, pos, number]` of all units of the MLP, active in the held run or not.
         """
 
+    def rerouted(self, layer: int, activations: Float[Tensor, "pos number"]) -> list[int]:
+        """Positions at which a mixture chose other experts than in the held run, as activations tell."""
+        return []
+
 
 class MLPUnits(Units):
     """What stands for the MLPs of a held run."""

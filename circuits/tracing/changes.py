@@ -23,6 +23,8 @@ class Intervention(Result):
         changed: the units that were set, by name, with their activations.
         attention: `frozen` or `free`.
         model: its name.
+        rerouted: layer and position wherever a mixture chose other experts than in the prompt, which no score foresees;
+            known for neurons.
     """
 
     logits: Float[Tensor, " d_vocab"]
@@ -31,6 +33,7 @@ class Intervention(Result):
     changed: dict[str, float]
     attention: str
     model: str
+    rerouted: list[tuple[int, int]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
@@ -39,4 +42,5 @@ class Intervention(Result):
     def headline(self) -> str:
         logits = self.nodes[self.nodes["kind"] == "logit"]
         moved = ", ".join(f"{row.name} {row.change:+.3f}" for row in logits.head(3).itertuples(index=False))
-        return f"{len(self.changed)} units set, attention {self.attention}: {moved}, {self.model}"
+        other = f", other experts at {len(self.rerouted)} places" if self.rerouted else ""
+        return f"{len(self.changed)} units set, attention {self.attention}: {moved}{other}, {self.model}"

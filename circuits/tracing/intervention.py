@@ -43,10 +43,12 @@ def intervene(
     units = rows[rows["kind"] != "logit"]
     shown, owners = members(graph, units)
     after = torch.zeros(len(shown), dtype=torch.float64, device="cpu")
+    rerouted = list[tuple[int, int]]()
 
     def hear(layer: int, activations: Tensor) -> None:
         here = (shown.layers == layer).nonzero()[:, 0]
         after[here] = activations[0].cpu()[shown.positions[here], shown.units[here]].double()
+        rerouted.extend((layer, position) for position in of.units.rerouted(layer, activations[0]))
 
     with settled(), evaluated(of.model), torch.no_grad():
         raw = run_changed(
@@ -70,6 +72,7 @@ def intervene(
         changed={names(place): float(value) for place, value in zip(_places(places), values, strict=True)},
         attention=attention,
         model=graph.model,
+        rerouted=rerouted,
     )
 
 

@@ -156,3 +156,14 @@ def test_bad_interventions_are_refused(given, told):
         traced("llama").check(2)
     with pytest.raises(InputError, match="shows 20 units"):
         traced("llama").check(21)
+
+
+def test_other_experts_are_told():
+    graph = trace(model_of("mixtral"), IDS, 7, top=20, quiet=True)
+    first = graph.nodes[(graph.nodes["kind"] == "neuron") & (graph.nodes["layer"] == 0)]
+    same = graph.intervene(scale={first["name"].iloc[0]: 1.0})
+    assert same.rerouted == []
+    found = graph.intervene(scale=dict.fromkeys(first["name"], -300.0))
+    assert found.rerouted
+    assert all(layer > 0 for layer, _ in found.rerouted)  # the routing of the first layer reads no neuron
+    assert f"other experts at {len(found.rerouted)} places" in repr(found)
