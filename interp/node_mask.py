@@ -73,13 +73,16 @@ class NodeMask:
         inputs = int(self.mask[..., 0].sum()) if self.level == "node" else 0
         return int(self.mask.sum()) - inputs
 
-    def check(self, full: Bool[Tensor, "*axes"], model: str) -> Bool[Tensor, "*axes"]:
-        """The mask as it is run, of a model's nodes `full`; raises `InputError` where it does not fit."""
+    def check(self, full: Bool[Tensor, "*axes"], whose: str) -> Bool[Tensor, "*axes"]:
+        """The mask as it is run, of the nodes `full` of the model called `whose`.
+
+        Raises `InputError` where it does not fit.
+        """
         if full.shape != self.mask.shape:
             beside = "" if self.level != "feature" else " with these dictionaries and errors"
             raise InputError(
                 f"mask of level={self.level!r} and shape {tuple(self.mask.shape)} does not fit "
-                f"model={model!r}, which has {tuple(full.shape)}{beside}"
+                f"model={whose!r}, which has {tuple(full.shape)}{beside}"
             )
         return with_input(self.mask & full, self.level)
 

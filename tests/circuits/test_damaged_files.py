@@ -34,7 +34,7 @@ def given() -> tuple[Any, Any, attribution.Scores]:
 
 
 @functools.cache
-def tested() -> circuits.Circuit:
+def with_tests() -> circuits.Circuit:
     model, task, _ = given()
     return circuits.find_circuit(model, task, edges=60, n_random=2, tests=True, **QUICK)
 
@@ -59,7 +59,7 @@ KINDS: dict[str, Callable[[Any, Any, Any], Result]] = {
     "stability": lambda m, t, s: circuits.stability(m, t, edges=30, resamples=6, quiet=True),
     "agreement": lambda m, t, s: circuits.agreement(m, t, methods=["eap", "relp"], sample=30, **QUICK),
     "methods": lambda m, t, s: circuits.compare_methods(m, t, methods=["eap", "relp"], **QUICK),
-    "robustness": lambda m, t, s: circuits.robustness(m, t, tested(), **QUICK),
+    "robustness": lambda m, t, s: circuits.robustness(m, t, with_tests(), **QUICK),
 }
 FAST = ("curve", "tests", "stability", "agreement", "saco")
 ALL = [*KINDS, *MADE]
@@ -170,8 +170,8 @@ def test_every_kind_that_a_file_can_hold_says_what_its_fields_are() -> None:
     ],
 )
 def test_a_damaged_circuit_is_refused_by_its_file(at: tuple[Any, ...], how: str, tmp_path: Path) -> None:
-    path = tested().save(tmp_path / "damaged.json")
-    assert str(circuits.Circuit.load(path).report) == str(tested().report)
+    path = with_tests().save(tmp_path / "damaged.json")
+    assert str(circuits.Circuit.load(path).report) == str(with_tests().report)
     document = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(damaged(document, at, how)), encoding="utf-8")
     with pytest.raises(InputError, match=r"damaged\.json' is damaged: "):
