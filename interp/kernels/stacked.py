@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.anatomy import Anatomy
@@ -26,7 +26,7 @@ from interp.node_mask import Spans, with_input
 from interp.parts import working
 from interp.tasks.prompts import Prompts
 
-Weights = Float[Tensor, "circuit ... unit"]
+Weights = Bool[Tensor, "circuit ... unit"] | Float[Tensor, "circuit ... unit"]  # masks, or real weights
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
