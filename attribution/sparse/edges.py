@@ -25,11 +25,12 @@ from attribution.rules.sets import RuleSet
 from attribution.sparse.explain import method_of
 from attribution.sparse.gradients import site_gradients
 from attribution.sparse.observed import Observer, Seen, mean_parts
-from attribution.sparse.patched import Place, places_of
+from attribution.sparse.patched import places_of
 from attribution.sparse.scoring import scorer_of
 from attribution.units.asked import asked
 from attribution.units.explain import NeuronKeywords, NeuronMethodKeywords
 from attribution.units.scoring import score_mask
+from attribution.units.single import Place
 from attribution.units.sinks import Largest, Rows
 from interp import numbers
 from interp.dictionaries.dictionary import Dictionary

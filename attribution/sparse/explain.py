@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, Unpack
 
-import torch
-
 from attribution.edges.gradient import GradientMethod
 from attribution.edges.method import Method
 from attribution.engines import chosen_method
@@ -17,15 +15,12 @@ from attribution.sparse.patched import patch_features
 from attribution.sparse.result import AXES, FeatureScores, summed_errors
 from attribution.sparse.scoring import score_features
 from attribution.units.asked import Asked, asked
-from attribution.units.base import SUMMABLE
 from attribution.units.explain import NeuronKeywords, NeuronMethodKeywords, for_units
-from attribution.units.result import axes_without
+from attribution.units.holding import Holding
 from attribution.units.scoring import score_mask
-from attribution.units.sinks import Held, Largest, Sink, Summed
 from interp import numbers
 from interp.dictionaries.dictionary import Dictionary
 from interp.dictionaries.sites import check_dictionaries
-from interp.errors import InputError, choose
 from interp.keywords import check_keywords, chosen
 from interp.running import door
 
@@ -87,19 +82,11 @@ def features(
     question = asked(model, inputs, {**given, "centred": keywords.get("centred", False)}, keywords)
     found = check_dictionaries(dictionaries, question.setting.anatomy)
     how = method_of(method, rules, chosen(keywords, NeuronMethodKeywords))
-    over = [summed] if isinstance(summed, str) else list(summed)
-    for axis in over:
-        choose("summed", axis, SUMMABLE)
-    if over and keep is not None:
-        raise InputError("keep holds the largest of single scores, summed their sums; give one of the two")
-    leave_out = tuple(numbers.many("leave_out", keywords.get("leave_out", ()), numbers.whole, numbers.FROM_ZERO))
+    holding = Holding.of(keep, summed, keywords.get("leave_out", ()))
+    holding.check(how, keywords.get("only"), "features")
     if isinstance(how, GradientMethod):
-        if keywords.get("only") is not None:
-            raise InputError("only goes with method='exact'; gradients score all features at once")
-        return _by_gradients(question, how, found, keep, over, leave_out)
-    if keep is not None or over:
-        raise InputError(f"method={how.name!r} patches the features in only; keep and summed are for gradients")
-    return _exact(question, how, found, keywords.get("only"), leave_out)
+        return _by_gradients(question, how, found, holding)
+    return _exact(question, how, found, holding, keywords.get("only"))
 
 
 def method_of(method: str | Method | None, rules: str | RuleSet | None, told: dict[str, Any]) -> Method:
@@ -116,72 +103,41 @@ def method_of(method: str | Method | None, rules: str | RuleSet | None, told: di
 
 
 def _by_gradients(
-    question: Asked,
-    method: GradientMethod,
-    dictionaries: list[Dictionary],
-    keep: int | None,
-    over: Sequence[str],
-    leave_out: tuple[int, ...],
+    question: Asked, method: GradientMethod, dictionaries: list[Dictionary], holding: Holding
 ) -> FeatureScores:
     setting, started = question.setting, time.perf_counter()
     method.check(setting)
-    mask, counts = score_mask(setting, leave_out), [one.n_features for one in dictionaries]
-    available = int(mask.sum()) * sum(counts)
-    if keep is not None and keep > available:
-        raise InputError(f"keep={keep:,} is more than there are: {available:,} scores of features")
-    shape = len(setting), len(counts), setting.prompts.clean.shape[1], max(counts)
-    dtype = torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32
-    sink: Sink = Held(shape, dtype) if keep is None else Largest(keep, dtype)
-    if over:
-        sink = Summed(shape, over, dtype)
+    mask = score_mask(setting, holding.leave_out)
+    sink = holding.sink(setting, [one.n_features for one in dictionaries], mask, "features")
     beside = score_features(setting, method, dictionaries, sink, mask)
-    rules = method.backward(setting)
     return FeatureScores(
-        values=sink.values if isinstance(sink, Held | Summed) else None,
-        activations=sink.activations if isinstance(sink, Held) else None,
-        kept=sink.best.frame(AXES) if isinstance(sink, Largest) else None,
-        errors=summed_errors(beside.errors, over),
+        errors=summed_errors(beside.errors, holding.over),
         active=beside.active,
+        places=_places(dictionaries),
         mask=mask,
         explained=beside.explained,
-        axes=axes_without(over, AXES),
-        rules=rules.name if rules.rules else "gradient",
-        settings={**method.settings(), "objective": setting.goal.name, "leave_out": list(leave_out)},
         seconds=time.perf_counter() - started,
-        **_told(question, method, dictionaries),
+        **holding.of_gradients(question, method, sink, AXES),
     )
 
 
 def _exact(
-    question: Asked, method: Method, dictionaries: list[Dictionary], only: Any, leave_out: tuple[int, ...]
+    question: Asked, method: Method, dictionaries: list[Dictionary], holding: Holding, only: Any
 ) -> FeatureScores:
     setting, started = question.setting, time.perf_counter()
     method.check(setting)
-    mask = score_mask(setting, leave_out)
+    mask = score_mask(setting, holding.leave_out)
     kept, explained, active = patch_features(setting, dictionaries, only, mask)
     return FeatureScores(
-        values=None,
-        activations=None,
-        kept=kept,
         errors=None,
         active=active,
+        places=_places(dictionaries),
         mask=mask,
         explained=explained,
-        axes=AXES,
-        rules="",
-        settings={"objective": setting.goal.name, "leave_out": list(leave_out)},
         seconds=time.perf_counter() - started,
-        **_told(question, method, dictionaries),
+        **holding.of_patching(question, method, kept, AXES),
     )
 
 
-def _told(question: Asked, method: Method, dictionaries: list[Dictionary]) -> dict[str, Any]:
-    return {
-        "places": [(one.layer, one.site) for one in dictionaries],
-        "tokens": question.tokens,
-        "target_tokens": question.target_tokens,
-        "method": method.name,
-        "ablation": str(question.setting.ablation),
-        "paired": question.paired,
-        "model": question.setting.anatomy.name,
-    }
+def _places(dictionaries: list[Dictionary]) -> list[tuple[int, str]]:
+    return [(one.layer, one.site) for one in dictionaries]

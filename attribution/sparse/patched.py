@@ -20,7 +20,7 @@ from attribution.gradients import BatchScorer, GradientScorer
 from attribution.paths import clean_path
 from attribution.sparse.observed import Observer, Seen, mean_parts
 from attribution.sparse.result import AXES
-from interp import numbers
+from attribution.units.single import Place, by_size, parts_of, read_places, rows
 from interp.dictionaries.dictionary import Dictionary
 from interp.dictionaries.means import MeanParts
 from interp.dictionaries.sites import run_from
@@ -29,38 +29,28 @@ from interp.kernels.batching import Plan, make_batches, refuse_nan
 from interp.kernels.forward import Residual, last_rows, unembed
 from interp.setting import Setting
 
-Place = tuple[int, int, int]  # dictionary, position (-1: all together), feature (-1: the error)
-
 _FORM = "(dictionary, feature) or (dictionary, position, feature)"
 
 
 def places_of(only: Any, dictionaries: Sequence[Dictionary], length: int, name: str = "only") -> list[Place]:
-    """Each as dictionary, position and feature. Raises `InputError` for what is none."""
-    given = only.tolist() if hasattr(only, "tolist") else only
-    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-        raise InputError(f"{name} must list features as {_FORM}, feature -1 for the error; got {short(only)}")
-    return [_place(one, dictionaries, length, name) for one in given]
+    """Each as dictionary, position and feature (-1: the error). Raises `InputError` for what is none."""
 
-
-def _place(given: Any, dictionaries: Sequence[Dictionary], length: int, name: str) -> Place:
-    parts = [numbers.read(part) for part in given] if isinstance(given, Sequence) else []
-    if len(parts) == 2:
-        parts = [parts[0], -1, parts[1]]
-    whole = [part for part in parts if isinstance(part, int)]
-    if len(whole) == len(parts) == 3:
-        dictionary, position, feature = whole
-        lowest = -1 if len(given) == 2 else 0
-        if 0 <= dictionary < len(dictionaries) and lowest <= position < length:
-            if -1 <= feature < dictionaries[dictionary].n_features:
-                return dictionary, position, feature
-            most = dictionaries[dictionary].n_features - 1
+    def read(given: Any) -> Place:
+        place = parts_of(given, length)
+        if place is None or not 0 <= place[0] < len(dictionaries):
+            raise InputError(
+                f"{name} holds {short(given)}; a feature is {_FORM}, with dictionaries up to {len(dictionaries) - 1} "
+                f"and positions up to {length - 1}"
+            )
+        dictionary, _, feature = place
+        most = dictionaries[dictionary].n_features - 1
+        if not -1 <= feature <= most:
             raise InputError(
                 f"{name} holds {short(given)}; features of dictionary {dictionary} are 0 to {most}, -1 its error"
             )
-    raise InputError(
-        f"{name} holds {short(given)}; a feature is {_FORM}, with dictionaries up to {len(dictionaries) - 1} and "
-        f"positions up to {length - 1}"
-    )
+        return place
+
+    return read_places(name, only, f"features as {_FORM}, feature -1 for the error", read)
 
 
 def patch_features(
@@ -87,9 +77,7 @@ def patch_features(
                 active[index] |= (seen.active[here] > 0).any(0).cpu()
             frames += patched.frames(places, stacked, mask)
             bar.advance(len(places) * len(batch))
-    found = pd.concat(frames, ignore_index=True)
-    order = found["score"].abs().sort_values(ascending=False, kind="stable").index
-    return found.loc[order].reset_index(drop=True), explained, active
+    return by_size(frames), explained, active
 
 
 class _BatchPatched:
@@ -126,7 +114,8 @@ class _BatchPatched:
                 logits = unembed(self.runs.anatomy, last_rows(x, self.runs.frame, self.batch.prompts.lengths))
                 touched = changes.flatten(2).any(2)  # what changes nothing scores 0, whatever rounding says
                 scores = torch.where(touched, self.clean - self._values(logits), 0.0).cpu()
-                found += [self._frame(seen, *one, mask) for one in zip(some, scores, strict=True)]
+                activations = [seen.features[..., place[2]] if place[2] >= 0 else None for place in some]
+                found += [rows(self.batch, AXES, *one, mask) for one in zip(some, activations, scores, strict=True)]
         return found
 
     def _change(self, seen: Seen, place: Place) -> Residual:
@@ -138,13 +127,3 @@ class _BatchPatched:
             return seen.error_change * at[..., None]
         moved = seen.feature_change[..., feature] * at
         return seen.one.coder.spread(moved[..., None] * seen.one.W_dec[feature], seen.read)
-
-    def _frame(self, seen: Seen, place: Place, scores: Tensor, mask: Bool[Tensor, "n pos"]) -> pd.DataFrame:
-        index, position, feature = place
-        indices, inside = torch.tensor(self.batch.indices, device="cpu"), position - self.batch.start
-        activations = torch.full((len(indices),), float("nan"), dtype=torch.float64, device="cpu")
-        if feature >= 0 and 0 <= inside < self.batch.n_positions:
-            activations = seen.features[:, inside, feature].to("cpu", torch.float64)
-        kept = torch.ones(len(indices), dtype=torch.bool, device="cpu") if position < 0 else mask[indices, position]
-        columns = dict(zip(AXES, (indices[kept].numpy(), index, position, feature), strict=True))
-        return pd.DataFrame(columns | {"activation": activations[kept].numpy(), "score": scores[kept].numpy()})

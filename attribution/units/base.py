@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -166,9 +167,9 @@ class UnitScores(Result):
             picture, f"{self.method}: strongest {self.units}", xaxis_title="score", height=160 + 22 * len(rows)
         )
 
+    @abstractmethod
     def _unit(self, row: dict[Any, Any]) -> str:
         """What a row of `top` is about, to read."""
-        raise NotImplementedError
 
     def _label(self, row: dict[Any, Any]) -> str:
         text, position = self._unit(row), row.get("position", -1)

@@ -6,8 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
-import torch
-
 from attribution.edges.gradient import EAP, GradientMethod
 from attribution.edges.method import Method
 from attribution.edges.patched import ActivationPatching, Exact
@@ -15,14 +13,13 @@ from attribution.engines import chosen_method
 from attribution.paths import Credit
 from attribution.rules.sets import RuleSet
 from attribution.units.asked import Asked, asked
-from attribution.units.base import SUMMABLE
 from attribution.units.biases import joined
+from attribution.units.holding import Holding
 from attribution.units.patched import patch_neurons, places_of
-from attribution.units.result import NeuronScores, axes_without
+from attribution.units.result import NeuronScores
 from attribution.units.scoring import score_mask, score_neurons
-from attribution.units.sinks import AXES, Held, Largest, Sink, Summed
 from interp import numbers
-from interp.errors import InputError, choose
+from interp.errors import InputError
 from interp.kernels.neurons import widths
 from interp.keywords import check_keywords, chosen
 from interp.run import RunKeywords
@@ -107,19 +104,11 @@ def neurons(
     given = {"target": target, "attention_mask": attention_mask, "prepend_bos": prepend_bos}
     question = asked(model, inputs, {**given, "centred": keywords.get("centred", False)}, keywords)
     how = _method(method, rules, keywords)
-    over = [summed] if isinstance(summed, str) else list(summed)
-    for axis in over:
-        choose("summed", axis, SUMMABLE)
-    if over and keep is not None:
-        raise InputError("keep holds the largest of single scores, summed their sums; give one of the two")
-    leave_out = tuple(numbers.many("leave_out", keywords.get("leave_out", ()), numbers.whole, numbers.FROM_ZERO))
+    holding = Holding.of(keep, summed, keywords.get("leave_out", ()))
+    holding.check(how, keywords.get("only"), "neurons")
     if isinstance(how, GradientMethod):
-        if keywords.get("only") is not None:
-            raise InputError("only goes with method='exact'; gradients score all neurons at once")
-        return _by_gradients(question, how, keep, over, leave_out)
-    if keep is not None or over:
-        raise InputError(f"method={how.name!r} patches the neurons in only; keep and summed are for gradients")
-    return _exact(question, how, keywords.get("only"), leave_out)
+        return _by_gradients(question, how, holding)
+    return _exact(question, how, holding, keywords.get("only"))
 
 
 def _method(method: str | Method | None, rules: str | RuleSet | None, keywords: Mapping[str, Any]) -> Method:
@@ -146,68 +135,35 @@ def for_units(how: Method, units: str = "neurons") -> Method:
     return how
 
 
-def _by_gradients(
-    question: Asked, method: GradientMethod, keep: int | None, over: Sequence[str], leave_out: tuple[int, ...]
-) -> NeuronScores:
+def _by_gradients(question: Asked, method: GradientMethod, holding: Holding) -> NeuronScores:
     setting, started = question.setting, time.perf_counter()
     method.check(setting)
-    mask, counts = score_mask(setting, leave_out), widths(setting.anatomy)
-    available = int(mask.sum()) * sum(counts)
-    if keep is not None and keep > available:
-        raise InputError(f"keep={keep:,} is more than there are: {available:,} scores of neurons")
-    shape = len(setting), len(counts), setting.prompts.clean.shape[1], max(counts)
-    dtype = torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32
-    sink: Sink = Held(shape, dtype) if keep is None else Largest(keep, dtype)
-    if over:
-        sink = Summed(shape, over, dtype)
+    mask = score_mask(setting, holding.leave_out)
+    sink = holding.sink(setting, widths(setting.anatomy), mask, "neurons")
     beside = score_neurons(setting, method, sink, mask, question.paired)
-    rules = method.backward(setting)
     return NeuronScores(
-        values=sink.values if isinstance(sink, Held | Summed) else None,
-        activations=sink.activations if isinstance(sink, Held) else None,
-        kept=sink.best.frame() if isinstance(sink, Largest) else None,
         embedding=beside.embedding,
         biases=joined(beside.biases),
         mask=mask,
         explained=beside.explained,
-        axes=axes_without(over),
-        rules=rules.name if rules.rules else "gradient",
-        settings={**method.settings(), "objective": setting.goal.name, "leave_out": list(leave_out)},
         seconds=time.perf_counter() - started,
-        **_told(question, method),
+        **holding.of_gradients(question, method, sink),
     )
 
 
-def _exact(question: Asked, method: Method, only: Any, leave_out: tuple[int, ...]) -> NeuronScores:
+def _exact(question: Asked, method: Method, holding: Holding, only: Any) -> NeuronScores:
     setting, started = question.setting, time.perf_counter()
     if only is None:
         raise InputError(f"method={method.name!r} patches one neuron at a time; name them: only=[(layer, neuron), ...]")
     places = places_of(only, setting)
     method.check(setting)
-    mask = score_mask(setting, leave_out)
+    mask = score_mask(setting, holding.leave_out)
     kept, explained = patch_neurons(setting, places, mask)
     return NeuronScores(
-        values=None,
-        activations=None,
-        kept=kept,
         embedding=None,
         biases=joined([]),
         mask=mask,
         explained=explained,
-        axes=AXES,
-        rules="",
-        settings={"objective": setting.goal.name, "leave_out": list(leave_out)},
         seconds=time.perf_counter() - started,
-        **_told(question, method),
+        **holding.of_patching(question, method, kept),
     )
-
-
-def _told(question: Asked, method: Method) -> dict[str, Any]:
-    return {
-        "tokens": question.tokens,
-        "target_tokens": question.target_tokens,
-        "method": method.name,
-        "ablation": str(question.setting.ablation),
-        "paired": question.paired,
-        "model": question.setting.anatomy.name,
-    }

@@ -20,8 +20,8 @@ from torch import Tensor
 from attribution.exact import patching_sizes
 from attribution.patching import Patcher
 from attribution.units.hidden import corrupted_neurons, direction, mean_neurons
+from attribution.units.single import Place, by_size, parts_of, read_places, rows
 from attribution.units.sinks import AXES
-from interp import numbers
 from interp.errors import InputError, short
 from interp.kernels.batching import Batch, make_batches
 from interp.kernels.forward import Residual
@@ -30,32 +30,21 @@ from interp.mlps import Hidden
 from interp.parts import working
 from interp.setting import Setting
 
-Place = tuple[int, int, int]  # layer, position (-1: all together), neuron
-
 
 def places_of(only: Any, setting: Setting) -> list[Place]:
     """Neurons as `(layer, neuron)` or `(layer, position, neuron)`. Raises `InputError` for what is none."""
     counts, length = widths(setting.anatomy), setting.prompts.clean.shape[1]
-    given = only.tolist() if hasattr(only, "tolist") else only
-    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-        raise InputError(f"only must list neurons as (layer, neuron) or (layer, position, neuron); got {short(only)}")
-    return [_place(one, counts, length) for one in given]
 
+    def read(given: Any) -> Place:
+        place = parts_of(given, length)
+        if place is not None and 0 <= place[0] < len(counts) and 0 <= place[2] < counts[place[0]]:
+            return place
+        raise InputError(
+            f"only holds {short(given)}; a neuron is (layer, neuron) or (layer, position, neuron), with layers up to "
+            f"{len(counts) - 1}, positions up to {length - 1} and neurons up to {max(counts) - 1}"
+        )
 
-def _place(given: Any, counts: list[int], length: int) -> Place:
-    parts = [numbers.read(part) for part in given] if isinstance(given, Sequence) else []
-    if len(parts) == 2:
-        parts = [parts[0], -1, parts[1]]
-    whole = [part for part in parts if isinstance(part, int)]
-    if len(whole) == len(parts) == 3:
-        layer, position, neuron = whole
-        lowest = -1 if len(given) == 2 else 0
-        if 0 <= layer < len(counts) and lowest <= position < length and 0 <= neuron < counts[layer]:
-            return layer, position, neuron
-    raise InputError(
-        f"only holds {short(given)}; a neuron is (layer, neuron) or (layer, position, neuron), with layers up to "
-        f"{len(counts) - 1}, positions up to {length - 1} and neurons up to {max(counts) - 1}"
-    )
+    return read_places("only", only, "neurons as (layer, neuron) or (layer, position, neuron)", read)
 
 
 def patch_neurons(
@@ -78,9 +67,7 @@ def patch_neurons(
             clean[list(batch.indices)] = patcher.clean_value[0].cpu()
             frames += _BatchPatched(setting, patcher, batch, places, means).frames(mask)
             bar.advance(len(places) * len(batch))
-    found = pd.concat(frames, ignore_index=True)
-    order = found["score"].abs().sort_values(ascending=False, kind="stable").index
-    return found.loc[order].reset_index(drop=True), clean
+    return by_size(frames), clean
 
 
 def mean_patched(setting: Setting, neurons: Sequence[tuple[int, int]]) -> Float[Tensor, " neuron"]:
@@ -125,7 +112,8 @@ class _BatchPatched:
             if places:
                 changes = functools.partial(self._changes, layer)
                 scores = self.patcher.lowered(layer + 1, list(range(len(places))), changes)
-                found += [self._frame(*one, mask) for one in zip(places, range(len(places)), scores, strict=True)]
+                activations = self.activations[layer].unbind(-1)
+                found += [rows(self.batch, AXES, *one, mask) for one in zip(places, activations, scores, strict=True)]
         return found
 
     def _changes(self, layer: int, some: list[int]) -> Tensor:
@@ -140,13 +128,3 @@ class _BatchPatched:
                 difference = torch.where(here, difference, 0.0)
             changes.append(difference[..., None] * direction(block, neuron))
         return torch.stack(changes)
-
-    def _frame(self, place: Place, i: int, scores: Tensor, mask: Bool[Tensor, "n pos"]) -> pd.DataFrame:
-        layer, position, neuron = place
-        indices, inside = torch.tensor(self.batch.indices, device="cpu"), position - self.batch.start
-        activations = torch.full((len(indices),), float("nan"), dtype=torch.float64, device="cpu")
-        if 0 <= inside < self.batch.n_positions:
-            activations = self.activations[layer][:, inside, i].to("cpu", torch.float64)
-        kept = torch.ones(len(indices), dtype=torch.bool, device="cpu") if position < 0 else mask[indices, position]
-        columns = dict(zip(AXES, (indices[kept].numpy(), layer, position, neuron), strict=True))
-        return pd.DataFrame(columns | {"activation": activations[kept].numpy(), "score": scores[kept].numpy()})
