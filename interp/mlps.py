@@ -48,12 +48,8 @@ class _OneMatrix(ABC):
         """The gradient in front of the output matrix, from that behind it."""
         return gradient @ self.down.weight.to(gradient.dtype)
 
-    def direction(self, neuron: int) -> Float[Tensor, " d_model"]:
-        """What a neuron writes at an activation of one."""
-        return self.down.weight[:, neuron]
-
     def directions(self, neurons: Int[Tensor, " neuron"]) -> Float[Tensor, "neuron d_model"]:
-        """The same of several."""
+        """What neurons write at an activation of one."""
         return self.down.weight[:, neurons.to(self.down.weight.device)].T
 
     def routes(self, normed: Float[Tensor, "pos d_model"]) -> list[Route]:
@@ -181,13 +177,8 @@ class Mixture:
         """The gradient in front of the output matrices, from that behind them."""
         return torch.cat([gradient @ down.to(gradient.dtype) for down in self._parts[1]], -1)
 
-    def direction(self, neuron: int) -> Float[Tensor, " d_model"]:
-        """What a neuron writes at an activation (times routing weight) of one."""
-        downs = self._parts[1]
-        return downs[neuron // downs.shape[2], :, neuron % downs.shape[2]]
-
     def directions(self, neurons: Int[Tensor, " neuron"]) -> Float[Tensor, "neuron d_model"]:
-        """The same of several."""
+        """What neurons write at an activation (times routing weight) of one."""
         downs = self._parts[1]
         neurons = neurons.to(downs.device)
         return downs[neurons // downs.shape[2], :, neurons % downs.shape[2]]

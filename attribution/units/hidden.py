@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from interp.anatomy import Block
@@ -23,14 +23,6 @@ def from_stream(block: Block, gradient: Residual) -> Hidden:
     return block.mlp.carried(gradient)
 
 
-def direction(block: Block, neuron: int) -> Float[Tensor, " d_model"]:
-    """What a neuron adds to the residual stream for each unit of `in_stream`."""
-    written, norm = working(block.mlp.direction(neuron)), block.mlp_post_norm
-    if norm is None:
-        return written
-    return norm.centred(written) if norm.gain is None else norm.centred(written) * working(norm.gain)
-
-
 def plainly_linear(block: Block, backward: Backward) -> bool:
     """Whether rules leave what lies behind the neurons, output matrix and norm, the linear map that it is."""
     return backward.pull is None and (block.mlp_post_norm is None or backward.norms_held)
@@ -47,8 +39,10 @@ def in_front(block: Block, hidden: Hidden, gradient: Residual, backward: Backwar
     return working(found)
 
 
-def mean_neurons(setting: Setting) -> Means:
-    """Mean activations over the clean prompts, as the setting's ablation takes them. One forward pass."""
+def mean_neurons(setting: Setting) -> Means | None:
+    """Mean activations over the clean prompts, as the ablation wants them; None without means. One forward pass."""
+    if not str(setting.ablation).startswith("mean"):
+        return None
     run, positional = setting.run, setting.ablation == "mean-positional"
     return mean_activations(setting.anatomy, setting.prompts, positional, run.batch_size, run.memory)
 

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from attribution.exact import patching_sizes
 from attribution.patching import Patcher
-from attribution.units.hidden import corrupted_neurons, direction, mean_neurons
+from attribution.units.hidden import corrupted_neurons, mean_neurons
 from attribution.units.single import Place, by_size, parts_of, read_places, rows
 from attribution.units.sinks import AXES
 from interp.errors import InputError, short
 from interp.kernels.batching import Batch, make_batches
 from interp.kernels.forward import Residual
-from interp.kernels.neurons import Means, hear_neurons, in_stream, widths
+from interp.kernels.neurons import Means, directions, hear_neurons, in_stream, widths
 from interp.mlps import Hidden
 from interp.parts import working
 from interp.setting import Setting
@@ -57,7 +57,7 @@ def patch_neurons(
     Cost: about half a forward pass for each neuron and prompt.
     """
     size, stacked = patching_sizes(setting)
-    means = mean_neurons(setting) if str(setting.ablation).startswith("mean") else None
+    means = mean_neurons(setting)
     frames: list[pd.DataFrame] = []
     clean = torch.zeros(len(setting), dtype=torch.float64, device="cpu")
     skip = setting.ablator.skip_prefix
@@ -119,12 +119,13 @@ class _BatchPatched:
     def _changes(self, layer: int, some: list[int]) -> Tensor:
         """What each neuron's corruption takes from the residual stream, [neuron, batch, pos, d_model]."""
         block, places = self.setting.anatomy.blocks[layer], self.by_layer[layer]
+        written = directions(block, torch.tensor([places[i][2] for i in some], device="cpu"))
         changes = []
-        for i in some:
-            _, position, neuron = places[i]
+        for i, direction in zip(some, written, strict=True):
+            position = places[i][1]
             difference = working(self.differences[layer][..., i])
             if position >= 0:
                 here = self.patcher.frame.positions == position
                 difference = torch.where(here, difference, 0.0)
-            changes.append(difference[..., None] * direction(block, neuron))
+            changes.append(difference[..., None] * direction)
         return torch.stack(changes)

@@ -64,7 +64,7 @@ def score_neurons(
         batch_size=setting.run.batch_size, checkpointed=method.checkpointed, memory=setting.run.memory,
     )  # fmt: skip
     scorer = GradientScorer(setting, path, planned, backward)
-    means = mean_neurons(setting) if str(setting.ablation).startswith("mean") else None
+    means = mean_neurons(setting)
     wide = torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32
     shape = tuple(setting.prompts.clean.shape)
     beside = Beside(torch.zeros(shape, dtype=wide, device="cpu"), torch.zeros(shape[0], dtype=wide, device="cpu"))

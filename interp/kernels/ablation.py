@@ -14,10 +14,11 @@ from torch import Tensor
 
 from interp.anatomy import Anatomy
 from interp.errors import choose
-from interp.kernels.batching import Batch, make_batches, plan
+from interp.kernels.batching import Batch
 from interp.kernels.capture import SourceRecorder, Sources
 from interp.kernels.forward import Recorder, Residual, run_blocks
 from interp.kernels.frame import Frame
+from interp.kernels.means import add_real, averaged, clean_runs
 from interp.parts import working
 from interp.tasks.prompts import Prompts
 
@@ -65,8 +66,7 @@ class Ablator:
         choose("ablation", ablation, KNOWN)
         means = None
         if ablation.startswith("mean"):
-            size = plan(anatomy, len(prompts), prompts.clean.shape[1], batch_size=batch_size, memory=memory)
-            means = _means(anatomy, prompts, size.batch_size, positional=ablation == "mean-positional")
+            means = _means(anatomy, prompts, ablation == "mean-positional", batch_size, memory)
         return cls(anatomy, ablation, means)
 
     @property
@@ -114,34 +114,22 @@ class _SumRecorder(Recorder):
     def __init__(self, totals: Sources, real: Tensor) -> None:
         self.totals, self.real = totals, real
 
-    def add(self, total: Tensor, x: Tensor) -> None:
-        real = self.real.reshape(*self.real.shape, *[1] * (x.ndim - 2))
-        total[: x.shape[1]] += torch.where(real, working(x), 0).sum(0).to(total.dtype)
-
     def heads(self, layer: int, z: Tensor) -> None:
-        self.add(self.totals.heads[layer], z)
+        add_real(self.totals.heads[layer], z, self.real)
 
     def mlp_output(self, layer: int, m: Residual) -> Residual:
-        self.add(self.totals.mlps[layer], m)
+        add_real(self.totals.mlps[layer], m, self.real)
         return m
 
 
 @torch.no_grad()
-def _means(anatomy: Anatomy, prompts: Prompts, batch_size: int, positional: bool) -> Means:
-    width = prompts.clean.shape[1]
-    totals = zero_sources(anatomy, width, torch.float64)
-    counts = totals.embedding.new_zeros(width)
-    for batch in make_batches(prompts, batch_size, anatomy.device, skip_prefix=False):
-        frame, real = batch.frame(anatomy), batch.prompts.mask
-        counts[: real.shape[1]] += real.sum(0)
-        recorder = _SumRecorder(totals, real)
-        embedding = anatomy.embed(batch.prompts.clean, frame.positions)
-        recorder.add(totals.embedding, embedding)
-        run_blocks(frame, embedding, recorder)
+def _means(anatomy: Anatomy, prompts: Prompts, positional: bool, batch_size: int | None, memory: int | None) -> Means:
+    totals = zero_sources(anatomy, prompts.clean.shape[1], torch.float64)
+    for batch, frame, embedding in clean_runs(anatomy, prompts, batch_size, memory):
+        add_real(totals.embedding, embedding, batch.prompts.mask)
+        run_blocks(frame, embedding, _SumRecorder(totals, batch.prompts.mask))
 
     def mean(total: Tensor) -> Tensor:
-        by = counts.reshape(-1, *[1] * (total.ndim - 1))
-        value = total / by if positional else (total.sum(0) / counts.sum()).expand_as(total)
-        return value.to(working(anatomy.parameter()[:0]).dtype)
+        return averaged(total, prompts, positional).to(working(anatomy.parameter()[:0]).dtype)
 
     return Means(Sources(mean(totals.embedding), [mean(z) for z in totals.heads], [mean(m) for m in totals.mlps]))

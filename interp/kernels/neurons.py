@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.anatomy import Anatomy, Block
-from interp.kernels.batching import Batch, make_batches, plan
+from interp.kernels.batching import Batch
 from interp.kernels.forward import Recorder, Residual, last_rows, run_blocks, unembed
 from interp.kernels.frame import Frame
+from interp.kernels.means import add_real, averaged, clean_runs
 from interp.mlps import Hidden
 from interp.parts import working
 from interp.tasks.prompts import Prompts
@@ -34,6 +35,15 @@ def in_stream(block: Block, hidden: Hidden, written: Residual) -> Hidden:
     """Activations over the divisor of a norm behind the MLP, where there is one."""
     norm = block.mlp_post_norm
     return working(hidden) if norm is None else working(hidden) / norm.divisor(working(written))
+
+
+def directions(block: Block, neurons: Int[Tensor, " neuron"]) -> Float[Tensor, "neuron d_model"]:
+    """What neurons add to the residual stream for each unit of `in_stream`."""
+    written, norm = working(block.mlp.directions(neurons)), block.mlp_post_norm
+    if norm is None:
+        return written
+    centred = norm.centred(written)
+    return centred if norm.gain is None else centred * working(norm.gain)
 
 
 def written_by(block: Block, change: Hidden) -> Residual:
@@ -73,17 +83,11 @@ def mean_activations(
     One forward pass.
     """
     length = prompts.clean.shape[1]
-    size = plan(anatomy, len(prompts), length, batch_size=batch_size, memory=memory)
     totals = [torch.zeros(length, n, dtype=torch.float64, device=anatomy.device) for n in widths(anatomy)]
-    counts = prompts.mask.sum(0).to(anatomy.device)
-    for batch in make_batches(prompts, size.batch_size, anatomy.device, skip_prefix=False):
-        frame, real = batch.frame(anatomy), batch.prompts.mask[..., None]
+    for batch, frame, embedding in clean_runs(anatomy, prompts, batch_size, memory):
 
-        def hear(layer: int, hidden: Hidden, written: Residual, real: Tensor = real) -> None:
-            values = in_stream(anatomy.blocks[layer], hidden, written)
-            totals[layer][: values.shape[1]] += torch.where(real, values, 0.0).sum(0)
+        def hear(layer: int, hidden: Hidden, written: Residual, real: Tensor = batch.prompts.mask) -> None:
+            add_real(totals[layer], in_stream(anatomy.blocks[layer], hidden, written), real)
 
-        hear_neurons(frame, anatomy.embed(batch.prompts.clean, frame.positions), batch, hear)
-    if not positional:
-        return [(total.sum(0) / counts.sum()).expand_as(total) for total in totals]
-    return [total / counts[:, None] for total in totals]
+        hear_neurons(frame, embedding, batch, hear)
+    return [averaged(total, prompts, positional) for total in totals]

@@ -10,7 +10,7 @@ from interp.anatomy import Block
 from interp.kernels.batching import budget_of, make_batches
 from interp.kernels.forward import Recorder, Residual, run_blocks
 from interp.kernels.frame import PerHead
-from interp.kernels.neurons import in_stream, written_by
+from interp.kernels.neurons import directions, in_stream
 from interp.kernels.nodes import NodeRunner, Nodes
 from interp.mlps import Hidden
 from interp.parts import working
@@ -39,22 +39,15 @@ def node_norms(grain: Nodes) -> Float[Tensor, "*axes"]:
     if grain.level == "neuron":
         found = torch.zeros(len(mlps), max(map(len, mlps)), dtype=mlps[0].dtype, device="cpu")
         for layer, norms in enumerate(mlps):
-            found[layer, : len(norms)] = norms * _directions(anatomy.blocks[layer]).cpu()
+            found[layer, : len(norms)] = norms * _direction_norms(anatomy.blocks[layer]).cpu()
         return found
     return torch.cat([heads[0].new_zeros(1), *(torch.cat((heads[i], mlps[i])) for i in range(anatomy.n_layers))])
 
 
-def _directions(block: Block) -> Float[Tensor, " d_mlp"]:
+def _direction_norms(block: Block) -> Float[Tensor, " d_mlp"]:
     """The norm of what each neuron writes for each unit of its activation (`in_stream`)."""
-    width, like = block.mlp.width, working(block.mlp.direction(0))
-    norms = []
-    for first in range(0, width, _AT_ONCE):
-        count = min(_AT_ONCE, width - first)
-        units = torch.zeros(1, count, width, dtype=block.mlp.direction(0).dtype, device=like.device)
-        rows = torch.arange(count, device=like.device)
-        units[0, rows, first + rows] = 1
-        norms.append(working(written_by(block, units))[0].norm(dim=-1))
-    return torch.cat(norms)
+    neurons = torch.arange(block.mlp.width, device="cpu")
+    return torch.cat([directions(block, some).norm(dim=-1) for some in neurons.split(_AT_ONCE)])
 
 
 class _Squares(Recorder):
