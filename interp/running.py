@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -30,6 +31,18 @@ _quietened: dict[nn.Module, int] = {}  # parts whose training mode is switched o
 _process = threading.RLock()
 
 
+class _Doors(threading.local):
+    """The models whose doors this thread stands behind, outermost first, and the number of this visit."""
+
+    def __init__(self) -> None:
+        self.models: list[Any] = []
+        self.visit = 0
+
+
+_doors = _Doors()
+_visits = itertools.count(1)
+
+
 def door(function: Callable[P, R]) -> Callable[P, R]:
     """Decorates a public function: it runs settled, and its model in eval mode.
 
@@ -45,11 +58,31 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
         if holder is not None:
             held = kwargs[holder] if holder in kwargs else args[place] if place < len(args) else None
         model = held if holder == "model" else getattr(held, "model", None)
-        with settled(), evaluated(model):
+        known = any(one is model for one in _doors.models)  # its parts are in eval mode until the first door closes
+        with settled(), contextlib.nullcontext() if known else evaluated(model), _behind_door(model):
             return function(*args, **kwargs)
 
     entered.__dict__["is_door"] = True
     return entered
+
+
+@contextlib.contextmanager
+def _behind_door(model: Any) -> Iterator[None]:
+    if not _doors.models:
+        _doors.visit = next(_visits)
+    _doors.models.append(model)
+    try:
+        yield
+    finally:
+        _doors.models.pop()
+
+
+def visit() -> int | None:
+    """The number of the call, of all that came from outside, that this thread serves; None: it is outside of all doors.
+
+    What belongs to callers (their models' weights) stays as it is until the call ends, and need be looked at once.
+    """
+    return _doors.visit if _doors.models else None
 
 
 @contextlib.contextmanager

@@ -7,15 +7,15 @@ and routers to float32 whatever the model's dtype, the cast is left out, so that
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from interp.models import load_model
 
@@ -201,37 +201,58 @@ def stay_in_float64(model: nn.Module) -> None:
 def _in_float64(forward: Any) -> Any:
     @functools.wraps(forward)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if getattr(_this_thread, "keeps", False):  # every further mode is one more detour through Python for each call
+        if getattr(_this_thread, "keeps", False):
             return forward(*args, **kwargs)
-        _this_thread.keeps = True
-        try:
-            with _KeepFloat64():
+        with _casts_replaced():
+            _this_thread.keeps = True
+            try:
                 return forward(*args, **kwargs)
-        finally:
-            _this_thread.keeps = False
+            finally:
+                _this_thread.keeps = False
 
     return wrapped
 
 
 _this_thread = threading.local()
+_replacing = threading.Lock()
+_replaced = 0  # how many threads are inside
 
 
-class _KeepFloat64(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        _this_thread.keeps = False  # while it handles a call the mode is off: what is run in there enters it anew
-        try:
-            return self._kept(func, args, dict(kwargs or {}))
-        finally:
-            _this_thread.keeps = True
+@contextlib.contextmanager
+def _casts_replaced() -> Iterator[None]:
+    """With casts to float32 that threads which keep float64 do not feel: a torch function mode takes several times as
+    long, for it hears of every call. The softmax is replaced as it is found, since an oracle may have put its own."""
+    global _replaced
+    with _replacing:
+        _replaced += 1
+        if _replaced == 1:
+            _originals[:] = [(owner, name, getattr(owner, name)) for owner, name in _CASTS]
+            for owner, name, cast in _originals:
+                setattr(owner, name, _kept(name, cast))
+    try:
+        yield
+    finally:
+        with _replacing:
+            _replaced -= 1
+            if not _replaced:
+                for owner, name, cast in _originals:
+                    setattr(owner, name, cast)
 
-    def _kept(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        casts = (torch.Tensor.float, torch.Tensor.to, nn.functional.softmax)  # asked anew: an oracle may patch softmax
-        first = args[0] if args and func in casts else None
-        if isinstance(first, torch.Tensor) and first.dtype == torch.float64:
-            if func is torch.Tensor.float:
-                return first
-            if func is torch.Tensor.to and torch.float32 in (*args[1:], kwargs.get("dtype")):
-                return first
-            if func is nn.functional.softmax and kwargs.get("dtype") == torch.float32:
-                kwargs["dtype"] = torch.float64
-        return func(*args, **kwargs)
+
+_CASTS = ((torch.Tensor, "float"), (torch.Tensor, "to"), (nn.functional, "softmax"))
+_originals: list[tuple[Any, str, Any]] = []
+
+
+def _kept(name: str, cast: Any) -> Any:
+    """A cast that leaves float64 what it is, and a softmax that works in it."""
+
+    @functools.wraps(cast)
+    def kept(x: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(_this_thread, "keeps", False) and x.dtype == torch.float64:
+            if name == "softmax":
+                kwargs = {**kwargs, "dtype": torch.float64} if kwargs.get("dtype") == torch.float32 else kwargs
+            elif name == "float" or torch.float32 in (*args, kwargs.get("dtype")):
+                return x
+        return cast(x, *args, **kwargs)
+
+    return kept
