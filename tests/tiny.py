@@ -214,19 +214,22 @@ def _in_float64(forward: Any) -> Any:
 
 
 _this_thread = threading.local()
+_FLOAT, _TO = torch.Tensor.float, torch.Tensor.to
 
 
 class _KeepFloat64(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         _this_thread.keeps = False  # while it handles a call the mode is off: what is run in there enters it anew
         try:
-            return self._kept(func, args, dict(kwargs or {}))
+            # softmax is asked anew: an oracle may patch it. All but a few calls go straight through, and there are many
+            if func is _FLOAT or func is _TO or func is nn.functional.softmax:
+                return self._kept(func, args, dict(kwargs or {}))
+            return func(*args, **(kwargs or {}))
         finally:
             _this_thread.keeps = True
 
     def _kept(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        casts = (torch.Tensor.float, torch.Tensor.to, nn.functional.softmax)  # asked anew: an oracle may patch softmax
-        first = args[0] if args and func in casts else None
+        first = args[0] if args else None
         if isinstance(first, torch.Tensor) and first.dtype == torch.float64:
             if func is torch.Tensor.float:
                 return first
