@@ -12,7 +12,7 @@ import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from interp import theme
-from interp.errors import choose
+from interp.errors import InputError, choose
 from interp.files import write_text
 from interp.interval import Estimate
 from interp.renamed import OnceFrame
@@ -176,8 +176,13 @@ class MethodComparison(OnceFrame, Result):
         """`curves()` of circuits by |score|."""
         return self.curves()
 
-    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The whole comparison as one page that needs no network; written to `path` if there is one."""
+    def to_html(self, path: str | os.PathLike[str] | None = None, **of_pandas: Any) -> str:
+        """The whole comparison as one page that needs no network; written to `path` if there is one.
+
+        Raises `InputError` for settings of pandas' own, which this took in 0.1.
+        """
+        if of_pandas:
+            raise InputError(f"{self._holds()}: .to_frame().to_html takes {', '.join(of_pandas)}")
         page = _page(self)
         if path is not None:
             write_text(path, page)

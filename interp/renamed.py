@@ -92,6 +92,12 @@ class OnceFrame:
         new = NEW_COLUMN.get(name) if isinstance(name, str) else None
         raise InputError(f"{self._holds()}: take its columns from .to_frame()" + (f", as {new!r}" if new else ""))
 
+    def __len__(self) -> int:
+        raise InputError(f"{self._holds()}: len(result.to_frame())")
+
+    def __bool__(self) -> bool:
+        return True
+
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and hasattr(pd.DataFrame, name):
             raise AttributeError(f"{self._holds()}: .to_frame().{name}")

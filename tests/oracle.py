@@ -10,6 +10,7 @@ Several copies of the prompts may be run at once, stacked along the batch, one f
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,19 +74,43 @@ def mixed_task(model: Any, chosen: Sequence[int] = (0, 1, 2)) -> Task:
     return everything.select(chosen)
 
 
-def run(model: Any, tokens: Tensor, edits: Edits | None = None, keep: Iterable[str] = ()) -> tuple[Tensor, Any]:
-    """One run of the bridge: its logits, and what passed the hook points in `keep` (behind the edits)."""
+class _Seen(Exception):
+    """All that a run was made for has come by."""
+
+
+def passing(model: Any, tokens: Tensor, edits: Edits | None, keep: Iterable[str]) -> dict[str, Tensor]:
+    """What passes the hook points in `keep` (behind the edits), in a run that goes no further than the last of them."""
     kept: dict[str, Tensor] = {}
+    with contextlib.suppress(_Seen):
+        run(model, tokens, edits, keep, kept)
+    return kept
+
+
+def run(
+    model: Any,
+    tokens: Tensor,
+    edits: Edits | None = None,
+    keep: Iterable[str] = (),
+    into: dict[str, Tensor] | None = None,
+) -> tuple[Tensor, Any]:
+    """One run of the bridge: its logits, and what passed the hook points in `keep` (behind the edits).
+
+    With `into` it ends, as `_Seen`, when they all have passed.
+    """
+    kept: dict[str, Tensor] = {} if into is None else into
+    wanted = set(keep)
 
     def edit(x: Tensor, hook: Any, change: Callable[[Tensor], Tensor]) -> Tensor:
         return change(x)
 
     def record(x: Tensor, hook: Any, name: str) -> Tensor:
         kept[name] = x
+        if into is not None and kept.keys() == wanted:
+            raise _Seen
         return x  # else what was kept would be a view off the path of gradients
 
     hooks = [(name, functools.partial(edit, change=change)) for name, change in (edits or {}).items()]
-    hooks += [(name, functools.partial(record, name=name)) for name in keep]
+    hooks += [(name, functools.partial(record, name=name)) for name in wanted]
     return model.run_with_hooks(tokens, fwd_hooks=hooks), kept
 
 
@@ -252,10 +277,10 @@ def reading(model: Any, tokens: Tensor, base: Edits, reads: Sequence[tuple[str, 
         return run(model, stacked, read)[0]
     if kind == "mlp":
         point = f"blocks.{layer}.mlp.hook_out"
-        written = run(model, stacked, read, keep=[point])[1][point]
+        written = passing(model, stacked, read, [point])[point]
         return run(model, stacked, {point: lambda x: written, **base})[0]
     points = {letter: f"blocks.{layer}.{name}" for letter, name in LETTERS.items()}
-    would = run(model, stacked, read, keep=points.values())[1]
+    would = passing(model, stacked, read, points.values())
 
     def carry_over(x: Tensor, letter: str) -> Tensor:
         result = x.clone()
@@ -414,7 +439,7 @@ def circuit_values(
             targets = [f"a{layer}.h{head}<{letter}>" for head in range(heads)]
             reads = torch.cat([read(target, before) for target in targets])
             changed = {norm_input(model, "attention", layer): write(reads)}
-            written = run(model, tokens.repeat(heads, 1), changed, keep=[point])[1][point]
+            written = passing(model, tokens.repeat(heads, 1), changed, [point])[point]
             own = [part[:, :, head] for head, part in enumerate(written.unflatten(0, (heads, -1)))]
             edits[point] = write(torch.stack(own, 2))
         _, now = run(model, tokens, edits, keep=[p for p in output_points(model) if f"blocks.{layer}." in p])
@@ -425,6 +450,6 @@ def circuit_values(
         point = sub_layer(model, "mlp", layer)
         seen = before if side_by_side else list(current)
         changed = {norm_input(model, "mlp", layer): write(read(f"m{layer}", seen))}
-        current[f"m{layer}"] = run(model, tokens, changed, keep=[point])[1][point].unflatten(0, (count, n))
+        current[f"m{layer}"] = passing(model, tokens, changed, [point])[point].unflatten(0, (count, n))
     logits, _ = run(model, tokens, {"ln_final.hook_in": write(read("logits", list(current)))})
     return logit_difference(logits, prompts)

@@ -113,6 +113,7 @@ for _kind in (TopN, Greedy, Connected, Program):
     SELECTIONS.register(_kind.name, _kind)
 
 
+@numbers.checked()
 def select(
     scores: Float[Tensor, "source target"],
     graph: ComputationalGraph,

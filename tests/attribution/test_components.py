@@ -14,6 +14,7 @@ from interp.errors import InputError
 from interp.kernels.ablation import ABLATIONS
 from tests import oracle
 from tests.oracle import MODELS, TOLERANCE, error, logit_difference, mixed_task, run
+from tests.tiny import mostly_slow
 
 KINDS = ("resid_pre", "attn_out", "mlp_out")
 COUPLED = ("gemma2", "gemma3")  # a norm behind attention: heads share its divisor
@@ -202,7 +203,7 @@ def test_head_scores_are_the_gradient_times_the_difference_of_heads(name):
 
 
 @pytest.mark.parametrize("ablation", ["patch", "zero"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_slow(MODELS, {"gpt2", "gemma2", "mixtral"}.__contains__))
 def test_heads_add_up_to_what_attention_adds(name, ablation):
     # gradient methods are linear in the difference; exact patching is not, and has no kind z
     found = scores(name, kinds=("z", "attn_out"), ablation=ablation).values

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import metrics
 from circuits.comparison import MethodComparison
 from interp import Task
 from interp.errors import InputError
 from interp.renamed import NEW_ATTRIBUTE, NEW_COLUMN, NEW_NAME, NEW_WAY
+from interp.selection import select
 
 PAGE = (Path(__file__).parents[2] / "docs" / "from-0.1-to-0.2.md").read_text(encoding="utf-8")
 CODE = re.compile(r"`([^`]+)`")
@@ -74,6 +76,11 @@ def test_an_ablation_by_place_is_refused(function: str, positional: int) -> None
         getattr(metrics, function)(*[None] * positional, "zero")
 
 
+def test_the_order_of_signed_scores_by_place_is_refused() -> None:
+    with pytest.raises(InputError, match=r"select takes 4 arguments by place .* give the others by name, also False"):
+        select(torch.zeros(1), None, 3, "top-n", False)  # type: ignore[arg-type,call-arg]
+
+
 @pytest.mark.parametrize(("result", "old", "new"), pairs("result", "0.1", "0.2"))
 def test_an_old_attribute_names_the_new_one(result: str, old: str, new: str) -> None:
     kind = named(result)
@@ -87,12 +94,19 @@ def test_other_attributes_are_missing_as_everywhere() -> None:
         assert not hasattr(object.__new__(metrics.Completeness), name)
 
 
-def test_columns_of_what_was_a_data_frame_are_named() -> None:
-    held = object.__new__(MethodComparison)
+def test_what_was_a_data_frame_says_that_it_holds_one() -> None:
+    held: Any = object.__new__(MethodComparison)
     with pytest.raises(InputError, match=r"take its columns from .to_frame\(\), as 'p_adjusted'"):
         held["adjusted p"]
     with pytest.raises(AttributeError, match=r".to_frame\(\).groupby"):
-        held.groupby("method")  # type: ignore[attr-defined]
+        held.groupby("method")
+    with pytest.raises(InputError, match=r"len\(result.to_frame\(\)\)"):
+        len(held)
+    with pytest.raises(InputError, match="take its columns"):
+        next(iter(held))
+    with pytest.raises(InputError, match=r".to_frame\(\).to_html takes index"):
+        held.to_html("table.html", index=False)
+    assert held
 
 
 def test_the_page_tells_all_that_the_library_does() -> None:

@@ -19,6 +19,7 @@ from tests.oracle import MODELS, TOLERANCE, error, mixed_task
 from tests.tiny import mostly_slow, tiny, tiny_module, tiny_task
 
 ACTIVATION_CASES = [("gpt2", "patch"), ("llama", "mean"), ("gptj", "zero"), ("gemma2", "mean-positional")]
+FEW = ("gpt2", "gemma2", "mixtral")  # models of every run; the others are slow tests
 
 
 def scores(name, method, task=None, model=None, **settings):
@@ -281,7 +282,7 @@ def test_a_groups_score_is_the_sum_over_its_query_heads(name, method):
 @pytest.mark.parametrize(
     ("name", "method", "further"),
     [
-        *mostly_slow(((name, "eap-ig", {}) for name in MODELS), lambda case: case[0] in ("gpt2", "gemma2", "mixtral")),
+        *mostly_slow(((name, "eap-ig", {}) for name in MODELS), lambda case: case[0] in FEW),
         *((name, "eap-ig-activations", {"steps": 3}) for name in ("gpt2", "gemma2")),
         ("llama", "eap-ig-activations", {"steps": 2, "ablation": "mean", "credit": "own"}),
         ("llama", "eap", {"ablation": "mean-positional"}),
@@ -322,7 +323,7 @@ def test_kl_knows_the_clean_run_however_points_are_stacked(method, settings):
     assert error(ours, by_hand) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_slow(MODELS, FEW.__contains__))
 def test_padding_changes_nothing_and_every_prompt_weighs_the_same(name):
     model = oracle.model_of(name)
     task = mixed_task(model)
@@ -339,7 +340,7 @@ def test_the_order_of_prompts_changes_nothing(ablation, batch_size):
         assert error(turned, scores("gpt2", "eap", task, ablation=ablation)) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_slow(MODELS, FEW.__contains__))
 @pytest.mark.parametrize("chosen", [(1, 2), (1,), (0, 1, 2)], ids=["from 3", "the last alone", "from 1"])
 def test_skipping_the_shared_prefix_changes_nothing(name, chosen, monkeypatch):
     task = mixed_task(oracle.model_of(name), chosen)

@@ -12,7 +12,8 @@ from attribution import feature_edges, features
 from interp.errors import InputError
 from tests.dictionaries import random_dictionary
 from tests.dictionaries_hooked import last_logits
-from tests.tiny import D_MODEL, tiny, tiny_task
+from tests.oracle import model_of
+from tests.tiny import D_MODEL, tiny_task
 
 MODULES = ["layers.0", "layers.1.self_attn", "layers.1.mlp", "layers.1"]
 
@@ -58,7 +59,7 @@ def gradient_at(
 
 
 def test_edges_are_brute_force_autograds() -> None:
-    model, places = tiny("llama"), of_four_places()
+    model, places = model_of("llama"), of_four_places()
     task = tiny_task(model)
     prompts = task.prompts(model)
     scores = features(model, task, places, method="eap", quiet=True)
@@ -133,7 +134,7 @@ def _gradients_of_features(model: Any, task: Any, places: list[Any], index: int)
 
 
 def test_few_edges_are_the_largest_and_ends_are_checked(tmp_path: Any) -> None:
-    model, places = tiny("llama"), of_four_places()
+    model, places = model_of("llama"), of_four_places()
     task = tiny_task(model)
     ends = [(3, 6, p) for p in range(6)]
     whole = feature_edges(model, task, places, ends, keep=10**5, quiet=True).edges

@@ -13,7 +13,8 @@ from attribution import FeatureScores, features
 from interp.errors import InputError
 from tests.dictionaries import FEATURES, of_all_places, random_dictionary
 from tests.dictionaries_hooked import HOOKED, hooked, last_logits
-from tests.tiny import D_MODEL, LAYERS, tiny, tiny_task
+from tests.oracle import model_of
+from tests.tiny import D_MODEL, LAYERS, tiny_task
 
 
 class Oracle:
@@ -56,7 +57,7 @@ class Oracle:
 @pytest.fixture(scope="module", params=HOOKED, ids=lambda case: f"{case[0]}-{case[1]}")
 def case(request: Any) -> tuple[Any, Any, Any, Oracle]:
     name, place, *modules = request.param
-    model = tiny(name)
+    model = model_of(name)
     one = random_dictionary(place, D_MODEL, skip=place == "transcoder")
     task = tiny_task(model)
     return model, task, one, Oracle(model, (place, *modules), one, task)
@@ -116,7 +117,7 @@ def test_patched_features_are_what_the_module_makes_of_them(case: Any, ablation:
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neox"])
 def test_what_everything_runs_through_adds_up_to_the_whole_effect(name: str) -> None:
-    model = tiny(name)
+    model = model_of(name)
     task, last = tiny_task(model), {"layer": LAYERS - 1}
     places = [random_dictionary("embedding", D_MODEL), random_dictionary("residual", D_MODEL, **last)]
     found = features(model, task, places, steps=64, quadrature="gauss-legendre", quiet=True)
@@ -131,7 +132,7 @@ def test_what_everything_runs_through_adds_up_to_the_whole_effect(name: str) -> 
 
 
 def test_all_ways_of_holding_scores_agree(tmp_path: Any) -> None:
-    model, places = tiny("gemma2"), of_all_places(D_MODEL)
+    model, places = model_of("gemma2"), of_all_places(D_MODEL)
     task = tiny_task(model, n=4, ragged=True)
     whole = features(model, task, places, method="eap-ig", steps=2, quiet=True)
     assert whole.values is not None
@@ -156,7 +157,7 @@ def test_all_ways_of_holding_scores_agree(tmp_path: Any) -> None:
 
 
 def test_prompts_are_scored_as_they_are_and_dead_features_score_nothing() -> None:
-    model = tiny("llama")
+    model = model_of("llama")
     tokens = tiny_task(model).prompts(model).clean
     bias = torch.zeros(FEATURES, dtype=torch.float64)
     bias[3] = -1e6
@@ -191,6 +192,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("keywords", "message"), REFUSED)
 def test_what_has_no_meaning_is_refused(keywords: dict[str, Any], message: str) -> None:
-    model = tiny("llama")
+    model = model_of("llama")
     with pytest.raises(InputError, match=message):
         features(model, tiny_task(model), random_dictionary("residual", D_MODEL), quiet=True, **keywords)

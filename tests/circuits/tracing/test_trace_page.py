@@ -22,7 +22,8 @@ from circuits.tracing.viewer.page import SCRIPTS, SHELL
 from circuits.viewer.promoted import TOP_TOKENS
 from interp.errors import InputError
 from interp.inspection import anatomy_of
-from tests.tiny import VOCAB, tiny
+from tests.oracle import model_of
+from tests.tiny import VOCAB
 
 ATTACK = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)> $data'
 ASSETS = Path(circuits.__file__).parent / "tracing" / "viewer" / "assets"
@@ -31,7 +32,7 @@ PROMPT = [3, 17, 5, 40, 9]
 
 @functools.cache
 def traced(name: str = "llama") -> AttributionGraph:
-    return trace(tiny(name), torch.tensor(PROMPT), [7, 11], top=20, leave_out=[0], quiet=True)
+    return trace(model_of(name), torch.tensor(PROMPT), [7, 11], top=20, leave_out=[0], quiet=True)
 
 
 def embedded(page: str) -> Any:
@@ -75,7 +76,7 @@ def test_of_large_graphs_the_page_holds_what_pruning_keeps(monkeypatch):
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2"])
 def test_promoted_tokens_are_those_of_the_write_vector_by_brute_force(name):
-    graph, model = traced(name), tiny(name)
+    graph, model = traced(name), model_of(name)
     of = graph.subject
     assert of is not None
     anatomy = anatomy_of(model)
@@ -100,7 +101,7 @@ def test_promoted_tokens_are_those_of_the_write_vector_by_brute_force(name):
 
 
 def test_contexts_are_the_strongest_tokens_of_a_loop_over_prompts():
-    graph, model = traced(), tiny("llama")
+    graph, model = traced(), model_of("llama")
     generator = torch.Generator().manual_seed(1)
     prompts = torch.randint(2, VOCAB, (6, 7), generator=generator)
     hidden: list[dict[int, torch.Tensor]] = []

@@ -9,6 +9,7 @@ from interp.dictionaries import splice
 from interp.errors import InputError
 from tests.dictionaries import of_all_places, random_dictionary
 from tests.dictionaries_hooked import HOOKED, hooked
+from tests.oracle import model_of
 from tests.tiny import ARCHITECTURES, D_MODEL, VOCAB, mostly_slow, tiny
 
 TOKENS = torch.randint(VOCAB, (2, 6), generator=torch.Generator().manual_seed(0))
@@ -16,7 +17,7 @@ TOKENS = torch.randint(VOCAB, (2, 6), generator=torch.Generator().manual_seed(0)
 
 @pytest.mark.parametrize("name", mostly_slow(ARCHITECTURES, lambda name: name in ("llama", "gemma2", "gpt_neox")))
 def test_dictionaries_with_errors_give_the_models_own_logits(name: str) -> None:
-    model = tiny(name)
+    model = model_of(name)
     found = splice(model, TOKENS, of_all_places(D_MODEL))
     with torch.no_grad():
         own = model(TOKENS)
@@ -38,16 +39,16 @@ def test_half_the_precision_keeps_the_logits_too() -> None:
 
 @pytest.mark.parametrize(("name", "place", "writes", "reads"), HOOKED)
 def test_each_place_is_the_transformers_modules_own(name: str, place: str, writes: str, reads: str) -> None:
-    model, one = tiny(name), random_dictionary(place, D_MODEL)
+    model, one = model_of(name), random_dictionary(place, D_MODEL)
     body = model.original_model.model
     with torch.no_grad(), hooked(body, place, writes, reads, lambda read, out: one.decode(one.encode(read), read)):
         want = model.original_model(TOKENS).logits
-    got = splice(tiny(name), TOKENS, one, errors=False).logits
+    got = splice(model_of(name), TOKENS, one, errors=False).logits
     torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
 
 
 def test_what_is_no_dictionary_of_the_model_is_refused() -> None:
-    model, one = tiny("llama"), random_dictionary("residual", D_MODEL)
+    model, one = model_of("llama"), random_dictionary("residual", D_MODEL)
     for given, message in (
         ([], "dictionaries must be a Dictionary or a list of them; got list"),
         ("sae", "got str"),
