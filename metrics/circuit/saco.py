@@ -24,7 +24,7 @@ from interp.result import Result
 from interp.running import door
 from interp.setting import Setting
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import JudgeKeywords, graph_of_mask
+from metrics.circuit.evaluate import JudgeKeywords, graph_of_mask, resolution_of
 from metrics.explanation.saco import TIES, group_bounds, salience_coefficient
 from metrics.statistics import bootstrapped
 
@@ -122,7 +122,7 @@ def circuit_saco(
     *,
     absolute: bool = False,
     ties: str = "agree",
-    tolerance: float = 0.0,
+    tolerance: float | None = None,
     n_random: int = 0,
     **keywords: Unpack[JudgeKeywords],
 ) -> CircuitSaCo:
@@ -142,7 +142,8 @@ def circuit_saco(
         ablation: as in `evaluate`.
         absolute: sort and sum |score|. By default scores are signed, as the fall of the objective is.
         ties: what two groups with equal falls count: `agree` as in the paper (sigma = 1), or `zero`.
-        tolerance: falls that differ by no more are equal.
+        tolerance: falls that differ by no more are equal; None: a ten-thousandth of what separates model and empty
+            circuit, for edges without an effect would be ordered by how a processor rounds.
         n_random: deal the same scores out at random so many times, as a baseline.
         objective, batch_size, memory, quiet: as in `evaluate`.
         confidence, resamples, seed: of the bootstrap intervals over prompts; `seed` also deals.
@@ -178,10 +179,11 @@ def circuit_saco(
     measured = setting.measure(masks)
     falls = (measured.clean - measured.circuits).double().numpy().reshape(1 + n_random, groups, -1)
     sums = np.array([float(ranked[first:last].sum()) for first, last in bounds])
+    equal = resolution_of(measured) if tolerance is None else tolerance
 
     def coefficients(drops: Array) -> Array:
         """[resample, group] -> [resample, 1]."""
-        return np.array([[salience_coefficient(sums, one, ties, tolerance)[0]] for one in drops])
+        return np.array([[salience_coefficient(sums, one, ties, equal)[0]] for one in drops])
 
     per_prompt = coefficients(falls[0].T)[:, 0]
     draws = [float(coefficients(drops.T).mean()) for drops in falls[1:]]

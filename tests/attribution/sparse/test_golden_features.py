@@ -36,8 +36,9 @@ def tiny_neox(golden) -> tuple[Any, Task, list[Dictionary], dict[str, Tensor]]:
     tensors, metadata = golden("sfc_tiny")
     config = AutoConfig.for_model("gpt_neox", **metadata["config"])
     module = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    # the unembedding is called lm_head in newer transformers
-    weights = {k[3:].replace("embed_out", "lm_head"): v for k, v in tensors.items() if k.startswith("hf.")}
+    head = next(name for name in module.state_dict() if name in ("embed_out.weight", "lm_head.weight"))
+    weights = {k[3:]: v for k, v in tensors.items() if k.startswith("hf.")}
+    weights[head] = weights.pop("embed_out.weight")  # newer versions of transformers call the unembedding lm_head
     module.load_state_dict(weights)
     task = Task.from_tokens(
         "sfc", tensors["clean_tokens"], tensors["patch_tokens"], tensors["clean_answer_ids"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
+from interp.kernels.evaluate import CircuitValues
+from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import evaluate
 from metrics.circuit.saco import circuit_saco
@@ -115,6 +118,24 @@ def test_what_edges_do_is_the_best_score_and_its_opposite_the_worst(
     noise = circuit_saco(model, task, scores, graph.n_edges, resamples=50)
     assert abs(noise.pooled.value) < 0.4
     assert noise.pooled.value < best.mean.value
+
+
+def test_edges_without_an_effect_are_tied_however_a_processor_rounds(
+    model: Any, task: Task, graph: ComputationalGraph, scores: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one edge a group: some do nothing, and what they lack is noise of 1e-16."""
+    plain, measure = circuit_saco(model, task, scores, graph.n_edges, resamples=50), Setting.measure
+    assert (np.abs(plain.drops) < 1e-12).any(1).sum() > 1
+    generator = torch.Generator().manual_seed(0)
+
+    def rounded(setting: Setting, masks: Any) -> CircuitValues:
+        found = measure(setting, masks)
+        noise = 1e-14 * torch.randn(found.circuits.shape, generator=generator, dtype=torch.float64)
+        return replace(found, circuits=found.circuits + noise)
+
+    monkeypatch.setattr(Setting, "measure", rounded)
+    again = circuit_saco(model, task, scores, graph.n_edges, resamples=50)
+    np.testing.assert_allclose(again.values, plain.values, atol=1e-12)
 
 
 def test_scores_dealt_out_at_random(model: Any, task: Task, graph: ComputationalGraph, falls: torch.Tensor) -> None:
