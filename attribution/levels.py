@@ -1,12 +1,7 @@
-"""What scores may be of: edges of the graph, heads and MLPs, heads, neurons or features; their shapes and tables."""
+"""What scores may be of: edges of the graph, heads and MLPs, heads, neurons or features; and their shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -57,47 +52,3 @@ def _shape(graph: ComputationalGraph, level: str, spans: Spans) -> tuple[int | N
     sizes |= {"d_mlp": None, "dictionary": None, "feature": None}
     known = {**sizes, "span": len(spans or ())}
     return tuple(known[axis] for axis in axes_of(level, spans))
-
-
-def node_frame(
-    graph: ComputationalGraph, level: str, spans: Spans, values: Tensor, flat: Tensor, made: Mapping[str, Any]
-) -> pd.DataFrame:
-    """Nodes with their values: columns node, then layer and neuron (head), position where spans are told apart, score.
-
-    Of features dictionary, layer, site and feature (-1: the error). `flat`: which, as indices into the flattened
-    values; `made`: the scores' settings, which say where features are.
-    """
-    where = {
-        axis: index.numpy()
-        for axis, index in zip(axes_of(level, spans), torch.unravel_index(flat, values.shape), strict=True)
-    }
-    columns: dict[str, Any] = {}
-    if level == "node":
-        columns["node"] = np.array(graph.sources, dtype=object)[where["source"]]
-    elif level == "feature":
-        columns = _feature_columns(where["dictionary"], where["feature"], values.shape[-1], made)
-    else:
-        unit = where["d_mlp" if level == "neuron" else "head"]
-        form = "m{}.n{}" if level == "neuron" else "a{}.h{}"
-        names = [form.format(*pair) for pair in zip(where["layer"].tolist(), unit.tolist(), strict=True)]
-        columns = {"node": names, "layer": where["layer"], level: unit}
-    if spans is not None:
-        columns["position"] = np.array(spans)[where["span"]]
-    return pd.DataFrame(columns | {"score": values.flatten()[flat].numpy()}).astype({"node": "str"})
-
-
-def _feature_columns(
-    dictionary: np.ndarray, feature: np.ndarray, width: int, made: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Names such as `mlp3.f120` and `mlp3.error`, and where they are; `d0.f120` of dictionaries that nobody named."""
-    if made.get("errors") == "nodes":
-        feature = np.where(feature == width - 1, -1, feature)
-    known = made.get("dictionaries", [])
-    labels = [f"{one['site']}{'' if one['site'] == 'embedding' else one['layer']}" for one in known]
-    parts = [labels[i] if labels else f"d{i}" for i in dictionary.tolist()]
-    units = ["error" if i < 0 else f"f{i}" for i in feature.tolist()]
-    columns: dict[str, Any] = {"node": [f"{part}.{unit}" for part, unit in zip(parts, units, strict=True)]}
-    columns["dictionary"] = dictionary
-    for name in ("layer", "site") if known else ():
-        columns[name] = np.array([one[name] for one in known])[dictionary]
-    return columns | {"feature": feature}

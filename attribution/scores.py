@@ -23,11 +23,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attribution.levels import LEVELS, checked_values, node_frame
+from attribution.levels import LEVELS, checked_values
 from interp import numbers, theme
 from interp import selection as rules
 from interp._version import __version__
 from interp.conditions import Conditions
+from interp.element_names import node_frame
 from interp.errors import InputError, choose
 from interp.files import existing, write_bytes
 from interp.graph import ComputationalGraph

@@ -25,13 +25,13 @@ from interp import numbers
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.interval import Interval, IntervalKeywords
-from interp.kernels.neurons import widths
 from interp.keywords import check_keywords
 from interp.run import RunKeywords
 from interp.running import door
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 from metrics.agreement_table import AgreementTable, combine
+from metrics.circuit.elements import Elements, NodeElements, Places
 
 DEFAULT_METHODS = ("eap", "eap-ig", "relp")
 Given = str | Method | Mapping[str, Any]
@@ -171,16 +171,37 @@ def _neurons(
         for name, method in methods.items()
         if isinstance(method, GradientMethod)
     }
-    counts = widths(setting.anatomy)
-    layers = torch.arange(len(counts), device="cpu").repeat_interleave(torch.tensor(counts, device="cpu"))
-    within = torch.cat([torch.arange(count, device="cpu") for count in counts])
-    numbers.whole("sample", sample, numbers.Limits(3, len(layers), advice="there are no more neurons"))
-    sizes = torch.stack([one[layers, within].abs() for one in values.values()])
-    order = stratified(sizes, layers, sample, seed).sort().values
-    layer, neuron = layers[order], within[order]
-    exact = mean_patched(setting, list(zip(layer.tolist(), neuron.tolist(), strict=True)))
-    labels = [f"layer {i}, neuron {p}" for i, p in zip(layer.tolist(), neuron.tolist(), strict=True)]
-    return metrics.agreement(exact, {n: v[layer, neuron] for n, v in values.items()}, labels=labels, **judged)
+    elements = NodeElements(setting, "neuron")
+    places = stratified_nodes(elements, values, sample, seed)
+    width = elements.full.shape[1]
+    neurons = [divmod(place, width) for place in places.tolist()]
+    exact = mean_patched(setting, neurons)
+    labels = [f"layer {layer}, neuron {neuron}" for layer, neuron in neurons]
+    return metrics.agreement(exact, {n: v.flatten()[places] for n, v in values.items()}, labels=labels, **judged)
+
+
+def patched_sample(
+    elements: Elements, values: Mapping[str, Tensor], n: int, seed: int
+) -> tuple[Places, Float[Tensor, " n"]]:
+    """A stratified sample of `n` edges (nodes), and how much the objective falls when each alone is patched."""
+    if elements.level == "edge":
+        mask = stratified_edges(elements.setting.graph, values, n, seed)
+        return elements.inside(mask), Exact(edges=mask).scores(elements.setting).values[mask]
+    places = stratified_nodes(elements, values, n, seed)
+    found = elements.measure([elements.without(elements.full, [place]) for place in places.tolist()])
+    return places, (found.clean - found.circuits).double().mean(1)
+
+
+def stratified_nodes(elements: Elements, values: Mapping[str, Tensor], n: int, seed: int) -> Places:
+    """`n` nodes in equal shares from every layer (dictionary; of heads and MLPs from either) and band of magnitude."""
+    places = elements.places
+    numbers.whole("sample", n, numbers.Limits(3, len(places), advice=f"there are no more {elements.level}s"))
+    kind = places // elements.full[0].numel()
+    if elements.level == "node":
+        sources = elements.setting.graph.sources
+        kind = torch.tensor([_kind(sources[place % len(sources)]) == "mlp" for place in places.tolist()], device="cpu")
+    sizes = torch.stack([one.flatten()[places].abs() for one in values.values()])
+    return places[stratified(sizes, kind.long(), n, seed).sort().values]
 
 
 def stratified_edges(

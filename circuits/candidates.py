@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attribution.edges.method import Method, Passes
 from attribution.edges.named import METHODS
-from attribution.engines import ScoringKeywords, chosen_method
+from attribution.edges.patched import Exact
+from attribution.engines import ScoringKeywords
 from attribution.scores import Scores
+from attribution.units.nodes import passes_of_nodes
 from circuits.cost import Cost, measured
+from circuits.levels import Asked, passes, scored
 from interp.errors import InputError, choose
-from interp.graph import ComputationalGraph
 from interp.keywords import names_of
-from interp.selection import SELECTIONS, Selection
-from interp.setting import Setting
+from interp.selection import Selection
+from interp.selection.nodes import countable
+from metrics.circuit.elements import Elements
 
 Given = str | Method | Scores | Tensor | Mapping[str, Any]
 CONTROLS = ("random", "inverted")  # what rows of our own are called, or begin with
@@ -38,16 +41,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Scored:
-    """A candidate's scores over all edges, with what they took."""
+    """A candidate's scores over all edges (nodes), with what they took."""
 
     candidate: Candidate
-    values: Float[Tensor, "source target"]
-    graph: ComputationalGraph
+    values: Float[Tensor, "*axes"]
     passes: Passes
     cost: Cost
 
 
-def candidates(methods: Given | Sequence[Given] | Mapping[str, Given], selection: Selection) -> list[Candidate]:
+def candidates(
+    methods: Given | Sequence[Given] | Mapping[str, Given], selection: Selection, asked: Asked
+) -> list[Candidate]:
     """Read the argument `methods`; raises `InputError` before any work for what could not be scored or compared."""
     if isinstance(methods, Mapping):
         pairs = list(methods.items())
@@ -62,7 +66,7 @@ def candidates(methods: Given | Sequence[Given] | Mapping[str, Given], selection
             raise InputError(f"methods has two of the name {label!r}; give a dictionary with a name for each")
         if label.split(" ")[0] in CONTROLS:
             raise InputError(f"methods names {label!r}, which is what a control is called; choose another name")
-    return [_candidate(label, one, selection) for label, one in pairs]
+    return [_candidate(label, one, selection, asked) for label, one in pairs]
 
 
 def _label(given: Given) -> str:
@@ -75,11 +79,11 @@ def _label(given: Given) -> str:
     raise InputError(f"methods holds a {type(given).__name__} without a name; give a dictionary of name to settings")
 
 
-def _candidate(label: str, given: Given, selection: Selection) -> Candidate:
+def _candidate(label: str, given: Given, selection: Selection, asked: Asked) -> Candidate:
     if isinstance(given, (Scores, Tensor)):
         return Candidate(label, selection, ready=given)
     if isinstance(given, (str, Method)):
-        return Candidate(label, selection, chosen_method(given, level="edge"))
+        return Candidate(label, selection, asked.method(given, {}))
     if not isinstance(given, Mapping):
         raise InputError(
             f"methods[{label!r}] must be a method, by name or as an object, its settings, or scores; got "
@@ -89,42 +93,58 @@ def _candidate(label: str, given: Given, selection: Selection) -> Candidate:
     method, own = settings.pop("method", label), settings.pop("selection", selection)
     for name in settings:
         choose(f"setting of methods[{label!r}]", name, ("method", "selection", *names_of(ScoringKeywords)))
-    return Candidate(label, SELECTIONS.make(own), chosen_method(method, settings, level="edge"))
+    return Candidate(label, asked.selection(own), asked.method(method, settings))
 
 
-def score(setting: Setting, candidate: Candidate) -> Scored:
+def score(elements: Elements, candidate: Candidate) -> Scored:
     """Make the candidate's scores on the prompts, or take them as they are; time and memory only if made here."""
-    graph = setting.graph
-    if candidate.method is not None:
-        with measured(setting.anatomy.device) as cost:
-            scores = candidate.method.scores(setting)
-        return Scored(candidate, scores.values, graph, candidate.method.passes(graph), cost)
-    ready = candidate.ready
+    method, ready = candidate.method, candidate.ready
+    if method is not None:
+        with measured(elements.setting.anatomy.device) as cost:
+            scores = scored(elements, method)
+        return Scored(candidate, scores.values, passes(elements, method), cost)
     assert ready is not None
-    values = ready.edge_values if isinstance(ready, Scores) else ready.detach().cpu().float()
-    if tuple(values.shape) != graph.shape:
-        raise InputError(
-            f"methods[{candidate.label!r}] has scores of shape {tuple(values.shape)}; the graph with "
-            f"kv={setting.kv!r} has {graph.shape}"
-        )
     if not isinstance(ready, Scores):
-        return Scored(candidate, values * graph.edge_mask, graph, Passes(math.nan, math.nan), Cost())
+        values = _fitting(elements, candidate.label, ready.detach().cpu().float())
+        return Scored(candidate, values * elements.full, Passes(math.nan, math.nan), Cost())
+    if elements.level == "edge":
+        values = ready.edge_values
+    elif (ready.level, ready.spans) == (elements.level, elements.spans):
+        values = ready.values
+    else:
+        raise InputError(
+            f"methods[{candidate.label!r}] has scores of {ready.level}s, or of other positions than are compared; give "
+            f"scores of {elements.level}s"
+        )
     seconds = math.nan if ready.seconds is None else ready.seconds
-    return Scored(candidate, values, graph, passes_of(ready), Cost(seconds))
+    return Scored(candidate, _fitting(elements, candidate.label, values), passes_of(ready), Cost(seconds))
+
+
+def _fitting(elements: Elements, label: str, values: Tensor) -> Tensor:
+    if values.shape == elements.full.shape:
+        return values
+    whose = f"the graph with kv={elements.setting.kv!r}" if elements.level == "edge" else "the model"
+    raise InputError(
+        f"methods[{label!r}] has scores of shape {tuple(values.shape)}; {whose} has {tuple(elements.full.shape)}"
+    )
 
 
 def passes_of(scores: Scores) -> Passes:
     """What scores cost to make, by the method and the settings that they remember; NaN where that is not known."""
     if scores.method not in METHODS.names():  # a name from a file imports nothing
         return Passes(math.nan, math.nan)
-    known = {"sample": scores.settings.get("n_edges_patched"), **scores.settings, "level": scores.level}
+    level = "edge" if scores.level == "edge" else "node"
+    known = {"sample": scores.settings.get("n_edges_patched"), **scores.settings, "level": level}
     takes = METHODS.settings(scores.method) or []
     told = {name: known[name] for name in takes if isinstance(known.get(name), int | float | str)}
-    return METHODS.make(scores.method, told).passes(scores.graph)
+    made = METHODS.make(scores.method, told)
+    if level == "edge" or (scores.level == "node" and not isinstance(made, Exact)):
+        return made.passes(scores.graph)
+    return passes_of_nodes(made, scores.graph, len(countable(scores.values, scores.level, scores.exists)))
 
 
-def noise(graph: ComputationalGraph, seed: int) -> Float[Tensor, "source target"]:
-    """Scores drawn at random for every edge."""
+def noise(full: Bool[Tensor, "*axes"], seed: int) -> Float[Tensor, "*axes"]:
+    """Scores drawn at random for every edge (node) of the mask that holds them all."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.rand(graph.shape, generator=generator, dtype=torch.float32, device="cpu")
-    return drawn * graph.edge_mask
+    drawn = torch.rand(full.shape, generator=generator, dtype=torch.float32, device="cpu")
+    return drawn * full

@@ -24,14 +24,10 @@ from interp.conditions import Conditions
 from interp.errors import InputError
 from interp.keeping import kept
 from interp.result import Result
-from interp.running import door
 
 if TYPE_CHECKING:
     import networkx as nx
     from plotly.graph_objects import Figure
-
-    from interp.tasks.task import Task
-    from metrics.circuit.battery_result import CircuitTests
 
 BOTH, HERE, THERE = "both", "only here", "only there"
 
@@ -113,15 +109,6 @@ class Circuit(Found):
     def compare(self, other: Circuit, names: tuple[str, str] = ("here", "there")) -> CircuitComparison:
         """This circuit beside another over the same graph: shared edges, differences, Jaccard, one picture."""
         return CircuitComparison(self, other, names)
-
-    @door
-    def test(self, model: Any, task: Task, **settings: Any) -> CircuitTests:
-        """Hypothesis tests of the circuit: `metrics.circuit_tests` under the setting that it was found under.
-
-        Give prompts that the circuit was not chosen on. `settings` are those of `circuit_tests`.
-        """
-        found: CircuitTests = reach("circuit_tests")(model, task, self, **settings)
-        return found
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Any:

@@ -4,73 +4,42 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
-import torch
+from torch import Tensor
 
 import metrics
 from attribution.edges.gradient import GradientMethod
-from attribution.edges.method import Passes
-from attribution.edges.patched import Exact
-from circuits.approximation import stratified_edges
+from circuits.approximation import patched_sample
 from circuits.candidates import Candidate, Given, Scored, candidates, noise, score
 from circuits.comparison import MethodComparison
-from circuits.cost import Cost
+from circuits.ladders import Controls, judge
+from circuits.levels import Asked, LevelKeywords, check
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.interval import Interval, IntervalKeywords
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
-from interp.plugins import fields_of
 from interp.run import Run, RunKeywords
 from interp.running import door
-from interp.selection import SELECTIONS, Selection, ladder
-from interp.selection.named import Mask
+from interp.selection import Selection
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
-from metrics.circuit.comparison import Ladder, compare_curves
-from metrics.circuit.curve import ladder_masks
-from metrics.circuit.samples import REFERENCES, random_circuit
+from metrics.circuit.comparison import compare_curves
+from metrics.circuit.elements import Elements, Mask
+from metrics.circuit.samples import REFERENCES
 from metrics.testing import CORRECTIONS
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_METHODS = ("eap", "eap-ig", "relp")
-RANKINGS = {"absolute": True, "signed": False}
 FEW = 16  # prompts, below which an interval is rough
 
 
-@dataclass(frozen=True)
-class Controls:
-    """Rows that no method should look like: random circuits, and the first method's ranking upside down."""
-
-    n_random: int
-    reference: str
-    inverted: bool
-    seed: int
-
-    def rows(self, scored: list[Scored], selection: Selection) -> list[Scored]:
-        """The rows; the scores of the first method stand for the inverted one's, which are turned later."""
-        rows, graph = [], scored[0].graph
-        if self.inverted:
-            first = scored[0]
-            turned = Candidate(f"inverted {first.candidate.label}", first.candidate.selection)
-            rows.append(Scored(turned, first.values, graph, Passes(math.nan, math.nan), Cost()))
-        if self.n_random:
-            drawn = Candidate("random", selection)
-            rows.append(Scored(drawn, noise(graph, self.seed), graph, Passes(0.0, 0.0), Cost(0.0)))
-        return rows
-
-    def circuits(self, row: Scored, n: int) -> list[Mask]:
-        """Random circuits of `n` edges."""
-        return [random_circuit(row.graph, n, self.seed + i, self.reference) for i in range(self.n_random)]
-
-
-class CompareKeywords(SettingKeywords, RunKeywords, IntervalKeywords, total=False):
+class CompareKeywords(LevelKeywords, SettingKeywords, RunKeywords, IntervalKeywords, total=False):
     """The keywords of `compare_methods`."""
 
     reference: str
@@ -94,9 +63,9 @@ def compare_methods(
 ) -> MethodComparison:
     """Rank methods by the faithfulness of the circuits that they choose, on prompts that none of them has seen.
 
-    The prompts are split as `find_circuit` splits them. Every method scores all edges on one part; its circuits at the
-    sizes of the MIB ladder are run on the other part, all in one go. CPR is the area under faithfulness over the share
-    of edges, CMD that under its distance from 1 (Mueller et al. 2025, arXiv:2504.13151).
+    The prompts are split as `find_circuit` splits them. Every method scores all edges (nodes) on one part; its circuits
+    at the sizes of the MIB ladder are run on the other part, all in one go. CPR is the area under faithfulness over the
+    share of edges, CMD that under its distance from 1 (Mueller et al. 2025, arXiv:2504.13151).
 
     Args:
         model: what `interp.load_model` returns.
@@ -106,17 +75,22 @@ def compare_methods(
             `{"eap-ig, 20 steps": {"method": "eap-ig", "steps": 20}, "mine": scores}`. Keep the prompts of ready scores
             apart from the judging ones, `task.split(scoring_share, seed)[1]`. A setting `selection` is for that method
             alone.
-        truth: a known circuit (bool `[source, target]` or with such a `.mask`): adds `auroc`, `average_precision`.
+        truth: a known circuit (bool `[source, target]` or with such a `.mask`; of nodes as in `metrics.evaluate`): adds
+            `auroc`, `average_precision`.
         exact: how many edges to patch really, to see how well scores agree with it (`circuits.agreement` says how they
-            are sampled): adds `pearson` and `spearman` with intervals. Costs half a forward pass an edge and prompt.
+            are sampled): adds `pearson` and `spearman` with intervals. Costs half a forward pass an edge and prompt, a
+            whole one a node.
         n_random: so many draws of random circuits of the same sizes make the row `random`: the mean of their
-            objectives, prompt by prompt. 0 leaves it out.
-        reference: how they are drawn: `paths` from the input to the logits, or `grown` from the logits upwards.
+            objectives, prompt by prompt. 0 leaves it out. Of nodes they are like those of the first method's circuits:
+            of the same layers and near in norm.
+        reference: how edges are drawn: `paths` from the input to the logits, or `grown` from the logits upwards.
         inverted: add the row `inverted NAME` for the first method: its smallest |scores| first, its most negative
             signed scores first. A ranking that says anything is far better than its inversion.
         selection: how circuits are taken from scores, by name or as an object: `top-n` (MIB's), `greedy`, `connected`,
             `program`, `balanced`, or your own. One that runs circuits (`balanced`) chooses on the scoring prompts.
         scoring_share: share of the prompts that the methods see.
+        level, positions, dictionaries, errors: circuits of nodes instead of edges, as in `find_circuit`; methods and
+            selections are then those for nodes, and columns count `nodes_85` for `edges_85`.
         ablation, objective, kv: of the setting, when edges are scored and when circuits are judged.
         confidence, resamples, seed: of the bootstrap over judging prompts (10,000), drawn for all methods together;
             `seed` also decides the split and the controls.
@@ -133,33 +107,36 @@ def compare_methods(
     """
     check_keywords("compare_methods", keywords, CompareKeywords)
     correction = choose("correction", keywords.get("correction", "holm"), CORRECTIONS)
-    reference = choose("reference", keywords.get("reference", "paths"), REFERENCES)
-    rule = SELECTIONS.make(selection)
-    chosen = candidates(methods, rule)
+    asked = Asked.of(keywords, {"reference": keywords.get("reference")})
+    reference = keywords.get("reference")
+    if reference is not None:
+        choose("reference", reference, REFERENCES)
+    rule = asked.selection(selection)
+    chosen = candidates(methods, rule, asked)
     setting, interval = Setting.of(model, task, keywords), Interval.of(keywords, resamples=10_000)
     if len(task) < 4:
         raise InputError(f"task={task.name!r} has {len(task)} prompts; compare_methods needs at least 4, to split them")
+    elements = asked.elements(setting)
     for one in chosen:
         if one.method is not None:
-            one.method.check(setting)
-    graph = setting.graph
-    if truth is not None:
-        truth = graph.check_mask(getattr(truth, "mask", truth), "truth")
+            check(elements, one.method)
+    known = None if truth is None else elements.read(truth, "truth")
     scoring, judging = setting.split(scoring_share, interval.seed)
+    elements = elements.on(scoring)
     controls = Controls(n_random, reference, inverted, interval.seed)
-    _warm_up(scoring, chosen)
+    _warm_up(elements, chosen)
     with Run.of(keywords).progress("scoring methods", len(chosen)) as bar:
         scored = []
         for one in chosen:
-            scored.append(score(scoring, one))
+            scored.append(score(elements, one))
             bar.advance(1)
-    rows = [*scored, *controls.rows(scored, rule)]
-    values, ladders = _judge(scoring, judging, rows, controls)
+    rows = [*scored, *controls.rows(scored, rule, elements)]
+    values, ladders = judge(elements, judging, rows, controls)
     clean, empty = values.clean.double().numpy(), values.empty.double().numpy()
-    compared = compare_curves(clean, empty, ladders, interval, correction)
-    frame = compared.rows.merge(_known(rows, truth, controls), on="method")
+    compared = compare_curves(clean, empty, ladders, interval, correction, f"{elements.noun}s")
+    frame = compared.rows.merge(_known(rows, known, controls, elements), on="method")
     if exact is not None:
-        frame = frame.merge(_agreement(scoring, rows, exact, interval), on="method", how="left")
+        frame = frame.merge(_agreement(elements, rows, exact, interval), on="method", how="left")
     frame = frame.merge(_costs(rows), on="method").sort_values("cmd", kind="stable", ignore_index=True)
     frame.insert(1, "rank", range(1, len(frame) + 1))
     return MethodComparison(
@@ -171,12 +148,13 @@ def compare_methods(
             "task": task.to_dict(),
             "n_scoring": len(scoring),
             "n_judging": len(judging),
-            "edges": graph.n_edges,
+            "level": elements.level,
+            f"{elements.noun}s": len(elements.places),
             **{name: setting.conditions.to_dict()[name] for name in ("ablation", "objective", "kv")},
             "selection": rule.name,
             "seed": interval.seed,
             "n_random": n_random,
-            "reference": reference,
+            "reference": reference or elements.null,
             "exact": exact,
             "confidence": interval.confidence,
             "resamples": interval.resamples,
@@ -186,86 +164,52 @@ def compare_methods(
     )
 
 
-def _warm_up(scoring: Setting, chosen: list[Candidate]) -> None:
+def _warm_up(elements: Elements, chosen: list[Candidate]) -> None:
     """Score one prompt by the first gradient method: what is loaded and tokenised once is nobody's cost."""
+    scoring = elements.setting
     assert scoring.prompts is not None
     first = next((one for one in chosen if isinstance(one.method, GradientMethod)), None)
     if first is not None:
-        score(scoring.select([0]).under(run=scoring.run.hushed()), first)
+        score(elements.on(scoring.select([0]).under(run=scoring.run.hushed())), first)
 
 
-def _rankings(selection: Selection) -> dict[str, Selection]:
-    """The selection by |score| and by signed score, where it has both; else as it is."""
-    if is_dataclass(selection) and "absolute" in fields_of(selection):
-        return {name: replace(selection, absolute=absolute) for name, absolute in RANKINGS.items()}
-    return {"absolute": selection}
-
-
-def _masks(scoring: Setting, row: Scored, ranking: str, selection: Selection) -> list[Mask]:
-    """A row's circuits on the ladder."""
-    values = row.values
-    if row.candidate.label.startswith("inverted "):
-        # above zero, so that absolute and signed selection alike take the smallest first
-        values = (values.abs().max() + 1 - values.abs() if RANKINGS[ranking] else -values) * row.graph.edge_mask
-    return ladder_masks(scoring, values, selection)
-
-
-def _judge(
-    scoring: Setting, judging: Setting, rows: list[Scored], controls: Controls
-) -> tuple[CircuitValues, list[Ladder]]:
-    """Run every circuit of every row once; equal circuits of several methods are one."""
-    stack: list[Mask] = []
-    placed: list[tuple[str, str, tuple[int, ...], list[slice]]] = []  # name, ranking, edges, draws of each size
-
-    def put(masks: list[Mask]) -> slice:
-        stack.extend(masks)
-        return slice(len(stack) - len(masks), len(stack))
-
-    for row in rows:
-        label, rankings = row.candidate.label, _rankings(row.candidate.selection)
-        if label == "random":
-            sizes = ladder(row.graph)
-            draws = [put(controls.circuits(row, n)) for n in sizes]
-            placed += [(label, ranking, sizes, draws) for ranking in rankings]
-            continue
-        for ranking, selection in rankings.items():
-            masks = _masks(scoring, row, ranking, selection)
-            placed.append((label, ranking, tuple(int(m.sum()) for m in masks), [put([m]) for m in masks]))
-    values = judging.measure(torch.stack(stack))
-    found = values.circuits.double().numpy()
-    ladders = [
-        Ladder(label, ranking, edges, np.stack([found[draws].mean(0) for draws in places]))
-        for label, ranking, edges, places in placed
-    ]
-    return values, ladders
-
-
-def _known(rows: list[Scored], truth: Any, controls: Controls) -> pd.DataFrame:
-    """How well each row's absolute scores tell a known circuit's edges from others; NaN without one."""
+def _known(rows: list[Scored], truth: Mask | None, controls: Controls, elements: Elements) -> pd.DataFrame:
+    """How well each row's absolute scores tell a known circuit's edges (nodes) from others; NaN without one."""
     cells = []
     for row in rows:
-        label, graph = row.candidate.label, row.graph
+        label = row.candidate.label
         values = [row.values]
         if label == "random":
-            values = [noise(graph, controls.seed + i) for i in range(controls.n_random)]
+            values = [noise(elements.full, controls.seed + i) for i in range(controls.n_random)]
         elif label.startswith("inverted "):
             values = [row.values.abs().max() - row.values.abs()]
         areas = {"auroc": math.nan, "average_precision": math.nan}
         if truth is not None:
-            areas["auroc"] = float(np.mean([metrics.auroc(v, truth, graph) for v in values]))
-            areas["average_precision"] = float(np.mean([metrics.average_precision(v, truth, graph) for v in values]))
+            areas["auroc"] = float(np.mean([_area(metrics.auroc, v, truth, elements) for v in values]))
+            areas["average_precision"] = float(
+                np.mean([_area(metrics.average_precision, v, truth, elements) for v in values])
+            )
         cells.append({"method": label, **areas})
     return pd.DataFrame(cells)
 
 
-def _agreement(scoring: Setting, rows: list[Scored], exact: int, interval: Interval) -> pd.DataFrame:
-    """Pearson and Spearman with exact patching on a stratified sample of edges, by the prompts that made the scores."""
+def _area(area: Callable[..., float], values: Tensor, truth: Mask, elements: Elements) -> float:
+    if elements.level == "edge":
+        return area(values, truth, elements.setting.graph)
+    there = elements.places
+    level = "head" if elements.level == "node" else elements.level  # a list of which all are counted
+    return area(values.flatten()[there], truth.flatten()[there], level=level)
+
+
+def _agreement(elements: Elements, rows: list[Scored], exact: int, interval: Interval) -> pd.DataFrame:
+    """Pearson and Spearman with exact patching on a stratified sample, by the prompts that made the scores."""
     values = {row.candidate.label: row.values for row in rows}
     controls = [label for label in values if label == "random" or label.startswith("inverted ")]
-    mask = stratified_edges(scoring.graph, {k: v for k, v in values.items() if k not in controls}, exact, interval.seed)
-    patched = Exact(edges=mask).scores(scoring).values
+    judged = {label: one for label, one in values.items() if label not in controls}
+    places, patched = patched_sample(elements, judged, exact, interval.seed)
     table = metrics.agreement(
-        patched[mask], {label: v[mask] for label, v in values.items() if not label.startswith("inverted ")},
+        patched,
+        {label: v.flatten()[places] for label, v in values.items() if not label.startswith("inverted ")},
         top=(), drop=(0,), confidence=interval.confidence, seed=interval.seed,
     )  # fmt: skip
     names = [f"{name}{end}" for name in ("pearson", "spearman") for end in ("", "_low", "_high")]

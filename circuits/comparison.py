@@ -43,7 +43,7 @@ class MethodComparison(OnceFrame, Result):
       rule. Circuits hold the edges of largest |score|; with `_signed` those of largest signed score. MIB reports
       `cpr_signed` and `cmd`;
     - `edges_85`, `edges_95`: edges of the smallest circuit on the ladder that reaches this faithfulness;
-      `edges_85_kept`: of the smallest from which on no larger one falls below it;
+      `edges_85_kept`: of the smallest from which on no larger one falls below it. Of nodes `nodes_85` and so on;
     - `auroc`, `average_precision`: against a known circuit, by |score|; NaN without one;
     - `pearson`, `spearman`: with exact patching on a sample of edges, if it was asked for; intervals are over edges;
     - `forwards`, `backwards`: passes per prompt by the method's formula; `seconds` by the clock, of scoring alone;
@@ -65,6 +65,16 @@ class MethodComparison(OnceFrame, Result):
     def to_frame(self) -> pd.DataFrame:
         return self.frame.copy()
 
+    @property
+    def level(self) -> str:
+        """What circuits are made of: `edge`, or `neuron`, `head`, `node`, `feature`."""
+        return str(self.about.get("level", "edge"))  # not in files of earlier versions
+
+    @property
+    def counted(self) -> str:
+        """What columns of sizes are called by: `edges` or `nodes`."""
+        return "edges" if self.level == "edge" else "nodes"
+
     def summary(self) -> pd.DataFrame:
         """The columns that most readers want, with cells such as `0.041 [0.030, 0.052]`."""
         plain = self.frame
@@ -72,7 +82,7 @@ class MethodComparison(OnceFrame, Result):
         for name in ("cmd", "cpr", "cpr_signed", "log_cmd"):
             if name in plain:
                 result[name] = _cells(plain, name, "{:z.3f}")
-        for name in ("edges_85", "edges_95"):
+        for name in (f"{self.counted}_85", f"{self.counted}_95"):
             result[name] = _cells(plain, name, "{:,.0f}")
         for name in ("auroc", "average_precision"):
             if plain[name].notna().any():
@@ -101,8 +111,9 @@ class MethodComparison(OnceFrame, Result):
         return (
             f"{best['method']} has the smallest CMD, {best['cmd']:.3f}, of {len(self.frame)}; "
             f"{about['task'].get('name', 'task')} in {about['model'] or 'a model'}: scored on {about['n_scoring']} "
-            f"prompts, judged on {about['n_judging']} others; {about['edges']:,} edges, ablation {about['ablation']}, "
-            f"selection {about['selection']}, {about['confidence']:.0%} bootstrap intervals, seed {about['seed']}"
+            f"prompts, judged on {about['n_judging']} others; {about[self.counted]:,} {self.level}s, ablation "
+            f"{about['ablation']}, selection {about['selection']}, {about['confidence']:.0%} bootstrap intervals, seed "
+            f"{about['seed']}"
         )
 
     def __str__(self) -> str:
@@ -112,7 +123,7 @@ class MethodComparison(OnceFrame, Result):
         return f"<p>{html.escape(repr(self))}</p>{html_table(self.summary())}"
 
     def curves(self, ranking: str = "absolute") -> Figure:
-        """Faithfulness over the share of edges, on a logarithmic axis, with the intervals as bands."""
+        """Faithfulness over the share of edges (nodes), on a logarithmic axis, with the intervals as bands."""
         import plotly.graph_objects as go
 
         points = self.points[self.points["ranking"] == choose("ranking", ranking, self.points["ranking"].unique())]
@@ -132,11 +143,11 @@ class MethodComparison(OnceFrame, Result):
                 legendgroup=label,
                 mode="lines+markers",
                 line={"color": colour, "dash": "dash" if colour == theme.CONTROL else "solid"},
-                customdata=part["edges"],
-                hovertemplate="%{y:.3f} with %{customdata:,} edges<extra>" + label + "</extra>",
+                customdata=part[self.counted],
+                hovertemplate=f"%{{y:.3f}} with %{{customdata:,}} {self.level}s<extra>" + label + "</extra>",
             )
         theme.target_line(figure)
-        figure.update_xaxes(type="log", title="share of edges")
+        figure.update_xaxes(type="log", title=f"share of {self.level}s")
         figure.update_yaxes(title="faithfulness")
         return theme.styled(figure, f"Faithfulness by size, {ranking} scores")
 

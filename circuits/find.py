@@ -9,28 +9,27 @@ from typing import Any, Unpack
 import torch
 
 from attribution.edges.method import Method
-from attribution.engines import ScoringKeywords, chosen_method, method_keywords
+from attribution.engines import ScoringKeywords, method_keywords
 from circuits.circuit import Circuit
-from circuits.find_nodes import DEFAULT_FAITHFULNESS, NodeKeywords, NodeSearch, find_nodes
-from circuits.judged import judged
+from circuits.find_nodes import DEFAULT_FAITHFULNESS, NodeSearch, find_nodes
+from circuits.found import provenance_of
+from circuits.judged import judged, with_tests
+from circuits.levels import Asked, NodeKeywords
 from circuits.resampling import ResampledScores, Stable, resampled_scores, selection_frequency, stable_mask
 from interp import numbers
 from interp.errors import InputError, choose
-from interp.graph import ComputationalGraph
 from interp.interval import Interval, IntervalKeywords
 from interp.keywords import chosen
-from interp.plugins import fields_of
 from interp.run import RunKeywords
 from interp.running import door
-from interp.selection import SELECTIONS, Selection, ladder
+from interp.selection import Selection, ladder
 from interp.selection.named import Mask, Rule, rules_of
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
-from metrics.circuit.battery import Reference, battery_in
+from metrics.circuit.battery import Reference
 from metrics.circuit.curve import AbsoluteKeyword
-from metrics.circuit.evaluate import faithfulness_in, refuse_dictionaries
+from metrics.circuit.evaluate import faithfulness_in
 from metrics.circuit.samples import REFERENCES, random_circuit
-from metrics.testing import Testing
 
 
 class FindKeywords(
@@ -116,43 +115,34 @@ def find_circuit(
             `attribute` refuses.
     """
     told = method_keywords("find_circuit", method, keywords, FindKeywords)
-    if keywords.get("level", "edge") != "edge":
-        of_edges = {"edges": edges, "stable": stable, "tests": tests, "reference": keywords.get("reference")}
-        if refused := [name for name, given in of_edges.items() if given]:
-            raise InputError(f"{refused[0]} is for circuits of edges; of nodes there are nodes= and positions=")
-        refuse_dictionaries(keywords, keywords["level"])
+    asked = Asked.of(keywords, {"edges": edges, "stable": stable, "reference": keywords.get("reference")})
+    scorer = asked.method(method, {**chosen(keywords, ScoringKeywords), **told})
+    rule = asked.selection(selection, chosen(keywords, AbsoluteKeyword))
+    if asked.level != "edge":
         search = NodeSearch(
-            level=keywords["level"],
-            method=chosen_method(method, {**_credit(method, keywords), **chosen(keywords, ScoringKeywords), **told}),
-            selection=SELECTIONS.make(selection, chosen(keywords, AbsoluteKeyword)),
+            asked=asked,
+            method=scorer,
+            selection=rule,
             nodes=keywords.get("nodes"),
             faithfulness=faithfulness,
-            positions=keywords.get("positions"),
             scoring_share=scoring_share,
             n_random=n_random,
+            tests=tests,
         )
         return find_nodes(_splittable(Setting.of(model, task, keywords)), search, Interval.of(keywords))
-    for name in ("nodes", "positions", "dictionaries", "errors"):
-        if keywords.get(name) is not None:
-            levels = "'neuron', 'head', 'node' or 'feature'" if name in ("nodes", "positions") else "'feature'"
-            raise InputError(f"{name} is for circuits of nodes: give level={levels} too")
-    scorer = chosen_method(method, {**chosen(keywords, ScoringKeywords), **told}, level="edge")
-    rule = SELECTIONS.make(selection, chosen(keywords, AbsoluteKeyword))
     resampling = _resampling(stable, keywords)
     reference = choose("reference", keywords.get("reference", "paths"), REFERENCES)
     if edges is not None and faithfulness is not None:
         raise InputError(f"edges={edges} and faithfulness={faithfulness} are two ways to choose a size: give one")
     setting, interval = _splittable(Setting.of(model, task, keywords)), Interval.of(keywords)
-    graph = setting.graph
-    if isinstance(edges, int) and edges > graph.n_edges:
-        raise InputError(f"edges={edges} is out of range: the graph has {graph.n_edges:,} edges")
+    graph, elements = setting.graph, asked.elements(setting)
+    sizes = ladder(graph) if edges is None else (elements.size("edges", edges),)
     scoring, held_out = setting.split(scoring_share, interval.seed)
 
     drawn = None
     if resampling is not None:
-        drawn = resampled_scores(scoring, scorer, resamples=resampling.resamples, seed=interval.seed)
+        drawn = resampled_scores(elements.on(scoring), scorer, resamples=resampling.resamples, seed=interval.seed)
     scores = scorer.scores(scoring) if drawn is None else drawn.scores
-    sizes = ladder(graph) if edges is None else (_size(edges, graph),)
     rules = rules_of(rule, scoring, scores.values, sizes)
     if drawn is None or resampling is None:
         masks = [one(scores.values) for one in rules]
@@ -170,29 +160,16 @@ def find_circuit(
     if drawn is not None and resampling is not None:
         report = replace(report, stability=_stability(drawn, rules[best], mask, sizes[best], resampling.share))
     if tests:
-        made = battery_in(held_out, mask, Reference(reference), Testing(permutations=1000), seed=interval.seed)
-        records = [{str(key): value for key, value in row.items()} for row in made.to_frame().to_dict("records")]
-        report = replace(report, tests=records, notes=[*report.notes, *made.notes])
+        report = with_tests(report, held_out, mask, Reference(reference), interval.seed)
+    name = selection if isinstance(selection, str) else rule.name
     provenance = {
-        "task": task.to_dict(),
-        "seed": interval.seed,
-        "scoring_share": scoring_share,
-        "selection": selection if isinstance(selection, str) else rule.name,
-        "selection_settings": _told(rule),
+        **provenance_of(setting, scores, rule, name, scoring_share, interval.seed),
         "stable_share": None if resampling is None else resampling.share,
         "edges_asked": edges,
         "faithfulness_asked": faithfulness,
         "reference": reference,
-        "settings": scores.settings,
-        "d_model": int(model.cfg.d_model),
     }
     return Circuit(scores, mask, report, provenance)
-
-
-def _credit(method: str | Method, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Features are credited in their own place, which is not what edges take by default."""
-    own = keywords.get("level") == "feature" and method == "eap-ig-activations"
-    return {"credit": "own"} if own else {}
 
 
 def _splittable(setting: Setting) -> Setting:
@@ -215,16 +192,6 @@ def _resampling(stable: bool | Stable, keywords: Mapping[str, Any]) -> Stable | 
             "is chosen by belong to stable: stable=Stable(resamples=20), from circuits"
         )
     return Stable()
-
-
-def _told(selection: Selection) -> dict[str, Any]:
-    """A selection's settings, as JSON can hold them."""
-    told = fields_of(selection)
-    return {name: value for name, value in told.items() if value is None or isinstance(value, bool | int | float | str)}
-
-
-def _size(edges: int | float, graph: ComputationalGraph) -> int:
-    return max(1, int(edges * graph.n_edges)) if isinstance(edges, float) else edges
 
 
 def _of_faithfulness(

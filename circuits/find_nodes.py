@@ -8,21 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from attribution.edges.method import Method
-from attribution.units.nodes import scores_of_nodes
-from circuits.judged import judged
+from circuits.found import provenance_of
+from circuits.judged import judged, with_tests
+from circuits.levels import Asked, scored
 from circuits.node_circuit import NodeCircuit
 from interp import numbers
-from interp.dictionaries.sets import FeatureKeywords
-from interp.errors import InputError, choose
+from interp.errors import InputError
 from interp.interval import Interval
-from interp.node_mask import NODE_LEVELS, NodeMask, Spans, spans_of
-from interp.plugins import fields_of
+from interp.node_mask import NodeMask
 from interp.selection import Selection
-from interp.selection.named import TopN
 from interp.setting import Setting
-from metrics.circuit.balance import Bracket
+from metrics.circuit.balance import Bracket, node_weight
+from metrics.circuit.battery import Reference
 from metrics.circuit.controls import random_controls
-from metrics.circuit.curve import node_circuits
 from metrics.circuit.evaluate import faithfulness_in
 from metrics.circuit.node_scores import NodeScores
 
@@ -31,81 +29,60 @@ CLOSE = 1.03  # sizes this near to each other are not told apart in the search
 _TOGETHER = 3  # sizes that are measured at once
 
 
-class NodeKeywords(FeatureKeywords, total=False):
-    """What `find_circuit` may be told of nodes."""
-
-    level: str
-    nodes: int | float | None
-    positions: Any
-
-
 @dataclass(frozen=True)
 class NodeSearch:
     """What circuit of nodes is looked for; checks itself.
 
     Attributes:
-        level: `neuron`, `head`, `node` or `feature`.
+        asked: what its nodes are.
         method, selection: as objects.
         nodes: size: a number of nodes, or a share of all; None: the smallest that reaches `faithfulness`.
         faithfulness: on the scoring prompts; None: 0.85.
-        positions: None: a node is at all positions at once; `all`: at every position that can matter; or positions.
-        scoring_share, n_random: as in `find_circuit`.
+        scoring_share, n_random, tests: as in `find_circuit`.
     """
 
-    level: str
+    asked: Asked
     method: Method
     selection: Selection
     nodes: int | float | None
     faithfulness: float | None
-    positions: Any
     scoring_share: float
     n_random: int
+    tests: bool
 
     def __post_init__(self) -> None:
-        choose("level", self.level, ("edge", *NODE_LEVELS))
         if self.nodes is None:
             return
         numbers.size("nodes", self.nodes)
         if self.faithfulness is not None:
             raise InputError(f"nodes={self.nodes} and faithfulness={self.faithfulness} are two ways to choose a size")
 
-    def size(self, count: int) -> int | None:
-        """How many nodes are asked for, of `count`."""
-        if self.nodes is None:
-            return None
-        size = max(1, int(self.nodes * count)) if isinstance(self.nodes, float) else self.nodes
-        if size > count:
-            raise InputError(f"nodes={self.nodes} is out of range: there are {count:,} {self.level}s")
-        return size
-
 
 def find_nodes(setting: Setting, search: NodeSearch, interval: Interval) -> NodeCircuit:
     """The circuit that is looked for, judged on prompts that did not choose it."""
     scoring, held_out = setting.split(search.scoring_share, interval.seed)
-    spans = _spans(setting, search.positions)
+    elements = search.asked.elements(setting).on(scoring)
     for part in (scoring, held_out):
-        part.nodes(search.level, spans)  # refuses prompts of unequal lengths before any work
-    scores = scores_of_nodes(scoring, search.method, search.level, spans)
-    ranked = NodeScores(scores.values, search.level, spans).among(scoring)
-    size, rungs = search.size(ranked.count), list[dict[str, Any]]()
-    goal = DEFAULT_FAITHFULNESS if search.faithfulness is None else search.faithfulness
+        part.nodes(elements.level, elements.spans)  # refuses prompts of unequal lengths before any work
+    scores = scored(elements, search.method)
+    ranked = NodeScores(scores.values, elements.level, elements.spans).among(scoring)
+    size = None if search.nodes is None else elements.size("nodes", search.nodes)
+    rungs, goal = list[dict[str, Any]](), search.faithfulness or DEFAULT_FAITHFULNESS
     if size is None:
-        mask, rungs = smallest(scoring, ranked, _helping(search.selection), goal, interval)
+        helping = node_weight(search.selection)  # balanced circuits below the goal hold all that helps
+        mask, rungs = smallest(scoring, ranked, 1.0 if helping is None else helping, goal, interval)
     else:
-        (mask,) = node_circuits(scoring, ranked, search.selection, [size])
+        (mask,) = elements.chosen(search.selection, scores.values, [size])
     others = random_controls(scoring, [mask], search.n_random, interval.seed)
     report = replace(judged(held_out, mask, others, interval), n_scoring=len(scoring), ladder=rungs)
+    if search.tests:
+        report = with_tests(report, held_out, mask, Reference(), interval.seed)
+    rule = search.selection
     provenance = {
-        "task": setting.task.to_dict(),
-        "seed": interval.seed,
-        "scoring_share": search.scoring_share,
-        "selection": search.selection.name,
-        "selection_settings": fields_of(search.selection),
+        **provenance_of(setting, scores, rule, rule.name, search.scoring_share, interval.seed),
         "nodes_asked": search.nodes,
         "faithfulness_asked": goal if size is None else None,
-        "level": search.level,
-        "settings": scores.settings,
-        "d_model": setting.anatomy.d_model,
+        "level": elements.level,
     }
     return NodeCircuit(scores, mask.mask, report, provenance)
 
@@ -143,26 +120,3 @@ def smallest(
         bracket.tell(reached[middle] / goal)
     rungs = [{"size": n, "nodes": n, "faithfulness": value} for n, value in sorted(reached.items())]
     return scores.top(high, helping), rungs
-
-
-def _helping(selection: Selection) -> float:
-    """How nodes are ranked in a search for the smallest: balanced circuits below the goal hold all that helps."""
-    if isinstance(selection, TopN):
-        return 0.5 if selection.absolute else 1.0
-    if selection.name == "balanced":
-        return 1.0
-    raise InputError(
-        f"selection={selection.name!r} selects edges; circuits of nodes are selected by 'balanced' or 'top-n'"
-    )
-
-
-def _spans(setting: Setting, positions: Any) -> Spans:
-    """The positions that are told apart. `all`: from the first difference of any prompt on, or all where none is."""
-    if positions is None:
-        return None
-    prompts = setting.prompts
-    if isinstance(positions, str):
-        choose("positions", positions, ("all",))
-        first = int(prompts.first_difference.min()) if setting.ablator.skip_prefix else 0
-        return tuple(range(first, prompts.clean.shape[1]))
-    return spans_of(positions)

@@ -8,7 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
@@ -18,6 +18,34 @@ from circuits.report import Report, with_interval
 from interp.conditions import Conditions
 from interp.graph import ComputationalGraph
 from interp.headers import json_copy
+from interp.plugins import fields_of
+from interp.running import door
+from interp.selection import Selection
+from interp.setting import Setting
+
+if TYPE_CHECKING:
+    from interp.tasks.task import Task
+    from metrics.circuit.battery_result import CircuitTests
+
+
+def provenance_of(
+    setting: Setting, scores: Scores, selection: Selection, name: str, scoring_share: float, seed: int
+) -> dict[str, Any]:
+    """Where a circuit of scores comes from, as files keep it; `name` is what the selection was asked for by."""
+    told = fields_of(selection)
+    return {
+        "task": setting.task.to_dict(),
+        "seed": seed,
+        "scoring_share": scoring_share,
+        "selection": name,
+        "selection_settings": {
+            field: value
+            for field, value in told.items()
+            if value is None or isinstance(value, bool | int | float | str)
+        },
+        "settings": scores.settings,
+        "d_model": setting.anatomy.d_model,
+    }
 
 
 class Found(ABC):
@@ -65,6 +93,15 @@ class Found(ABC):
     @abstractmethod
     def sizes(self) -> list[str]:
         """How large it is, in words."""
+
+    @door
+    def test(self, model: Any, task: Task, **settings: Any) -> CircuitTests:
+        """Hypothesis tests of the circuit: `metrics.circuit_tests` under the setting that it was found under.
+
+        Give prompts that the circuit was not chosen on. `settings` are those of `circuit_tests`.
+        """
+        found: CircuitTests = reach("circuit_tests")(model, task, self, **settings)
+        return found
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the circuit as JSON (`.json` is added to a bare name) and a safetensors file beside it.

@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from circuits.report import Report
-from interp.interval import Interval
+from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
 from interp.node_mask import NodeMask
 from interp.selection.named import Mask
 from interp.setting import Setting
+from metrics.circuit.battery import Reference, battery_in
+from metrics.circuit.elements import elements_of
 from metrics.circuit.evaluate import faithfulness_in, together
 from metrics.circuit.output import OUTPUT_OBJECTIVES, OutputAgreement
+from metrics.testing import Testing
 
 logger = logging.getLogger(__name__)
 LEAST_BEHAVIOUR = 0.2  # share of the behaviour that has to run through the nodes for faithfulness to say much
@@ -33,70 +36,104 @@ def beside(values: CircuitValues) -> CircuitValues:
     return CircuitValues(values.clean, values.empty, torch.cat((values.circuits[:1], mean)))
 
 
-def judged(setting: Setting, mask: Mask | NodeMask, others: Sequence[Mask | NodeMask], interval: Interval) -> Report:
+@dataclass(frozen=True)
+class Measured:
+    """A circuit on some prompts.
+
+    Attributes:
+        values: objectives of the model, of the empty circuit, and of the circuit with random ones behind it.
+        own, random: faithfulness of the circuit, and of the random ones on average.
+        output: agreement of the whole output.
+        complement: faithfulness of the nodes that a circuit of nodes leaves out, alone.
+        behaviour: share of the behaviour that is lost when all nodes of its level are ablated.
+    """
+
+    values: CircuitValues
+    own: Estimate
+    random: Estimate | None
+    output: OutputAgreement
+    complement: Estimate | None = None
+    behaviour: float | None = None
+
+
+def measured(
+    setting: Setting, mask: Mask | NodeMask, others: Sequence[Mask | NodeMask], interval: Interval
+) -> Measured:
     """Measure a circuit, and random ones of its size, on the setting's prompts; of nodes what it leaves out, too."""
     left = [~mask] if isinstance(mask, NodeMask) else []
-    measured = setting.measure_all(together([mask, *others, *left]), (None, *OUTPUT_OBJECTIVES))
-    values, minus_kl, same = (one.only(slice(1 + len(others))) for one in measured)
-    estimate, *random = faithfulness_in(beside(values), interval)
+    found = setting.measure_all(together([mask, *others, *left]), (None, *OUTPUT_OBJECTIVES))
+    values, minus_kl, same = (one.only(slice(1 + len(others))) for one in found)
+    own, *random = faithfulness_in(beside(values), interval)
+    of_all = Measured(values, own, random[0] if random else None, OutputAgreement.of(minus_kl, same, interval))
+    if not left:
+        return of_all
+    (complement,) = faithfulness_in(found[0].only([-1]), interval)
+    nothing = setting.measure(setting.graph.edge_mask[None][:0])
+    whole, gap = (float((one.clean - one.empty).double().mean()) for one in (nothing, values))
+    return replace(of_all, complement=complement, behaviour=gap / whole if whole else math.nan)
+
+
+def judged(setting: Setting, mask: Mask | NodeMask, others: Sequence[Mask | NodeMask], interval: Interval) -> Report:
+    """What is measured as a report, with what a reader must know to trust it; notes are logged, too."""
+    found = measured(setting, mask, others, interval)
+    values, own, random = found.values, found.own, found.random
     report = Report(
-        faithfulness=estimate.value,
-        interval=(estimate.low, estimate.high),
+        faithfulness=own.value,
+        interval=(own.low, own.high),
         n_held_out=len(setting),
         clean=float(values.clean.mean()),
         corrupted=float(values.empty.mean()),
         circuit=float(values.circuits[0].mean()),
         ablation=setting.ablation,
         objective=setting.goal.name,
-        random_faithfulness=random[0].value if random else None,
-        random_interval=(random[0].low, random[0].high) if random else None,
+        random_faithfulness=None if random is None else random.value,
+        random_interval=None if random is None else (random.low, random.high),
         per_prompt={
             "clean": values.clean.tolist(),
             "empty": values.empty.tolist(),
             "circuit": values.circuits[0].tolist(),
         },
-        output=OutputAgreement.of(minus_kl, same, interval).records(),
+        output=found.output.records(),
     )
+    elements, kept = elements_of(setting, mask)
+    size, n_all = elements.count(kept), len(elements.places)
     gap = float((values.clean - values.empty).mean())
-    if isinstance(mask, NodeMask):
-        return _of_nodes(report, setting, mask, measured[0].only([-1]), gap, interval)
-    n_edges, n_all = int(mask.sum()), setting.graph.n_edges
-    notes = _notes(estimate.value, gap, len(setting), n_edges, n_all, "edge")
-    return replace(report, edges=n_edges, fraction=n_edges / n_all, notes=_told(notes))
+    notes = _notes(own.value, gap, len(setting), size, n_all, elements.level)
+    report = replace(report, level=elements.level, fraction=size / n_all)
+    report = replace(report, edges=size) if elements.level == "edge" else replace(report, nodes=size)
+    if found.behaviour is not None and found.complement is not None:
+        report = _of_nodes(report, setting, found.complement, found.behaviour)
+        notes += _elsewhere(elements.level, found.behaviour)
+    for note in notes:
+        logger.warning(note)
+    return replace(report, notes=notes)
 
 
-def _of_nodes(
-    report: Report, setting: Setting, mask: NodeMask, left: CircuitValues, gap: float, interval: Interval
-) -> Report:
-    """What is told of nodes alone: their number, the complement, and how much of the behaviour runs through them."""
-    (complement,) = faithfulness_in(left, interval)
-    nothing = setting.measure(setting.graph.edge_mask[None][:0])
-    whole = float((nothing.clean - nothing.empty).double().mean())
-    behaviour = gap / whole if whole else math.nan
-    n_all = NodeMask(setting.nodes(mask.level, mask.spans).full, mask.level, mask.spans).n_nodes
-    notes = _notes(report.faithfulness, gap, len(setting), mask.n_nodes, n_all, mask.level)
-    if behaviour < LEAST_BEHAVIOUR:
-        notes.append(
-            f"With all {mask.level}s ablated only {behaviour:.0%} of the behaviour is lost: it runs elsewhere, and "
-            "faithfulness is about that small part."
-        )
+def _of_nodes(report: Report, setting: Setting, complement: Estimate, behaviour: float) -> Report:
+    """What is told of nodes alone: the complement, and how much of the behaviour runs through them."""
     return replace(
         report,
-        level=mask.level,
-        nodes=mask.n_nodes,
-        fraction=mask.n_nodes / n_all,
         complement=complement.value,
         complement_interval=(complement.low, complement.high),
         behaviour=behaviour,
-        errors=setting.features.errors if mask.level == "feature" and setting.features is not None else None,
-        notes=_told(notes),
+        errors=setting.features.errors if report.level == "feature" and setting.features is not None else None,
     )
 
 
-def _told(notes: list[str]) -> list[str]:
-    for note in notes:
-        logger.warning(note)
-    return notes
+def _elsewhere(level: str, behaviour: float) -> list[str]:
+    if not behaviour < LEAST_BEHAVIOUR:
+        return []
+    return [
+        f"With all {level}s ablated only {behaviour:.0%} of the behaviour is lost: it runs elsewhere, and "
+        "faithfulness is about that small part."
+    ]
+
+
+def with_tests(report: Report, setting: Setting, mask: Mask | NodeMask, reference: Reference, seed: int) -> Report:
+    """A report with the hypothesis tests of the circuit on the setting's prompts."""
+    made = battery_in(setting, mask, reference, Testing(permutations=1000), seed=seed)
+    records = [{str(key): value for key, value in row.items()} for row in made.to_frame().to_dict("records")]
+    return replace(report, tests=records, notes=[*report.notes, *made.notes])
 
 
 def _notes(value: float | None, gap: float, n_held_out: int, size: int, n_all: int, level: str) -> list[str]:

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 
 import pandas as pd
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from attribution.levels import node_frame
 from attribution.scores import Scores
 from circuits.circuit import Circuit
 from circuits.found import Found
@@ -21,6 +20,7 @@ from circuits.report import Report
 from interp.conditions import Conditions
 from interp.dictionaries.dictionary import Dictionary
 from interp.dictionaries.sets import DictionarySet
+from interp.element_names import element_names, node_frame
 from interp.errors import InputError
 from interp.keeping import kept
 from interp.node_mask import NODE_LEVELS, NodeMask, Spans
@@ -105,20 +105,30 @@ class NodeCircuit(Found):
         return NodeMask(self.node_mask, self.level, self.spans).n_nodes
 
     @property
+    def n_all(self) -> int:
+        """How many nodes the level has, in the circuit or not."""
+        return len(countable(self.scores.values, self.level, self.scores.exists))
+
+    @property
     def nodes(self) -> tuple[str, ...]:
         """Names of the nodes, by |score| descending: `m3.n120`, `a2.h5`, `m3`, `mlp3.f7`; behind `@` the position."""
-        frame = self.to_frame()
-        if self.spans is None:
-            return tuple(frame["node"])
-        return tuple(f"{name}@{place}" for name, place in zip(frame["node"], frame["position"], strict=True))
+        values = self.scores.values
+        return tuple(
+            element_names(self.graph, self.level, self.spans, values.shape, self._ordered, self.scores.settings)
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """The nodes by |score| descending: node, its layer and number, position where positions count, score."""
         values = self.scores.values
+        return node_frame(self.graph, self.level, self.spans, values, self._ordered, self.scores.settings)
+
+    @property
+    def _ordered(self) -> Int[Tensor, " n"]:
+        """The nodes as flat indices into scores, by |score| descending."""
+        values = self.scores.values
         places = countable(values, self.level, self.scores.exists)
         inside = places[self.node_mask.flatten()[places]]
-        order = values.flatten()[inside].abs().argsort(descending=True, stable=True)
-        return node_frame(self.graph, self.level, self.spans, values, inside[order], self.scores.settings)
+        return inside[values.flatten()[inside].abs().argsort(descending=True, stable=True)]
 
     def to_circuit(self) -> Circuit:
         """The same as a circuit of edges: all those among its nodes, the input and the logits. Of level `node` alone.
@@ -148,9 +158,8 @@ class NodeCircuit(Found):
         return int((self.node_mask & other.node_mask).sum()) / either if either else 1.0
 
     def sizes(self) -> list[str]:
-        total = len(countable(self.scores.values, self.level, self.scores.exists))
         told = "" if self.spans is None else f" at {len(self.spans)} positions"
-        return [f"{self.n_nodes:,} of {total:,} {_NOUNS[self.level]}{told}"]
+        return [f"{self.n_nodes:,} of {self.n_all:,} {_NOUNS[self.level]}{told}"]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NodeCircuit:

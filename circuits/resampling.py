@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,11 +12,12 @@ from torch import Tensor
 
 from attribution.edges.method import Method
 from attribution.scores import Scores
+from circuits.levels import scored
 from interp import numbers
 from interp.errors import InputError
 from interp.selection import prune
 from interp.selection.named import Mask, Rule
-from interp.setting import Setting
+from metrics.circuit.elements import Elements
 from metrics.statistics import resample
 
 CHUNKS = 16  # of the prompts, that resamples draw from
@@ -43,21 +45,21 @@ class ResampledScores:
 
     Attributes:
         scores: on all prompts.
-        parts: scores on chunks of the prompts, [chunk, source, target]; the resamples themselves, for methods whose
-            scores are no means over prompts.
+        parts: scores on chunks of the prompts, `[chunk, source, target]` or of nodes `[chunk, *axes]`; the resamples
+            themselves, for methods whose scores are no means over prompts.
         weights: [resample, chunk]: how much of each chunk a resample holds.
         sizes: prompts in each chunk; None where the parts are no chunks.
     """
 
     scores: Scores
-    parts: Float[Tensor, "chunk source target"]
+    parts: Float[Tensor, "chunk ..."]
     weights: Float[Tensor, "resample chunk"]
     sizes: tuple[int, ...] | None
 
     def __len__(self) -> int:
         return len(self.weights)
 
-    def values(self, number: int) -> Float[Tensor, "source target"]:
+    def values(self, number: int) -> Float[Tensor, "*axes"]:
         """Scores on one of the resamples."""
         return self._mixed(self.weights[number])
 
@@ -72,20 +74,21 @@ class ResampledScores:
         second[order[: len(order) // 2].tolist()] = 0
         return self._mixed(first / first.sum()), self._mixed(second / second.sum())
 
-    def _mixed(self, weights: Float[Tensor, " chunk"]) -> Float[Tensor, "source target"]:
-        return torch.einsum("c,cst->st", weights.to(self.parts.dtype), self.parts)
+    def _mixed(self, weights: Float[Tensor, " chunk"]) -> Float[Tensor, "*axes"]:
+        return torch.einsum("c,c...->...", weights.to(self.parts.dtype), self.parts)
 
 
 @numbers.checked(resamples=numbers.Limits(2, advice="20 is usual"), chunks=numbers.Limits(4))
 def resampled_scores(
-    setting: Setting, method: Method, *, resamples: int, seed: int, chunks: int = CHUNKS
+    elements: Elements, method: Method, *, resamples: int, seed: int, chunks: int = CHUNKS
 ) -> ResampledScores:
-    """Score chunks of the setting's prompts once, and resample their means.
+    """Score chunks of a setting's prompts once, edges or nodes, and resample their means.
 
     Every method's scores are means over prompts, so the scores of a resample are a weighted mean of those of its
     chunks: all resamples together cost as much as scoring all prompts once (in smaller batches). Not so for `mean`
     ablations, whose mean is taken over the prompts: there each resample is scored anew.
     """
+    setting = elements.setting
     n = len(setting)
     if getattr(method, "resume", None) is not None:
         raise InputError("resume keeps the scores of one run; resampling makes several: drop it")
@@ -93,29 +96,30 @@ def resampled_scores(
         raise InputError(f"task={setting.task.name!r} has {n} prompts; resampling needs at least 4")
     drawn = resample(min(chunks, n), resamples, seed)
     if str(setting.ablation).startswith("mean"):
-        whole = method.scores(setting)
-        parts = torch.stack([method.scores(setting.select(one)).values for one in resample(n, resamples, seed)])
+        whole = scored(elements, method)
+        again = [setting.select(one) for one in resample(n, resamples, seed)]
+        parts = torch.stack([scored(elements.on(one), method).values for one in again])
         return ResampledScores(whole, parts, torch.eye(resamples, dtype=torch.float32, device="cpu"), None)
     groups = np.array_split(np.random.default_rng(seed).permutation(n), min(chunks, n))
-    scored = [method.scores(setting.select(group)) for group in groups]
+    found = [scored(elements.on(setting.select(group)), method) for group in groups]
     sizes = torch.tensor([len(group) for group in groups], dtype=torch.float64, device="cpu")
     times = [torch.bincount(torch.tensor(one, device="cpu"), minlength=len(groups)) for one in drawn]
     counts = torch.stack(times) * sizes
-    parts = torch.stack([one.values for one in scored])
-    mean = torch.einsum("c,cst->st", sizes / sizes.sum(), parts.double()).to(parts.dtype)
+    parts = torch.stack([one.values for one in found])
+    mean = torch.einsum("c,c...->...", sizes / sizes.sum(), parts.double()).to(parts.dtype)
     whole = replace(
-        scored[0],
+        found[0],
         values=mean,
         task=setting.task.to_dict(),
         n_prompts=n,
-        seconds=sum(one.seconds or 0 for one in scored),
+        seconds=sum(one.seconds or 0 for one in found),
     )
     return ResampledScores(whole, parts, counts / counts.sum(1, keepdim=True), tuple(len(group) for group in groups))
 
 
-def selection_frequency(resampled: ResampledScores, select: Rule) -> Float[Tensor, "source target"]:
-    """In which share of the resamples each edge is selected."""
-    total = torch.zeros(resampled.scores.graph.shape, dtype=torch.float32, device="cpu")
+def selection_frequency(resampled: ResampledScores, select: Callable[[Tensor], Tensor]) -> Float[Tensor, "*axes"]:
+    """In which share of the resamples each edge (node) is selected."""
+    total = torch.zeros(resampled.scores.values.shape, dtype=torch.float32, device="cpu")
     for number in range(len(resampled)):
         total += select(resampled.values(number))
     return total / len(resampled)

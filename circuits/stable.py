@@ -19,18 +19,21 @@ from scipy.stats import binomtest, spearmanr
 from torch import Tensor
 
 from attribution.edges.method import Method
-from attribution.engines import ScoringKeywords, chosen_method, method_keywords
+from attribution.engines import ScoringKeywords, method_keywords
 from attribution.scores import Scores
+from circuits.levels import Asked, NodeKeywords
 from circuits.resampling import CHUNKS, resampled_scores
 from interp import numbers, theme
+from interp.element_names import element_names
 from interp.interval import Estimate, Interval, IntervalKeywords
 from interp.keywords import chosen
+from interp.node_mask import NodeMask, with_input
 from interp.result import Result
 from interp.run import RunKeywords
 from interp.running import door
-from interp.selection import SELECTIONS, Selection, prune
+from interp.selection import Selection, prune
 from interp.selection.empty import PATHS, warn_if_empty
-from interp.selection.named import Mask, rules_of
+from interp.selection.named import Mask
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 from metrics.circuit.curve import AbsoluteKeyword
@@ -39,28 +42,29 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 logger = logging.getLogger(__name__)
+SHARE = 0.05  # of all edges or nodes that circuits hold where nothing else is asked for
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Stability(Result):
-    """How a circuit of `edges` edges fares when its prompts are resampled.
+    """How a circuit of `edges` edges (of nodes: of so many nodes) fares when its prompts are resampled.
 
     Attributes:
-        mask: the circuit of all prompts.
+        mask: the circuit of all prompts, of nodes as a `NodeMask`.
         scores: on all prompts.
-        frequency: share of the resamples that select each edge, [source, target].
+        frequency: share of the resamples that select each edge, `[source, target]`; of nodes `[*axes]`, like scores.
         jaccard: overlap of a resample's circuit with that of all prompts; the median over resamples, and what a share
             `confidence` of them lie between. `pairs`: of two resamples. `halves`: of two disjoint halves of the
             prompts, over seeds (NaN under `mean` ablations).
-        rank_correlation: Spearman correlation of the scores of all edges, resample against all prompts; NaN where
-            scores are constant, which have no order.
+        rank_correlation: Spearman correlation of the scores of all edges (nodes), resample against all prompts; NaN
+            where scores are constant, which have no order.
         chance: Jaccard overlap of two random circuits of that size.
         resamples, edges: how many, and how large.
     """
 
-    mask: Mask
+    mask: Mask | NodeMask
     scores: Scores
-    frequency: Float[Tensor, "source target"]
+    frequency: Float[Tensor, "*axes"]
     jaccard: Estimate
     pairs: Estimate
     halves: Estimate
@@ -70,32 +74,42 @@ class Stability(Result):
     edges: int
 
     @numbers.checked()
-    def stable(self, share: float = 0.75) -> Mask:
-        """The edges that at least a share of the resamples select, pruned; a warning says so when none are left."""
-        mask = prune(self.frequency >= share - 1e-6, self.scores.graph)
+    def stable(self, share: float = 0.75) -> Mask | NodeMask:
+        """The edges (nodes) that at least a share of the resamples select; edges pruned.
+
+        A warning says so when none are left.
+        """
+        often, most = self.frequency >= share - 1e-6, 100 * float(self.frequency.max())
+        if self.scores.level != "edge":
+            nodes = NodeMask(with_input(often, self.scores.level), self.scores.level, self.scores.spans)
+            if not nodes.n_nodes:
+                logger.warning("share=%g leaves no nodes: the steadiest is in %.0f %% of the resamples", share, most)
+            return nodes
+        mask = prune(often, self.scores.graph)
         if not mask.any():
             logger.warning("share=%g leaves no edges: those that so many resamples select %s; the steadiest edge is in "
-                           "%.0f %% of them", share, f"do not {PATHS}", 100 * float(self.frequency.max()))  # fmt: skip
+                           "%.0f %% of them", share, f"do not {PATHS}", most)  # fmt: skip
         return mask
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each edge that was ever selected, the steadiest first.
+        """One row for each edge (node) that was ever selected, the steadiest first.
 
-        Columns: edge, frequency, low, high (Wilson's interval over resamples), score, selected (on all prompts).
+        Columns: edge (node), frequency, low, high (Wilson's interval over resamples), score, selected (on all prompts).
         """
-        source, target = (self.frequency > 0).nonzero().unbind(1)
-        share = self.frequency[source, target].double().numpy()
+        ever = self.frequency.flatten().nonzero()[:, 0]
+        share = self.frequency.flatten()[ever].double().numpy()
         counts = np.rint(share * self.resamples).astype(int)
         known = {int(k): binomtest(int(k), self.resamples).proportion_ci(method="wilson") for k in np.unique(counts)}
-        graph = self.scores.graph
+        scores, mask = self.scores, self.mask.mask if isinstance(self.mask, NodeMask) else self.mask
+        names = element_names(scores.graph, scores.level, scores.spans, mask.shape, ever, scores.settings)
         frame = pd.DataFrame(
             {
-                "edge": [graph.edge_name(*pair) for pair in zip(source.tolist(), target.tolist(), strict=True)],
+                "edge" if scores.level == "edge" else "node": names,
                 "frequency": share,
                 "low": [known[int(k)].low for k in counts],
                 "high": [known[int(k)].high for k in counts],
-                "score": self.scores.values[source, target].numpy(),
-                "selected": self.mask[source, target].numpy(),
+                "score": scores.values.flatten()[ever].numpy(),
+                "selected": mask.flatten()[ever].numpy(),
             }
         )
         order = np.lexsort((-frame["score"].abs().to_numpy(), -share))
@@ -114,25 +128,28 @@ class Stability(Result):
     def headline(self) -> str:
         always = int((self.frequency > 1 - 1e-6).sum())
         order = "none, for scores are constant" if math.isnan(self.rank_correlation.value) else self.rank_correlation
+        level = self.scores.level
         return (
-            f"{self.edges:,} edges over {self.resamples} resamples: Jaccard with all prompts "
+            f"{self.edges:,} {level}s over {self.resamples} resamples: Jaccard with all prompts "
             f"{self.jaccard}, between resamples {self.pairs}, between halves {self.halves} (random circuits "
-            f"{self.chance:.3f}); rank correlation {order}; {always:,} edges always selected, "
+            f"{self.chance:.3f}); rank correlation {order}; {always:,} {level}s always selected, "
             f"{int((self.frequency > 0).sum()):,} ever"
         )
 
     def figure(self) -> Figure:
-        """How many edges are selected how often."""
+        """How many edges (nodes) are selected how often."""
         import plotly.graph_objects as go
 
         selected = self.frequency[self.frequency > 0].numpy()
         figure = go.Figure(go.Histogram(x=selected, nbinsx=self.resamples, marker={"color": theme.OWN}))
-        figure.update_xaxes(title="share of resamples that select the edge")
-        figure.update_yaxes(title="edges")
-        return theme.styled(figure, f"{self.edges:,} edges, {self.resamples} resamples")
+        figure.update_xaxes(title=f"share of resamples that select the {self.scores.level}")
+        figure.update_yaxes(title=f"{self.scores.level}s")
+        return theme.styled(figure, f"{self.edges:,} {self.scores.level}s, {self.resamples} resamples")
 
 
-class StabilityKeywords(ScoringKeywords, AbsoluteKeyword, SettingKeywords, RunKeywords, IntervalKeywords, total=False):
+class StabilityKeywords(
+    NodeKeywords, ScoringKeywords, AbsoluteKeyword, SettingKeywords, RunKeywords, IntervalKeywords, total=False
+):
     """The keywords of `stability`."""
 
 
@@ -143,7 +160,7 @@ def stability(
     task: Task,
     *,
     method: str | Method = "eap-ig",
-    edges: int | float = 0.05,
+    edges: int | float | None = None,
     selection: str | Selection = "top-n",
     chunks: int = CHUNKS,
     **keywords: Unpack[StabilityKeywords],
@@ -159,7 +176,7 @@ def stability(
         model: what `interp.load_model` returns.
         task: the behaviour; at least 4 prompts.
         method: an edge method, by name or as an object, as in `find_circuit`.
-        edges: size of the circuits before pruning: a number of edges, or a share of all.
+        edges: size of the circuits before pruning: a number of edges, or a share of all; None: 0.05 of them.
         selection: as in `find_circuit`. `balanced` and others that run circuits settle what they keep on all prompts.
         chunks: of the prompts; fewer are quicker, more come closer to resampling prompts one by one.
         ablation, objective, kv: of the setting, see `interp.setting.Setting`.
@@ -167,6 +184,8 @@ def stability(
         confidence: of the intervals.
         seed: of chunks, resamples and halves.
         batch_size, memory, quiet: how runs are made, see `interp.run.Run`.
+        level, positions, dictionaries, errors: circuits of nodes instead, as in `find_circuit`; `nodes` is then their
+            size, a number or a share of all; None: 0.05 of them.
         **keywords: of a method or a selection by name, as in `find_circuit`: `steps`, `rules`, `absolute`, ...
 
     Returns:
@@ -176,35 +195,43 @@ def stability(
         InputError: fewer than 4 prompts or chunks, fewer than 2 resamples, and whatever `attribute` refuses.
     """
     told = method_keywords("stability", method, keywords, StabilityKeywords)
-    scorer = chosen_method(method, {**chosen(keywords, ScoringKeywords), **told}, level="edge")
-    rule = SELECTIONS.make(selection, chosen(keywords, AbsoluteKeyword))
+    asked = Asked.of(keywords, {"edges": edges})
+    scorer = asked.method(method, {**chosen(keywords, ScoringKeywords), **told})
+    rule = asked.selection(selection, chosen(keywords, AbsoluteKeyword))
     setting, interval = Setting.of(model, task, keywords), Interval.of(keywords, resamples=20)
     resamples, seed = interval.resamples, interval.seed
-    drawn = resampled_scores(setting, scorer, resamples=resamples, chunks=chunks, seed=seed)
-    graph, values = setting.graph, drawn.scores.values
-    size = max(1, int(edges * graph.n_edges)) if isinstance(edges, float) else edges
+    elements = asked.elements(setting)
+    wanted, nodes = (edges, False) if asked.level == "edge" else (keywords.get("nodes"), True)
+    size = elements.size("nodes" if nodes else "edges", SHARE if wanted is None else wanted)
+    drawn = resampled_scores(elements, scorer, resamples=resamples, chunks=chunks, seed=seed)
+    values = drawn.scores.values
 
-    (select,) = rules_of(rule, setting, values, [size])
-    mask = warn_if_empty(select(values), size, partial(rule.mask, values, graph), graph.n_edges)
-    real = graph.edge_mask
-    circuits = np.stack([select(drawn.values(i))[real].numpy() for i in range(resamples)])
-    own = mask[real].numpy()
+    (select,) = elements.rules(rule, values, [size])
+    mask = select(values)
+    if not nodes:
+        mask = warn_if_empty(mask, size, partial(rule.mask, values, setting.graph), setting.graph.n_edges)
+    real = elements.places
+    circuits = np.stack([select(drawn.values(i)).flatten()[real].numpy() for i in range(resamples)])
+    own = mask.flatten()[real].numpy()
     halves = [pair for pair in map(drawn.halves, range(seed, seed + resamples)) if pair is not None]
     share = float(own.mean())
-    frequency = torch.zeros(graph.shape, dtype=torch.float32, device="cpu")
-    frequency[real] = torch.from_numpy(circuits.mean(0)).float()
+    frequency = torch.zeros(values.shape, dtype=torch.float32, device="cpu")
+    frequency.view(-1)[real] = torch.from_numpy(circuits.mean(0)).float()
 
     def spread(values: Sequence[float]) -> Estimate:
         return _spread(values, interval.confidence)
 
+    def ranked_alike(other: Tensor) -> float:
+        return _rank_correlation(values.flatten()[real], other.flatten()[real])
+
     return Stability(
-        mask=mask,
+        mask=elements.circuit(mask),
         scores=drawn.scores,
         frequency=frequency,
         jaccard=spread([jaccard(own, one) for one in circuits]),
         pairs=spread([jaccard(*pair) for pair in itertools.combinations(circuits, 2)]),
-        halves=spread([jaccard(*(select(half)[real].numpy() for half in pair)) for pair in halves]),
-        rank_correlation=spread([_rank_correlation(values[real], drawn.values(i)[real]) for i in range(resamples)]),
+        halves=spread([jaccard(*(select(half).flatten()[real].numpy() for half in pair)) for pair in halves]),
+        rank_correlation=spread([ranked_alike(drawn.values(i)) for i in range(resamples)]),
         chance=share / (2 - share),
         resamples=resamples,
         edges=size,

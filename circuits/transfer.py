@@ -25,7 +25,7 @@ from interp.tasks.resampled import resampled
 from interp.tasks.task import Task
 from interp.tasks.templates import by_template
 from metrics.circuit.controls import random_controls
-from metrics.circuit.evaluate import JudgeKeywords, faithfulness_in, judging_any, together
+from metrics.circuit.evaluate import GrainKeywords, JudgeKeywords, faithfulness_in, judging_any, together
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -90,6 +90,10 @@ class Robustness(Result):
         return theme.styled(figure, "Faithfulness under other conditions")
 
 
+class RobustnessKeywords(GrainKeywords, JudgeKeywords, total=False):
+    """The keywords of `robustness`."""
+
+
 @numbers.checked(n_random=numbers.FROM_ZERO)
 @door
 def robustness(
@@ -101,7 +105,7 @@ def robustness(
     objectives: Sequence[str] = OBJECTIVES,
     others: Mapping[str, Task] | None = None,
     n_random: int = 3,
-    **keywords: Unpack[JudgeKeywords],
+    **keywords: Unpack[RobustnessKeywords],
 ) -> Robustness:
     """Faithfulness of a circuit under other ablations, wordings, objectives and prompts.
 
@@ -114,7 +118,7 @@ def robustness(
         model: what `interp.load_model` returns.
         task: prompts; use others than the circuit was chosen on. Built-in tasks are also split by template
             (those with at least 4 prompts): the circuit was chosen on a mixture of them all.
-        circuit: a `Circuit`, a bool mask `[source, target]`, or a circuit of nodes.
+        circuit: a `Circuit`, a bool mask `[source, target]`, or nodes as in `metrics.evaluate`.
         ablations: `patch`, `zero`, `mean`, `mean-positional`; `resampled` is `patch` with the corrupted prompts
             exchanged among prompts of equal length (`interp.tasks.resampled`).
         objectives: names; those that the task's prompts do not allow are left out.
@@ -122,6 +126,7 @@ def robustness(
         n_random: number of random circuits; 0 for none.
         ablation, objective: of the base condition; None: the circuit's own, or for a mask `patch` and the task's; the
             task's objective too where its prompts do not allow the circuit's.
+        level, spans, dictionaries, errors: of a bare tensor of nodes, as in `metrics.evaluate`.
         confidence, resamples, seed: of the intervals over prompts; `seed` also draws random circuits.
         batch_size, memory, quiet: as in `metrics.evaluate`.
 
@@ -131,7 +136,7 @@ def robustness(
     Raises:
         InputError: unknown names, a mask of another shape, a negative `n_random`.
     """
-    check_keywords("robustness", keywords, JudgeKeywords)
+    check_keywords("robustness", keywords, RobustnessKeywords)
     if hasattr(circuit, "prompts") and not hasattr(task, "prompts"):
         raise InputError(
             "robustness(model, circuit, task) is called in the order robustness(model, task, circuit) now: the task "

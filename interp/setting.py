@@ -177,13 +177,20 @@ class Setting:
             )
         return FeatureNodes(of=self.features, **told)
 
+    @functools.cached_property
+    def _node_norms(self) -> dict[str, Tensor]:
+        return {}
+
     def node_norms(self, level: str) -> Tensor:
-        """How much each node of a level moves the residual stream when it is ablated. Two forward passes."""
+        """How much each node of a level moves the residual stream when it is ablated. Two forward passes, once."""
         grain = self.nodes(level)
-        if isinstance(grain, FeatureNodes):
-            return feature_norms(grain)
-        assert isinstance(grain, Nodes)
-        return node_norms(grain)
+        if level not in self._node_norms:
+            if isinstance(grain, FeatureNodes):
+                self._node_norms[level] = feature_norms(grain)
+            else:
+                assert isinstance(grain, Nodes)
+                self._node_norms[level] = node_norms(grain)
+        return self._node_norms[level]
 
     def _node_meter(self, level: str, spans: Spans) -> Meter:
         """What measures circuits of nodes of one level."""
@@ -199,7 +206,7 @@ class Setting:
             return  # nobody edits weights during a call
         now = edition(self.model)
         if known.get("_edition", now) != now:
-            for name in ("anatomy", "graph", "ablator", "meter", "_node_meters"):
+            for name in ("anatomy", "graph", "ablator", "meter", "_node_meters", "_node_norms"):
                 known.pop(name, None)
         known["_edition"], known["_looked"] = now, here
 
@@ -245,7 +252,7 @@ class Setting:
         shared = ["anatomy", "prompts"]
         shared += [] if "kv" in changes else ["graph"]
         shared += ["ablator"] if changes.keys() <= {"objective", "kv", "features"} else []
-        shared += ["meter", "_node_meters"] if changes.keys() <= {"objective"} else []
+        shared += ["meter", "_node_meters", "_node_norms"] if changes.keys() <= {"objective"} else []
         return self._sharing(replace(self, **changes), *shared)
 
     def _sharing(self, other: Setting, *names: str) -> Setting:

@@ -9,6 +9,7 @@ import torch
 from interp.dictionaries import Dictionary
 
 FEATURES = 20
+UNEQUAL = (FEATURES, 13, FEATURES)
 
 PLACES: dict[str, dict[str, Any]] = {
     "embedding": {"layer": 0, "site": "embedding"},
@@ -39,3 +40,15 @@ def of_all_places(width: int) -> list[Dictionary]:
     """One dictionary of every kind of place, at places of their own."""
     moved = {"transcoder-scope": {"layer": 1}}
     return [random_dictionary(place, width, skip=place == "transcoder", **moved.get(place, {})) for place in PLACES]
+
+
+def unequal(width: int) -> list[Dictionary]:
+    """Dictionaries of three places, the second with fewer features than the others (`UNEQUAL`)."""
+    one = random_dictionary("attention", width)
+    few = slice(UNEQUAL[1])
+    weights = {"W_enc": one.W_enc[few], "b_enc": one.b_enc[few], "W_dec": one.W_dec[few]}
+    return [
+        random_dictionary("residual", width),
+        random_dictionary("attention", width, **weights),
+        random_dictionary("transcoder", width, skip=True),
+    ]

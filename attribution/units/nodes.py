@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attribution.edges.gradient import EAP, GradientMethod, MaskIG
-from attribution.edges.method import Method, check_objective
+from attribution.edges.method import Method, Passes, check_objective
 from attribution.edges.patched import ActivationPatching, Exact
 from attribution.inside import AT_THE_CIRCUIT
 from attribution.scores import Scores
@@ -20,10 +21,12 @@ from attribution.units.explain import for_units
 from attribution.units.scoring import mean_neuron_scores
 from attribution.units.weights import full_circuit, inside_node_scores
 from interp.errors import InputError
+from interp.graph import ComputationalGraph
 from interp.node_mask import NodeMask, Spans, node_masks
 from interp.selection.nodes import countable
 from interp.setting import Setting
 
+Engine = Callable[[], tuple[Tensor, dict[str, Any]]]  # scores, and what is told of how they were made
 _AT_ONCE = 256  # circuits that each lack one node, measured together
 
 
@@ -39,7 +42,7 @@ def scores_of_nodes(setting: Setting, method: Method, level: str, spans: Spans =
     """
     started = time.perf_counter()
     features = setting.features if level == "feature" else None
-    values, beside = _values(setting, method, level, spans)
+    values, beside = _engine(setting, method, level, spans)()
     beside |= {} if features is None else features.to_dict()
     return Scores(
         values=values.to(torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32),
@@ -58,12 +61,25 @@ def scores_of_nodes(setting: Setting, method: Method, level: str, spans: Spans =
     )
 
 
-def _values(
-    setting: Setting, method: Method, level: str, spans: Spans
-) -> tuple[Float[Tensor, "*axes"], dict[str, Any]]:
-    """Scores, and what is told of how they were made."""
+def check_nodes(setting: Setting, method: Method, level: str, spans: Spans = None) -> None:
+    """Raise what scoring nodes would refuse, without a pass."""
+    setting.nodes(level, spans)  # refuses missing dictionaries and positions that are not there
+    _engine(setting, method, level, spans)
+
+
+def passes_of_nodes(method: Method, graph: ComputationalGraph, count: int) -> Passes:
+    """What scoring `count` nodes costs, in passes per prompt; NaN where nobody knows."""
     if isinstance(method, Exact | ActivationPatching):
-        return _patched(setting, level, spans), {}
+        return Passes(count, 0)
+    if isinstance(method, MaskIG):
+        return Passes(method.steps + 2, method.steps)
+    return method.passes(graph)
+
+
+def _engine(setting: Setting, method: Method, level: str, spans: Spans) -> Engine:
+    """What computes them, once all that could be refused has been."""
+    if isinstance(method, Exact | ActivationPatching):
+        return lambda: (_patched(setting, level, spans), {})
     inside = getattr(method, "inside", None)
     if isinstance(method, MaskIG) or (isinstance(method, EAP) and inside is not None):
         return _by_weights(setting, method, inside, level, spans)
@@ -74,7 +90,7 @@ def _values(
         told = by_gradients.backward(setting)
         rules = {"rules": told.to_dict()} if told.rules else {}
         mean_scores = mean_neuron_scores if level == "neuron" else mean_feature_scores
-        return mean_scores(setting, by_gradients, spans), rules
+        return lambda: (mean_scores(setting, by_gradients, spans), rules)
     if spans is not None:
         raise InputError(
             f"method={method.name!r} scores heads and MLPs at all positions together; positions are told apart by "
@@ -82,19 +98,20 @@ def _values(
         )
     if "level" not in {item.name for item in fields(method)}:  # type: ignore[arg-type]
         raise InputError(f"method={method.name!r} scores edges alone; use 'eap-ig', 'mask-ig' or 'exact'")
-    found = replace(method, level="node").scores(setting)  # type: ignore[type-var]
+    of_nodes = replace(method, level="node")  # type: ignore[type-var]
+    of_nodes.check(setting)
+    return lambda: _by_graph(setting, of_nodes, level)
+
+
+def _by_graph(setting: Setting, method: Method, level: str) -> tuple[Float[Tensor, "*axes"], dict[str, Any]]:
+    found, graph = method.scores(setting), setting.graph
     beside = {name: found.settings[name] for name in ("rules",) if name in found.settings}
-    return (found.values if level == "node" else _of_heads(setting, found.values)), beside
+    if level == "node":
+        return found.values, beside
+    return torch.stack([found.values[graph.head_sources(layer)] for layer in range(graph.n_layers)]), beside
 
 
-def _of_heads(setting: Setting, values: Float[Tensor, " source"]) -> Float[Tensor, "layer head"]:
-    graph = setting.graph
-    return torch.stack([values[graph.head_sources(layer)] for layer in range(graph.n_layers)])
-
-
-def _by_weights(
-    setting: Setting, method: MaskIG | EAP, inside: Any, level: str, spans: Spans
-) -> tuple[Float[Tensor, "*axes"], dict[str, Any]]:
+def _by_weights(setting: Setting, method: MaskIG | EAP, inside: Any, level: str, spans: Spans) -> Engine:
     points = method.points if isinstance(method, MaskIG) else AT_THE_CIRCUIT
     circuit = full_circuit(setting, level, spans)
     if inside is not None:
@@ -104,7 +121,7 @@ def _by_weights(
     whole = inside is None and points is AT_THE_CIRCUIT
     check_objective(setting.goal, method.name, whole)
     beside = {} if inside is None else {"nodes_inside": circuit.n_nodes}
-    return inside_node_scores(setting, circuit, points), beside
+    return lambda: (inside_node_scores(setting, circuit, points), beside)
 
 
 def _patched(setting: Setting, level: str, spans: Spans) -> Float[Tensor, "*axes"]:

@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circuits.cli import options
-from circuits.cli.inputs import DEFAULT_PROMPTS, built_in, check_ablation, check_names, load, read_task
+from circuits.cli.inputs import (
+    DEFAULT_PROMPTS,
+    asked_of_nodes,
+    built_in,
+    check_ablation,
+    check_names,
+    load,
+    parse_positions,
+    read_task,
+)
 from circuits.cli.named import made_method
 from circuits.cli.output import CommandError, Notes, check_target, panel, print_json, show, table, working, write_frame
-from circuits.cli.saved import edge_circuit
 
 if TYPE_CHECKING:
     from circuits.comparison import MethodComparison
@@ -48,6 +56,10 @@ def compare(
     selection: options.Selection = "top-n",
     random_circuits: options.RandomCircuits = 3,
     inverted: Annotated[bool, typer.Option(help="Add the first method's ranking upside down.")] = False,
+    level: options.Level = "edge",
+    positions: options.Positions = None,
+    dictionaries: options.Dictionaries = None,
+    errors: options.Errors = None,
     seed: options.Seed = 0,
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -70,14 +82,15 @@ def compare(
 ) -> None:
     """Rank methods on the same prompts.
 
-    Half of the prompts score the edges, by every method; on the other half
-    the circuits of every size are run. Differences between methods are
-    paired over prompts.
+    Half of the prompts score the edges (or nodes), by every method; on the
+    other half the circuits of every size are run. Differences between
+    methods are paired over prompts.
 
     \b
     Example:
       circuits compare --model smollm2-135m --task ioi --methods eap,eap-ig --html methods.html
       circuits compare -m smollm2-135m -t agreement --exact 200 -o methods.csv
+      circuits compare -m smollm2-135m -t agreement --level neuron --methods eap-ig,mask-ig,relp
     """
     if (task is None) == (task_file is None):
         raise CommandError("give the task: either --task (see `circuits tasks`) or --task-file")
@@ -88,15 +101,17 @@ def compare(
     if output is not None and html is not None and output.resolve() == html.resolve():
         raise CommandError(f"-o and --html both name {str(html)!r}; the table and the page are two files")
     with working(quiet) as notes:
+        from circuits.circuit import Circuit
         from circuits.compare import compare_methods
         from interp.selection import SELECTIONS
 
         check_names(task=task, ablation=ablation, objective=objective)
-        made = {name: made_method(name, {"steps": steps}, Notes(quiet=True)) for name in names}
+        made = {name: made_method(name, {"steps": steps}, Notes(quiet=True), level=level) for name in names}
         for one in made.values():
             check_ablation(one, ablation)
         SELECTIONS.make(selection)
-        known = None if truth is None else edge_circuit(truth)
+        known = None if truth is None else Circuit.load(truth)
+        of_nodes = asked_of_nodes(level, dictionaries, positions=parse_positions(positions), errors=errors)
         prompts = None if task_file is None else read_task(task_file, n, objective)
         loaded = load(model, device, dtype, notes)
         if prompts is None:
@@ -113,6 +128,7 @@ def compare(
             inverted=inverted,
             selection=selection,
             ablation=ablation,
+            **of_nodes,
             seed=seed,
             batch_size=batch_size,
             quiet=quiet,
@@ -146,12 +162,16 @@ def _tell(result: MethodComparison) -> None:
     about, summary = result.about, result.summary()
     rows = [
         ("Model", str(about["model"])),
-        ("Prompts", f"{about['n_scoring']} scored the edges, {about['n_judging']} others judged the circuits"),
+        (
+            "Prompts",
+            f"{about['n_scoring']} scored the {result.level}s, {about['n_judging']} others judged the circuits",
+        ),
         ("Ablation", str(about["ablation"])),
         ("Seed", str(about["seed"])),
         *(("Warning", note) for note in about["notes"]),
     ]
-    first = [name for name in ("method", "cmd", "cpr", "log_cmd", "edges_85", "edges_95") if name in summary]
+    needed = [f"{result.counted}_85", f"{result.counted}_95"]
+    first = [name for name in ("method", "cmd", "cpr", "log_cmd", *needed) if name in summary]
     second = ["method", *(name for name in summary.columns if name not in (*first, "rank", "cpr_signed"))]
     show(
         panel(f"Methods on {about['task'].get('name')}", rows),

@@ -28,6 +28,7 @@ def curve(
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
+    dictionaries: options.SavedDictionaries = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -41,8 +42,8 @@ def curve(
     """Measure faithfulness against size.
 
     Sizes and the areas CPR and CMD are those of the MIB benchmark. The
-    circuits of every size are chosen anew from the saved circuit's scores, by the rule that chose it;
-    where that is `balanced`, on half of the prompts, and the other half measures.
+    circuits of every size, of edges or of nodes, are chosen anew from the saved circuit's scores, by the rule that
+    chose it; where that is `balanced`, on half of the prompts, and the other half measures.
 
     \b
     Example:
@@ -55,16 +56,20 @@ def curve(
 
         case = reopen(
             circuit, model=model, task=task, task_file=task_file, n=n, seed=seed, ablation=ablation,
-            objective=objective, device=device, dtype=dtype, notes=notes,
+            objective=objective, device=device, dtype=dtype, dictionaries=dictionaries, notes=notes,
         )  # fmt: skip
         selection = selection_of(case.circuit.provenance)
         # what looks at prompts to choose must not be measured on them
         choosing, measured = case.task.split(0.5, case.seed) if selection.measures else (None, case.task)
+        scores, of_nodes = case.circuit.scores, case.level != "edge"
+        told: Any = {"level": case.level} if of_nodes else {}
         result = faithfulness_curve(
             case.model,
             measured,
-            case.circuit.scores.edge_values,
+            scores if of_nodes else scores.edge_values,
+            **told,
             ablation=case.ablation,
+            objective=case.task.objective,
             selection=selection,
             choosing=choosing,
             n_random=random_circuits,
@@ -95,6 +100,7 @@ def _data(path: Path, case: Case, result: Curve, files: dict[str, str]) -> dict[
         "task": case.task.to_dict(),
         "seed": case.seed,
         "ablation": case.ablation,
+        "level": case.level,
         "n": len(result.values.clean),
         **{name.removesuffix("_estimate"): getattr(result, name).to_dict() for name in areas},
         "sizes": result.to_frame().to_dict("records"),
@@ -121,8 +127,8 @@ def _tell(path: Path, case: Case, result: Curve) -> None:
         )
         for i, (fraction, edges, point) in enumerate(zip(result.fractions, result.edges, result.points, strict=True))
     ]
-    columns = ("share", "edges", "faithfulness", "random circuits")
+    columns = ("share", f"{case.level}s", "faithfulness", "random circuits")
     show(
         panel(f"Curve of {path} on {len(result.values.clean)} prompts of {case.task.name}", rows),
-        table("Faithfulness by size, 95 % intervals", columns, sizes, ("share", "edges")),
+        table("Faithfulness by size, 95 % intervals", columns, sizes, columns[:2]),
     )

@@ -14,8 +14,9 @@ from circuits.cli.saved import Case, reopen
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from circuits.judged import Measured
     from interp.kernels.evaluate import CircuitValues
-    from metrics import CircuitTests, Estimate, OutputAgreement, PromptFaithfulness
+    from metrics import CircuitTests, OutputAgreement, PromptFaithfulness
 
 
 def evaluate(
@@ -39,6 +40,7 @@ def evaluate(
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
+    dictionaries: options.SavedDictionaries = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -60,14 +62,16 @@ def evaluate(
       circuits evaluate ioi.json -n 128 -o prompts.csv
       circuits evaluate ioi.json --ablation mean --json
       circuits evaluate ioi.json --tests
+      circuits evaluate features.json --dictionaries saes
     """
     output = check_target("-o", output)
     with working(quiet) as notes:
         case = reopen(
             circuit, model=model, task=task, task_file=task_file, n=n, seed=seed, ablation=ablation,
-            objective=objective, device=device, dtype=dtype, notes=notes,
+            objective=objective, device=device, dtype=dtype, dictionaries=dictionaries, notes=notes,
         )  # fmt: skip
-        values, own, random, agreed = _measure(case, random_circuits, batch_size, quiet)
+        found = _measure(case, random_circuits, batch_size, quiet)
+        values = found.values
         battery = None
         if tests:
             notes("making the tests")
@@ -80,44 +84,31 @@ def evaluate(
             frame["model"], frame["empty"] = values.clean.tolist(), values.empty.tolist()
             frame["circuit"] = values.circuits[0].tolist()
             write_frame(frame, output)
-    data = _data(circuit, case, values, own, random, output)
-    data |= _beyond(values, agreed, case.seed)
+    data = _data(circuit, case, found, output)
+    data |= _beyond(values, found.output, case.seed)
     if battery is not None:
         data["tests"] = _tests(battery)
     if json:
         print_json(data)
         return
-    show(panel(f"{circuit} on {len(case.task)} prompts of {case.task.name}", _rows(data, own, random, values)))
+    show(panel(f"{circuit} on {len(case.task)} prompts of {case.task.name}", _rows(data, case, found)))
     if battery is not None:
         show(*_story(battery))
     if output is not None:
         typer.echo(f"Wrote the prompts to {output}")
 
 
-def _measure(
-    case: Case, random_circuits: int, batch_size: int | None, quiet: bool
-) -> tuple[CircuitValues, Estimate, Estimate | None, OutputAgreement]:
-    """Objectives of model, circuit and random circuits; faithfulness of it and of them; agreement of the output."""
-    import torch
-
-    from circuits.judged import beside
-    from interp.inspection import anatomy_of
+def _measure(case: Case, random_circuits: int, batch_size: int | None, quiet: bool) -> Measured:
+    """Model, circuit and random circuits on the prompts."""
+    from circuits.judged import measured
     from interp.interval import Interval
-    from interp.run import Run
-    from interp.setting import Setting
-    from metrics import OutputAgreement
-    from metrics.circuit.evaluate import faithfulness_in, graph_of_mask
-    from metrics.circuit.output import OUTPUT_OBJECTIVES
-    from metrics.circuit.samples import random_circuit
+    from metrics.circuit.controls import random_controls
+    from metrics.circuit.evaluate import judging_any
 
-    mask, graph = case.circuit.mask, case.circuit.graph
-    others = [random_circuit(graph, int(mask.sum()), case.seed + i) for i in range(random_circuits)]
-    kv = graph_of_mask(anatomy_of(case.model), mask).kv
-    setting = Setting(case.model, case.task, case.ablation, kv=kv, run=Run(batch_size, quiet=quiet))
-    values, minus_kl, same = setting.measure_all(torch.stack([mask, *others]), (None, *OUTPUT_OBJECTIVES))
-    interval = Interval(seed=case.seed)
-    own, *random = faithfulness_in(beside(values), interval)
-    return values, own, random[0] if random else None, OutputAgreement.of(minus_kl, same, interval)
+    told = {"ablation": case.ablation, "objective": case.task.objective, "batch_size": batch_size, "quiet": quiet}
+    setting, mask = judging_any(case.model, case.task, case.circuit, told)
+    others = random_controls(setting, [mask], random_circuits, case.seed)
+    return measured(setting, mask, others, Interval(seed=case.seed))
 
 
 def _by_prompt(values: CircuitValues, seed: int) -> PromptFaithfulness:
@@ -135,35 +126,34 @@ def _beyond(values: CircuitValues, agreed: OutputAgreement, seed: int) -> dict[s
 
 
 def _tests(battery: CircuitTests) -> dict[str, Any]:
-    """The tests, the edges and how they were made, as JSON."""
+    """The tests, the edges (nodes) and how they were made, as JSON."""
     return {
         "tests": battery.to_frame().to_dict("records"),
-        "edges": battery.edges.to_dict("records"),
+        f"{battery.edges.columns[0]}s": battery.edges.to_dict("records"),
         "settings": battery.settings,
         "notes": list(battery.notes),
     }
 
 
 def _story(battery: CircuitTests) -> list[RenderableType]:
-    """The tests as a table, and the edges that do no more than random ones."""
+    """The tests as a table, and the edges (nodes) that do no more than random ones."""
     from rich.text import Text
 
     parts = [table("Hypothesis tests (p-values corrected)", ("test", "p", "", "wanted", " "), battery.rows(), ("p",))]
     idle = battery.edges[battery.edges["superfluous"].astype(bool)].head(10)
     if len(idle):
+        level, noun = battery.settings["level"], battery.edges.columns[0]
         cells = [
-            (str(edge), f"{change:.4f}", f"{beaten:.0%}")
-            for edge, change, beaten in zip(idle["edge"], idle["change"], idle["beaten"], strict=True)
+            (str(name), f"{change:.4f}", f"{beaten:.0%}")
+            for name, change, beaten in zip(idle[noun], idle["change"], idle["beaten"], strict=True)
         ]
-        title = "Edges that do no more than random ones"
-        parts.append(table(title, ("edge", "change", "random edges beaten"), cells, ("change", "random edges beaten")))
+        title, beaten = f"{level.capitalize()}s that do no more than random ones", f"random {level}s beaten"
+        parts.append(table(title, (noun, "change", beaten), cells, ("change", beaten)))
     return parts + [Text(f"Note: {note}") for note in battery.notes]
 
 
-def _data(
-    path: Path, case: Case, values: CircuitValues, own: Estimate, random: Estimate | None, output: Path | None
-) -> dict[str, Any]:
-    circuit = case.circuit
+def _data(path: Path, case: Case, found: Measured, output: Path | None) -> dict[str, Any]:
+    values = found.values
     return {
         "circuit": str(path),
         "model": str(case.model.cfg.model_name),
@@ -172,35 +162,62 @@ def _data(
         "ablation": case.ablation,
         "objective": str(case.task.objective),
         "n": len(case.task),
-        "faithfulness": own.to_dict(),
-        "random_faithfulness": None if random is None else random.to_dict(),
+        "faithfulness": found.own.to_dict(),
+        "random_faithfulness": None if found.random is None else found.random.to_dict(),
         "mean_objective": {
             "clean": float(values.clean.mean()),
             "empty": float(values.empty.mean()),
             "circuit": float(values.circuits[0].mean()),
         },
-        "edges": circuit.n_edges,
-        "nodes": circuit.n_nodes,
-        "fraction": circuit.n_edges / circuit.graph.n_edges,
+        **_size(case),
+        **(
+            {} if found.complement is None else {"complement": found.complement.to_dict(), "behaviour": found.behaviour}
+        ),
         "notes": case.notes,
         "files": {} if output is None else {"prompts": str(output)},
     }
 
 
-def _rows(data: dict[str, Any], own: Estimate, random: Estimate | None, values: CircuitValues) -> list[tuple[str, str]]:
+def _size(case: Case) -> dict[str, Any]:
+    """What the circuit is made of, and how much of it there is."""
+    from circuits.circuit import Circuit
+
+    circuit = case.circuit
+    if isinstance(circuit, Circuit):
+        share = circuit.n_edges / circuit.graph.n_edges
+        return {"level": case.level, "edges": circuit.n_edges, "nodes": circuit.n_nodes, "fraction": share}
+    return {"level": case.level, "nodes": circuit.n_nodes, "fraction": circuit.n_nodes / circuit.n_all}
+
+
+def _rows(data: dict[str, Any], case: Case, found: Measured) -> list[tuple[str, str]]:
     from circuits.report import output_text
 
-    means = data["mean_objective"]
+    own, random, means = found.own, found.random, data["mean_objective"]
+    of_edges = case.level == "edge"
     rows = [
         ("Model", data["model"]),
         ("Faithfulness", f"{interval(own.value, (own.low, own.high))} (95 % interval)"),
     ]
     if random is not None:
-        rows.append(("Random circuits", interval(random.value, (random.low, random.high))))
+        rows.append(
+            (
+                "Random circuits" if of_edges else f"Random {case.level}s",
+                interval(random.value, (random.low, random.high)),
+            )
+        )
+    if (left := found.complement) is not None:
+        rows.append(("Without the circuit", interval(left.value, (left.low, left.high))))
+        rows.append(("Behaviour lost without all", interval(found.behaviour)))
+    if case.circuit.setting.errors is not None:
+        rows.append(("Errors of dictionaries", case.circuit.setting.errors))
+    share = f"{data['fraction']:.2%}"
+    size = f"{data['nodes']:,} {case.level}s ({share} of all)"
+    if of_edges:
+        size = f"{data['edges']:,} edges ({share} of the graph), {data['nodes']:,} nodes"
     rows += [
-        ("By prompt", str(_by_prompt(values, data["seed"]))),
+        ("By prompt", str(_by_prompt(found.values, data["seed"]))),
         ("Output", output_text(data["output"])),
-        ("Size", f"{data['edges']:,} edges ({data['fraction']:.2%} of the graph), {data['nodes']:,} nodes"),
+        ("Size", size),
         (
             f"Mean {data['objective']}",
             f"model {means['clean']:.3f}, circuit {means['circuit']:.3f}, empty circuit {means['empty']:.3f} "

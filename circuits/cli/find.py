@@ -12,6 +12,7 @@ import typer
 from circuits.cli import options
 from circuits.cli.inputs import (
     DEFAULT_PROMPTS,
+    asked_of_nodes,
     built_in,
     check_ablation,
     check_names,
@@ -56,27 +57,13 @@ def find(
     edges: Annotated[
         str | None, typer.Option(help="Size: a number of edges, or a share as 0.02 or 2%.", show_default=False)
     ] = None,
-    level: Annotated[
-        str,
-        typer.Option(
-            help="edge; or neuron, head, node (heads and MLPs) or feature: everything else of the level is ablated."
-        ),
-    ] = "edge",
+    level: options.Level = "edge",
     nodes: Annotated[
         str | None, typer.Option(help="Size of a circuit of nodes: a number, or a share.", show_default=False)
     ] = None,
-    positions: Annotated[
-        str | None,
-        typer.Option(help="Of nodes: all, or positions as 3,4,5, each with nodes of its own.", show_default=False),
-    ] = None,
-    dictionaries: Annotated[
-        Path | None,
-        typer.Option(help="Of features: a folder of dictionaries, or a transcoder set.", show_default=False),
-    ] = None,
-    errors: Annotated[
-        str | None,
-        typer.Option(help="What becomes of dictionaries' errors: kept, ablated or nodes.", show_default="kept"),
-    ] = None,
+    positions: options.Positions = None,
+    dictionaries: options.Dictionaries = None,
+    errors: options.Errors = None,
     faithfulness: Annotated[
         float | None,
         typer.Option(help="Instead of a size: the smallest circuit that reaches this.", show_default="0.85"),
@@ -134,7 +121,6 @@ def find(
     with working(quiet) as notes:
         from circuits.find import find_circuit
         from circuits.formats import native
-        from interp.dictionaries import Dictionary
 
         if output is not None:
             native.check_target(output, "-o")
@@ -162,13 +148,7 @@ def find(
             tests=tests,
             seed=seed,
             n_random=random_circuits,
-            **_asked(
-                level=level,
-                nodes=of_nodes,
-                positions=parse_positions(positions),
-                dictionaries=None if dictionaries is None else Dictionary.load_all(dictionaries),
-                errors=errors,
-            ),
+            **asked_of_nodes(level, dictionaries, nodes=of_nodes, positions=parse_positions(positions), errors=errors),
             batch_size=batch_size,
             quiet=quiet,
         )
@@ -212,12 +192,6 @@ def _data(circuit: Circuit | NodeCircuit, check: TaskCheck, files: dict[str, str
         "scoring_seconds": circuit.scores.seconds,
         "files": files,
     }
-
-
-def _asked(level: str, **of_nodes: Any) -> Any:
-    """What was asked of nodes, which circuits of edges are not told of."""
-    given = {name: value for name, value in of_nodes.items() if value is not None}
-    return given if level == "edge" else {"level": level, **given}
 
 
 def _noun(circuit: Circuit | NodeCircuit) -> str:

@@ -42,6 +42,15 @@ def parse_positions(text: str | None) -> str | list[int] | None:
         raise CommandError(f"--positions {text!r} must be all, or positions such as 3,4,5") from None
 
 
+def asked_of_nodes(level: str, dictionaries: Path | None, **given: Any) -> Any:
+    """What was asked of nodes, which circuits of edges are not told of; dictionaries from their folder."""
+    from interp.dictionaries import Dictionary
+
+    given["dictionaries"] = None if dictionaries is None else Dictionary.load_all(dictionaries)
+    asked = {name: value for name, value in given.items() if value is not None}
+    return asked if level == "edge" else {"level": level, **asked}
+
+
 def check_names(*, task: str | None = None, ablation: str | None = None, objective: str | None = None) -> None:
     """Refuse unknown names before any work."""
     from interp import tasks

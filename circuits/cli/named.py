@@ -74,7 +74,7 @@ def made_method(
     A flag that it does not take is told and left out; rules are refused by the method.
     """
     from attribution.edges.named import METHODS
-    from attribution.engines import chosen_method
+    from circuits.levels import Asked
 
     takes, told = METHODS.settings(method), dict(settings or {})
     for name, value in flags.items():
@@ -84,4 +84,4 @@ def made_method(
             told[name] = value
         else:
             notes(f"method {method!r} has no {name}: --{name} is not used")
-    return chosen_method(method, told, level="edge" if level == "edge" else None)
+    return Asked(level).method(method, told)

@@ -65,6 +65,25 @@ RandomCircuits = Annotated[int, typer.Option(min=0, help="So many random circuit
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else to standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error.")]
 
+Level = Annotated[
+    str,
+    typer.Option(
+        help="edge; or neuron, head, node (heads and MLPs) or feature: everything else of the level is ablated."
+    ),
+]
+Positions = Annotated[
+    str | None,
+    typer.Option(help="Of nodes: all, or positions as 3,4,5, each with nodes of its own.", show_default=False),
+]
+Dictionaries = Annotated[
+    Path | None,
+    typer.Option(help="Of features: a folder of dictionaries, or a transcoder set.", show_default=False),
+]
+Errors = Annotated[
+    str | None,
+    typer.Option(help="What becomes of dictionaries' errors: kept, ablated or nodes.", show_default="kept"),
+]
+
 # what a saved circuit knows by itself
 Saved = Annotated[Path, typer.Argument(help="A circuit that `circuits find -o` saved.", show_default=False)]
 SavedModel = Annotated[
@@ -90,4 +109,12 @@ SavedAblation = Annotated[
 SavedObjective = Annotated[
     str | None,
     typer.Option(help="logit-difference, log-probability, kl, accuracy ...", show_default="the circuit's own"),
+]
+SavedDictionaries = Annotated[
+    Path | None,
+    typer.Option(
+        "--dictionaries",
+        help="Of features, of whose dictionaries a file holds the digests alone: the folder that they are in.",
+        show_default=False,
+    ),
 ]

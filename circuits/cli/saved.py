@@ -12,6 +12,7 @@ from circuits.cli.output import CommandError, Notes
 
 if TYPE_CHECKING:
     from circuits.circuit import Circuit
+    from circuits.node_circuit import NodeCircuit
     from interp.selection import Selection
     from interp.tasks import Task
 
@@ -20,12 +21,17 @@ if TYPE_CHECKING:
 class Case:
     """What is judged, on what. `notes` say what a reader must know to trust the figures."""
 
-    circuit: Circuit
+    circuit: Circuit | NodeCircuit
     model: Any
     task: Task
     seed: int
     ablation: str
     notes: list[str]
+
+    @property
+    def level(self) -> str:
+        """What the circuit is made of: `edge`, or `neuron`, `head`, `node`, `feature`."""
+        return str(getattr(self.circuit, "level", "edge"))
 
 
 def edge_circuit(path: str | Path) -> Circuit:
@@ -34,11 +40,29 @@ def edge_circuit(path: str | Path) -> Circuit:
 
     found = Circuit.load(path)
     if not isinstance(found, Circuit):
-        raise CommandError(
-            f"{str(path)!r} holds a circuit of {found.level}s, which this command does not take; in Python: "
-            "metrics.evaluate, metrics.faithfulness_curve and circuits.robustness"
-        )
+        raise CommandError(f"{str(path)!r} holds a circuit of {found.level}s; this command takes circuits of edges")
     return found
+
+
+def any_circuit(path: Path, dictionaries: Path | None) -> Circuit | NodeCircuit:
+    """A circuit from a file, of features with those dictionaries of a folder that it was found with."""
+    from circuits.circuit import Circuit
+    from interp.dictionaries import Dictionary
+
+    found: Circuit | NodeCircuit = Circuit.load(path)
+    if isinstance(found, Circuit) or found.level != "feature":
+        if dictionaries is not None:
+            level = "edge" if isinstance(found, Circuit) else found.level
+            raise CommandError(f"--dictionaries is for circuits of features; {str(path)!r} holds one of {level}s")
+        return found
+    if dictionaries is None:
+        raise CommandError(
+            f"{str(path)!r} holds a circuit of features, and of their dictionaries the digests alone: give "
+            "--dictionaries, the folder that they are in"
+        )
+    there = {one.digest: one for one in Dictionary.load_all(dictionaries)}
+    known = found.setting.dictionaries or tuple(there)
+    return found.with_dictionaries([there[digest] for digest in known if digest in there] or list(there.values()))
 
 
 def reopen(
@@ -53,6 +77,7 @@ def reopen(
     objective: str | None,
     device: str | None,
     dtype: str | None,
+    dictionaries: Path | None,
     notes: Notes,
 ) -> Case:
     """Load a circuit, its model, and prompts: by default fresh ones of the task that it was found on."""
@@ -60,7 +85,7 @@ def reopen(
 
     if task is not None and task_file is not None:
         raise CommandError("give either --task or --task-file, not both")
-    circuit = edge_circuit(path)
+    circuit = any_circuit(path, dictionaries)
     origin = circuit.provenance["task"] if isinstance(circuit.provenance["task"], dict) else {}
     name, source = task or origin.get("name"), model or circuit.provenance["model"]
     if not source:
@@ -117,7 +142,7 @@ def _as_found(origin: dict[str, Any], model: Any) -> Task | None:
         return None
 
 
-def _seen_before(circuit: Circuit, whole: Task | None, prompts: Task) -> list[str]:
+def _seen_before(circuit: Circuit | NodeCircuit, whole: Task | None, prompts: Task) -> list[str]:
     """A warning if some of the prompts chose the circuit."""
     origin, scoring = circuit.provenance["task"], circuit.scores.task
     if whole is None or not isinstance(origin, dict) or whole.to_dict()["sha256"] != origin.get("sha256"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, TypeVar
 
@@ -17,11 +17,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.evaluate import CircuitValues
 from interp.node_mask import NodeMask
 from interp.numbers import COUNT, settle
-from interp.selection import SELECTIONS, Rule, Selection, connected, weighed
+from interp.selection import SELECTIONS, Rule, Selection, TopN, connected, weighed
 from interp.setting import Setting
 from metrics.circuit.evaluate import faithfulness_of_means
 from metrics.circuit.node_scores import NodeScores
@@ -125,14 +126,45 @@ def helping_weights(
     return [weight for _, weight in best]
 
 
-def balanced_nodes(setting: Setting, scores: NodeScores, sizes: Sequence[int], steps: int = STEPS) -> list[NodeMask]:
-    """The same for nodes: of each size the `top_nodes` whose faithfulness on the setting's prompts is nearest to 1."""
+def node_rules(
+    setting: Setting, scores: NodeScores, selection: Selection, sizes: Sequence[int]
+) -> list[Callable[[Tensor], Bool[Tensor, "*axes"]]]:
+    """For each size what takes a circuit of nodes from values `[*axes]`: the `top_nodes` by a weight of helping.
+
+    Of `balanced` it is that at which the circuit of these scores is nearest to the model on the setting's prompts.
+    Raises `InputError` as `node_weight` does.
+    """
 
     def take(i: int, helping: float) -> NodeMask:
         return scores.top(sizes[i], helping)
 
-    weights = helping_weights(take, lambda masks: _faithfulness(setting.measure(masks)), len(sizes), steps)
-    return [take(i, weight) for i, weight in enumerate(weights)]
+    def measure(masks: list[NodeMask]) -> list[float]:
+        return _faithfulness(setting.measure(masks))
+
+    fixed = node_weight(selection)
+    weights = [fixed or 0.0] * len(sizes)
+    if fixed is None:
+        assert isinstance(selection, Balanced)
+        weights = helping_weights(take, measure, len(sizes), selection.steps)
+    return [partial(_top, scores, n, helping) for n, helping in zip(sizes, weights, strict=True)]
+
+
+def node_weight(selection: Selection) -> float | None:
+    """The weight of nodes that help: 0.5 by |score|, 1 by signed score; None of `balanced`, which measures.
+
+    Raises `InputError` for selections that look for paths: nodes have all edges between them.
+    """
+    if isinstance(selection, TopN):
+        return 0.5 if selection.absolute else 1.0
+    if isinstance(selection, Balanced):
+        return None
+    raise InputError(
+        f"selection={selection.name!r} selects edges; circuits of nodes are selected by 'balanced' or 'top-n'"
+    )
+
+
+def _top(scores: NodeScores, n: int, helping: float, values: Tensor) -> Bool[Tensor, "*axes"]:
+    return replace(scores, values=values).top(n, helping).mask
 
 
 SELECTIONS.register(Balanced.name, Balanced)

@@ -7,24 +7,22 @@ from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import pandas as pd
-import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.keywords import check_keywords
+from interp.node_mask import NodeMask
 from interp.running import door
 from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics.circuit import battery_tests
 from metrics.circuit.battery_result import CircuitTests, NullTest
-from metrics.circuit.evaluate import MeasureKeywords, judging
+from metrics.circuit.elements import elements_of
+from metrics.circuit.evaluate import EvaluateKeywords, judging_any
 from metrics.circuit.nulls import TOLERANCE
 from metrics.circuit.samples import REFERENCES
 from metrics.testing import Testing, TestingKeywords, adjust
-
-Mask = Bool[Tensor, "source target"]
 
 TESTS = ("equivalence", "independence", "minimality", "sufficiency", "necessity")
 
@@ -34,24 +32,26 @@ class Reference:
     """The random circuits that a circuit is held against in the tests.
 
     Attributes:
-        drawn: how: `paths` (from input to logits, as in the paper) or `grown` (from the logits upwards; small ones
-            seldom reach the input).
-        size: their size for sufficiency: a number of edges or a share of all; None: that of the circuit.
+        drawn: of edges how: `paths` (from input to logits, as in the paper; what None means) or `grown` (from the
+            logits upwards; small ones seldom reach the input). Of nodes None: each node of the circuit is exchanged for
+            one outside, of its layer and near in norm (`metrics.circuit.controls`).
+        size: of edges, their size for sufficiency: a number of edges or a share of all; None: that of the circuit.
         prompts: so many prompts for the tests against them; None: all.
         quantile: share of them that has to be beaten. Lower asks for less.
     """
 
-    drawn: str = "paths"
+    drawn: str | None = None
     size: int | float | None = None
     prompts: int | None = 16
     quantile: float = 0.9
 
     def __post_init__(self) -> None:
-        choose("reference", self.drawn, REFERENCES)
+        if self.drawn is not None:
+            choose("reference", self.drawn, REFERENCES)
         numbers.settle(self, prompts=numbers.COUNT, quantile=numbers.BETWEEN)
 
 
-class BatteryKeywords(MeasureKeywords, TestingKeywords, total=False):
+class BatteryKeywords(EvaluateKeywords, TestingKeywords, total=False):
     """The keywords of `circuit_tests`."""
 
     seed: int
@@ -67,7 +67,7 @@ def circuit_tests(
     tests: Sequence[str] = TESTS,
     tolerance: float = 0.1,
     quantile: float | None = None,
-    reference: str | Reference = "paths",
+    reference: str | Reference | None = None,
     n_random: int = 60,
     sample: int | None = 40,
     **keywords: Unpack[BatteryKeywords],
@@ -75,7 +75,8 @@ def circuit_tests(
     """Test the circuit hypothesis (Shi et al. 2024, arXiv:2410.13032): is this the part that does the task?
 
     s is the objective of a prompt, M the model, C the circuit, R a random circuit; d(A, B) is the mean over prompts of
-    |s(A) - s(B)| (the authors' code squares the differences).
+    |s(A) - s(B)| (the authors' code squares the differences). C is made of edges, or of nodes of a level: what is said
+    of edges below then holds of these, and C' is C with one more node, like one of the circuit's.
 
     - equivalence. Null: circuit and model outdo each other equally often, |P(s(C) > s(M)) - 1/2| <= `tolerance`. Sign
       test over prompts. A good circuit does *not* get it rejected.
@@ -97,14 +98,15 @@ def circuit_tests(
     Args:
         model: what `interp.load_model` returns.
         task: the prompts; use others than the circuit was chosen on.
-        circuit: a `Circuit`, or a bool mask `[source, target]`.
+        circuit: a `Circuit` or a bool mask `[source, target]`; or nodes, as in `evaluate`.
         tests: those to make.
         tolerance: of the equivalence test, below 1/2; 0 asks for a fair coin.
         quantile: share of the random circuits that has to be beaten; None: that of `reference`.
-        reference: how random circuits are drawn, `paths` or `grown`, or a `Reference` that also says how large they are
-            and on how many prompts they are run.
+        reference: how random circuits of edges are drawn, `paths` or `grown`, or a `Reference` that also says how large
+            they are and on how many prompts they are run.
         n_random: how many; with 0.9 and five tests fewer than 44 can never reject at 5 %.
-        sample: so many random edges for minimality; None: all.
+        sample: so many random edges (nodes) for minimality; None: all.
+        level, spans, dictionaries, errors: of a bare tensor of nodes, as in `evaluate`.
         ablation, objective, batch_size, memory, quiet: as in `evaluate`.
         correction, alpha, permutations: of the p-values of the tests and of the edges, see `metrics.testing.Testing`;
             permutations (1000) are those of the independence test.
@@ -114,14 +116,15 @@ def circuit_tests(
         `CircuitTests`: `to_frame()`, `edges`, `["sufficiency"]`.
 
     Raises:
-        InputError: an empty circuit, fewer than 2 prompts, unknown names, numbers out of range.
+        InputError: an empty circuit, fewer than 2 prompts, unknown names, numbers out of range, a way to draw edges for
+            a circuit of nodes.
     """
     for name in tests:
         choose("tests", name, TESTS)
     against = reference if isinstance(reference, Reference) else Reference(reference)
     against = against if quantile is None else replace(against, quantile=quantile)
     check_keywords("circuit_tests", keywords, BatteryKeywords)
-    setting, mask = judging(model, task, circuit, keywords)
+    setting, mask = judging_any(model, task, circuit, keywords)
     testing, seed = Testing.of(keywords, permutations=1000), numbers.seed(keywords.get("seed", 0))
     return battery_in(
         setting, mask, against, testing,
@@ -131,7 +134,7 @@ def circuit_tests(
 
 def battery_in(
     setting: Setting,
-    mask: Mask,
+    circuit: Tensor | NodeMask,
     against: Reference,
     testing: Testing,
     *,
@@ -142,24 +145,27 @@ def battery_in(
     seed: int = 0,
 ) -> CircuitTests:
     """`circuit_tests` in a setting, which measures nothing again."""
-    graph, n = setting.graph, len(setting)
+    n = len(setting)
     if n < 2:
         raise InputError(f"task={setting.task.name!r} has {n} prompts; the tests need at least 2")
-    if not mask.any():
-        raise InputError("circuit has no edges; there is nothing to test")
+    elements, mask = elements_of(setting, circuit)
+    level, noun = elements.level, elements.noun
+    if not elements.count(mask):
+        raise InputError(f"circuit has no {level}s; there is nothing to test")
     few = setting
     if against.prompts is not None and against.prompts < n:
         few, _ = setting.split(against.prompts / n, seed)
-    setup = battery_tests.Setup(few, mask, against.quantile, against.drawn, against.size, n_random, seed)
-    battery_tests.reference_edges(setup)  # refuses a size out of range before any work
+    size = None if against.size is None else elements.size("size", against.size)
+    elements.random(mask, 0, seed, against.drawn, size)  # refuses what cannot be drawn before any work
+    setup = battery_tests.Setup(elements.on(few), mask, against.quantile, against.drawn, size, n_random, seed)
     found: dict[str, NullTest] = {}
-    edges = pd.DataFrame(columns=battery_tests.EDGE_COLUMNS)
+    tested = pd.DataFrame(columns=[noun, *battery_tests.ELEMENT_COLUMNS])
     if {"equivalence", "independence"} & set(tests):
-        values = setting.measure(torch.stack([mask, graph.edge_mask & ~mask]))
+        values = elements.measure([mask, elements.rest(mask)])
         found["equivalence"] = battery_tests.equivalence(values, tolerance)
         found["independence"] = battery_tests.independence(values, testing.permutations, seed)
     if "minimality" in tests:
-        found["minimality"], edges = battery_tests.minimality(setup, sample, testing)
+        found["minimality"], tested = battery_tests.minimality(setup, sample, testing)
     if "sufficiency" in tests:
         found["sufficiency"] = battery_tests.sufficiency(setup)
     if "necessity" in tests:
@@ -168,13 +174,14 @@ def battery_in(
     corrected = adjust([one.p for one in made], testing.correction).tolist()
     settings = {
         "alpha": testing.alpha, "correction": testing.correction, "tolerance": tolerance,
-        "quantile": against.quantile, "reference": against.drawn, "reference_size": against.size,
-        "prompts": n, "reference_prompts": len(few), "n_random": n_random, "edges_tested": len(edges),
-        "permutations": testing.permutations, **setting.conditions.to_dict(), "seed": seed,
+        "quantile": against.quantile, "reference": against.drawn or elements.null, "reference_size": against.size,
+        "prompts": n, "reference_prompts": len(few), "n_random": n_random, "level": level,
+        f"{noun}s_tested": len(tested), "permutations": testing.permutations, **setting.conditions.to_dict(),
+        "seed": seed,
     }  # fmt: skip
     decided = [replace(one, p_corrected=p, rejected=p <= testing.alpha) for one, p in zip(made, corrected, strict=True)]
     notes = _notes(n, n_random, against.quantile, tests, testing)
-    return CircuitTests(tuple(decided), edges, settings, tuple(notes))
+    return CircuitTests(tuple(decided), tested, settings, tuple(notes))
 
 
 def _notes(n: int, n_random: int, quantile: float, tests: Sequence[str], testing: Testing) -> list[str]:

@@ -59,10 +59,10 @@ class CircuitTests(Result):
 
     Attributes:
         tests: in the order equivalence, independence, minimality, sufficiency, necessity.
-        edges: the minimality test edge by edge, from the least needed: edge, change, beaten (share of the random edges
-            whose removal changes less), p, p_corrected, superfluous.
-        settings: what they were made with: alpha, correction, tolerance, quantile, reference, numbers of prompts,
-            random circuits, edges and runs, seed; and the setting judged under: ablation, objective, kv, task.
+        edges: the minimality test edge by edge (or node by node), from the least needed: edge (node), change, beaten
+            (share of the random ones whose removal changes less), p, p_corrected, superfluous.
+        settings: what they were made with: alpha, correction, tolerance, quantile, reference, level, numbers of
+            prompts, random circuits, edges and runs, seed; and the setting judged under: ablation, objective, kv, task.
         notes: what a reader must know to trust them.
     """
 

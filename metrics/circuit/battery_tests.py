@@ -10,46 +10,39 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool
 from numpy.typing import NDArray
-from torch import Tensor
 
-from interp.errors import InputError
-from interp.graph import ComputationalGraph
 from interp.kernels.evaluate import CircuitValues
-from interp.setting import Setting
 from metrics.circuit.battery_result import NullTest
+from metrics.circuit.elements import Elements, Mask
 from metrics.circuit.evaluate import resolution_of
 from metrics.circuit.nulls import equivalence_p_value, independence_p_value, quantile_p_value
-from metrics.circuit.samples import Edge, added_paths, edges_of, random_circuit, random_paths, with_edges, without_edges
 from metrics.testing import Testing, adjust
 
-Mask = Bool[Tensor, "source target"]
 Array = NDArray[np.float64]
 
-EDGE_COLUMNS = ("edge", "change", "beaten", "p", "p_corrected", "superfluous")
+ELEMENT_COLUMNS = ("change", "beaten", "p", "p_corrected", "superfluous")  # behind the name
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What the tests against random circuits share; circuits are measured in a setting of few prompts."""
+    """What the tests against random circuits share; circuits are measured in a setting of few prompts.
 
-    setting: Setting
+    Attributes:
+        elements: what the circuit is made of, in that setting.
+        mask: the circuit.
+        quantile: share of the random circuits that has to be beaten.
+        reference, reference_size: how random circuits are drawn, and how large; None: as the elements have it.
+        n_random, seed: how many, and of which seed.
+    """
+
+    elements: Elements
     mask: Mask
     quantile: float
-    reference: str
-    reference_size: int | float | None
+    reference: str | None
+    reference_size: int | None
     n_random: int
     seed: int
-
-    @property
-    def graph(self) -> ComputationalGraph:
-        """The graph of the circuit."""
-        return self.setting.graph
-
-    def run(self, masks: list[Mask]) -> CircuitValues:
-        """Objectives of circuits."""
-        return self.setting.measure(torch.stack(masks))
 
 
 def equivalence(values: CircuitValues, tolerance: float) -> NullTest:
@@ -92,49 +85,51 @@ def independence(values: CircuitValues, permutations: int, seed: int) -> NullTes
 
 
 def minimality(setup: Setup, sample: int | None, testing: Testing) -> tuple[NullTest, pd.DataFrame]:
-    """Each edge of the circuit against random edges of inflated circuits; the edges as a frame, too."""
-    graph, mask, seed = setup.graph, setup.mask, setup.seed
+    """Each element of the circuit against random ones of inflated circuits; the elements as a frame, too."""
+    elements, mask, seed = setup.elements, setup.mask, setup.seed
     rng = python_random.Random(seed)
-    tested = edges_of(mask)
-    if sample is not None and sample < len(tested):
-        tested = sorted(rng.sample(tested, sample))
-    null = f"each edge does more than {setup.quantile:.0%} of random edges of inflated circuits"
-    paths = added_paths(graph, mask, setup.n_random, seed)
-    if not paths:
-        return _not_made("minimality", null, "not rejected", "no edge can be added"), pd.DataFrame(columns=EDGE_COLUMNS)
+    level, inside = elements.level, elements.inside(mask).tolist()
+    tested = inside
+    if sample is not None and sample < len(inside):
+        tested = sorted(rng.sample(inside, sample))
+    null = f"each {level} does more than {setup.quantile:.0%} of random {level}s of inflated circuits"
+    added = elements.additions(mask, setup.n_random, seed)
+    if not added:
+        nothing = _not_made("minimality", null, "not rejected", f"no {level} can be added")
+        return nothing, pd.DataFrame(columns=[elements.noun, *ELEMENT_COLUMNS])
     masks = [mask]
-    where: dict[tuple[Edge, ...], int] = {(): 0}
+    where: dict[tuple[int, ...], int] = {(): 0}
 
-    def place(path: Sequence[Edge]) -> int:
-        """Where the circuit with these edges added stands among the masks; each is run once."""
-        if tuple(path) not in where:
-            where[tuple(path)] = len(masks)
-            masks.append(with_edges(mask, path))
-        return where[tuple(path)]
+    def place(more: Sequence[int]) -> int:
+        """Where the circuit with these elements added stands among the masks; each is run once."""
+        if tuple(more) not in where:
+            where[tuple(more)] = len(masks)
+            masks.append(elements.adding(mask, more))
+        return where[tuple(more)]
 
     pairs = []
-    for path in paths:
-        out = rng.choice(path)
-        pairs.append((place(path), place([edge for edge in path if edge != out])))
+    for more in added:
+        out = rng.choice(more)
+        pairs.append((place(more), place([one for one in more if one != out])))
     first = len(masks)
-    values = setup.run(masks + [without_edges(mask, [edge]) for edge in tested])
+    values = elements.measure(masks + [elements.without(mask, [one]) for one in tested])
     scores = values.circuits.double().numpy()
     random = np.array([np.abs(scores[one] - scores[other]).mean() for one, other in pairs])
     changes = np.abs(scores[first:] - scores[0]).mean(1)
     frame = minimality_frame(changes, random, setup.quantile, testing, resolution_of(values))
-    frame.insert(0, "edge", [graph.edge_name(*edge) for edge in tested])
+    frame.insert(0, elements.noun, elements.names(torch.tensor(tested, device="cpu")))
     frame = frame.sort_values(["beaten", "change"], ignore_index=True, kind="stable")
     flagged = int(frame["superfluous"].sum())
     test = NullTest(
         "minimality",
         null=null,
-        observed=f"{flagged} of {len(tested)} edges tested do not, of {int(mask.sum()):,} in the circuit",
+        observed=f"{flagged} of {len(tested)} {level}s tested do not, of {len(inside):,} in the circuit",
         statistic=flagged / len(tested),
         p=float(frame["p_corrected"].min()),
         wanted="not rejected",
         meanings=(
-            "no edge is shown to do as little as a random one",
-            "some edges do no more than random ones: the circuit could be smaller",
+            f"no {level} is shown to do as little as a random one",
+            f"some {level}s do no more than random ones: the circuit could be smaller",
         ),
     )
     return test, frame
@@ -143,7 +138,7 @@ def minimality(setup: Setup, sample: int | None, testing: Testing) -> tuple[Null
 def minimality_frame(
     changes: Array, random: Array, quantile: float, testing: Testing, resolution: float = 0.0
 ) -> pd.DataFrame:
-    """Each edge's change `[edge]` against those of random edges `[draw]`; see `CircuitTests.edges`."""
+    """Each element's change `[element]` against those of random ones `[draw]`; see `CircuitTests.edges`."""
     wins = (changes[:, None] > random[None] + resolution).sum(1)
     p = [quantile_p_value(int(won), len(random), quantile, "less") for won in wins]
     corrected = adjust(p, testing.correction)
@@ -158,29 +153,20 @@ def minimality_frame(
     )
 
 
-def reference_edges(setup: Setup) -> int:
-    """How many edges the random circuits have that the whole circuit is compared with."""
-    n_edges, wanted = setup.graph.n_edges, setup.reference_size
-    if wanted is None:
-        return int(setup.mask.sum())
-    size = int(wanted * n_edges) if isinstance(wanted, float) else wanted
-    if not 0 < size <= n_edges:
-        raise InputError(f"reference_size={wanted} must be a number of edges up to {n_edges:,}, or a share up to 1.0")
-    return size
-
-
 def sufficiency(setup: Setup) -> NullTest:
     """The circuit's distance from the model against that of random circuits."""
-    graph, size = setup.graph, reference_edges(setup)
-    drawn = [random_circuit(graph, size, setup.seed + i, setup.reference) for i in range(setup.n_random)]
-    values = setup.run([setup.mask, *drawn])
+    elements = setup.elements
+    drawn = elements.random(setup.mask, setup.n_random, setup.seed, setup.reference, setup.reference_size)
+    values = elements.measure([setup.mask, *drawn])
     own, *others = _distances(values)
     wins = int((own + resolution_of(values) < np.array(others)).sum())
+    size = f"{elements.count(drawn[0]):,} {elements.level}s"
     return NullTest(
         "sufficiency",
         null=f"the circuit is closer to the model than at most {setup.quantile:.0%} of random circuits",
         observed=(
-            f"closer than {wins} of {len(others)} of {size:,} edges; distance {own:.3f}, theirs {np.median(others):.3f}"
+            f"closer than {wins} of {len(others)} of {size}{_different(drawn)}; distance {own:.3f}, theirs "
+            f"{np.median(others):.3f}"
         ),
         statistic=wins / len(others),
         p=quantile_p_value(wins, len(others), setup.quantile),
@@ -194,21 +180,21 @@ def sufficiency(setup: Setup) -> NullTest:
 
 def necessity(setup: Setup) -> NullTest:
     """What knocking out the circuit does, against random circuits from its complement."""
-    graph, mask = setup.graph, setup.mask
+    elements, mask = setup.elements, setup.mask
     null = f"knocking the circuit out hurts more than knocking out at most {setup.quantile:.0%} of random circuits"
-    outside = graph.edge_mask & ~mask
-    size = int(mask.sum())
-    if int(outside.sum()) < size:
-        return _not_made("necessity", null, "rejected", "fewer edges outside of the circuit than in it")
-    drawn = [random_paths(graph, size, setup.seed + i, outside) for i in range(setup.n_random)]
-    values = setup.run([graph.edge_mask & ~one for one in (mask, *drawn)])
+    drawn = elements.outside(mask, setup.n_random, setup.seed)
+    if not drawn:
+        return _not_made(
+            "necessity", null, "rejected", f"too few {elements.level}s outside of the circuit to draw from"
+        )
+    values = elements.measure([elements.rest(one) for one in (mask, *drawn)])
     own, *others = _distances(values)
     wins = int((own > np.array(others) + resolution_of(values)).sum())
     return NullTest(
         "necessity",
         null=null,
         observed=(
-            f"it hurts more than {wins} of {len(others)} from the complement; distance {own:.3f}, "
+            f"it hurts more than {wins} of {len(others)} from the complement{_different(drawn)}; distance {own:.3f}, "
             f"theirs {np.median(others):.3f}"
         ),
         statistic=wins / len(others),
@@ -219,6 +205,12 @@ def necessity(setup: Setup) -> NullTest:
             f"more needed than more than {setup.quantile:.0%} of random circuits outside of it",
         ),
     )
+
+
+def _different(drawn: Sequence[Mask]) -> str:
+    """How many of random circuits are different ones, where some are alike: of few elements there are not many."""
+    different = len({one.numpy().tobytes() for one in drawn})
+    return "" if different == len(drawn) else f" ({different} different ones)"
 
 
 def _distances(values: CircuitValues) -> list[float]:

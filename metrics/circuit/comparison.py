@@ -28,7 +28,7 @@ GOALS = (0.85, 0.95)
 
 @dataclass(frozen=True)
 class Ladder:
-    """What one method's circuits did: their edges at each size, and their objectives `[size, n]` per prompt."""
+    """What one method's circuits did: their edges (nodes) at each size, and their objectives `[size, n]` per prompt."""
 
     method: str
     ranking: str  # absolute or signed
@@ -51,6 +51,7 @@ def compare_curves(
     ladders: Sequence[Ladder],
     interval: Interval,
     correction: str = "holm",
+    counted: str = "edges",
 ) -> CurveComparison:
     """Compare methods by the faithfulness of their circuits; prompts are resampled for all of them together.
 
@@ -60,13 +61,14 @@ def compare_curves(
     corrected for the number of pairs. With one prompt there are neither.
 
     `edges_85` is the size of the smallest circuit on the ladder that reaches faithfulness 0.85, with the interval of
-    that size over resamples; `edges_85_kept` of the smallest from which on all larger ones reach it too.
+    that size over resamples; `edges_85_kept` of the smallest from which on all larger ones reach it too. `counted` is
+    what these columns, and that of sizes in `points`, are called by: `edges` or `nodes`.
     """
     names = list(dict.fromkeys(ladder.method for ladder in ladders))
     if not names:
         raise InputError("ladders is empty; give at least one method's")
     edges = np.array([ladder.edges for ladder in ladders], dtype=np.float64)
-    sizes, goals = edges.shape[1], len(GOALS)
+    sizes = edges.shape[1]
     k = len(ladders)
 
     def statistic(means: Array) -> Array:
@@ -79,9 +81,9 @@ def compare_curves(
     found = np.array(estimates(drawn, interval.confidence), dtype=object).reshape(k, -1)
     areas_at = np.arange(len(drawn.point)).reshape(k, -1)[:, sizes : sizes + len(AREAS)]
     return CurveComparison(
-        rows=_rows(names, ladders, found, edges, sizes, goals),
+        rows=_rows(names, ladders, found, edges, counted),
         pairs=_pairs(names, ladders, drawn, areas_at, interval.confidence, correction),
-        points=_points(ladders, found[:, :sizes]),
+        points=_points(ladders, found[:, :sizes], counted),
     )
 
 
@@ -111,9 +113,9 @@ def _rows(
     ladders: Sequence[Ladder],
     found: NDArray[Any],
     edges: Array,
-    sizes: int,
-    goals: int,
+    counted: str,
 ) -> pd.DataFrame:
+    sizes = edges.shape[1]
     cells: dict[str, dict[str, Any]] = {name: {"method": name} for name in names}
     for i, ladder in enumerate(ladders):
         suffix = "" if ladder.ranking == "absolute" else f"_{ladder.ranking}"
@@ -121,8 +123,8 @@ def _rows(
         for name, one in zip(AREAS, figures, strict=False):
             row |= one.columns(f"{name}{suffix}")
         f = np.array([one.value for one in found[i, :sizes]])
-        for goal, one in zip(GOALS, figures[-goals:], strict=True):
-            name = f"edges_{goal:.0%}{suffix}".replace("%", "")
+        for goal, one in zip(GOALS, figures[-len(GOALS) :], strict=True):
+            name = f"{counted}_{goal:.0%}{suffix}".replace("%", "")
             row |= one.columns(name) | {f"{name}_kept": float(kept(f, edges[i], goal))}
     return pd.DataFrame(list(cells.values()))
 
@@ -151,13 +153,13 @@ def _pairs(
     return pd.DataFrame(rows, columns=heads)
 
 
-def _points(ladders: Sequence[Ladder], found: NDArray[Any]) -> pd.DataFrame:
+def _points(ladders: Sequence[Ladder], found: NDArray[Any], counted: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "method": ladder.method,
             "ranking": ladder.ranking,
             "fraction": fraction,
-            "edges": n,
+            counted: n,
             "faithfulness": one.value,
             "low": one.low,
             "high": one.high,

@@ -42,19 +42,24 @@ def random_nodes(setting: Setting, circuits: Sequence[NodeMask], n: int, seed: i
     if not n:
         return []
     level = circuits[0].level
-    norms, full = setting.node_norms(level), setting.nodes(level).full.clone()
+    norms, free = setting.node_norms(level), exchangeable(setting, level)
+    return [_exchanged(circuit, norms, free, seed + i) for circuit in circuits for i in range(n)]
+
+
+def exchangeable(setting: Setting, level: str) -> Bool[Tensor, "*axes"]:
+    """The nodes of a level that random circuits exchange: not errors of dictionaries, which nothing else is like."""
+    free = setting.nodes(level).full.clone()
     if level == "feature" and setting.features is not None and setting.features.errors == "nodes":
-        full[:, -1] = False
-    return [_exchanged(circuit, norms, full, seed + i) for circuit in circuits for i in range(n)]
+        free[:, -1] = False
+    return free
 
 
-def _exchanged(circuit: NodeMask, norms: Float[Tensor, "*axes"], full: Bool[Tensor, "*axes"], seed: int) -> NodeMask:
-    """`full`: what may be exchanged; the rest stays as it is."""
+def _exchanged(circuit: NodeMask, norms: Float[Tensor, "*axes"], free: Bool[Tensor, "*axes"], seed: int) -> NodeMask:
     rng = np.random.default_rng(seed)
     if circuit.level == "node":
-        rows, sizes, free, first = circuit.mask[..., 1:].reshape(-1, len(full) - 1), norms[None, 1:], full[None, 1:], 1
+        rows, sizes, free, first = circuit.mask[..., 1:].reshape(-1, len(free) - 1), norms[None, 1:], free[None, 1:], 1
     else:
-        rows, sizes, free, first = circuit.mask.flatten(0, -2), norms, full, 0
+        rows, sizes, first = circuit.mask.flatten(0, -2), norms, 0
     per_layer = len(rows) // len(sizes)  # spans
     drawn = rows.clone()
     for i, row in enumerate(rows):

@@ -22,12 +22,12 @@ from interp.node_mask import NodeMask
 from interp.result import Result
 from interp.running import door
 from interp.selection import LADDER_FRACTIONS, SELECTIONS, Selection, ladder
-from interp.selection.named import TopN, rules_of
+from interp.selection.named import rules_of
 from interp.setting import Setting
 from interp.tasks.task import Task
-from metrics.circuit import balance
 from metrics.circuit.areas import areas
 from metrics.circuit.controls import random_controls
+from metrics.circuit.elements import elements_at
 from metrics.circuit.evaluate import (
     GrainKeywords,
     JudgeKeywords,
@@ -211,7 +211,8 @@ def faithfulness_curve(
         setting = Setting.of(model, task, keywords, scores)
         refuse_dictionaries(keywords, nodes.level)
         nodes = nodes.among(setting)
-        of_nodes = node_circuits(setting if choosing is None else setting.on(choosing), nodes, rule, nodes.ladder)
+        elements = elements_at(setting if choosing is None else setting.on(choosing), nodes.level, nodes.spans)
+        of_nodes = elements.chosen(rule, nodes.values, elements.ladder)
         return curve_of(setting, of_nodes, n_random, reference, interval, complement)
     refuse_dictionaries(keywords, "edge")
     setting, values = setting_of_scores(model, task, scores, keywords)
@@ -262,18 +263,6 @@ def curve_of(
 
 def _left_out(setting: Setting, mask: Mask | NodeMask) -> Mask | NodeMask:
     return ~mask if isinstance(mask, NodeMask) else setting.graph.edge_mask & ~mask
-
-
-def node_circuits(setting: Setting, scores: NodeScores, rule: Selection, sizes: Sequence[int]) -> list[NodeMask]:
-    """Circuits of nodes that a selection takes from scores: `top-n`, or `balanced` on the setting's prompts.
-
-    Raises `InputError` for selections that look for paths: nodes have all edges between them.
-    """
-    if isinstance(rule, balance.Balanced):
-        return balance.balanced_nodes(setting, scores, sizes, rule.steps)
-    if isinstance(rule, TopN):
-        return [scores.top(n, 0.5 if rule.absolute else 1.0) for n in sizes]
-    raise InputError(f"selection={rule.name!r} selects edges; circuits of nodes are selected by 'top-n' or 'balanced'")
 
 
 def ladder_masks(setting: Setting, scores: Float[Tensor, "source target"], selection: Selection) -> list[Mask]:

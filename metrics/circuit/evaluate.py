@@ -108,7 +108,7 @@ def judging(
     if isinstance(mask, NodeMask):
         raise InputError(
             f"circuit is of {mask.level}s; this looks at circuits of edges. metrics.evaluate, metrics.measure, "
-            "output_agreement, prompt_faithfulness and circuits.robustness take both"
+            "circuit_tests, output_agreement, prompt_faithfulness and circuits.robustness take both"
         )
     return setting, mask
 

@@ -105,11 +105,6 @@ def without_edges(mask: Bool[Tensor, "source target"], edges: Sequence[Edge]) ->
     return mask & ~_mask_like(mask, edges)
 
 
-def with_edges(mask: Bool[Tensor, "source target"], edges: Sequence[Edge]) -> Bool[Tensor, "source target"]:
-    """The mask with some edges on."""
-    return mask | _mask_like(mask, edges)
-
-
 def edges_of(mask: Bool[Tensor, "source target"]) -> list[Edge]:
     """Indices of a mask's edges, source by source."""
     return _pairs(mask)

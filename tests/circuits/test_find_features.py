@@ -18,32 +18,14 @@ from interp.dictionaries.sets import DictionarySet
 from interp.node_mask import NodeMask, ragged
 from interp.result import Result
 from metrics.circuit.controls import random_nodes
-from tests.dictionaries import FEATURES, random_dictionary
+from tests.dictionaries import FEATURES, UNEQUAL, random_dictionary, unequal
 from tests.oracle import error, mixed_task, model_of
-from tests.tiny import D_MODEL, behaving, tiny, tiny_task
+from tests.tiny import D_MODEL, tiny_task
 
 QUIET = {"quiet": True, "seed": 3}
-NARROW = 13
-
-
-def narrow(one):
-    weights = {"W_enc": one.W_enc[:NARROW], "b_enc": one.b_enc[:NARROW], "W_dec": one.W_dec[:NARROW]}
-    return random_dictionary("attention", D_MODEL, **weights)
-
-
-UNITS = [random_dictionary("residual", D_MODEL), narrow(random_dictionary("attention", D_MODEL)),
-         random_dictionary("transcoder", D_MODEL, skip=True)]  # fmt: skip
-WIDTHS = [FEATURES, NARROW, FEATURES]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny("llama", torch.float32)
-
-
-@pytest.fixture(scope="module")
-def task(model):
-    return behaving(model, 16)
+NARROW = UNEQUAL[1]
+UNITS = unequal(D_MODEL)
+WIDTHS = list(UNEQUAL)
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +154,10 @@ def test_its_file_holds_digests_and_runs_again_with_the_same_dictionaries_alone(
             metrics.evaluate(model, task, again, dictionaries=given, quiet=True)
     own = metrics.evaluate(model, task, found, quiet=True)
     assert torch.equal(metrics.evaluate(model, task, again, dictionaries=UNITS, quiet=True), own)
+    few = {"n_random": 0, "dictionaries": UNITS, "ablations": (), "objectives": (), "quiet": True}
+    assert robustness(model, task, again, **few).frame["circuit"].item() == pytest.approx(float(own.mean()), rel=1e-6)
+    tested = again.test(model, task, tests=["equivalence"], dictionaries=UNITS, quiet=True)
+    assert tested["equivalence"].p == found.test(model, task, tests=["equivalence"], quiet=True)["equivalence"].p
     whole = again.with_dictionaries(UNITS)
     assert torch.equal(metrics.evaluate(model, task, whole, quiet=True), own)
     kept = Scores.load(found.scores.save(tmp_path / "scores.safetensors"))

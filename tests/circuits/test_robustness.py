@@ -14,15 +14,19 @@ from circuits import Circuit, robustness
 from interp import tasks
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
+from interp.kernels.ablation import ABLATIONS
 from interp.models import load_model
+from interp.node_mask import NodeMask
 from interp.result import Result
+from interp.setting import Setting
 from interp.tasks.resampled import resampled
 from interp.tasks.task import Task
 from interp.tasks.templates import by_template
-from metrics import evaluate
+from metrics import evaluate, measure
+from metrics.circuit.controls import random_nodes
 from metrics.circuit.samples import random_paths
 from tests.interp.tasks.test_tasks_support import every_word
-from tests.tiny import behaving, tiny, tiny_module
+from tests.tiny import LAYERS, MLP, behaving, tiny, tiny_module
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +73,31 @@ def test_every_row_is_what_evaluate_says(model: Any, task: Task, circuit: Circui
     assert "<table" in found._repr_html_()
     assert len(found.figure().data) == 2
     assert len(found.to_frame()) == len(frame)
+
+
+def test_every_row_of_nodes_is_what_measure_says(model: Any, task: Task) -> None:
+    mask = NodeMask(torch.rand(LAYERS, MLP, generator=torch.Generator().manual_seed(2)) < 0.4, "neuron")
+    found = robustness(model, task, mask, n_random=2, others={"half": task.select(range(5))}, quiet=True)
+    others = random_nodes(Setting(model, task), [mask], 2, 0)
+    stack = torch.stack([one.mask for one in (mask, *others)])
+    exchanged, rows = resampled(task, model, 0), found.frame.to_dict("records")
+    assert [row["setting"] for row in rows[:5]] == ["patch, logit-difference", *ABLATIONS[1:], "resampled"]
+    for row in rows:
+        used = (
+            exchanged
+            if row["setting"] == "resampled"
+            else task.select(range(5))
+            if row["varied"] == "prompts"
+            else task
+        )
+        values = measure(
+            model, used, stack, level="neuron", quiet=True,
+            ablation=row["setting"] if row["setting"] in ABLATIONS else "patch",
+            objective=row["setting"] if row["varied"] == "objective" else None,
+        )  # fmt: skip
+        reached = (values.circuits.mean(1) - values.empty.mean()) / (values.clean.mean() - values.empty.mean())
+        assert row["faithfulness"] == pytest.approx(float(reached[0]), rel=1e-6)
+        assert row["random"] == pytest.approx(float(reached[1:].mean()), rel=1e-6)
 
 
 def test_the_base_is_the_ablation_that_the_circuit_was_found_under(model: Any, task: Task) -> None:

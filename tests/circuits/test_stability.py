@@ -26,6 +26,7 @@ from interp.selection import SELECTIONS, Selection, prune, top_n
 from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics.circuit.balance import Balanced
+from metrics.circuit.elements import EdgeElements
 from metrics.statistics import resample
 from tests.tiny import behaving, tiny, tiny_task
 
@@ -46,9 +47,13 @@ def setting(model: Any, task: Task, ablation: str = "patch") -> Setting:
     return Setting(model, task, ablation, run=Run(quiet=True))
 
 
+def edges_in(model: Any, task: Task, ablation: str = "patch") -> EdgeElements:
+    return EdgeElements(setting(model, task, ablation))
+
+
 @pytest.fixture(scope="module")
 def drawn(model: Any, task: Task) -> ResampledScores:
-    return resampled_scores(setting(model, task), EAPIG(), resamples=6, chunks=N, seed=2)
+    return resampled_scores(edges_in(model, task), EAPIG(), resamples=6, chunks=N, seed=2)
 
 
 def test_chunks_are_mixed_into_what_scoring_the_resample_gives(model: Any, task: Task, drawn: ResampledScores) -> None:
@@ -61,7 +66,7 @@ def test_chunks_are_mixed_into_what_scoring_the_resample_gives(model: Any, task:
 
 
 def test_chunks_of_unequal_size_weigh_by_their_prompts(model: Any, task: Task) -> None:
-    found = resampled_scores(setting(model, task), EAP(), resamples=4, chunks=5, seed=0)
+    found = resampled_scores(edges_in(model, task), EAP(), resamples=4, chunks=5, seed=0)
     assert sorted(found.sizes or ()) == [2, 2, 2, 3, 3]
     torch.testing.assert_close(found.scores.values, attribute(model, task, "eap", quiet=True).values)
     first, second = found.halves(0)  # type: ignore[misc]
@@ -72,7 +77,7 @@ def test_chunks_of_unequal_size_weigh_by_their_prompts(model: Any, task: Task) -
 
 
 def test_mean_ablation_is_scored_anew(model: Any, task: Task) -> None:
-    found = resampled_scores(setting(model, task, "mean"), EAP(), resamples=3, chunks=4, seed=1)
+    found = resampled_scores(edges_in(model, task, "mean"), EAP(), resamples=3, chunks=4, seed=1)
     again = task.select(resample(N, 3, 1)[2])
     torch.testing.assert_close(found.values(2), attribute(model, again, "eap", ablation="mean", quiet=True).values)
     assert found.halves(0) is None

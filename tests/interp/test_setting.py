@@ -268,7 +268,8 @@ def test_a_setting_that_is_kept_measures_anew_after_an_edit_of_the_weights(ablat
     task = tiny_task(model, 4)
     kept = Setting(model, task, ablation)
     mask = random_circuit(kept.graph, 100, seed=0)[None]
-    before = kept.measure(mask)
+    before, norms = kept.measure(mask), kept.node_norms("neuron")
+    assert kept.node_norms("neuron") is norms
     shared = kept.under(objective="log-probability")
     with torch.no_grad():
         model.original_model.model.layers[0].mlp.down_proj.weight.mul_(2.0)
@@ -279,6 +280,8 @@ def test_a_setting_that_is_kept_measures_anew_after_an_edit_of_the_weights(ablat
         found, wanted = after.measure(mask), fresh.measure(mask)
         for name in ("clean", "empty", "circuits"):
             torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=0, atol=1e-12)
+        torch.testing.assert_close(after.node_norms("neuron"), fresh.node_norms("neuron"), rtol=0, atol=1e-12)
+    torch.testing.assert_close(kept.node_norms("neuron")[0], 2 * norms[0])
     assert (kept.measure(mask).clean - before.clean).abs().min() > 1e-3
     assert kept.meter is kept.meter
     model.original_model.lm_head.weight = torch.nn.Parameter(2 * model.original_model.lm_head.weight.detach())

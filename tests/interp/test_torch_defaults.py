@@ -90,7 +90,7 @@ def model() -> Any:
 
 
 def scores(model: Any) -> Tensor:
-    return noise(ComputationalGraph.of(model), 1)
+    return noise(ComputationalGraph.of(model).edge_mask, 1)
 
 
 def mask(model: Any) -> Tensor:
@@ -180,7 +180,7 @@ ON_MODELS: dict[str, Callable[[Any, Any], Any]] = {
 
 # what is drawn or measured without one
 WITHOUT: dict[str, Callable[[], Any]] = {
-    "noise": lambda: noise(GRAPH, 3),
+    "noise": lambda: noise(GRAPH.edge_mask, 3),
     "random circuit": lambda: random_circuit(GRAPH, 40, 3),
     "planted": lambda: [list(program.pairs(8, torch.Generator().manual_seed(0))) for program in PROGRAMS.values()],
     "masked": lambda: mask_random(

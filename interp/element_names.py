@@ -1,0 +1,92 @@
+"""What circuits are made of by name: edges such as `m0->logits`, nodes such as `m3.n120`; and tables of nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.graph import ComputationalGraph
+from interp.node_mask import Spans, axes_of
+
+Places = Int[Tensor, " n"]  # flat indices into masks or scores
+
+
+def element_names(
+    graph: ComputationalGraph, level: str, spans: Spans, shape: Sequence[int], places: Places, made: Mapping[str, Any]
+) -> list[str]:
+    """Names such as `m0->logits`, `a2.h5`, `m3`, `m3.n120`, `mlp3.f7`; behind `@` the position where positions count.
+
+    `shape` is that of the level's masks; `made` says where features are, as settings of scores do.
+
+    >>> element_names(ComputationalGraph(2, 2), "head", (4,), (2, 1, 2), torch.tensor([3]), {})
+    ['a1.h1@4']
+    """
+    if level == "edge":
+        source, target = torch.unravel_index(places, tuple(shape))
+        return [graph.edge_name(*pair) for pair in zip(source.tolist(), target.tolist(), strict=True)]
+    columns = _columns(graph, level, spans, shape, places, made)
+    names = [str(name) for name in columns["node"]]
+    if spans is None:
+        return names
+    return [f"{name}@{position}" for name, position in zip(names, columns["position"], strict=True)]
+
+
+def node_frame(
+    graph: ComputationalGraph,
+    level: str,
+    spans: Spans,
+    values: Float[Tensor, "*axes"],
+    places: Places,
+    made: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Nodes with their values: columns node, then layer and neuron (head), position where spans are told apart, score.
+
+    Of features dictionary, layer, site and feature (-1: the error). `made` as in `element_names`.
+    """
+    columns = _columns(graph, level, spans, values.shape, places, made)
+    return pd.DataFrame(columns | {"score": values.flatten()[places].numpy()}).astype({"node": "str"})
+
+
+def _columns(
+    graph: ComputationalGraph, level: str, spans: Spans, shape: Sequence[int], places: Places, made: Mapping[str, Any]
+) -> dict[str, Any]:
+    where = {
+        axis: index.numpy()
+        for axis, index in zip(axes_of(level, spans), torch.unravel_index(places, tuple(shape)), strict=True)
+    }
+    columns: dict[str, Any] = {}
+    if level == "node":
+        columns["node"] = np.array(graph.sources, dtype=object)[where["source"]]
+    elif level == "feature":
+        columns = _feature_columns(where["dictionary"], where["feature"], shape[-1], made)
+    else:
+        unit = where["d_mlp" if level == "neuron" else "head"]
+        form = "m{}.n{}" if level == "neuron" else "a{}.h{}"
+        names = [form.format(*pair) for pair in zip(where["layer"].tolist(), unit.tolist(), strict=True)]
+        columns = {"node": names, "layer": where["layer"], level: unit}
+    if spans is not None:
+        columns["position"] = np.array(spans)[where["span"]]
+    return columns
+
+
+def _feature_columns(
+    dictionary: np.ndarray, feature: np.ndarray, width: int, made: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Names such as `mlp3.f120` and `mlp3.error`, and where they are; `d0.f120` of dictionaries that nobody named."""
+    if made.get("errors") == "nodes":
+        feature = np.where(feature == width - 1, -1, feature)
+    known = made.get("dictionaries", [])
+    labels = [f"{one['site']}{'' if one['site'] == 'embedding' else one['layer']}" for one in known]
+    parts = [labels[i] if labels else f"d{i}" for i in dictionary.tolist()]
+    units = ["error" if i < 0 else f"f{i}" for i in feature.tolist()]
+    columns: dict[str, Any] = {"node": [f"{part}.{unit}" for part, unit in zip(parts, units, strict=True)]}
+    columns["dictionary"] = dictionary
+    for name in ("layer", "site") if known else ():
+        columns[name] = np.array([one[name] for one in known])[dictionary]
+    return columns | {"feature": feature}
