@@ -128,12 +128,13 @@ def _cells(circuit: NodeCircuit, scores: Float[np.ndarray, "layer unit"]) -> lis
 
 def _bars(nodes: Standing) -> Iterator[go.Bar]:
     """Sums of the positive and of the negative scores of each row."""
-    sums = nodes.sums()
-    hover = [
-        theme.label(f"{name}: {row.nodes:,} of {row.of:,}, helps {row.helps:+.4g}, hurts {row.hurts:+.4g}")
-        + (f"<br>largest {theme.label(nodes.names[row.largest])}" if 0 <= row.largest < len(nodes.names) else "")
-        for name, row in zip(nodes.rows, sums.itertuples(index=False), strict=True)
-    ]
+    sums, hover = nodes.sums(), []
+    for row, name in enumerate(nodes.rows):
+        held, of, helps, hurts, largest = (values[row] for values in sums.values())
+        text = f"{name}: {held:,} of {of:,}, helps {helps:+.4g}, hurts {hurts:+.4g}"
+        if 0 <= largest < len(nodes.names):
+            text += f", largest {nodes.names[largest]}"
+        hover.append(theme.label(text))
     for (name, colour), values in zip(_SIGNS, (sums["helps"], sums["hurts"]), strict=True):
         yield go.Bar(
             y=list(range(len(nodes.rows))), x=values, orientation="h", marker={"color": colour},

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -43,22 +42,19 @@ class Standing:
     def __len__(self) -> int:
         return len(self.score)
 
-    def sums(self) -> pd.DataFrame:
-        """A line for each row: nodes, of (how many the model has), helps, hurts (sums of scores), largest (a node)."""
-        count, score = len(self.rows), self.score
-        positive = np.where(score > 0, score, 0.0)
-        first = np.full(count, -1)
-        found, at = np.unique(self.row, return_index=True)  # nodes come by |score|: the first is the largest
-        first[found] = at
-        return pd.DataFrame(
-            {
-                "nodes": np.bincount(self.row, minlength=count),
-                "of": self.of,
-                "helps": np.bincount(self.row, weights=positive, minlength=count),
-                "hurts": np.bincount(self.row, weights=score - positive, minlength=count),
-                "largest": first,
-            }
-        )
+    def sums(self) -> dict[str, np.ndarray]:
+        """Of each row: nodes, of (how many the model has), helps and hurts (sums of scores), largest (a node or -1)."""
+        count, positive = len(self.rows), np.where(self.score > 0, self.score, 0.0)
+        largest = np.full(count, -1)
+        found, first = np.unique(self.row, return_index=True)  # nodes come by |score|
+        largest[found] = first
+        return {
+            "nodes": np.bincount(self.row, minlength=count),
+            "of": self.of,
+            "helps": np.bincount(self.row, weights=positive, minlength=count),
+            "hurts": np.bincount(self.row, weights=self.score - positive, minlength=count),
+            "largest": largest,
+        }
 
 
 def standing(circuit: NodeCircuit, limit: int) -> Standing:
@@ -95,7 +91,7 @@ def _by_unit(given: Tensor, graph: ComputationalGraph, level: str, told: bool) -
     given = given if told else given.unsqueeze(-2)
     if level == "head":
         return given
-    return given[:, 1:].unflatten(-1, (graph.n_layers, graph.n_heads + 1)).movedim(0, 1)
+    return given[:, 1:].reshape(len(given), graph.n_layers, graph.n_heads + 1).movedim(0, 1)
 
 
 def _rows(circuit: NodeCircuit) -> list[str]:
