@@ -24,7 +24,7 @@ def main() -> None:
     task = tasks.agreement(n=PROMPTS, seed=0, model=model)
     circuit = find_circuit(model, task, level="neuron", selection="top-n", quiet=True)
     page = circuit.to_html(model=model, task=task)
-    photograph_view(page, DOCS / "nodes-light.png", "light", {"selection": circuit.nodes[0]})
+    photograph_view(page, DOCS / "nodes-light.png", "light", {"selection": circuit.nodes[1]})
 
 
 if __name__ == "__main__":
