@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 import torch
@@ -25,6 +25,9 @@ from interp.errors import InputError
 from interp.keeping import kept
 from interp.node_mask import NODE_LEVELS, NodeMask, Spans
 from interp.selection.nodes import countable
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 _NOUNS: Mapping[str, str] = {"neuron": "neurons", "head": "heads", "node": "heads and MLPs", "feature": "features"}
 
@@ -114,17 +117,16 @@ class NodeCircuit(Found):
         """Names of the nodes, by |score| descending: `m3.n120`, `a2.h5`, `m3`, `mlp3.f7`; behind `@` the position."""
         values = self.scores.values
         return tuple(
-            element_names(self.graph, self.level, self.spans, values.shape, self._ordered, self.scores.settings)
+            element_names(self.graph, self.level, self.spans, values.shape, self.places(), self.scores.settings)
         )
 
     def to_frame(self) -> pd.DataFrame:
         """The nodes by |score| descending: node, its layer and number, position where positions count, score."""
         values = self.scores.values
-        return node_frame(self.graph, self.level, self.spans, values, self._ordered, self.scores.settings)
+        return node_frame(self.graph, self.level, self.spans, values, self.places(), self.scores.settings)
 
-    @property
-    def _ordered(self) -> Int[Tensor, " n"]:
-        """The nodes as flat indices into scores, by |score| descending."""
+    def places(self) -> Int[Tensor, " node"]:
+        """Where the nodes stand in the flattened scores, by |score| descending."""
         values = self.scores.values
         places = countable(values, self.level, self.scores.exists)
         inside = places[self.node_mask.flatten()[places]]
@@ -156,6 +158,35 @@ class NodeCircuit(Found):
             raise InputError(f"circuits of different nodes have no overlap: {self!r}, {other!r}")
         either = int((self.node_mask | other.node_mask).sum())
         return int((self.node_mask & other.node_mask).sum()) / either if either else 1.0
+
+    def figure(self) -> Figure:
+        """A plain plotly figure. Rows are layers (of features: dictionaries), with sums of their scores at the right.
+
+        Neurons and features stand at their score, or at their position where positions are told apart; heads and MLPs
+        in a grid. The 3,000 nodes of largest |score| are drawn; the sums are over all.
+        """
+        found: Figure = reach("node_figure")(self)
+        return found
+
+    def to_html(self, path: str | os.PathLike[str] | None = None, **views: Any) -> str:
+        """The interactive page: nodes by layer and position, a table to search and sort, the report, promoted tokens.
+
+        One file that needs no network. Of more than 20,000 nodes it holds the strongest, and says so.
+
+        Args:
+            path: where the page is also written.
+            **views: `model=` adds the tokens that each of the 600 strongest neurons or features promotes, read straight
+                through the final norm; with `task=` (and `example=`, the number of a prompt) also their activations on
+                that prompt. Of heads and MLPs `model=` and `task=` go together: their direct effects on that prompt.
+
+        Raises `InputError` for a model that does not fit, for a task without a model, and for features whose
+        dictionaries the circuit does not hold (`with_dictionaries`).
+        """
+        return str(reach("nodes_to_html")(self, path, **views))
+
+    def show(self, **views: Any) -> None:
+        """Show the page of `to_html`: in a notebook's cell, or else in the browser."""
+        reach("show_page")(self.to_html(**views))
 
     def sizes(self) -> list[str]:
         told = "" if self.spans is None else f" at {len(self.spans)} positions"

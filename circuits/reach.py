@@ -24,6 +24,8 @@ HOMES = {
     "show": "circuits.viewer:show",
     "comparison_figure": "circuits.viewer:comparison_figure",
     "comparison_to_html": "circuits.viewer:comparison_to_html",
+    "node_figure": "circuits.viewer.nodes.figure:figure",
+    "nodes_to_html": "circuits.viewer.nodes.page:to_html",
     "show_page": "circuits.viewer:show_page",
     "intervene": "circuits.tracing.intervention:intervene",
     "check_graph": "circuits.tracing.checking:check",

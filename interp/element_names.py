@@ -53,6 +53,13 @@ def node_frame(
     return pd.DataFrame(columns | {"score": values.flatten()[places].numpy()}).astype({"node": "str"})
 
 
+def dictionary_labels(made: Mapping[str, Any], count: int) -> list[str]:
+    """What each of `count` dictionaries is called: `mlp3`, `embedding`; `d0` of those that nobody named."""
+    known = made.get("dictionaries", [])
+    named = [f"{one['site']}{'' if one['site'] == 'embedding' else one['layer']}" for one in known]
+    return named or [f"d{number}" for number in range(count)]
+
+
 def _columns(
     graph: ComputationalGraph, level: str, spans: Spans, shape: Sequence[int], places: Places, made: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -82,8 +89,8 @@ def _feature_columns(
     if made.get("errors") == "nodes":
         feature = np.where(feature == width - 1, -1, feature)
     known = made.get("dictionaries", [])
-    labels = [f"{one['site']}{'' if one['site'] == 'embedding' else one['layer']}" for one in known]
-    parts = [labels[i] if labels else f"d{i}" for i in dictionary.tolist()]
+    labels = dictionary_labels(made, int(dictionary.max(initial=-1)) + 1)
+    parts = [labels[i] for i in dictionary.tolist()]
     units = ["error" if i < 0 else f"f{i}" for i in feature.tolist()]
     columns: dict[str, Any] = {"node": [f"{part}.{unit}" for part, unit in zip(parts, units, strict=True)]}
     columns["dictionary"] = dictionary

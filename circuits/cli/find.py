@@ -113,8 +113,6 @@ def find(
     if (task is None) == (task_file is None):
         raise CommandError("give the task: either --task (see `circuits tasks`) or --task-file")
     size, of_nodes = parse_size("--edges", edges), parse_size("--nodes", nodes)
-    if level != "edge" and html is not None:
-        raise CommandError(f"--html draws circuits of edges; with --level {level} keep the circuit with -o")
     output, html = check_target("-o", output), check_target("--html", html)
     if output is not None and html is not None and output.resolve() == html.resolve():
         raise CommandError(f"-o and --html both name {str(html)!r}; the circuit and its picture are two files")

@@ -2,14 +2,20 @@
 
 There an error's id may be that of a feature of layer 0; ours are unique. Neurons are written as features, the remainder
 as an error; biases have no word there. What the viewer calls influence is the cumulative share.
+
+Groups are `qParams.supernodes` there: lists of a name and the ids of its nodes, which stay nodes of their own. A group
+that was summed into one node is written as that node, with what `settings["groups"]` knows of it beside what viewers
+read: the links of its members are not in such a graph, nor in its file.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +25,7 @@ from torch import Tensor
 
 from circuits.tracing.build import COLUMNS
 from circuits.tracing.graph import UNITS, AttributionGraph
+from circuits.tracing.grouping import checked_groups
 from circuits.tracing.intervention import unit_name
 from interp.errors import InputError
 from interp.files import existing, write_text
@@ -35,12 +42,11 @@ SCHEMA = 1
 logger = logging.getLogger(__name__)
 
 
-def write_graph(graph: AttributionGraph, path: str | os.PathLike[str]) -> Path:
-    """Write the graph, pruned where it is not as yet."""
-    if "group" in set(graph.nodes["kind"]):
-        raise InputError(
-            "this graph has groups, which the viewer's file has no nodes for; write the graph without them"
-        )
+def write_graph(
+    graph: AttributionGraph, path: str | os.PathLike[str], groups: Mapping[str, Sequence[str]] | None = None
+) -> Path:
+    """Write the graph, pruned where it is not as yet. Of groups what pruning leaves."""
+    named = graph.settings.get("supernodes", {}) if groups is None else checked_groups(groups, graph)
     small = graph if graph.pruned else graph.prune()
     n_layers = int(small.nodes["layer"].max())
     nodes = [_node(row, small, n_layers) for row in small.nodes.to_dict("records")]
@@ -58,9 +64,19 @@ def write_graph(graph: AttributionGraph, path: str | os.PathLike[str]) -> Path:
         "node_threshold": small.settings.get("nodes"),
         "schema_version": SCHEMA,
     }
-    shown = {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""}
+    ids = dict(zip(small.nodes["name"], (node["node_id"] for node in nodes), strict=True))
+    together = _together(named, ids, small)
+    pinned = [one for _, *members in together for one in members]  # viewers draw groups of pinned nodes alone
+    shown = {"pinnedIds": pinned, "supernodes": together, "linkType": "both", "clickedId": "", "sg_pos": ""}
     content = {"metadata": about, "qParams": shown, "nodes": nodes, "links": links}
     return write_text(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def _together(named: Mapping[str, Sequence[str]], ids: dict[str, str], small: AttributionGraph) -> list[list[str]]:
+    """Groups as viewers have them: a name and the ids of what of it is there; those that are one node too."""
+    one_node = small.nodes.loc[small.nodes["kind"] == "group", "name"]
+    found = [[name, *(ids[one] for one in members if one in ids)] for name, members in named.items()]
+    return [*(one for one in found if len(one) > 1), *([name, ids[name]] for name in one_node)]
 
 
 def _node(row: dict[Any, Any], graph: AttributionGraph, n_layers: int) -> dict[str, Any]:
@@ -81,13 +97,17 @@ def _node(row: dict[Any, Any], graph: AttributionGraph, n_layers: int) -> dict[s
         case "remainder":
             position, shown = len(graph.tokens) - 1, "0"
             name, place, labels = "remainder", "remainder-0", "units that are not shown"
+        case "group":
+            name, place, labels = f"group_{row['name']}", f"group_{row['name']}-0", row["name"]
         case "head" | "mlp":  # the viewer knows no -1
             name, feature = f"{layer}_{unit + 1}_{position}", _paired(layer, unit + 1)
             place, labels = f"{layer}_{unit + 1}-0", row["name"]
         case _:
             name, feature = f"{layer}_{unit}_{position}", _paired(layer, unit)
             place, labels = f"{layer}_{unit}-0", row["name"]
+    summed = {"group": graph.settings["groups"][row["name"]]} if kind == "group" else {}
     return {
+        **summed,
         "node_id": name if kind != "logit" or " - " not in graph.target_tokens[number] else f"{name}_{number}",
         "feature": feature,
         "layer": shown,
@@ -122,6 +142,10 @@ def read_graph(path: str | os.PathLike[str]) -> AttributionGraph:
         rows = [_row(node) for node in given]
         names = [str(node["node_id"]) for node in given]
         tokens = [str(token) for token in about["prompt_tokens"]]
+        summed, labels = [_summed(node) for node in given], [str(node.get("clerp", "")) for node in given]
+        together = [
+            [str(part) for part in one] for one in (content.get("qParams") or {}).get("supernodes") or [] if one
+        ]
         adjacency = _adjacency(names, links, where)
         weights = [float(node["token_prob"]) if node["feature_type"] == "logit" else 0.0 for node in given]
     except InputError:
@@ -131,7 +155,8 @@ def read_graph(path: str | os.PathLike[str]) -> AttributionGraph:
     nodes = pd.DataFrame(rows)
     logits = nodes["kind"] == "logit"
     nodes.loc[logits, "layer"] -= 1  # there the last layer has no name
-    nodes["name"] = _unique(nodes)
+    nodes["name"] = own = _unique(nodes, labels)
+    settings = {"nodes": about.get("node_threshold"), "read_from": file.name, **_groups(own, names, summed, together)}
     return AttributionGraph(
         nodes=nodes[list(COLUMNS)],
         adjacency=adjacency,
@@ -144,7 +169,7 @@ def read_graph(path: str | os.PathLike[str]) -> AttributionGraph:
         model=str(about.get("scan", "")),
         seconds=0.0,
         pruned=True,
-        settings={"nodes": about.get("node_threshold"), "read_from": file.name},
+        settings=settings,
     )
 
 
@@ -153,7 +178,7 @@ def _row(node: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"graph file: a node of type {node['feature_type']!r}; known are {', '.join(TYPES)}")
     kind, parts = TYPES[node["feature_type"]], str(node["node_id"]).split("_")
     layer = -1 if node["layer"] == "E" else int(node["layer"])
-    kind = "remainder" if parts == ["remainder"] else kind
+    kind = "remainder" if parts == ["remainder"] else "group" if "group" in node else kind
     unit = int(parts[1]) if kind in ("feature", "token", "logit") else -1
     label = str(node.get("clerp", ""))
     named = {f"m{layer}.n": "neuron", f"a{layer}.h": "head", f"m{layer}@": "mlp"}
@@ -174,13 +199,47 @@ def _row(node: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _unique(nodes: pd.DataFrame) -> list[str]:
+def _summed(node: dict[str, Any]) -> dict[str, Any] | None:
+    """What is known of a group that is one node; None of other nodes."""
+    if "group" not in node:
+        return None
+    about = node["group"]
+    return {
+        "members": [str(one) for one in about["members"]],
+        "places": [[int(number) for number in place] for place in about["places"]],
+        "inside": float(about["inside"]),
+    }
+
+
+def _groups(
+    names: list[str], ids: list[str], summed: list[dict[str, Any] | None], together: list[list[str]]
+) -> dict[str, Any]:
+    """For settings: `supernodes`, the names of nodes by group, and `groups`, those that are one node."""
+    first = dict(reversed(list(zip(ids, names, strict=True))))
+    found: dict[str, list[str]] = {}
+    for name, *members in together:
+        known = [first[one] for one in dict.fromkeys(members) if one in first]
+        if known and known != [name]:
+            found[_free(name, found)] = known
+    one_node = {name: about for name, about in zip(names, summed, strict=True) if about is not None}
+    return ({"supernodes": found} if found else {}) | ({"groups": one_node} if one_node else {})
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """A name that no other group has: there, two may be called alike."""
+    numbered = (f"{name} {n}" for n in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in taken)
+
+
+def _unique(nodes: pd.DataFrame, labels: list[str]) -> list[str]:
     names, logits = [], 0
-    for row in nodes.itertuples(index=False):
+    for row, label in zip(nodes.itertuples(index=False), labels, strict=True):
         layer, position, unit = int(str(row.layer)), int(str(row.position)), int(str(row.unit))
         if row.kind == "logit":
             names.append(f"logit{logits}")
             logits += 1
+        elif row.kind == "group":
+            names.append(label)
         elif row.kind in UNITS:
             names.append(unit_name(str(row.kind), (layer, position, unit)))
         else:

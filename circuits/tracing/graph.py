@@ -215,19 +215,24 @@ class AttributionGraph(Result):
         found: AttributionGraph = reach("group_nodes")(self, groups)
         return found
 
-    def to_json(self, path: str | os.PathLike[str]) -> Path:
+    def to_json(self, path: str | os.PathLike[str], groups: Mapping[str, Sequence[str]] | None = None) -> Path:
         """Write the pruned graph as circuit-tracer's and Neuronpedia's viewers read it; node ids are unique.
 
+        `groups`: names of nodes by group, which viewers draw together (`qParams.supernodes`); by default those of a
+        file that this was read from. Groups that `group` summed are written as one node each: what they are made of is
+        in the file, the links of single members are not, since such a graph has none. To keep them give `groups` here.
+
         Biases are left out, and the remainder is written as an error: the format has no words for them. A file
-        holds what the viewer shows and no more: `save` keeps everything.
+        holds what the viewer shows and no more: `save` keeps everything. Raises `InputError` for groups of other nodes.
         """
-        return Path(reach("write_graph")(self, path))
+        return Path(reach("write_graph")(self, path, groups))
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> AttributionGraph:
         """Read a graph in that format, ours or another's: a pruned one, whose scores are not known (NaN).
 
-        Raises `InputError` for a missing or damaged file, and for links of nodes that are not there.
+        Its groups are `settings["supernodes"]`, names of nodes by group: `group` takes them (of units), the page opens
+        with them. Raises `InputError` for a missing or damaged file, and for links of nodes that are not there.
         """
         found: AttributionGraph = reach("read_graph")(path)
         return found

@@ -61,21 +61,28 @@ def group(graph: AttributionGraph, groups: Mapping[str, Sequence[Any]]) -> Attri
     return found.about(graph.subject)
 
 
-def _members(graph: AttributionGraph, groups: Any) -> dict[str, list[int]]:
-    """The rows of each group."""
+def checked_groups(groups: Any, graph: AttributionGraph) -> Mapping[str, Sequence[str]]:
+    """Names of nodes by group; raises `InputError` for what is none, for no nodes and for those of another graph."""
     if not isinstance(groups, Mapping) or not groups:
         raise InputError(f'groups must be a dictionary as {{"capital": ["m3.n17@5", ...]}}; got {short(groups)}')
-    rows = {name: row for row, name in enumerate(graph.nodes["name"])}
-    kinds, found = graph.nodes["kind"].tolist(), dict[str, list[int]]()
+    known = set(graph.nodes["name"])
     for name, given in groups.items():
         if not isinstance(name, str) or not name:
             raise InputError(f"groups has the name {short(name)}; give each group a name that is a string")
         if isinstance(given, str) or not isinstance(given, Sequence) or not len(given):
             raise InputError(f"groups[{name!r}] must be a list of names of units, one at least; got {short(given)}")
-        if missing := [one for one in given if one not in rows]:
+        if missing := [one for one in given if one not in known]:
             raise InputError(
                 f"groups[{name!r}] names {short(missing[0])}, which is no node of this graph; see graph.nodes['name']"
             )
+    return groups
+
+
+def _members(graph: AttributionGraph, groups: Any) -> dict[str, list[int]]:
+    """The rows of each group."""
+    rows = {name: row for row, name in enumerate(graph.nodes["name"])}
+    kinds, found = graph.nodes["kind"].tolist(), dict[str, list[int]]()
+    for name, given in checked_groups(groups, graph).items():
         if wrong := [one for one in given if kinds[rows[one]] not in UNITS]:
             raise InputError(
                 f"groups[{name!r}] names {wrong[0]!r}, a {kinds[rows[wrong[0]]]}; groups are made of units"

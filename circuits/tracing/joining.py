@@ -47,6 +47,6 @@ def summed(values: pd.Series, to: np.ndarray, n_nodes: int) -> np.ndarray:
     """Sums of a column by where its nodes go; NaN where none of them has a value."""
     numbers = values.to_numpy(dtype=np.float64)
     known = ~np.isnan(numbers)
-    found = np.bincount(to[known], weights=numbers[known], minlength=n_nodes)
+    found = np.bincount(to[known], weights=numbers[known], minlength=n_nodes).astype(np.float64)  # ints of nothing
     found[np.bincount(to[known], minlength=n_nodes) == 0] = np.nan
     return found

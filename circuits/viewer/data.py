@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from circuits.circuit import Circuit
+from circuits.found import Found
 from circuits.viewer.adjacency import Adjacency
 from circuits.viewer.layout import MLP_GAP, column_labels, node_position, row_labels
 from circuits.viewer.linked import LinkedViews, linked_views
@@ -47,7 +48,7 @@ def page_data(
     graph = circuit.graph
     linked = None
     if model is not None and task is not None:
-        _check_model(model, circuit)
+        check_model(model, circuit)
         linked = linked_views(model, task, _strongest_nodes(circuit, edges), example)
         judged = Setting.of(model, task, {}, circuit)
         if positions is None and has_slope(judged.goal):
@@ -84,7 +85,8 @@ def packed(values: ArrayLike, dtype: Any) -> str:
     return base64.b64encode(array.tobytes()).decode("ascii")
 
 
-def _check_model(model: Any, circuit: Circuit) -> None:
+def check_model(model: Any, circuit: Found) -> None:
+    """Raise `InputError` for a model of another graph than the circuit's."""
     own, given = circuit.graph, ComputationalGraph.of(model, kv=circuit.graph.kv)
     if own != given:
         raise InputError(f"model has another graph than the circuit: {given}, {own}; give the model it was found in")

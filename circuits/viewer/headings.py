@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from circuits.circuit import Circuit
+from circuits.found import Found
 
 
-def title(circuit: Circuit) -> str:
+def title(circuit: Found) -> str:
     """Model, task and method, as plain text."""
     task = circuit.provenance["task"]
     name = task.get("name") if isinstance(task, dict) else task
     parts = [circuit.provenance["model"], name, circuit.provenance["method"]]
-    return " · ".join(str(part) for part in parts if part) or "Circuit"
+    return " · ".join(str(part) for part in parts if part) or circuit.called
 
 
-def facts(circuit: Circuit) -> list[str]:
+def facts(circuit: Found) -> list[str]:
     """Size and faithfulness, as plain text."""
-    parts = [f"{circuit.n_edges:,} of {circuit.graph.n_edges:,} edges", f"{circuit.n_nodes:,} nodes"]
+    parts = circuit.sizes()
     report = circuit.report
     if report.faithfulness is not None:
         text = f"faithfulness {report.faithfulness:.2f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -24,6 +25,13 @@ def through_final_norm(
     norm = anatomy.final_norm
     normed = norm.centred(written) / norm.divisor(final)
     return normed if norm.gain is None else normed * working(norm.gain)
+
+
+def in_spreads(anatomy: Anatomy, through: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
+    """Vectors behind the final norm, scaled to logits whose standard deviation over the vocabulary is one."""
+    weight = working(anatomy.unembed.weight)
+    spread = torch.cat([(some @ weight.T).std(-1, keepdim=True, correction=0) for some in through.split(_AT_ONCE)])
+    return through / spread.clamp(min=torch.finfo(spread.dtype).tiny)
 
 
 def promoted(model: Any, anatomy: Anatomy, through: Float[Tensor, "row d_model"]) -> list[tuple[Moved, Moved]]:

@@ -39,22 +39,22 @@ def in_stream(block: Block, hidden: Hidden, written: Residual) -> Hidden:
 
 def directions(block: Block, neurons: Int[Tensor, " neuron"]) -> Float[Tensor, "neuron d_model"]:
     """What neurons add to the residual stream for each unit of `in_stream`."""
-    written, norm = working(block.mlp.directions(neurons)), block.mlp_post_norm
-    if norm is None:
-        return written
-    centred = norm.centred(written)
-    return centred if norm.gain is None else centred * working(norm.gain)
+    return past_norm(block, working(block.mlp.directions(neurons)))
 
 
-def written_by(block: Block, change: Hidden) -> Residual:
-    """What a change of activations (`in_stream`) adds to the residual stream: linear, so without the output's bias."""
-    nothing = change.new_zeros(1, 1, change.shape[-1])
-    written = block.mlp.write(change) - block.mlp.write(nothing)
+def past_norm(block: Block, written: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+    """What comes of an MLP's output past a norm behind it, but for the norm's divisor."""
     norm = block.mlp_post_norm
     if norm is None:
         return written
     centred = norm.centred(written)
     return centred if norm.gain is None else centred * working(norm.gain).to(centred.dtype)
+
+
+def written_by(block: Block, change: Hidden) -> Residual:
+    """What a change of activations (`in_stream`) adds to the residual stream: linear, so without the output's bias."""
+    nothing = change.new_zeros(1, 1, change.shape[-1])
+    return past_norm(block, block.mlp.write(change) - block.mlp.write(nothing))
 
 
 class _Heard(Recorder):

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from circuits import AttributionGraph, trace
-from tests.tiny import VOCAB, tiny
+from tests.dictionaries import random_dictionary
+from tests.tiny import D_MODEL, VOCAB, tiny
 
 ATTACK = "<img src=x onerror=window.owned=1><b>x</b>"
 
@@ -191,3 +192,37 @@ def test_graphs_of_other_programs_open_and_markup_does_nothing(open_page, graph,
     opened.select(name)
     assert opened.page.evaluate("window.owned") is None
     assert opened.page.locator("img, #plot b, #details b, body script ~ script ~ script").count() == 0
+
+
+@pytest.mark.slow
+def test_errors_of_transcoders_are_drawn_and_named(open_page):
+    units = [
+        random_dictionary("transcoder", D_MODEL, layer=0), random_dictionary("transcoder", D_MODEL, layer=1),
+        random_dictionary("transcoder", D_MODEL, layer=2, skip=True),
+    ]  # fmt: skip
+    graph = trace(tiny("llama"), torch.tensor([3, 17, 5, 40, 9]), [7, 11], units=units, top=30, quiet=True)
+    opened, small = open_page(graph.to_html()), graph.prune()
+    errors = small.nodes[small.nodes["kind"] == "error"]
+    assert len(errors)
+    assert drawn(opened) == set(small.nodes["name"])
+    assert opened.page.locator("#plot .kind-error path").count() == len(errors)
+    assert opened.page.locator("#plot .kind-feature circle").count() > 0
+    assert {"error", "feature"} <= set(opened.page.locator("#legend .key").all_inner_texts())
+    row = errors.sort_values("influence", ascending=False).iloc[0]
+    mark = opened.page.locator(f"#plot [data-name='{row['name']}']")
+    assert mark.get_attribute("aria-label") == f"error {row['name']}, error, token {graph.tokens[row['position']]}"
+    opened.page.mouse.move(*middle(opened, row["name"]))
+    assert opened.text("#tip").startswith(f"error of layer {row['layer']} at ")
+    opened.page.mouse.click(*middle(opened, row["name"]))
+    assert "what the dictionary misses of this MLP" in opened.text("#selected .figures")
+    weights = graph.edges.query("source == @row['name']")["weight"].tolist()
+    assert [value for _, value in listed(opened, "outgoing")] == pytest.approx(weights[:10], rel=6e-3)
+    assert "Not explained" in opened.text("#quality")
+    links = small.edges[
+        small.edges["source"].isin(errors["name"]) & small.edges["target"].str.contains(".f", regex=False)
+    ]
+    opened.select(links["target"].iloc[0])
+    assert opened.page.locator("#moved .up li").count() == 6
+    if opened.page.locator("#incoming .more").count():
+        opened.page.click("#incoming .more")
+    assert links["source"].iloc[0] in opened.text("#incoming")

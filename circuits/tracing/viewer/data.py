@@ -48,6 +48,9 @@ def graph_data(graph: AttributionGraph) -> dict[str, Any]:
         "layers": int(small.nodes.loc[small.nodes["kind"] == "logit", "layer"].max()),
         "pruned": small.pruned,
         "defaults": DEFAULTS,
+        "groups": [
+            {"label": name, "nodes": members} for name, members in graph.settings.get("supernodes", {}).items()
+        ],
         "scores": {"replacement": _short(graph.replacement_score), "completeness": _short(graph.completeness_score)},
         "provenance": {"model": graph.model, "prompt": graph.tokens, "targets": graph.target_tokens},
     }  # fmt: skip

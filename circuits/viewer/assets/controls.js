@@ -1,10 +1,4 @@
-// Search, the three sliders, signs, ports, memberships and layouts.
-
-const SLIDERS = [
-  ["threshold", "Threshold", "Smallest |score| that is drawn"],
-  ["top", "Top k", "How many of the strongest edges are drawn"],
-  ["mass", "Mass", "Share of the sum of |score| that is drawn"],
-];
+// Search, the sliders, signs, ports, memberships and layouts.
 
 function startControls(app) {
   const { graph, data } = app, form = byId("controls");
@@ -14,19 +8,7 @@ function startControls(app) {
   search.addEventListener("input", () => app.change({ search: search.value }));
   search.addEventListener("keydown", (event) => { if (event.key === "Enter") found.querySelector("button")?.click(); });
 
-  const sliders = SLIDERS.map(([by, text, title]) => {
-    const input = element("input", { type: "range", id: by, min: 0, max: STEPS, step: 5, value: 0, title, disabled: graph.m === 0 });
-    const output = element("output", { id: by + "-value", for: by });
-    input.addEventListener("input", () => {
-      app.lastSlider = input;
-      const at = Number(input.value), value = SCALES[by].value(graph, app.view.pass, at);
-      const all = by === "threshold" ? at === 0 : at === STEPS;
-      app.change({ cut: all ? null : { by, value } });
-    });
-    return { by, input, output, row: element("div", { class: "slider" }, element("label", { for: by }, text), output, input) };
-  });
-  app.lastSlider = sliders[1].input;
-
+  const sliders = startSliders(app, graph, "edges");
   const sign = choices("sign", "Sign", "radio", [["both", "both"], ["positive", "helps"], ["negative", "hurts"]], ([value]) => app.change({ sign: value }));
   const ports = choices("ports", "Into", "checkbox", [["q", "q", "Queries"], ["k", "k", "Keys"], ["v", "v", "Values"], ["m", "MLP", "MLPs"], ["l", "logits", "The logits"]],
     (values) => app.change({ ports: values.join("") }));
@@ -37,7 +19,7 @@ function startControls(app) {
 
   form.append(
     element("div", { class: "search" }, element("label", { for: "search" }, "Search"), search, found),
-    element("fieldset", { class: "cuts" }, element("legend", {}, "Strength"), ...sliders.map(({ row }) => row)),
+    element("fieldset", { class: "cuts" }, element("legend", {}, "Strength"), ...sliders.rows),
     element("section", { id: "faithfulness", "aria-label": "Faithfulness curve" }),
     ...[members, sign, ports, mode].filter(Boolean).map(({ set }) => set),
     element("button", { type: "button", id: "reset", class: "quiet", onclick: () => app.reset() }, "Reset the view"),
@@ -46,19 +28,7 @@ function startControls(app) {
   return function show(state, view) {
     if (search.value !== state.search) search.value = state.search;
     showFound(found, app, state, view);
-    const kept = view.kept, n = view.pass.list.length;
-    const value = kept < n && kept > 0 ? graph.strength[view.pass.list[kept - 1]] : 0;
-    const cutValue = state.cut && state.cut.by === "threshold" ? state.cut.value : value;
-    const texts = {
-      threshold: cutValue > 0 ? "|score| \u2265 " + Number(cutValue.toPrecision(3)) : "none",
-      top: count(kept) + " of " + count(n),
-      mass: percent(kept >= n ? 1 : massOf(view.pass, kept)),
-    };
-    for (const { by, input, output } of sliders) {
-      output.textContent = texts[by];
-      input.setAttribute("aria-valuetext", texts[by]);
-      if (input !== document.activeElement || !state.cut || state.cut.by !== by) input.value = SCALES[by].position(graph, view.pass, kept);
-    }
+    sliders.show(state, view);
     sign.show([state.sign]);
     ports.show([...state.ports]);
     mode.show([state.mode]);

@@ -40,10 +40,6 @@ function overview(app, view) {
     element("p", { class: "hint" }, "Click a node or an edge to trace it upstream and downstream; shift-click pins a node."))];
 }
 
-function figures(rows) {
-  return element("dl", { class: "figures" }, ...rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
-}
-
 function heading(app, state, view) {
   const { graph, data } = app, { focus, found } = view, node = focus.node;
   const flow = "traces " + counted(tally(found.lit), "edge") + ": " + counted(tally(found.up) - 1, "node") + " upstream, " + count(tally(found.down) - 1) + " downstream";

@@ -1,71 +1,7 @@
-// Which edges are kept: first by sign, port and membership, then the strongest by one of three cuts.
+// Which edges may be kept: by sign, port and membership.
 
-const STEPS = 1000;                           // of each slider
-
-function passing(graph, state) {              // strongest first, with running sums of strength
+function passesOf(graph, state) {
   const ports = PORTS.map((port) => state.ports.includes(port));
   const members = [0, 1, 2].map((member) => state.members.includes(String(member)));
-  const list = new Uint32Array(graph.m), sums = new Float64Array(graph.m);
-  let length = 0, sum = 0;
-  for (let edge = 0; edge < graph.m; edge++) {
-    if (!ports[graph.port[edge]]) continue;
-    if (state.sign === "positive" ? graph.score[edge] < 0 : state.sign === "negative" && graph.score[edge] >= 0) continue;
-    if (graph.member && !members[graph.member[edge]]) continue;
-    sum += graph.strength[edge];
-    list[length] = edge;
-    sums[length++] = sum;
-  }
-  return { list: list.subarray(0, length), sums: sums.subarray(0, length), total: sum };
+  return (edge) => ports[graph.port[edge]] && ofSign(graph.score[edge], state.sign) && (!graph.member || members[graph.member[edge]]);
 }
-
-function lastPositive(graph, list) {          // the smallest strength above zero
-  let at = list.length - 1;
-  while (at > 0 && graph.strength[list[at]] <= 0) at--;
-  return at >= 0 ? graph.strength[list[at]] : 0;
-}
-
-function firstBelow(length, enough) {         // how many of a sorted list pass
-  let low = 0, high = length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (enough(middle)) low = middle + 1; else high = middle;
-  }
-  return low;
-}
-
-function keptBy(graph, pass, cut) {           // how many of the passing edges a cut keeps
-  const n = pass.list.length;
-  if (cut === null || n === 0) return n;
-  if (cut.by === "top") return Math.min(n, Math.round(cut.value));
-  if (cut.by === "threshold") return firstBelow(n, (at) => graph.strength[pass.list[at]] >= cut.value);
-  return cut.value >= 1 ? n : Math.min(n, 1 + firstBelow(n, (at) => pass.sums[at] < cut.value * pass.total * (1 - 1e-9)));
-}
-
-// slider position <-> value; threshold and top-k on logarithmic scales
-const SCALES = {
-  threshold: {
-    value(graph, pass, at) {
-      const n = pass.list.length;
-      if (at === 0 || n === 0) return 0;
-      const largest = graph.strength[pass.list[0]], smallest = lastPositive(graph, pass.list) || largest;
-      return Math.min(largest, smallest * Math.pow(largest / smallest, at / STEPS));
-    },
-    position(graph, pass, kept) {
-      const n = pass.list.length;
-      if (kept >= n || n === 0) return 0;
-      const largest = graph.strength[pass.list[0]], smallest = lastPositive(graph, pass.list) || largest;
-      const weakest = kept ? graph.strength[pass.list[kept - 1]] : largest;
-      return largest > smallest && weakest > 0 ? Math.round(STEPS * Math.log(weakest / smallest) / Math.log(largest / smallest)) : 0;
-    },
-  },
-  top: {
-    value: (graph, pass, at) => (at >= STEPS ? pass.list.length : Math.round(Math.pow(pass.list.length, at / STEPS))),
-    position: (graph, pass, kept) => (pass.list.length > 1 ? Math.round(STEPS * Math.log(Math.max(1, kept)) / Math.log(pass.list.length)) : STEPS),
-  },
-  mass: {
-    value: (graph, pass, at) => at / STEPS,
-    position: (graph, pass, kept) => (kept >= pass.list.length ? STEPS : Math.round(STEPS * massOf(pass, kept))),
-  },
-};
-
-function massOf(pass, kept) { return kept === 0 || pass.total === 0 ? 0 : pass.sums[kept - 1] / pass.total; }

@@ -71,11 +71,9 @@ function effectCard(linked, name) {
   if (!effect) return null;
   const answers = (tokens) => tokens.slice(0, 3).map(visible).join(" / ");
   const question = linked.incorrect.length ? answers(linked.correct) + " over " + answers(linked.incorrect) : answers(linked.correct);
-  const list = (title, rows, kind) => element("div", { class: "tokens " + kind }, element("h4", {}, title),
-    element("ol", {}, ...rows.map(([token, value]) => element("li", {}, element("code", {}, visible(token)), element("span", {}, signed(value, 2))))));
   return element("section", { class: "card", id: "direct-effect" }, element("h3", {}, "Direct effect"),
     element("p", {}, element("strong", { class: effect.direct < 0 ? "negative" : "positive" }, signed(effect.direct, 3)),
       " on the logits of ", element("q", {}, question), ", of " + signed(linked.logits, 3) + " in all."),
-    element("div", { class: "pair" }, list("Promotes", effect.promotes, "up"), list("Suppresses", effect.suppresses, "down")),
+    element("div", { class: "pair" }, tokenList("Promotes", effect.promotes, "up"), tokenList("Suppresses", effect.suppresses, "down")),
     element("p", { class: "hint" }, "What it writes at the last position, through the final norm held at its scale."));
 }

@@ -24,7 +24,7 @@ const app = {
 let pass = null, passKey = "";
 function derive(state) {
   const key = state.sign + "/" + state.ports + "/" + state.members;
-  if (key !== passKey) { pass = passing(graph, state); passKey = key; }
+  if (key !== passKey) { pass = passing(graph, passesOf(graph, state)); passKey = key; }
   const kept = keptBy(graph, pass, state.cut), flags = new Uint8Array(graph.m);
   for (let at = 0; at < kept; at++) flags[pass.list[at]] = 1;
   const focus = state.selection ? parseSelection(graph, state.selection) : null;

@@ -250,20 +250,19 @@ def test_find_takes_a_folder_of_dictionaries(bridge: Any, tmp_path: Path) -> Non
 
 
 def test_find_takes_nodes(bridge: Any, tmp_path: Path) -> None:
-    output = tmp_path / "neurons.json"
-    result = run("find", *QUICK, "--task", "ioi", "--level", "neuron", "--nodes", "12", "-o", output)
+    output, page = tmp_path / "neurons.json", tmp_path / "neurons.html"
+    told = ["--level", "neuron", "--nodes", "12", "-o", output, "--html", page]
+    result = run("find", *QUICK, "--task", "ioi", *told)
     assert result.exit_code == 0, result.output
     circuit = Circuit.load(output)
     assert isinstance(circuit, NodeCircuit)
     assert circuit.n_nodes == 12
+    assert all(name in page.read_text(encoding="utf-8") for name in circuit.nodes)
     for text in ("12 neurons", "Strongest nodes", circuit.nodes[0], "Without the circuit", "Random neurons"):
         assert text in result.stdout.replace("\n", " ")
     data = json.loads(run("find", *QUICK, "--task", "ioi", "--level", "head", "--json").stdout)
     assert data["report"]["level"] == "head"
     assert set(data["strongest_nodes"][0]) == {"node", "score"}
-    assert "--html draws circuits of edges" in refused(
-        run("find", *QUICK, "--task", "ioi", "--level", "neuron", "--html", tmp_path / "x.html")
-    )
     assert "edges is for circuits of edges" in refused(
         run("find", *QUICK, "--task", "ioi", "--level", "neuron", "--edges", "12", "-q")
     )

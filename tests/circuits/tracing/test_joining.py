@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -171,8 +172,74 @@ def test_a_group_is_silenced_with_all_its_units(settings, tmp_path):
     small = found.prune(0.95)
     assert small.figure().data
     assert found.compare(graph).nodes["shown"].isin(["both", "this", "other"]).all()
-    with pytest.raises(InputError, match="groups"):
-        found.to_json(tmp_path / "viewer.json")
+
+
+def test_groups_go_through_the_viewers_file_beside_their_nodes(tmp_path):
+    graph = traced()
+    small = graph.prune()
+    shown = small.nodes[small.kinds().units.numpy()]["name"].tolist()
+    hidden = [name for name in graph.nodes[graph.kinds().units.numpy()]["name"] if name not in shown]
+    groups = {"first": [shown[0], *hidden[:1], shown[2]], "with a token": [shown[1], "token@1"], "gone": hidden[:1]}
+    assert hidden
+    content = json.loads(graph.to_json(tmp_path / "groups.json", groups).read_text(encoding="utf-8"))
+    ids = {}
+    for node in content["nodes"]:
+        ids[node["clerp"] or node["node_id"]] = node["node_id"]
+    token = next(
+        node["node_id"] for node in content["nodes"] if node["feature_type"] == "embedding" and node["ctx_idx"] == 1
+    )
+    expected = [["first", ids[shown[0]], ids[shown[2]]], ["with a token", ids[shown[1]], token]]
+    assert content["qParams"]["supernodes"] == expected
+    assert content["qParams"]["pinnedIds"] == [one for _, *members in expected for one in members]
+    read = AttributionGraph.from_json(tmp_path / "groups.json")
+    kept = {"first": [shown[0], shown[2]], "with a token": [shown[1], "token@1"]}
+    assert read.settings["supernodes"] == kept
+    assert read.nodes["name"].tolist() == small.nodes["name"].tolist()
+    assert error(read.adjacency, small.adjacency) < 1e-6
+    again = AttributionGraph.from_json(read.to_json(tmp_path / "again.json"))
+    assert again.settings["supernodes"] == kept
+    joined = read.group({"first": kept["first"]})
+    own = small.group({"first": kept["first"]})
+    assert error(joined.adjacency, own.adjacency) < 1e-6
+    page = read.to_html()
+    assert json.loads(page.partition('id="circuit-data">')[2].partition("</script>")[0])["groups"] == [
+        {"label": name, "nodes": members} for name, members in kept.items()
+    ]
+    with pytest.raises(InputError, match="no node of this graph"):
+        graph.to_json(tmp_path / "groups.json", {"a": ["m9.n1@1"]})
+
+
+@pytest.mark.parametrize("settings", [{}, {"units": "heads", "name": "llama"}], ids=str)
+def test_groups_that_are_one_node_go_through_the_viewers_file(settings, tmp_path):
+    graph = traced(**settings)
+    found = graph.group(groups_of(graph)).prune(0.95)
+    content = json.loads(found.to_json(tmp_path / "summed.json").read_text(encoding="utf-8"))
+    assert content["qParams"]["supernodes"] == [[name, f"group_{name}"] for name in ("even", "odd")]
+    read = AttributionGraph.from_json(tmp_path / "summed.json")
+    where = ["name", "kind", "layer", "position", "unit"]
+    assert read.nodes[where].values.tolist() == found.nodes[where].values.tolist()
+    assert error(read.adjacency, found.adjacency) < 1e-6
+    assert read.settings["groups"] == found.settings["groups"]
+    assert "supernodes" not in read.settings
+    again = json.loads(read.to_json(tmp_path / "again.json").read_text(encoding="utf-8"))
+    assert again["qParams"] == content["qParams"]
+    groups = [[node for node in one["nodes"] if "group" in node] for one in (content, again)]
+    assert groups[0] == groups[1]
+    assert len(groups[0]) == 2
+
+
+def test_groups_of_other_programs_are_read_as_far_as_they_go(tmp_path):
+    content = json.loads(traced().to_json(tmp_path / "graph.json").read_text(encoding="utf-8"))
+    first, second = (node["node_id"] for node in content["nodes"][:2])
+    content["qParams"]["supernodes"] = [["a", first, "9_9_9", first], ["a", second], [], ["none", "9_9_9"]]
+    (tmp_path / "theirs.json").write_text(json.dumps(content), encoding="utf-8")
+    read = AttributionGraph.from_json(tmp_path / "theirs.json")
+    names = read.nodes["name"].tolist()
+    assert read.settings["supernodes"] == {"a": names[:1], "a 2": names[1:2]}
+    content["nodes"][0]["group"] = 3
+    (tmp_path / "broken.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match="damaged"):
+        AttributionGraph.from_json(tmp_path / "broken.json")
 
 
 @pytest.mark.parametrize(

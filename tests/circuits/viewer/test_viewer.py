@@ -17,9 +17,11 @@ from attribution.scores import Scores
 from circuits import viewer
 from circuits.circuit import Circuit
 from circuits.report import Report
+from circuits.tracing.viewer import page as trace_page
 from circuits.viewer import look
 from circuits.viewer.adjacency import adjacency
 from circuits.viewer.layout import curves, edge_ends, node_position
+from circuits.viewer.nodes import page as nodes_page
 from circuits.viewer.page import SCRIPTS
 from circuits.viewer.shell import STYLES
 from interp import theme
@@ -221,7 +223,9 @@ def test_of_larger_graphs_the_strongest_edges_are_held(monkeypatch):
 
 
 def test_every_script_and_style_is_in_the_page():
-    assert {path.name for path in ASSETS.iterdir()} == {*SCRIPTS, *STYLES, "page.html", "help.html", "stage.html"}
+    others = {name for page in (trace_page, nodes_page) for name in page.SCRIPTS if ":" not in name}
+    used = {*SCRIPTS, *others, *STYLES, "page.html", "help.html", "stage.html"}
+    assert {path.name for path in ASSETS.iterdir()} == used
     page = viewer.to_html(make(n=5))
     for name in (*SCRIPTS, *STYLES):
         assert (ASSETS / name).read_text(encoding="utf-8") in page

@@ -2,10 +2,6 @@
 
 const LISTED = 10;
 
-function figures(rows) {
-  return element("dl", { class: "figures" }, ...rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
-}
-
 function shortName(app, node) {
   const { trace, data } = app, name = trace.names[node];
   if (trace.unit[node]) return data.labels[name] || data.moved[name] ? name + " " + wordOf(data, node, "words") : name;

@@ -1,21 +1,6 @@
 // The picture, an SVG that needs no style sheet: it is exported as it stands.
 
-const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
 const OWN_COLOURS = ["unit", "unit-ink", "token", "token-ink", "logit", "logit-ink", "missed"];
-
-function shape(tag, attributes, ...children) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [key, value] of Object.entries(attributes)) if (value !== null && value !== undefined) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
-
-function clipped(text, pixels) {              // as many letters as there is room for
-  const letters = [...text], most = Math.max(1, Math.floor((pixels - 8) / LETTER));
-  return letters.length <= most ? text : letters.slice(0, Math.max(1, most - 1)).join("") + "\u2026";
-}
-
-function halo(palette, width = 3) { return { stroke: palette.panel, "stroke-width": width, "stroke-linejoin": "round", "paint-order": "stroke" }; }
 
 function makeDrawing(app, plot) {
   const svg = shape("svg", { xmlns: "http://www.w3.org/2000/svg", "font-family": FONT, "font-size": 12 });
@@ -76,29 +61,15 @@ function makeDrawing(app, plot) {
     return group;
   }
 
-  // Names beside discs, the strongest first, where they run into nothing; pinned, selected and found ones always.
+  // Names beside discs, the strongest first; pinned, selected and found ones always.
   function labels(things, faded) {
     const taken = things.filter(({ kind }) => kind !== "remainder").map((thing) => (thing.tall
-      ? [thing.x - thing.wide / 2, thing.y - thing.tall / 2, thing.x + thing.wide / 2, thing.y + thing.tall / 2] : [thing.x - thing.r - 1, thing.y - thing.r - 1, thing.x + thing.r + 1, thing.y + thing.r + 1]));
+      ? [thing.x - thing.wide / 2, thing.y - thing.tall / 2, thing.x + thing.wide / 2, thing.y + thing.tall / 2] : boxOf(thing)));
     const first = (thing) => (thing.selected ? 4 : thing.pinned ? 3 : thing.found ? 2 : faded(thing) ? 0 : 1);
-    const order = things.filter((thing) => thing.r && thing.kind !== "error").sort((a, b) => first(b) - first(a) || b.influence - a.influence), made = [];
-    for (const thing of order) {
-      const text = clipped(thing.word, 110), long = LETTER * 0.97 * [...text].length, gap = thing.r + 5;
-      const spots = [[gap, 4, "start"], [-gap, 4, "end"], [0, -gap - 2, "middle"], [0, gap + 10, "middle"]];
-      const boxes = spots.map(([x, y, anchor]) => {
-        const left = thing.x + x - (anchor === "end" ? long : anchor === "middle" ? long / 2 : 0);
-        return [left, thing.y + y - 10, left + long, thing.y + y + 2];
-      });
-      const within = (box) => box[0] > FRAME.left - 24 && box[2] < app.view.places.width - 2;
-      const free = (box) => within(box) && !taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3]);
-      let at = boxes.findIndex(free);
-      if (at < 0 && first(thing) < 2) continue;
-      at = at < 0 ? Math.max(boxes.findIndex(within), 0) : at;
-      taken.push(boxes[at]);
-      const [x, y, anchor] = spots[at];
-      made.push(shape("text", { x: (thing.x + x).toFixed(1), y: (thing.y + y).toFixed(1), "text-anchor": anchor, fill: first(thing) ? palette.ink : palette.muted, "font-size": 11.5, ...halo(palette), opacity: faded(thing) ? 0.35 : 1, "pointer-events": "none" }, text));
-    }
-    return made;
+    const order = things.filter((thing) => thing.r && thing.kind !== "error").sort((a, b) => first(b) - first(a) || b.influence - a.influence);
+    const within = (box) => box[0] > FRAME.left - 24 && box[2] < app.view.places.width - 2;
+    return namesBeside(order, taken, within, (thing) => first(thing) >= 2).map(({ mark, text, at }) => shape("text", { ...at, fill: first(mark) ? palette.ink : palette.muted,
+      "font-size": 11.5, ...halo(palette), opacity: faded(mark) ? 0.35 : 1, "pointer-events": "none" }, text));
   }
 
   function hatch() {

@@ -1,10 +1,5 @@
 // What is known of a node beside the graph: tokens that it moves, where it is active, what silencing it does.
 
-function tokenList(title, rows, way) {
-  return element("div", { class: "tokens " + way }, element("h4", {}, title), element("ol", {}, ...rows.map(([token, value]) => element("li", {},
-    element("code", { title: token }, visible(token)), element("span", {}, signed(value, 2))))));
-}
-
 function movedCard(app, name) {
   const moved = app.data.moved[name];
   if (!moved) return [];

@@ -6,7 +6,7 @@ defaults = data.pruned ? defaults : data.defaults;
 
 const app = {
   trace, data, plot, pristine: byId("app").innerHTML, view: null,
-  state: checkedState({ ...(saved ? JSON.parse(saved.textContent) : {}), ...fragmentToState(location.hash.slice(1)) }, trace),
+  state: checkedState({ groups: data.groups, ...(saved ? JSON.parse(saved.textContent) : {}), ...fragmentToState(location.hash.slice(1)) }, trace),
   change(changes) { app.state = { ...app.state, ...changes }; request(); },
   select(name) { app.change({ selection: name }); },
   selectThing(thing) { app.select(thing.kind === "group" ? "group:" + thing.group : thing.name); },

@@ -2,7 +2,7 @@
 // many lines as they need. Layers where nothing stands take little room.
 
 const FRAME = { left: 94, right: 18, top: 18, bottom: 40 }, BAR = { x: 52, width: 20 };
-const EMPTY_ROW = 0.28, ROOM = 60, LETTER = 6.4;
+const EMPTY_ROW = 0.28, ROOM = 60;
 
 function textWidth(text, most = 15) { return 14 + LETTER * Math.min(most, [...text].length); }
 

@@ -1,4 +1,4 @@
-// Mouse and keyboard in the picture: hovering tells, a click selects, shift pins, dragging moves and the wheel zooms.
+// What is told of nodes and links on hovering.
 
 function nodeLines(app, thing) {
   const { trace, data } = app, [node] = thing.nodes;
@@ -35,82 +35,18 @@ function linkLines(app, link) {
 }
 
 function startTouch(app) {
-  const { svg } = app.drawing, tip = makeTip(byId("tip")), { plot } = app;
-  const thingAt = (target) => { const group = target.closest && target.closest("g.node"); return group ? app.view.things[Number(group.dataset.thing)] : null; };
+  const { svg } = app.drawing, tip = makeTip(byId("tip"));
   const inside = (event) => {
     const box = svg.getBoundingClientRect(), { x, y, k } = app.drawing.zoom();
     return [(event.clientX - box.left - x) / k, (event.clientY - box.top - y) / k];
   };
-  let pressed = null;
-  const drag = (event) => {
-    const dx = event.clientX - pressed.x, dy = event.clientY - pressed.y;
-    if (pressed.moved || Math.hypot(dx, dy) > 4) {
-      pressed.moved = true;
-      app.drawing.move({ ...pressed.zoom, x: pressed.zoom.x + dx, y: pressed.zoom.y + dy });
-      tip.hide();
-    }
-  };
+  const moving = startMoving(app, tip);
   svg.addEventListener("mousemove", (event) => {
-    if (pressed) return;
-    const thing = thingAt(event.target), link = thing ? null : nearestLink(app.view.links, ...inside(event));
+    if (moving.pressed()) return;
+    const thing = thingAt(app, event.target), link = thing ? null : nearestLink(app.view.links, ...inside(event));
     if (thing) tip.show(nodeLines(app, thing).join("\n"), event.clientX, event.clientY);
     else if (link) tip.show(linkLines(app, link).join("\n"), event.clientX, event.clientY);
     else tip.hide();
   });
-  svg.addEventListener("mouseleave", () => tip.hide());
-  svg.addEventListener("mousedown", (event) => {
-    if (event.button) return;
-    pressed = { x: event.clientX, y: event.clientY, zoom: app.drawing.zoom(), thing: thingAt(event.target), moved: false };
-  });
-  window.addEventListener("mousemove", (event) => { if (pressed) drag(event); });
-  window.addEventListener("mouseup", (event) => {
-    const press = pressed;
-    pressed = null;
-    if (!press || press.moved) return;
-    if (press.thing) (event.shiftKey ? app.pinThing : app.selectThing)(press.thing);
-    else if (app.state.selection) app.select(null);
-  });
-  svg.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    const box = svg.getBoundingClientRect(), [px, py] = [event.clientX - box.left, event.clientY - box.top], { x, y, k } = app.drawing.zoom();
-    const next = Math.max(0.5, Math.min(12, k * Math.exp(-0.0015 * event.deltaY)));
-    app.drawing.move({ k: next, x: px - (px - x) * next / k, y: py - (py - y) * next / k });
-  }, { passive: false });
-  svg.addEventListener("dblclick", () => app.drawing.move({ x: 0, y: 0, k: 1 }));
-  window.addEventListener("resize", () => app.change({}));
-  startArrows(app, svg, plot, thingAt, tip);
-}
-
-// One stop of the tab key; arrows lead from node to node, the nearest in that direction.
-function startArrows(app, svg, plot, thingAt, tip) {
-  plot.tabIndex = 0;
-  const go = (index) => {
-    const group = svg.querySelector("[data-thing='" + index + "']");
-    if (!group) return;
-    group.focus();
-    const box = group.getBoundingClientRect();
-    tip.show(nodeLines(app, app.view.things[index]).join("\n"), box.right, box.bottom);
-  };
-  plot.addEventListener("keydown", (event) => {
-    const { things } = app.view, here = thingAt(event.target), ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (event.key in ways && !event.ctrlKey && !event.metaKey && !event.altKey) {
-      event.preventDefault();
-      event.stopPropagation();
-      if (!here) { go(things.findIndex(({ kind }) => kind === "logit")); return; }
-      const [wx, wy] = ways[event.key];
-      let best = null, least = Infinity;
-      things.forEach((thing, index) => {
-        const dx = thing.x - here.x, dy = thing.y - here.y, ahead = dx * wx + dy * wy, aside = Math.abs(dx * wy) + Math.abs(dy * wx);
-        if (thing !== here && ahead > 1 && ahead + 3 * aside < least) { least = ahead + 3 * aside; best = index; }
-      });
-      if (best !== null) go(best);
-    } else if (here && (event.key === "Enter" || event.key === " ")) {
-      event.preventDefault();
-      (event.shiftKey ? app.pinThing : app.selectThing)(here);
-    } else if (here && event.key === "p") {
-      event.stopPropagation();
-      app.pinThing(here);
-    }
-  });
-  plot.addEventListener("focusout", () => tip.hide());
+  startArrows(app, tip, nodeLines, ({ kind }) => kind === "logit");
 }
