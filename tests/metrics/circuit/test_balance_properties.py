@@ -25,7 +25,7 @@ from interp.run import Run
 from interp.selection import connected, ladder
 from interp.setting import Setting
 from metrics import faithfulness
-from metrics.circuit.balance import CLOSE, STEPS, Balanced, balanced_nodes, helping_weights
+from metrics.circuit.balance import CLOSE, STEPS, Balanced, helping_weights, node_rules
 from metrics.circuit.node_scores import NodeScores
 from tests.drawn import scored
 from tests.tiny import behaving, tiny
@@ -153,7 +153,8 @@ def test_the_smallest_reaches_its_goal_by_its_own_record_and_a_higher_goal_takes
 def test_a_circuit_of_nodes_has_its_size_and_was_measured(drawn: Any, part: float, steps: int) -> None:
     setting, scores = drawn
     n = max(1, round(part * scores.count))
-    (mask,) = balanced_nodes(setting, scores, [n], steps)
+    (select,) = node_rules(setting, scores, Balanced(steps=steps), [n])
+    mask = NodeMask(select(scores.values), "neuron")
     assert mask.n_nodes == n
     assert 1 <= len(setting.measured) <= steps
     assert any(torch.equal(mask.mask, one) for one in setting.measured)
