@@ -7,7 +7,7 @@ import random as python_random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -95,7 +95,7 @@ class Elements(ABC):
         """The circuits of some sizes that a selection takes from scores, as whatever takes circuits takes them."""
         return [self.circuit(rule(values)) for rule in self.rules(selection, values, sizes)]
 
-    def on(self, setting: Setting) -> Self:
+    def on(self, setting: Setting) -> Elements:
         """The same in another setting."""
         return replace(self, setting=setting)
 
