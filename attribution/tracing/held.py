@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.anatomy import Anatomy, Block
 from interp.kernels.forward import Recorder, Residual, attention_pattern, prepare, run_blocks, unembed
 from interp.kernels.frame import Frame, PerHead, PerPort
+from interp.kernels.neurons import past_norm
 from interp.mlps import Hidden
 from interp.parts import Norm, working
 
@@ -109,11 +110,8 @@ class Held:
 
     def into_stream(self, layer: int, written: Float[Tensor, "row d_model"], divisor: Tensor | None) -> Tensor:
         """What vectors of an MLP's output add to the residual stream, at the positions whose `divisor` is given."""
-        norm = self.block(layer).mlp_post_norm
-        if norm is None or divisor is None:
-            return written
-        centred = norm.centred(written) / divisor
-        return centred if norm.gain is None else centred * working(norm.gain)
+        moved = past_norm(self.block(layer), written)
+        return moved if divisor is None else moved / divisor
 
 
 def norm_pull(norm: Norm, divisor: Tensor, gradient: Tensor) -> Tensor:

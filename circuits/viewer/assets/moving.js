@@ -1,6 +1,17 @@
 // Mouse and keyboard in an SVG of marks: a click selects, shift pins, dragging moves, the wheel zooms, arrows lead from
 // mark to mark. `app.view.things` are the marks, those of the picture have their number as data-thing.
 
+function moveTo(inner, { x, y, k }) { if (inner) inner.setAttribute("transform", "translate(" + x + " " + y + ") scale(" + k + ")"); }
+
+function showAll(app, shows, focused) {       // what the state comes to, in every part of the page; the focus stays
+  const { state, view, drawing } = app, plot = byId("plot");
+  for (const show of shows) show(state, view);
+  rememberState(state);
+  drawing.draw(view);
+  if (focused) plot.querySelector("[data-name='" + CSS.escape(focused) + "']")?.focus();
+  plot.dataset.draws = plot.dataset.settled = String(1 + Number(plot.dataset.draws || 0));
+}
+
 function thingAt(app, target) {
   const mark = target.closest && target.closest("[data-thing]");
   return mark ? app.view.things[Number(mark.dataset.thing)] : null;

@@ -56,18 +56,12 @@ function showLegend(state) {
     .map(([kind, text]) => element("span", { class: "key" }, element("i", { class: "swatch " + kind }), text)));
 }
 
-const parts = [startControls(app), startDetails(app)];
+const parts = [startControls(app), startDetails(app), (state, view) => showStatus(view), showLegend];
 function request() {
   const focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.name : undefined;
-  const { state } = app, view = (app.view = derive(state));
-  for (const show of parts) show(state, view);
-  showStatus(view);
-  showLegend(state);
-  rememberState(state);
-  app.drawing.draw(view);
-  if (focused) plot.querySelector("[data-name='" + CSS.escape(focused) + "']")?.focus();
+  const view = (app.view = derive(app.state));
   plot.dataset.shown = String(view.links.length);
-  plot.dataset.draws = plot.dataset.settled = String(1 + Number(plot.dataset.draws || 0));
+  showAll(app, parts, focused);
 }
 
 startTheme(request);

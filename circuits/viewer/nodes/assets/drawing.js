@@ -81,7 +81,7 @@ function makeDrawing(app, plot) {
 
   function move(next) {
     zoom = next;
-    if (inner) inner.setAttribute("transform", "translate(" + zoom.x + " " + zoom.y + ") scale(" + zoom.k + ")");
+    moveTo(inner, zoom);
   }
 
   return { svg, draw, move, zoom: () => zoom, palette: () => palette };

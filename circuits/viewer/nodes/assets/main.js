@@ -64,18 +64,12 @@ function showLegend(state) {
   byId("legend").replaceChildren(...items.map(([kind, text]) => element("span", { class: "key" }, element("i", { class: "swatch " + kind }), text)));
 }
 
-const parts = [startControls(app), startDetails(app), startTable(app)];
+const parts = [startControls(app), startDetails(app), startTable(app), (state, view) => showStatus(view), showLegend];
 function request() {
   const focused = document.activeElement && document.activeElement.closest("#plot") ? document.activeElement.dataset.name : undefined;
-  const { state } = app, view = (app.view = derive(state));
-  for (const show of parts) show(state, view);
-  showStatus(view);
-  showLegend(state);
-  rememberState(state);
-  app.drawing.draw(view);
-  if (focused) plot.querySelector("[data-name='" + CSS.escape(focused) + "']")?.focus();
+  const view = (app.view = derive(app.state));
   plot.dataset.shown = String(view.drawn);
-  plot.dataset.draws = plot.dataset.settled = String(1 + Number(plot.dataset.draws || 0));
+  showAll(app, parts, focused);
 }
 
 startTheme(request);
