@@ -121,15 +121,13 @@ def write(value: Tensor) -> Callable[[Tensor], Tensor]:
 
 def logit_difference(logits: Tensor, prompts: Prompts) -> Tensor:
     """[copies * n, pos, vocab] -> [copies, n]: mean correct less mean incorrect logit at the last real position."""
+    copies = logits.unflatten(0, (-1, len(prompts)))
     values = []
-    for i, row in enumerate(logits):
-        prompt = i % len(prompts)
-        last = row[prompts.lengths[prompt] - 1]
-        correct, incorrect = (
-            [id for id in ids[prompt].tolist() if id >= 0] for ids in (prompts.correct, prompts.incorrect)
-        )
-        values.append(last[correct].mean() - last[incorrect].mean())
-    return torch.stack(values).unflatten(0, (-1, len(prompts)))
+    for i, length in enumerate(prompts.lengths.tolist()):
+        last = copies[:, i, length - 1]
+        correct, incorrect = ([id for id in ids[i].tolist() if id >= 0] for ids in (prompts.correct, prompts.incorrect))
+        values.append(last[:, correct].mean(1) - last[:, incorrect].mean(1))
+    return torch.stack(values, 1)
 
 
 def error(ours: Tensor, theirs: Tensor) -> float:
@@ -180,14 +178,6 @@ def place_of(target: str) -> tuple[str, int, str, int]:
     found = re.fullmatch(r"a(\d+)\.h(\d+)<([qkv])>", target)
     assert found is not None
     return "attention", int(found[1]), found[3], int(found[2])
-
-
-def by_place(targets: Iterable[str]) -> list[list[str]]:
-    """Targets of the same layer and kind together."""
-    groups: dict[tuple[str, int], list[str]] = {}
-    for target in dict.fromkeys(targets):
-        groups.setdefault(place_of(target)[:2], []).append(target)
-    return list(groups.values())
 
 
 # ---- what sources give
@@ -268,30 +258,36 @@ def differences(model: Any, prompts: Prompts, ablation: str = "patch") -> Output
 def reading(model: Any, tokens: Tensor, base: Edits, reads: Sequence[tuple[str, Tensor]]) -> Tensor:
     """Logits of stacked copies: in copy i, target i alone reads `reads[i]` where its norm's input was.
 
-    All targets are of one layer and kind. `base` are the edits that make the run they depart from.
+    `base` are the edits that make the run they depart from.
     """
-    kind, layer, *_ = place_of(reads[0][0])
-    stacked = tokens.repeat(len(reads), 1)
-    read = {**base, norm_input(model, kind, layer): lambda x: torch.cat([x for _, x in reads])}
-    if kind == "logits":
-        return run(model, stacked, read)[0]
-    if kind == "mlp":
-        point = f"blocks.{layer}.mlp.hook_out"
-        written = passing(model, stacked, read, [point])[point]
-        return run(model, stacked, {point: lambda x: written, **base})[0]
-    points = {letter: f"blocks.{layer}.{name}" for letter, name in LETTERS.items()}
-    would = passing(model, stacked, read, points.values())
+    stacked, n = tokens.repeat(len(reads), 1), len(tokens)
+    copies = [slice(i * n, (i + 1) * n) for i in range(len(reads))]
+    inputs: dict[str, list[tuple[Any, Tensor]]] = {}  # by hook point: where what is put
+    given: dict[str, list[Any]] = {}  # by hook point: where what a target made of it is carried over
+    for (target, value), copy in zip(reads, copies, strict=True):
+        kind, layer, letter, head = place_of(target)
+        inputs.setdefault(norm_input(model, kind, layer), []).append((copy, value))
+        if kind == "mlp":
+            given.setdefault(f"blocks.{layer}.mlp.hook_out", []).append(copy)
+        elif kind == "attention":
+            given.setdefault(f"blocks.{layer}.{LETTERS[letter]}", []).append((copy, slice(None), head))
+    final = {point: put(inputs.pop(point)) for point in ["ln_final.hook_in"] if point in inputs}
+    read = {point: put(values) for point, values in inputs.items()}
+    would = passing(model, stacked, {**base, **read}, given) if given else {}
+    carried = {point: put([(at, would[point][at]) for at in where]) for point, where in given.items()}
+    return run(model, stacked, {**carried, **base, **final})[0]
 
-    def carry_over(x: Tensor, letter: str) -> Tensor:
+
+def put(values: Sequence[tuple[Any, Tensor]]) -> Callable[[Tensor], Tensor]:
+    """An edit that puts each value at its index and leaves the rest as it comes by."""
+
+    def edit(x: Tensor) -> Tensor:
         result = x.clone()
-        for i, (target, _) in enumerate(reads):
-            if place_of(target)[2] == letter:
-                copy, head = slice(i * len(tokens), (i + 1) * len(tokens)), place_of(target)[3]
-                result[copy, :, head] = would[points[letter]][copy, :, head]
+        for at, value in values:
+            result[at] = value
         return result
 
-    edits = {point: functools.partial(carry_over, letter=letter) for letter, point in points.items()}
-    return run(model, stacked, {**edits, **base})[0]
+    return edit
 
 
 @torch.no_grad()
@@ -301,13 +297,12 @@ def edges_moved(model: Any, prompts: Prompts, cases: Sequence[tuple[str, Tensor]
     A case is an edge by name and what its source's output is lowered by, [n, pos, d_model].
     """
     _, clean = run(model, prompts.clean, keep=norm_inputs(model))
-    result = torch.zeros(len(cases), len(prompts), dtype=torch.float64)
-    for group in by_place(edge.split("->")[1] for edge, _ in cases):
-        here = [i for i, (edge, _) in enumerate(cases) if edge.split("->")[1] in group]
-        x = clean[norm_input(model, *place_of(group[0])[:2])]
-        reads = [(edge.split("->")[1], x - less) for edge, less in (cases[i] for i in here)]
-        result[here] = logit_difference(reading(model, prompts.clean, {}, reads), prompts)
-    return result
+    targets = [edge.split("->")[1] for edge, _ in cases]
+    reads = [
+        (target, clean[norm_input(model, *place_of(target)[:2])] - less)
+        for target, (_, less) in zip(targets, cases, strict=True)
+    ]
+    return logit_difference(reading(model, prompts.clean, {}, reads), prompts)
 
 
 @torch.no_grad()
@@ -344,18 +339,12 @@ def input_gradients(model: Any, prompts: Prompts, base: Edits, targets: Sequence
     """By target: the gradient [n, pos, d_model] of the objective, summed over prompts, at what it alone reads."""
     with torch.no_grad():
         _, kept = run(model, prompts.clean, base, keep=norm_inputs(model))
-    result = {}
-    for group in by_place(targets):
-        x = kept[norm_input(model, *place_of(group[0])[:2])]
-        leaves = [x.clone().requires_grad_() for _ in group]
-        logits = reading(model, prompts.clean, base, list(zip(group, leaves, strict=True)))
-        value = logit_difference(logits, prompts).sum()
-        if not value.requires_grad:  # the run's edits stand between these targets and the logits
-            result |= {target: torch.zeros_like(x) for target in group}
-            continue
-        gradients = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
-        result |= dict(zip(group, gradients, strict=True))
-    return result
+    leaves = [kept[norm_input(model, *place_of(target)[:2])].clone().requires_grad_() for target in targets]
+    value = logit_difference(reading(model, prompts.clean, base, list(zip(targets, leaves, strict=True))), prompts)
+    if not value.requires_grad:  # the run's edits stand between these targets and the logits
+        return {target: torch.zeros_like(leaf) for target, leaf in zip(targets, leaves, strict=True)}
+    gradients = torch.autograd.grad(value.sum(), leaves, allow_unused=True, materialize_grads=True)
+    return dict(zip(targets, gradients, strict=True))
 
 
 def output_gradients(model: Any, prompts: Prompts) -> dict[str, Tensor]:
@@ -418,31 +407,43 @@ def circuit_values(
     # by source: [circuit, n, pos, d_model]
     current = {"input": torch.stack([clean["blocks.0.hook_in"]] * count)}
 
+    corrupted = {source: torch.stack([other[source] for _, other in circuits]) for source in circuits[0][1]}
+
+    def weights(edge: str) -> Tensor:
+        found = [edges.get(edge, 0.0) if isinstance(edges, Mapping) else float(edge in edges) for edges, _ in circuits]
+        return torch.tensor(found, dtype=torch.float64)[:, None, None, None]
+
     def read(target: str, sources: Iterable[str]) -> Tensor:
         result = torch.zeros_like(current["input"])
         for source in sources:
-            for i, (edges, corrupted) in enumerate(circuits):
-                name = f"{source}->{target}"
-                weight = edges.get(name, 0.0) if isinstance(edges, Mapping) else float(name in edges)
-                if source.startswith("bias") or weight == 1:
-                    result[i] += current[source][i]
-                else:
-                    result[i] += weight * current[source][i] + (1 - weight) * corrupted[source]
+            if source.startswith("bias"):
+                result += current[source]
+            else:
+                weight = weights(f"{source}->{target}")
+                result += weight * current[source] + (1 - weight) * corrupted[source]
         return result.flatten(0, 1)
 
     for layer, block in enumerate(model.blocks):
         before = list(current)
-        edits = {}
-        for letter, name in LETTERS.items():
-            point = f"blocks.{layer}.{name}"
-            heads = clean[point].shape[2]
-            targets = [f"a{layer}.h{head}<{letter}>" for head in range(heads)]
-            reads = torch.cat([read(target, before) for target in targets])
-            changed = {norm_input(model, "attention", layer): write(reads)}
-            written = passing(model, tokens.repeat(heads, 1), changed, [point])[point]
-            own = [part[:, :, head] for head, part in enumerate(written.unflatten(0, (heads, -1)))]
-            edits[point] = write(torch.stack(own, 2))
-        _, now = run(model, tokens, edits, keep=[p for p in output_points(model) if f"blocks.{layer}." in p])
+        points = {letter: f"blocks.{layer}.{name}" for letter, name in LETTERS.items()}
+        targets = [(letter, head) for letter, point in points.items() for head in range(clean[point].shape[2])]
+        reads = torch.cat([read(f"a{layer}.h{head}<{letter}>", before) for letter, head in targets])
+        changed = {norm_input(model, "attention", layer): write(reads)}
+        would = passing(model, tokens.repeat(len(targets), 1), changed, points.values())
+        edits = {
+            point: write(
+                torch.stack(
+                    [
+                        would[point].unflatten(0, (len(targets), -1))[i, :, :, head]
+                        for i, (of, head) in enumerate(targets)
+                        if of == letter
+                    ],
+                    2,
+                )
+            )
+            for letter, point in points.items()
+        }
+        now = passing(model, tokens, edits, [p for p in output_points(model) if p.startswith(f"blocks.{layer}.")])
         current |= {name: x.unflatten(0, (count, n)) for name, x in head_outputs(model, layer, now).items()}
         bias = getattr(block.attn.o.original_component, "bias", None)
         current[f"bias{layer}"] = torch.zeros_like(current["input"]) + (0 if bias is None else bias)
