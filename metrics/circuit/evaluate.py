@@ -32,11 +32,16 @@ class MeasureKeywords(UnderKeywords, RunKeywords, total=False):
     """The keywords of what runs circuits."""
 
 
-class GrainKeywords(FeatureKeywords, total=False):
-    """What a bare tensor is over, which objects say themselves."""
+class SpanKeywords(FeatureKeywords, total=False):
+    """Which positions and dictionaries a bare tensor is over, which objects say themselves."""
+
+    spans: Sequence[int] | None
+
+
+class GrainKeywords(SpanKeywords, total=False):
+    """The same, and what its nodes are."""
 
     level: str | None
-    spans: Sequence[int] | None
 
 
 class EvaluateKeywords(GrainKeywords, MeasureKeywords, total=False):
@@ -99,24 +104,11 @@ def measure(model: Any, task: Task, circuit: Any, **keywords: Unpack[EvaluateKey
 
 def judging(
     model: Any, task: Task, circuit: Any, keywords: Mapping[str, Any]
-) -> tuple[Setting, Bool[Tensor, "source target"]]:
-    """The setting that a single circuit of edges (a mask, or anything with `.mask`) is judged in, and its mask.
-
-    What is not asked for is as the circuit was found. Raises `InputError` for a circuit of nodes.
-    """
-    setting, mask = judging_any(model, task, circuit, keywords)
-    if isinstance(mask, NodeMask):
-        raise InputError(
-            f"circuit is of {mask.level}s; this looks at circuits of edges. metrics.evaluate, metrics.measure, "
-            "circuit_tests, output_agreement, prompt_faithfulness and circuits.robustness take both"
-        )
-    return setting, mask
-
-
-def judging_any(
-    model: Any, task: Task, circuit: Any, keywords: Mapping[str, Any]
 ) -> tuple[Setting, Bool[Tensor, "source target"] | NodeMask]:
-    """The same of edges or of nodes."""
+    """The setting that a single circuit (a mask, or anything with `.mask`) is judged in, and its mask.
+
+    What is not asked for is as the circuit was found.
+    """
     setting, masks, single = _judging(model, task, circuit, keywords)
     if not single:
         raise InputError(f"circuit holds {len(masks)} circuits; this looks at one: give a mask [source, target]")

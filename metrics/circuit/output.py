@@ -24,7 +24,7 @@ from interp.running import door
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 from metrics.circuit.controls import random_controls
-from metrics.circuit.evaluate import judging_any, together
+from metrics.circuit.evaluate import judging, together
 from metrics.statistics import bootstrapped, share
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def output_agreement(
         InputError: a mask of another shape, a negative `n_random`, unknown names.
     """
     check_keywords("output_agreement", keywords, OutputKeywords)
-    setting, mask = judging_any(model, task, circuit, {**keywords, "objective": SAME_ARGMAX})
+    setting, mask = judging(model, task, circuit, {**keywords, "objective": SAME_ARGMAX})
     interval = Interval.of(keywords)
     others = random_controls(setting, [mask], n_random, interval.seed)
     minus_kl, same = setting.measure_all(together([mask, *others]), OUTPUT_OBJECTIVES)

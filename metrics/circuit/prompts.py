@@ -17,7 +17,7 @@ from interp.keywords import check_keywords
 from interp.result import Result
 from interp.running import door
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import JudgeKeywords, faithfulness_of_means, judging_any, together
+from metrics.circuit.evaluate import JudgeKeywords, faithfulness_of_means, judging, together
 from metrics.percentiles import Resampled
 from metrics.statistics import bootstrapped, estimates, resample, share
 
@@ -173,7 +173,7 @@ def prompt_faithfulness(
         InputError: a mask of another shape, unknown names, a margin that is not positive.
     """
     check_keywords("prompt_faithfulness", keywords, JudgeKeywords)
-    setting, mask = judging_any(model, task, circuit, keywords)
+    setting, mask = judging(model, task, circuit, keywords)
     values = setting.measure(together([mask]))
     return PromptFaithfulness.of(
         values.clean.numpy(), values.empty.numpy(), values.circuits[0].numpy(),

@@ -239,8 +239,9 @@ def test_metrics_take_it(model, task, found, tmp_path):
     assert metrics.output_agreement(model, task, found, n_random=1, quiet=True).kl_random is not None
     under = robustness(model, task, found, n_random=1, ablations=("zero",), quiet=True).to_frame()
     assert {"as found", "ablation", "objective"} <= set(under["varied"])
-    with pytest.raises(InputError, match="circuit is of neurons"):
-        metrics.minimality(model, task, found, quiet=True)
+    needed = metrics.minimality(model, task, found, sets=1, sample=4, quiet=True)
+    assert set(needed.frame["node"]) <= set(found.nodes)
+    assert metrics.completeness(model, task, found, sets=2, quiet=True).random is not None
 
 
 def test_curves_count_nodes_and_their_complements(model, task, found, tmp_path):
