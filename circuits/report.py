@@ -38,7 +38,8 @@ class Report:
             it shows.
         output: agreement of the whole output distribution with the model's, a dictionary for each of circuit, empty
             circuit and random circuits, with the columns of `metrics.OutputAgreement.to_frame()`.
-        stability: how the edges fared over resamples of the scoring prompts, where that chose them (`stable=True`).
+        stability: how the edges (nodes) fared over resamples of the scoring prompts, where these chose them
+            (`stable=True`).
         tests: a dictionary per hypothesis test that was made (`find_circuit(tests=True)`), with the columns of
             `metrics.circuit_tests(...).to_frame()`.
         notes: what a reader must know to trust the figures.
@@ -159,7 +160,7 @@ class Report:
         if steps:
             yield f"Faithfulness by {self.level}s", ", ".join(steps)
         if self.stability:
-            yield "Stability", _stability_text(self.stability)
+            yield "Stability", _stability_text(self.stability, self.level)
         for note in self.notes:
             yield "Note", note
 
@@ -175,10 +176,11 @@ class Report:
         return f"<table>{lines}</table>"
 
 
-def _stability_text(found: dict[str, Any]) -> str:
+def _stability_text(found: dict[str, Any], level: str) -> str:
+    noun = "edges" if level == "edge" else "nodes"
     return (
-        f"{found['edges_kept']:,} edges that at least {found['share']:.0%} of {found['resamples']} resamples put among "
-        f"their {found['edges_of_size']:,}"
+        f"{found[f'{noun}_kept']:,} {level}s that at least {found['share']:.0%} of {found['resamples']} resamples put "
+        f"among their {found[f'{noun}_of_size']:,}"
     )
 
 

@@ -72,7 +72,10 @@ def find(
     objective: options.Objective = None,
     selection: options.Selection = "balanced",
     stable: Annotated[
-        bool, typer.Option("--stable", help="Keep the edges that three quarters of 20 resamples of the prompts select.")
+        bool,
+        typer.Option(
+            "--stable", help="Keep the edges (nodes) that three quarters of 20 resamples of the prompts select."
+        ),
     ] = False,
     tests: Annotated[
         bool, typer.Option("--tests", help="Also test the circuit (see `circuits evaluate --tests`); takes minutes.")

@@ -8,6 +8,7 @@ Takes about a quarter of an hour on one CPU core; what is done is kept in files 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import metrics
 from attribution import EAP, EAPIG, MaskIG
 from attribution.edges.method import Method
 from attribution.units.nodes import scores_of_nodes
-from circuits.find_nodes import smallest
 from circuits.judged import judged
+from circuits.search import smallest
 from interp import Interval, Run, Setting, load_model, tasks
 from interp.files import write_text
 from interp.node_mask import NodeMask
@@ -58,7 +59,7 @@ def measured(model: Any, name: str) -> dict[str, Any]:
     own = NodeScores(scores_of_nodes(scoring, EAPIG(), "neuron").values, "neuron")
     rows = []
     for label, helping in (("eap-ig by abs. score", 0.5), ("eap-ig", 1.0)):
-        mask, _ = smallest(scoring, own, helping, GOAL, Interval())
+        _, mask, _ = smallest(scoring, partial(own.top, helping=helping), own.count, GOAL, Interval())
         rows.append(circuit_row(scoring, held_out, label, mask))
         print(name, rows[-1], flush=True)
     reached = metrics.faithfulness(held_out.measure([own.top(n, 1.0) for n in SIZES]))
@@ -69,7 +70,7 @@ def measured(model: Any, name: str) -> dict[str, Any]:
         print(name, rows[-1], flush=True)
     if (spans := positions(scoring)) is not None:
         apart = NodeScores(scores_of_nodes(scoring, EAPIG(), "neuron", spans).values, "neuron", spans)
-        mask, _ = smallest(scoring, apart, 1.0, GOAL, Interval())
+        _, mask, _ = smallest(scoring, partial(apart.top, helping=1.0), apart.count, GOAL, Interval())
         rows.append(circuit_row(scoring, held_out, "eap-ig, by position", mask))
         print(name, rows[-1], flush=True)
     return {"circuits": rows, "sizes": [sizes], "positions": 0 if spans is None else len(spans)}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from attribution import Scores, attribute
 from attribution.edges.method import Method
 from circuits import find_circuit
-from circuits.find_nodes import smallest
+from circuits.search import smallest
 from interp.graph import ComputationalGraph
 from interp.interval import Interval
 from interp.kernels.evaluate import CircuitValues
@@ -127,7 +127,7 @@ def settings_of_nodes(draw: Any) -> tuple[Additive, NodeScores]:
 
 
 def reaching(setting: Any, scores: NodeScores, goal: float) -> tuple[NodeMask, list[dict[str, Any]]]:
-    return smallest(setting, scores, 1.0, goal, Interval(resamples=20))
+    return smallest(setting, functools.partial(scores.top, helping=1.0), scores.count, goal, Interval(resamples=20))[1:]
 
 
 @given(drawn=settings_of_nodes(), goals=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)))
