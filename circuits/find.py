@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from attribution.edges.method import Method
 from attribution.engines import ScoringKeywords, method_keywords
+from circuits.goals import DEFAULT_FAITHFULNESS, Goal
 from circuits.levels import Asked, NodeKeywords
 from circuits.resampling import Stable
 from circuits.search import Search, find
@@ -29,6 +30,10 @@ class FindKeywords(
     """The keywords of `find_circuit`."""
 
     reference: str
+    kl: float | None
+    lower_end: bool
+    ladder: bool
+    minimal: bool
 
 
 @numbers.checked(faithfulness=numbers.SHARE, scoring_share=numbers.BETWEEN, n_random=numbers.FROM_ZERO)
@@ -59,11 +64,14 @@ def find_circuit(
             `EAPIG(steps=10)`.
         edges: size of the circuit: a number of edges, or a share of all edges between 0 and 1. `top-n` and `greedy`
             count before pruning, and leave fewer.
-        faithfulness: instead of a size: the smallest circuit on the size ladder (.1 % to 100 % of the edges)
-            that reaches it on the scoring prompts. 0.85 when neither is given.
-        selection: `balanced` (default): connected edges, of which the share that helps is set so that the circuit does
-            as well as the model on the scoring prompts (`metrics.circuit.balance`); up to five circuits are measured
-            there for each size. Or one that looks at scores alone (`interp.selection`): `top-n` (MIB's), `greedy`,
+        faithfulness: instead of a size: the smallest circuit found that reaches it on the scoring prompts, 0.85 when no
+            goal is given. Sizes are searched by bisection (`circuits.smallest`), and of what is found a last pass drops
+            groups of edges, and then single ones, that it can do without (`circuits.trimming`); `report.ladder` holds
+            the sizes that were run, `report.trimmed` the pass. About 20 circuits.
+        selection: `balanced` (default): connected edges. Of a given size the share that helps is set so that the
+            circuit does as well as the model on the scoring prompts (`metrics.circuit.balance`), by up to five
+            circuits; the smallest circuit for a goal holds those that help most. Or one that looks at scores alone
+            (`interp.selection`): `top-n` (MIB's), `greedy`,
             `connected`, `program`. Or a `Selection`, ours or your own: `TopN(absolute=False)`.
         stable: keep the edges (nodes) of a size that survive resampling: those that three quarters of 20 bootstrap
             resamples of the scoring prompts select (balanced by the share that all scoring prompts set), or as
@@ -75,6 +83,12 @@ def find_circuit(
             p-values. About 200 more circuits: minutes on a real model.
         scoring_share: share of the prompts that choose the circuit.
         n_random: how many random circuits of the same size to report beside it.
+        kl: a goal for the whole output, instead of faithfulness or beside it: mean KL(model || circuit) of at most so
+            many nats on the scoring prompts.
+        lower_end: whether faithfulness has to be reached by the lower end of its interval over the scoring prompts.
+        ladder: choose among the sizes of the ladder alone (.1 % to 100 % of the edges), of each the circuit that the
+            selection takes at that size: `report.ladder` is then the whole curve. Up to 50 circuits.
+        minimal: whether the last pass tries every edge (node) of the circuit alone. As many circuits as it has edges.
         reference: how they are drawn: `paths` from the input to the logits, or `grown` from the logits upwards.
         ablation, objective, kv: of the setting: what edges outside the circuit give, what is to be preserved, and key
             and value targets per query `head` or key-value `group`; see `interp.setting.Setting`.
@@ -102,20 +116,23 @@ def find_circuit(
         with `.node_mask`, `.report`, `.to_frame()`, `.save(path)`.
 
     Raises:
-        InputError: both `edges` and `faithfulness`, a method that scores nodes, too few prompts, and whatever
+        InputError: both a size and a goal, a method that scores nodes, too few prompts, and whatever
             `attribute` refuses.
     """
     told = method_keywords("find_circuit", method, keywords, FindKeywords)
     asked = Asked.of(keywords, {"edges": edges, "reference": keywords.get("reference")})
     of_edges = asked.level == "edge"
+    size = edges if of_edges else keywords.get("nodes")
     rule = asked.selection(selection, chosen(keywords, AbsoluteKeyword))
     search = Search(
         asked=asked,
         method=asked.method(method, {**chosen(keywords, ScoringKeywords), **told}),
         selection=rule,
         name=selection if isinstance(selection, str) else rule.name,
-        size=edges if of_edges else keywords.get("nodes"),
-        faithfulness=faithfulness,
+        size=size,
+        goal=_goal("edges" if of_edges else "nodes", size, faithfulness, keywords),
+        ladder=keywords.get("ladder", False),
+        minimal=keywords.get("minimal", False),
         stable=_resampling(stable, keywords),
         reference=choose("reference", keywords.get("reference", "paths"), REFERENCES) if of_edges else None,
         scoring_share=scoring_share,
@@ -128,6 +145,22 @@ def find_circuit(
             f"task={setting.task.name!r} has {len(setting)} prompts; find_circuit needs at least 4, to split them"
         )
     return find(setting, search, Interval.of(keywords))
+
+
+def _goal(sizes: str, size: int | float | None, faithfulness: float | None, keywords: Mapping[str, Any]) -> Goal:
+    """What decides on a size; raises `InputError` where a size is given too."""
+    kl, lower_end = keywords.get("kl"), keywords.get("lower_end", False)
+    of_goals = {"faithfulness": faithfulness, "kl": kl}
+    of_goals |= {name: keywords.get(name) or None for name in ("lower_end", "ladder", "minimal")}
+    if size is not None:
+        for name, value in of_goals.items():
+            if value is not None:
+                raise InputError(f"{sizes}={size} and {name}={value} are two ways to choose a size: give one")
+    if lower_end and faithfulness is None and kl is not None:
+        raise InputError("lower_end=True is about faithfulness, and kl= alone is asked for: give faithfulness= too")
+    if faithfulness is None and kl is None:
+        faithfulness = DEFAULT_FAITHFULNESS
+    return Goal(faithfulness, kl, lower_end, Interval.of(keywords))
 
 
 def _resampling(stable: bool | Stable, keywords: Mapping[str, Any]) -> Stable | None:

@@ -33,6 +33,8 @@ class Report:
             nodes, and their share of all.
         ladder: a dictionary per size tried, with keys size, edges (left after pruning) and faithfulness, all
             on the scoring prompts.
+        trimmed: what the last pass over the circuit did, where its size was searched: how many edges were `removed` and
+            `circuits` run, which edges were `tried_singly` and are needed, and whether that is `every_one`.
         random_faithfulness, random_interval: the same measure for random circuits of this size.
         per_prompt: objective of each held-out prompt, under the keys clean, empty and circuit; `by_prompt` says what
             it shows.
@@ -83,6 +85,7 @@ class Report:
     complement_interval: Interval | None = None
     behaviour: float | None = None
     errors: str | None = None
+    trimmed: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -159,6 +162,8 @@ class Report:
         ]
         if steps:
             yield f"Faithfulness by {self.level}s", ", ".join(steps)
+        if self.trimmed:
+            yield "Last pass", _trimmed_text(self.trimmed)
         if self.stability:
             yield "Stability", _stability_text(self.stability, self.level)
         for note in self.notes:
@@ -174,6 +179,14 @@ class Report:
             for heading, text in self.rows()
         )
         return f"<table>{lines}</table>"
+
+
+def _trimmed_text(found: dict[str, Any]) -> str:
+    tried = "every one that is left" if found["every_one"] else f"{len(found['tried_singly']):,} of what is left"
+    return (
+        f"{found['removed']:,} more could go ({found['circuits']:,} circuits run); {tried} was tried alone and is "
+        "needed for the goal"
+    )
 
 
 def _stability_text(found: dict[str, Any], level: str) -> str:

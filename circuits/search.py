@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -13,28 +13,27 @@ from attribution.edges.method import Method
 from attribution.scores import Scores
 from circuits.circuit import Circuit
 from circuits.found import provenance_of
+from circuits.goals import Goal
 from circuits.judged import judged, with_tests
 from circuits.levels import Asked, scored
 from circuits.node_circuit import NodeCircuit
 from circuits.report import Report
 from circuits.resampling import ResampledScores, Stable, resampled_scores, selection_frequency, steady
+from circuits.smallest import Rung, Sizes, rung, smallest
+from circuits.trimming import record, trimmed
 from interp import numbers
 from interp.errors import InputError
 from interp.interval import Interval
-from interp.node_mask import NodeMask
-from interp.selection import Selection, TopN
+from interp.selection import Selection
 from interp.setting import Setting
-from metrics.circuit.balance import Bracket
 from metrics.circuit.battery import Reference
 from metrics.circuit.elements import Elements, Mask
-from metrics.circuit.evaluate import faithfulness_in
 
-DEFAULT_FAITHFULNESS = 0.85
-CLOSE = 1.03  # sizes this near to each other are not told apart in the search
-_TOGETHER = 3  # sizes that are measured at once
+CLOSE = {"edge": 1.1, "node": 1.03}  # sizes this near to each other are not told apart in the search
 
 Rule = Callable[[Tensor], Mask]  # takes a circuit of one size from scores
-Rung = dict[str, Any]  # a size, what it holds, what it reached
+BySize = Callable[[int], Rule]
+Take = Callable[[Rule], Mask]  # what that makes of scores, or of resampled ones
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,10 @@ class Search:
         asked: what it is made of.
         method, selection: as objects.
         name: what the selection was asked for by.
-        size: a number of edges (nodes), or a share of all; None: the smallest that reaches `faithfulness`.
-        faithfulness: on the scoring prompts; None: 0.85.
+        size: a number of edges (nodes), or a share of all; None: the smallest that reaches the goal.
+        goal: what decides on a size that is not given.
+        ladder: whether sizes are those of the ladder.
+        minimal: whether the last pass tries every edge (node) alone.
         stable: how it is chosen by resamples, if it is.
         reference: how random circuits of edges are drawn; None: as usual.
         scoring_share, n_random, tests: as in `find_circuit`.
@@ -57,7 +58,9 @@ class Search:
     selection: Selection
     name: str
     size: int | float | None
-    faithfulness: float | None
+    goal: Goal
+    ladder: bool
+    minimal: bool
     stable: Stable | None
     reference: str | None
     scoring_share: float
@@ -65,13 +68,10 @@ class Search:
     tests: bool
 
     def __post_init__(self) -> None:
-        if self.size is None:
-            return
-        numbers.size(self.sizes, self.size)
-        if self.faithfulness is not None:
-            raise InputError(
-                f"{self.sizes}={self.size} and faithfulness={self.faithfulness} are two ways to choose a size: give one"
-            )
+        if self.size is not None:
+            numbers.size(self.sizes, self.size)
+        if self.minimal and self.stable is not None:
+            raise InputError("minimal=True and stable= cannot both be: what resamples agree on is not cut down further")
 
     @property
     def sizes(self) -> str:
@@ -79,9 +79,9 @@ class Search:
         return "edges" if self.asked.level == "edge" else "nodes"
 
     @property
-    def goal(self) -> float | None:
-        """The faithfulness that decides on the size, if that is not given."""
-        return None if self.size is not None else self.faithfulness or DEFAULT_FAITHFULNESS
+    def trims(self) -> bool:
+        """Whether a last pass drops what the circuit can do without: not from what a selection alone decides."""
+        return self.minimal or (self.selection.measures and self.stable is None and self.asked.level == "edge")
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class _Chosen:
     rule: Rule
     mask: Mask
     rungs: list[Rung]
+    trimmed: dict[str, Any] = field(default_factory=dict)
 
 
 def find(setting: Setting, search: Search, interval: Interval) -> Circuit | NodeCircuit:
@@ -105,11 +106,11 @@ def find(setting: Setting, search: Search, interval: Interval) -> Circuit | Node
     if search.stable is not None:
         drawn = resampled_scores(elements, search.method, resamples=search.stable.resamples, seed=interval.seed)
     scores = scored(elements, search.method) if drawn is None else drawn.scores
-    chosen = _choose(elements, search, scores, drawn, size, interval)
+    chosen = _choose(elements, search, scores, drawn, size)
     mask = chosen.mask
     others = elements.random(mask, search.n_random, interval.seed, search.reference)
     report = judged(held_out, elements.circuit(mask), [elements.circuit(one) for one in others], interval)
-    report = replace(report, n_scoring=len(scoring), ladder=chosen.rungs)
+    report = replace(report, n_scoring=len(scoring), ladder=chosen.rungs, trimmed=chosen.trimmed)
     if drawn is not None and search.stable is not None:
         report = replace(report, stability=_stability(elements, drawn, chosen, search.stable.share))
     if search.tests:
@@ -119,7 +120,8 @@ def find(setting: Setting, search: Search, interval: Interval) -> Circuit | Node
         "level": elements.level,
         "stable_share": None if search.stable is None else search.stable.share,
         f"{search.sizes}_asked": search.size,
-        "faithfulness_asked": search.goal,
+        "faithfulness_asked": search.goal.faithfulness if search.size is None else None,
+        "kl_asked": search.goal.kl if search.size is None else None,
         "reference": search.reference or elements.null,
     }
     return _circuit(elements, scores, mask, report, provenance)
@@ -134,12 +136,7 @@ def _circuit(
 
 
 def _choose(
-    elements: Elements,
-    search: Search,
-    scores: Scores,
-    drawn: ResampledScores | None,
-    size: int | None,
-    interval: Interval,
+    elements: Elements, search: Search, scores: Scores, drawn: ResampledScores | None, size: int | None
 ) -> _Chosen:
     """The circuit of a size, or else the smallest that reaches the goal; of several scores what is steady in them."""
 
@@ -154,71 +151,45 @@ def _choose(
     if size is not None:
         (rule,) = rules([size])
         return _Chosen(size, rule, take(rule), [])
-    goal = search.goal
-    assert goal is not None
-    if elements.level == "edge":
-        return _on_ladder(elements, rules(elements.ladder), take, goal, interval)
-    # balanced circuits below the goal hold all that helps
-    ranking = TopN(absolute=False) if search.selection.measures else search.selection
+    if search.ladder:
+        return _on_ladder(elements, search, rules(elements.ladder), take)
+    # balanced circuits below a goal of faithfulness hold all that helps; the output needs what harms, too
+    by_help = search.selection.measures and search.goal.kl is None
+    rankings = elements.rankings if by_help else [search.selection]
 
-    def of_size(n: int) -> NodeMask:
-        (rule,) = rules([n], ranking)
-        return NodeMask(take(rule), elements.level, elements.spans)
+    def of_size(selection: Selection, n: int) -> Rule:
+        return rules([n], selection)[0]
 
-    n, mask, rungs = smallest(elements.setting, of_size, len(elements.places), goal, interval)
-    return _Chosen(n, rules([n], ranking)[0], mask.mask, rungs)
+    return _searched(elements, search, scores, [partial(of_size, one) for one in rankings], take)
 
 
-def _on_ladder(
-    elements: Elements, rules: Sequence[Rule], take: Callable[[Rule], Mask], goal: float, interval: Interval
-) -> _Chosen:
+def _on_ladder(elements: Elements, search: Search, rules: Sequence[Rule], take: Take) -> _Chosen:
     """The smallest circuit on the ladder that reaches the goal on the elements' prompts."""
     masks = [take(rule) for rule in rules]
-    reached = faithfulness_in(elements.measure(masks), interval)
-    rungs = [
-        {"size": size, "edges": elements.count(mask), "faithfulness": estimate.value}
-        for size, mask, estimate in zip(elements.ladder, masks, reached, strict=True)
-    ]
+    reached = search.goal.reached(elements, masks)
+    rungs = [rung(elements, n, mask, one) for n, mask, one in zip(elements.ladder, masks, reached, strict=True)]
     # the full circuit is the model itself: the last rung always reaches the goal, unless there is no behaviour
-    best = next((i for i, estimate in enumerate(reached) if estimate.value >= goal), len(masks) - 1)
+    best = next((i for i, one in enumerate(reached) if one.enough), len(masks) - 1)
     return _Chosen(elements.ladder[best], rules[best], masks[best], rungs)
 
 
-def smallest(
-    setting: Setting, take: Callable[[int], NodeMask], count: int, goal: float, interval: Interval
-) -> tuple[int, NodeMask, list[Rung]]:
-    """The smallest size found, of up to `count` nodes, whose circuit `take(size)` reaches a faithfulness.
+def _searched(elements: Elements, search: Search, scores: Scores, by: Sequence[BySize], take: Take) -> _Chosen:
+    """The smallest circuit found that reaches the goal on the elements' prompts, and what of it can go."""
 
-    Returns the size, its circuit, and what was measured on the setting's prompts. Sizes grow fourfold until one reaches
-    it; between that and the one before, false position in the logarithm of size goes on until its ends are within 3 %
-    of each other. Faithfulness need not grow with size, so that a smaller circuit may exist. About 10 circuits.
-    """
-    reached: dict[int, float] = {}
-    masks: dict[int, NodeMask] = {}
+    def circuit(rule: BySize, n: int) -> Mask:
+        return take(rule(n))
 
-    def measure(sizes: Sequence[int]) -> None:
-        masks.update((n, take(n)) for n in sizes)
-        values = setting.measure([masks[n] for n in sizes])
-        reached.update(zip(sizes, (one.value for one in faithfulness_in(values, interval)), strict=True))
-
-    tried = sorted({*(4**i for i in range(count.bit_length() // 2 + 1) if 4**i < count), count})
-    high = count
-    for first in range(0, len(tried), _TOGETHER):
-        measure(some := tried[first : first + _TOGETHER])
-        if good := [n for n in some if reached[n] >= goal]:
-            high = good[0]
-            break
-    low = max((n for n in reached if n < high), default=0)
-    start, end = math.log(max(low, 1)), math.log(high)
-    bracket = Bracket(below=reached.get(low, 0.0) / goal, above=reached[high] / goal)
-    while high - low > 1 and high > CLOSE * low:
-        middle = round(math.exp(start + bracket.at * (end - start)))
-        middle = max(low + 1, min(high - 1, middle))
-        measure([middle])
-        low, high = (low, middle) if reached[middle] >= goal else (middle, high)
-        bracket.tell(reached[middle] / goal)
-    rungs = [{"size": n, "nodes": masks[n].n_nodes, "faithfulness": value} for n, value in sorted(reached.items())]
-    return high, masks[high], rungs
+    orders = [Sizes(elements, partial(circuit, rule), search.goal) for rule in by]
+    sizes, n = smallest(orders, CLOSE[elements.noun])
+    rule = by[orders.index(sizes)](n)
+    chosen = _Chosen(n, rule, sizes.masks[n], sizes.rungs())
+    if not (search.trims and sizes.reached[n].enough):
+        return chosen
+    left = trimmed(elements, search.goal, chosen.mask, scores.values, sizes.reached[n], search.minimal)
+    about = record(left, chosen.mask)
+    rungs = [*chosen.rungs, *([rung(elements, n, left.mask, left.reached)] if about["removed"] else [])]
+    rungs.sort(key=lambda one: int(one[f"{elements.noun}s"]))
+    return replace(chosen, mask=left.mask, rungs=rungs, trimmed=about)
 
 
 def _stability(elements: Elements, drawn: ResampledScores, chosen: _Chosen, share: float) -> dict[str, Any]:

@@ -68,6 +68,22 @@ def find(
         float | None,
         typer.Option(help="Instead of a size: the smallest circuit that reaches this.", show_default="0.85"),
     ] = None,
+    kl: Annotated[
+        float | None,
+        typer.Option(
+            help="A goal for the whole output, instead or beside: mean KL from the model of at most so many nats.",
+            show_default=False,
+        ),
+    ] = None,
+    lower_end: Annotated[
+        bool, typer.Option("--lower-end", help="The lower end of faithfulness's interval has to reach the goal.")
+    ] = False,
+    ladder: Annotated[
+        bool, typer.Option("--ladder", help="Choose among the sizes of the ladder alone, and show the whole curve.")
+    ] = False,
+    minimal: Annotated[
+        bool, typer.Option("--minimal", help="At the end try every edge (node) alone; takes as many circuits.")
+    ] = False,
     ablation: options.Ablation = "patch",
     objective: options.Objective = None,
     selection: options.Selection = "balanced",
@@ -143,6 +159,10 @@ def find(
             method=scorer,
             edges=size,
             faithfulness=faithfulness,
+            kl=kl,
+            lower_end=lower_end,
+            ladder=ladder,
+            minimal=minimal,
             ablation=ablation,
             selection=chosen,
             stable=stable,

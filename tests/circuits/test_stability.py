@@ -195,7 +195,9 @@ def test_find_circuit_reports_the_tests_that_it_is_asked_for(model: Any, tmp_pat
 
 
 def test_stable_circuits_climb_the_ladder(model: Any) -> None:
-    found = find_circuit(model, behaving(model, 16), method="eap", faithfulness=0.8, stable=True, quiet=True)
+    found = find_circuit(
+        model, behaving(model, 16), method="eap", faithfulness=0.8, stable=True, ladder=True, quiet=True
+    )
     reached = next(row for row in found.report.ladder if row["faithfulness"] >= 0.8)
     assert found.n_edges == reached["edges"]
     assert found.report.stability["edges_of_size"] == reached["size"]
