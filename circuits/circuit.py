@@ -101,6 +101,8 @@ class Circuit(Found):
 
         Raises `InputError` for circuits over different graphs.
         """
+        if not isinstance(other, Circuit):
+            raise InputError(f"a circuit of edges has no overlap with one of nodes: {self!r}, {other!r}")
         if self.graph != other.graph:
             raise InputError(f"circuits over different graphs have no overlap: {self.graph}, {other.graph}")
         either = int((self.mask | other.mask).sum())
