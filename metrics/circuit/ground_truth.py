@@ -118,13 +118,10 @@ def node_scores(
 
 
 def _ranked(
-    scores: Any, truth: Any, graph: ComputationalGraph | None, level: Level | None, absolute: bool, nodes_by: str
+    scores: Any, truth: Any, graph: ComputationalGraph | None, level: str | None, absolute: bool, nodes_by: str
 ) -> tuple[NDArray[np.float64], Bool[np.ndarray, " item"]]:
     """What is ranked by, and what is true, for each edge that exists or for each node of a level."""
-    if level is None:
-        said = getattr(truth, "level", getattr(scores, "level", None))
-        level = said if said in get_args(Level) else "edge"
-    choose("level", level, get_args(Level))
+    level = choose("level", _level(scores, truth) if level is None else level, get_args(Level))
     choose("nodes_by", nodes_by, NODES_BY)
     values, known = _read(scores, truth)
     if level in ("head", "neuron", "feature"):
@@ -143,6 +140,12 @@ def _ranked(
         _check_shape("truth", known, graph.shape[:1])
         keys, labels = values[1:], known[1:]
     return _checked(keys, labels, level, absolute)
+
+
+def _level(scores: Any, truth: Any) -> str:
+    """What truth or else scores say that they are of."""
+    said = getattr(truth, "level", getattr(scores, "level", None))
+    return str(said) if said in get_args(Level) else "edge"
 
 
 def _checked(
