@@ -11,6 +11,7 @@ import pydantic
 
 from interp.errors import InputError, short
 from interp.headers import validated
+from interp.keeping import kept
 from interp.plain import plain
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Interval = tuple[float, float]
 
 
+@kept
 @dataclass(frozen=True)
 class Report:
     """How faithful a circuit is, measured on prompts that neither its scores nor its size have seen.

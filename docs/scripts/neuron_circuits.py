@@ -1,12 +1,14 @@
 """Writes docs/neuron-circuits.md: how many neurons of the real SmolLM2-135M carry a behaviour, alone.
 
     python docs/scripts/neuron_circuits.py
+    python docs/scripts/neuron_circuits.py --tasks agreement --prompts 8 --folder trial   # writes elsewhere
 
 Takes about a quarter of an hour on one CPU core; what is done is kept in files until the page is written.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from functools import partial
 from pathlib import Path
@@ -37,24 +39,24 @@ RIVALS: dict[str, Method] = {
 }
 
 
-def main() -> None:
+def main(chosen: list[str], prompts: int, folder: Path) -> None:
     """Measure on every task, and write the page anew after each."""
     found: dict[str, dict[str, Any]] = {}
     model = None
-    for name in TASKS:
-        kept = DOCS / f".neuron-circuits-{name}.json"
+    for name in chosen:
+        kept = folder / f".neuron-circuits-{name}.json"
         if not kept.exists():
             model = model or load_model("smollm2-135m")
-            write_text(kept, json.dumps(measured(model, name)))
+            write_text(kept, json.dumps(measured(model, name, prompts)))
         found[name] = json.loads(kept.read_text(encoding="utf-8"))
-        write_text(DOCS / "neuron-circuits.md", page(found))
-    for name in TASKS:
-        (DOCS / f".neuron-circuits-{name}.json").unlink()
+        write_text(folder / "neuron-circuits.md", page(found, prompts))
+    for name in chosen:
+        (folder / f".neuron-circuits-{name}.json").unlink()
 
 
-def measured(model: Any, name: str) -> dict[str, Any]:
+def measured(model: Any, name: str, prompts: int) -> dict[str, Any]:
     """The smallest circuits by |score| and by signed score, then other scores at the size of the latter."""
-    task = getattr(tasks, name)(n=PROMPTS, seed=0, model=model)
+    task = getattr(tasks, name)(n=prompts, seed=0, model=model)
     scoring, held_out = Setting(model, task, run=Run(quiet=True)).split(0.5, 0)
     own = NodeScores(scores_of_nodes(scoring, EAPIG(), "neuron").values, "neuron")
     rows = []
@@ -107,9 +109,9 @@ def estimate(value: float | None, interval: tuple[float, float] | None) -> str:
     return f"{value:z.2f} [{interval[0]:z.2f}, {interval[1]:z.2f}]"
 
 
-def page(found: dict[str, dict[str, Any]]) -> str:
+def page(found: dict[str, dict[str, Any]], prompts: int) -> str:
     """What was measured, and two tables for each task."""
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION.replace("HALF", str(prompts // 2))]
     for name, own in found.items():
         parts += [f"\n## {name}\n", markdown(own["circuits"])]
         if own["positions"]:
@@ -133,8 +135,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 INTRODUCTION = f"""# How many neurons carry a behaviour?
 
-Made by `docs/scripts/neuron_circuits.py` on SmolLM2-135M, which has 46,080 neurons; {PROMPTS // 2} prompts chose,
-{PROMPTS // 2} others judge. A circuit of neurons keeps its neurons; all others take their values in the corrupted
+Made by `docs/scripts/neuron_circuits.py` on SmolLM2-135M, which has 46,080 neurons; HALF prompts chose,
+HALF others judge. A circuit of neurons keeps its neurons; all others take their values in the corrupted
 prompt, at every position, and attention and embeddings stay live.
 
 Rows of `eap-ig` (gradients along the embedding's path, 5 steps) are the smallest circuit found whose faithfulness on
@@ -157,5 +159,9 @@ prompts of unequal lengths."""
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), dest="chosen")
+    parser.add_argument("--prompts", type=int, default=PROMPTS)
+    parser.add_argument("--folder", type=Path, default=DOCS)
     torch.set_num_threads(1)
-    main()
+    main(**vars(parser.parse_args()))

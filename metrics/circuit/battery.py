@@ -35,7 +35,7 @@ class Reference:
         drawn: of edges how: `paths` (from input to logits, as in the paper; what None means) or `grown` (from the
             logits upwards; small ones seldom reach the input). Of nodes None: each node of the circuit is exchanged for
             one outside, of its layer and near in norm (`metrics.circuit.controls`).
-        size: of edges, their size for sufficiency: a number of edges or a share of all; None: that of the circuit.
+        size: their size for sufficiency: a number of edges (nodes) or a share of all; None: that of the circuit.
         prompts: so many prompts for the tests against them; None: all.
         quantile: share of them that has to be beaten. Lower asks for less.
     """

@@ -22,7 +22,7 @@ from interp.selection.named import rules_of
 from interp.selection.nodes import countable
 from interp.setting import Setting
 from metrics.circuit.balance import node_rules
-from metrics.circuit.controls import exchangeable, random_nodes
+from metrics.circuit.controls import exchangeable, random_nodes, refuse_reference
 from metrics.circuit.evaluate import together
 from metrics.circuit.node_scores import NodeScores
 from metrics.circuit.samples import added_paths, random_circuit, random_paths
@@ -247,12 +247,8 @@ class NodeElements(Elements):
     def random(
         self, mask: Mask, n: int, seed: int, reference: str | None = None, size: int | None = None
     ) -> list[Mask]:
-        if reference is not None or size is not None:
-            given = f"reference={reference!r}" if size is None else f"size={size}"
-            raise InputError(
-                f"{given} is for circuits of edges; random nodes are as many, of the layers and norms of the circuit's"
-            )
-        return [one.mask for one in random_nodes(self.setting, [self.circuit(mask)], n, seed)]
+        refuse_reference(reference)
+        return [one.mask for one in random_nodes(self.setting, [self.circuit(mask)], n, seed, size)]
 
     def outside(self, mask: Mask, n: int, seed: int) -> list[Mask]:
         drawn, free = self.random(mask, n, seed), exchangeable(self.setting, self.level)
