@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,15 @@ import metrics
 from attribution import EAP, EAPIG, MaskIG
 from attribution.edges.method import Method
 from attribution.units.nodes import scores_of_nodes
+from circuits.goals import Goal
 from circuits.judged import judged
-from circuits.search import smallest
+from circuits.search import CLOSE
+from circuits.smallest import Sizes, smallest
 from interp import Interval, Run, Setting, load_model, tasks
 from interp.files import write_text
 from interp.node_mask import NodeMask
 from metrics.circuit.controls import random_controls
+from metrics.circuit.elements import NodeElements
 from metrics.circuit.node_scores import NodeScores
 
 DOCS = Path(__file__).parent.parent
@@ -61,7 +63,7 @@ def measured(model: Any, name: str, prompts: int) -> dict[str, Any]:
     own = NodeScores(scores_of_nodes(scoring, EAPIG(), "neuron").values, "neuron")
     rows = []
     for label, helping in (("eap-ig by abs. score", 0.5), ("eap-ig", 1.0)):
-        _, mask, _ = smallest(scoring, partial(own.top, helping=helping), own.count, GOAL, Interval())
+        mask = smallest_of(scoring, own, helping)
         rows.append(circuit_row(scoring, held_out, label, mask))
         print(name, rows[-1], flush=True)
     reached = metrics.faithfulness(held_out.measure([own.top(n, 1.0) for n in SIZES]))
@@ -72,10 +74,17 @@ def measured(model: Any, name: str, prompts: int) -> dict[str, Any]:
         print(name, rows[-1], flush=True)
     if (spans := positions(scoring)) is not None:
         apart = NodeScores(scores_of_nodes(scoring, EAPIG(), "neuron", spans).values, "neuron", spans)
-        _, mask, _ = smallest(scoring, partial(apart.top, helping=1.0), apart.count, GOAL, Interval())
+        mask = smallest_of(scoring, apart, 1.0)
         rows.append(circuit_row(scoring, held_out, "eap-ig, by position", mask))
         print(name, rows[-1], flush=True)
     return {"circuits": rows, "sizes": [sizes], "positions": 0 if spans is None else len(spans)}
+
+
+def smallest_of(scoring: Setting, scores: NodeScores, helping: float) -> NodeMask:
+    """The smallest circuit found that reaches the goal, of the best nodes under a weight of helping."""
+    elements = NodeElements(scoring, scores.level, scores.spans)
+    sizes = Sizes(elements, lambda n: scores.top(n, helping).mask, Goal(GOAL))
+    return scores.top(smallest([sizes], CLOSE[elements.noun])[1], helping)
 
 
 def positions(scoring: Setting) -> tuple[int, ...] | None:
