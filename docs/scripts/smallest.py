@@ -139,7 +139,7 @@ Made by `docs/scripts/smallest.py` on SmolLM2-135M (123,211 edges), scores by `e
 others judge. `default`: what `find_circuit(model, task)` returns, the smallest circuit found that reaches .85 on the
 prompts that chose it. `top-n`: the smallest of the largest |score|. `balanced, on the ladder`: `ladder=True`, what 0.1
 returned. Faithfulness has its 95 % interval; KL(model || circuit) is in nats; `within 20 %` is the share of prompts on
-which the circuit is that near to the model; `times scoring`: all that `find_circuit` took, over what its scores took."""
+which the circuit is that near to the model; `times scoring`: all that `find_circuit` took over what its scores did."""
 
 CHOICE = """## Which circuit of a size
 
