@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from circuits.node_comparison import NodeComparison
 
 _NOUNS: Mapping[str, str] = {"neuron": "neurons", "head": "heads", "node": "heads and MLPs", "feature": "features"}
+# what circuits of edges alone have
+_OF_EDGES = ("edges", "n_edges", "links", "edge_scores", "to_networkx", "to_graphml", "to_dot", "to_eap_ig_json")
 
 
 @kept
@@ -71,6 +73,19 @@ class NodeCircuit(Found):
             )
         object.__setattr__(self, "node_mask", mask.clone())
         self._settle()
+
+    if not TYPE_CHECKING:  # a checker is to see what is missing
+
+        def __getattr__(self, name: str) -> Any:
+            """Says in a sentence what a circuit of nodes has no use for."""
+            if name not in _OF_EDGES:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            instead = (
+                "to_circuit() has" if self.level == "node" and self.spans is None else "see to_frame() for its nodes"
+            )
+            raise AttributeError(
+                f"a circuit of {self.level}s has no {name}: it holds all edges among its nodes; {instead}"
+            )
 
     @property
     def mask(self) -> Bool[Tensor, "*axes"]:

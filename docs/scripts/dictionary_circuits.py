@@ -31,7 +31,7 @@ from metrics.circuit.node_scores import NodeScores
 
 DOCS = Path(__file__).parent.parent
 TASKS = ("agreement", "capitals")
-PROMPTS, TOKENS, STEPS = 64, 16_384, 1_500
+PROMPTS, TOKENS, STEPS = 64, 12_288, 1_000
 FEATURES, ACTIVE, ROW = 1_536, 32, 64  # as many features as neurons; active at once; tokens in a row
 SIZES = (3, 10, 30, 100, 300)
 

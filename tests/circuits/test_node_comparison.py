@@ -72,6 +72,18 @@ def test_the_input_of_heads_and_mlps_is_in_every_circuit_and_is_no_overlap() -> 
     assert first.compare(second).to_frame()["node"].tolist() == ["a0.h0", "a0.h1"]
 
 
+def test_what_edges_alone_have_is_told_in_a_sentence() -> None:
+    neurons = circuit_of(HERE)
+    with pytest.raises(AttributeError, match=r"circuit of neurons has no to_networkx: .*; see to_frame\(\)"):
+        neurons.to_networkx()  # type: ignore[attr-defined]
+    nodes = circuit_of([0.0, 1.0, *[0.0] * (len(GRAPH.sources) - 2)], "node")  # type: ignore[list-item]
+    with pytest.raises(AttributeError, match=r"to_circuit\(\) has"):
+        nodes.to_dot("x.dot")  # type: ignore[attr-defined]
+    assert not hasattr(neurons, "n_edges")
+    with pytest.raises(AttributeError, match="'NodeCircuit' object has no attribute 'other'"):
+        _ = neurons.other  # type: ignore[attr-defined]
+
+
 def test_positions_are_named_and_different_nodes_are_refused() -> None:
     values = [[[1.0, 0.0], [0.0, 2.0]], [[0.0, 0.0], [0.0, 0.0]]]
     apart = circuit_of(values, spans=(3, 5))  # type: ignore[arg-type]
