@@ -6,30 +6,28 @@ Both are data. What writes, draws and tests them stands above and is reached by 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from attribution.scores import Scores, edge_frame
 from circuits import links
+from circuits.beside import Beside
 from circuits.found import Found
 from circuits.reach import reach
 from circuits.report import Report
 from interp.conditions import Conditions
+from interp.element_names import element_names
 from interp.errors import InputError
 from interp.keeping import kept
-from interp.result import Result
 
 if TYPE_CHECKING:
     import networkx as nx
     from plotly.graph_objects import Figure
-
-BOTH, HERE, THERE = "both", "only here", "only there"
 
 
 @kept
@@ -101,6 +99,8 @@ class Circuit(Found):
 
         Raises `InputError` for circuits over different graphs.
         """
+        if not isinstance(other, Circuit):
+            raise InputError(f"a circuit of edges has no overlap with one of nodes: {self!r}, {other!r}")
         if self.graph != other.graph:
             raise InputError(f"circuits over different graphs have no overlap: {self.graph}, {other.graph}")
         either = int((self.mask | other.mask).sum())
@@ -168,7 +168,7 @@ class Circuit(Found):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CircuitComparison(Result):
+class CircuitComparison(Beside):
     """Circuit `here` against circuit `there`, over one graph; `names` are what pictures and tables call them.
 
     Raises `InputError` for circuits over different graphs and for names that are empty or equal.
@@ -183,59 +183,17 @@ class CircuitComparison(Result):
 
     here: Circuit
     there: Circuit
-    names: tuple[str, str] = ("here", "there")
+    noun: ClassVar[str] = "edge"
 
-    def __post_init__(self) -> None:
-        self.here.jaccard(self.there)  # refuses circuits over different graphs
-        if len(self.names) != 2 or not all(self.names) or self.names[0] == self.names[1]:
-            raise InputError(f"names={self.names!r} must be two different names, one for each circuit")
+    def inside(self, circuit: Circuit) -> Tensor:
+        return circuit.mask.flatten()
 
-    @property
-    def jaccard(self) -> float:
-        """Shared edges over edges in either circuit; 1.0 when both are empty."""
-        return self.here.jaccard(self.there)
+    def scores(self, circuit: Circuit) -> Tensor:
+        return circuit.scores.edge_values.flatten()
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many edges are in both, only here and only there."""
-        here, there = self.here.mask, self.there.mask
-        parts = (here & there, here & ~there, there & ~here)
-        return {name: int(part.sum()) for name, part in zip((BOTH, HERE, THERE), parts, strict=True)}
-
-    @property
-    def same_scale(self) -> bool:
-        """Whether the scores are of one method and objective, so that their differences mean something."""
-        first, second = self.here.scores, self.there.scores
-        return (first.method, first.settings.get("objective")) == (second.method, second.settings.get("objective"))
-
-    def to_frame(self) -> pd.DataFrame:
-        """The edges of either circuit: columns edge, membership, here, there, difference; largest |difference| first.
-
-        `here` and `there` are the scores each circuit's method gave the edge, in the circuit or not.
-        """
-        graph, here, there = self.here.graph, self.here.mask, self.there.mask
-        source, target = (here | there).nonzero().unbind(dim=1)
-        circuits = (self.here, self.there)
-        first, second = (circuit.scores.edge_values.double()[source, target].numpy() for circuit in circuits)
-        inside = here[source, target].numpy(), there[source, target].numpy()
-        frame = pd.DataFrame(
-            {
-                "edge": [graph.edge_name(*pair) for pair in zip(source.tolist(), target.tolist(), strict=True)],
-                "membership": np.select([inside[0] & inside[1], inside[0]], [BOTH, HERE], THERE),
-                "here": first,
-                "there": second,
-                "difference": first - second,
-            }
-        )
-        return frame.sort_values("difference", key=np.abs, ascending=False, kind="stable", ignore_index=True)
-
-    def headline(self) -> str:
-        """How many edges they share, and their Jaccard index."""
-        counts, (here, there) = self.counts, self.names
-        return (
-            f"{counts[BOTH]:,} edges in both, {counts[HERE]:,} only in {here}, {counts[THERE]:,} only in {there}; "
-            f"Jaccard {self.jaccard:.3f}"
-        )
+    def called(self, places: Tensor) -> Sequence[str]:
+        graph = self.here.graph
+        return element_names(graph, "edge", None, graph.shape, places, {})
 
     def figure(self) -> Figure:
         """Both circuits as one plain plotly figure, edges coloured by which of them has it."""

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any, Unpack
-
-import torch
 
 from attribution.edges.method import Method
 from attribution.engines import ScoringKeywords, method_keywords
-from circuits.circuit import Circuit
-from circuits.find_nodes import DEFAULT_FAITHFULNESS, NodeSearch, find_nodes
-from circuits.found import provenance_of
-from circuits.judged import judged, with_tests
+from circuits.goals import DEFAULT_FAITHFULNESS, Goal
 from circuits.levels import Asked, NodeKeywords
-from circuits.resampling import ResampledScores, Stable, resampled_scores, selection_frequency, stable_mask
+from circuits.resampling import Stable
+from circuits.search import Search, find
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.interval import Interval, IntervalKeywords
 from interp.keywords import chosen
 from interp.run import RunKeywords
 from interp.running import door
-from interp.selection import Selection, ladder
-from interp.selection.named import Mask, Rule, rules_of
+from interp.selection import Selection
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
-from metrics.circuit.battery import Reference
 from metrics.circuit.curve import AbsoluteKeyword
-from metrics.circuit.evaluate import faithfulness_in
-from metrics.circuit.samples import REFERENCES, random_circuit
+from metrics.circuit.samples import REFERENCES
 
 
 class FindKeywords(
@@ -38,6 +30,10 @@ class FindKeywords(
     """The keywords of `find_circuit`."""
 
     reference: str
+    kl: float | None
+    lower_end: bool
+    ladder: bool
+    minimal: bool
 
 
 @numbers.checked(faithfulness=numbers.SHARE, scoring_share=numbers.BETWEEN, n_random=numbers.FROM_ZERO)
@@ -68,22 +64,31 @@ def find_circuit(
             `EAPIG(steps=10)`.
         edges: size of the circuit: a number of edges, or a share of all edges between 0 and 1. `top-n` and `greedy`
             count before pruning, and leave fewer.
-        faithfulness: instead of a size: the smallest circuit on the size ladder (.1 % to 100 % of the edges)
-            that reaches it on the scoring prompts. 0.85 when neither is given.
-        selection: `balanced` (default): connected edges, of which the share that helps is set so that the circuit does
-            as well as the model on the scoring prompts (`metrics.circuit.balance`); up to five circuits are measured
-            there for each size. Or one that looks at scores alone (`interp.selection`): `top-n` (MIB's), `greedy`,
+        faithfulness: instead of a size: the smallest circuit found that reaches it on the scoring prompts, 0.85 when no
+            goal is given. Sizes are searched by bisection (`circuits.smallest`), and of what is found a last pass drops
+            groups of edges, and then single ones, that it can do without (`circuits.trimming`); `report.ladder` holds
+            the sizes that were run, `report.trimmed` the pass. About 20 circuits.
+        selection: `balanced` (default): connected edges. Of a given size the share that helps is set so that the
+            circuit does as well as the model on the scoring prompts (`metrics.circuit.balance`), by up to five
+            circuits; the smallest circuit for a goal holds those that help most. Or one that looks at scores alone
+            (`interp.selection`): `top-n` (MIB's), `greedy`,
             `connected`, `program`. Or a `Selection`, ours or your own: `TopN(absolute=False)`.
-        stable: keep the edges of a size that survive resampling: those that three quarters of 20 bootstrap resamples
-            of the scoring prompts select (balanced by the share that all scoring prompts set), or as
+        stable: keep the edges (nodes) of a size that survive resampling: those that three quarters of 20 bootstrap
+            resamples of the scoring prompts select (balanced by the share that all scoring prompts set), or as
             `Stable(share=0.75, resamples=20)` says. No more passes, but for `mean` ablations (see
             `circuits.stability`). The circuit is smaller than the size asked for; `report.stability` says by how much,
-            and how often each of its edges was selected.
+            and how often each of its edges (nodes) was selected.
         tests: make the hypothesis tests of `metrics.circuit_tests` on the held-out prompts, too: is the circuit
             equivalent, complete (independence), minimal, sufficient, necessary? `report.tests` holds their corrected
             p-values. About 200 more circuits: minutes on a real model.
         scoring_share: share of the prompts that choose the circuit.
         n_random: how many random circuits of the same size to report beside it.
+        kl: a goal for the whole output, instead of faithfulness or beside it: mean KL(model || circuit) of at most so
+            many nats on the scoring prompts.
+        lower_end: whether faithfulness has to be reached by the lower end of its interval over the scoring prompts.
+        ladder: choose among the sizes of the ladder alone (.1 % to 100 % of the edges), of each the circuit that the
+            selection takes at that size: `report.ladder` is then the whole curve. Up to 50 circuits.
+        minimal: whether the last pass tries every edge (node) of the circuit alone. As many circuits as it has edges.
         reference: how they are drawn: `paths` from the input to the logits, or `grown` from the logits upwards.
         ablation, objective, kv: of the setting: what edges outside the circuit give, what is to be preserved, and key
             and value targets per query `head` or key-value `group`; see `interp.setting.Setting`.
@@ -111,77 +116,55 @@ def find_circuit(
         with `.node_mask`, `.report`, `.to_frame()`, `.save(path)`.
 
     Raises:
-        InputError: both `edges` and `faithfulness`, a method that scores nodes, too few prompts, and whatever
+        InputError: both a size and a goal, a method that scores nodes, too few prompts, and whatever
             `attribute` refuses.
     """
     told = method_keywords("find_circuit", method, keywords, FindKeywords)
-    asked = Asked.of(keywords, {"edges": edges, "stable": stable, "reference": keywords.get("reference")})
-    scorer = asked.method(method, {**chosen(keywords, ScoringKeywords), **told})
+    asked = Asked.of(keywords, {"edges": edges, "reference": keywords.get("reference")})
+    of_edges = asked.level == "edge"
+    size = edges if of_edges else keywords.get("nodes")
     rule = asked.selection(selection, chosen(keywords, AbsoluteKeyword))
-    if asked.level != "edge":
-        search = NodeSearch(
-            asked=asked,
-            method=scorer,
-            selection=rule,
-            nodes=keywords.get("nodes"),
-            faithfulness=faithfulness,
-            scoring_share=scoring_share,
-            n_random=n_random,
-            tests=tests,
-        )
-        return find_nodes(_splittable(Setting.of(model, task, keywords)), search, Interval.of(keywords))
-    resampling = _resampling(stable, keywords)
-    reference = choose("reference", keywords.get("reference", "paths"), REFERENCES)
-    if edges is not None and faithfulness is not None:
-        raise InputError(f"edges={edges} and faithfulness={faithfulness} are two ways to choose a size: give one")
-    setting, interval = _splittable(Setting.of(model, task, keywords)), Interval.of(keywords)
-    graph, elements = setting.graph, asked.elements(setting)
-    sizes = ladder(graph) if edges is None else (elements.size("edges", edges),)
-    scoring, held_out = setting.split(scoring_share, interval.seed)
-
-    drawn = None
-    if resampling is not None:
-        drawn = resampled_scores(elements.on(scoring), scorer, resamples=resampling.resamples, seed=interval.seed)
-    scores = scorer.scores(scoring) if drawn is None else drawn.scores
-    rules = rules_of(rule, scoring, scores.values, sizes)
-    if drawn is None or resampling is None:
-        masks = [one(scores.values) for one in rules]
-    else:
-        masks = [stable_mask(drawn, one, resampling.share) for one in rules]
-    best, rungs = 0, list[dict[str, Any]]()
-    if edges is None:
-        faithfulness = DEFAULT_FAITHFULNESS if faithfulness is None else faithfulness
-        best, rungs = _of_faithfulness(scoring, sizes, masks, faithfulness, interval)
-
-    mask = masks[best]
-    others = [random_circuit(graph, int(mask.sum()), interval.seed + i, reference) for i in range(n_random)]
-    report = replace(judged(held_out, mask, others, interval), n_scoring=len(scoring), ladder=rungs,
-        nodes=Circuit(scores, mask).n_nodes)  # fmt: skip
-    if drawn is not None and resampling is not None:
-        report = replace(report, stability=_stability(drawn, rules[best], mask, sizes[best], resampling.share))
-    if tests:
-        report = with_tests(report, held_out, mask, Reference(reference), interval.seed)
-    name = selection if isinstance(selection, str) else rule.name
-    provenance = {
-        **provenance_of(setting, scores, rule, name, scoring_share, interval.seed),
-        "stable_share": None if resampling is None else resampling.share,
-        "edges_asked": edges,
-        "faithfulness_asked": faithfulness,
-        "reference": reference,
-    }
-    return Circuit(scores, mask, report, provenance)
-
-
-def _splittable(setting: Setting) -> Setting:
+    search = Search(
+        asked=asked,
+        method=asked.method(method, {**chosen(keywords, ScoringKeywords), **told}),
+        selection=rule,
+        name=selection if isinstance(selection, str) else rule.name,
+        size=size,
+        goal=_goal("edges" if of_edges else "nodes", size, faithfulness, keywords),
+        ladder=keywords.get("ladder", False),
+        minimal=keywords.get("minimal", False),
+        stable=_resampling(stable, keywords),
+        reference=choose("reference", keywords.get("reference", "paths"), REFERENCES) if of_edges else None,
+        scoring_share=scoring_share,
+        n_random=n_random,
+        tests=tests,
+    )
+    setting = Setting.of(model, task, keywords)
     if len(setting) < 4:
         raise InputError(
             f"task={setting.task.name!r} has {len(setting)} prompts; find_circuit needs at least 4, to split them"
         )
-    return setting
+    return find(setting, search, Interval.of(keywords))
+
+
+def _goal(sizes: str, size: int | float | None, faithfulness: float | None, keywords: Mapping[str, Any]) -> Goal:
+    """What decides on a size; raises `InputError` where a size is given too."""
+    kl, lower_end = keywords.get("kl"), keywords.get("lower_end", False)
+    of_goals = {"faithfulness": faithfulness, "kl": kl}
+    of_goals |= {name: keywords.get(name) or None for name in ("lower_end", "ladder", "minimal")}
+    if size is not None:
+        for name, value in of_goals.items():
+            if value is not None:
+                raise InputError(f"{sizes}={size} and {name}={value} are two ways to choose a size: give one")
+    if lower_end and faithfulness is None and kl is not None:
+        raise InputError("lower_end=True is about faithfulness, and kl= alone is asked for: give faithfulness= too")
+    if faithfulness is None and kl is None:
+        faithfulness = DEFAULT_FAITHFULNESS
+    return Goal(faithfulness, kl, lower_end, Interval.of(keywords))
 
 
 def _resampling(stable: bool | Stable, keywords: Mapping[str, Any]) -> Stable | None:
-    """How edges are chosen by resamples, if they are."""
+    """How a circuit is chosen by resamples, if it is."""
     if isinstance(stable, Stable):
         return stable
     if not stable:
@@ -192,30 +175,3 @@ def _resampling(stable: bool | Stable, keywords: Mapping[str, Any]) -> Stable | 
             "is chosen by belong to stable: stable=Stable(resamples=20), from circuits"
         )
     return Stable()
-
-
-def _of_faithfulness(
-    scoring: Setting, sizes: Sequence[int], masks: list[Mask], goal: float, interval: Interval
-) -> tuple[int, list[dict[str, Any]]]:
-    """Which is the smallest circuit that reaches the goal on the scoring prompts; what each reached."""
-    reached = faithfulness_in(scoring.measure(torch.stack(masks)), interval)
-    rungs = [
-        {"size": size, "edges": int(mask.sum()), "faithfulness": estimate.value}
-        for size, mask, estimate in zip(sizes, masks, reached, strict=True)
-    ]
-    # the full circuit is the model itself: the last rung always reaches the goal, unless there is no behaviour
-    best = next((i for i, estimate in enumerate(reached) if estimate.value >= goal), len(masks) - 1)
-    return best, rungs
-
-
-def _stability(drawn: ResampledScores, select: Rule, mask: Mask, size: int, share: float) -> dict[str, Any]:
-    """How often each edge of a stable circuit was selected, and how many edges were not often enough."""
-    graph, frequency = drawn.scores.graph, selection_frequency(drawn, select)
-    edges = mask.nonzero().tolist()
-    return {
-        "share": share,
-        "resamples": len(drawn),
-        "edges_of_size": size,
-        "edges_kept": len(edges),
-        "frequency": {graph.edge_name(*edge): round(float(frequency[*edge]), 6) for edge in edges},
-    }

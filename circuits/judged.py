@@ -146,7 +146,12 @@ def _notes(value: float | None, gap: float, n_held_out: int, size: int, n_all: i
         )
     if n_held_out < 16:
         notes.append(f"Only {n_held_out} held-out prompts: the interval is rough.")
-    if size == 0 and level == "edge":
+    if size == 0 and level != "edge":
+        notes.append(
+            f"The circuit holds no {level}s: none is selected by so many resamples. Ask for more nodes, or for a lower "
+            "share (stable=Stable(share=0.5))."
+        )
+    elif size == 0:
         notes.append(
             "The circuit holds no edges: none of those selected lie on a path from the input to the logits. Ask for "
             "more edges, for selection='connected', or, if it is stable, for a lower share (stable=Stable(share=0.5))."

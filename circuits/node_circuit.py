@@ -29,7 +29,11 @@ from interp.selection.nodes import countable
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from circuits.node_comparison import NodeComparison
+
 _NOUNS: Mapping[str, str] = {"neuron": "neurons", "head": "heads", "node": "heads and MLPs", "feature": "features"}
+# what circuits of edges alone have
+_OF_EDGES = ("edges", "n_edges", "links", "edge_scores", "to_networkx", "to_graphml", "to_dot", "to_eap_ig_json")
 
 
 @kept
@@ -70,10 +74,30 @@ class NodeCircuit(Found):
         object.__setattr__(self, "node_mask", mask.clone())
         self._settle()
 
+    if not TYPE_CHECKING:  # a checker is to see what is missing
+
+        def __getattr__(self, name: str) -> Any:
+            """Says in a sentence what a circuit of nodes has no use for."""
+            if name not in _OF_EDGES:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            instead = (
+                "to_circuit() has" if self.level == "node" and self.spans is None else "see to_frame() for its nodes"
+            )
+            raise AttributeError(
+                f"a circuit of {self.level}s has no {name}: it holds all edges among its nodes; {instead}"
+            )
+
     @property
     def mask(self) -> Bool[Tensor, "*axes"]:
         """The same as `node_mask`, as masks of nodes have it."""
         return self.node_mask
+
+    @property
+    def own(self) -> Bool[Tensor, "*axes"]:
+        """The mask without the input of level `node`, which is in every circuit."""
+        if self.level != "node":
+            return self.node_mask
+        return torch.cat((torch.zeros_like(self.node_mask[..., :1]), self.node_mask[..., 1:]), -1)
 
     @property
     def level(self) -> str:
@@ -149,15 +173,20 @@ class NodeCircuit(Found):
         return Circuit(self.scores, mask, provenance=self.provenance, setting=self.setting)
 
     def jaccard(self, other: NodeCircuit) -> float:
-        """Shared nodes over nodes in either circuit; 1.0 when both are empty.
+        """Shared nodes over nodes in either circuit, the input counted in neither; 1.0 when both are empty.
 
         Raises `InputError` for circuits of other nodes.
         """
         same = isinstance(other, NodeCircuit) and (self.level, self.spans) == (other.level, other.spans)
         if not same or self.node_mask.shape != other.node_mask.shape:
             raise InputError(f"circuits of different nodes have no overlap: {self!r}, {other!r}")
-        either = int((self.node_mask | other.node_mask).sum())
-        return int((self.node_mask & other.node_mask).sum()) / either if either else 1.0
+        either = int((self.own | other.own).sum())
+        return int((self.own & other.own).sum()) / either if either else 1.0
+
+    def compare(self, other: NodeCircuit, names: tuple[str, str] = ("here", "there")) -> NodeComparison:
+        """This circuit beside another of the same nodes: shared nodes, differences, Jaccard, one picture."""
+        found: NodeComparison = reach("compare_nodes")(self, other, names)
+        return found
 
     def figure(self) -> Figure:
         """A plain plotly figure. Rows are layers (of features: dictionaries), with sums of their scores at the right.

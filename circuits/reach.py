@@ -1,7 +1,7 @@
 """What stands above circuits and attribution graphs, by name: what writes, draws, judges and intervenes in them.
 
 All of these take circuits or graphs, so that their modules import `circuits.circuit` or `circuits.tracing.graph`,
-which must not import them. The methods of `Circuit`, `CircuitComparison` and `AttributionGraph` find them here
+which must not import them. The methods of circuits, comparisons and `AttributionGraph` find them here
 when they are called; so a program that only loads a circuit does not load plotly either.
 """
 
@@ -25,6 +25,8 @@ HOMES = {
     "comparison_figure": "circuits.viewer:comparison_figure",
     "comparison_to_html": "circuits.viewer:comparison_to_html",
     "node_figure": "circuits.viewer.nodes.figure:figure",
+    "compare_nodes": "circuits.node_comparison:NodeComparison",
+    "node_comparison_figure": "circuits.viewer.nodes.comparing:comparison_figure",
     "nodes_to_html": "circuits.viewer.nodes.page:to_html",
     "show_page": "circuits.viewer:show_page",
     "intervene": "circuits.tracing.intervention:intervene",

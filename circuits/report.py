@@ -11,6 +11,7 @@ import pydantic
 
 from interp.errors import InputError, short
 from interp.headers import validated
+from interp.keeping import kept
 from interp.plain import plain
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Interval = tuple[float, float]
 
 
+@kept
 @dataclass(frozen=True)
 class Report:
     """How faithful a circuit is, measured on prompts that neither its scores nor its size have seen.
@@ -33,12 +35,15 @@ class Report:
             nodes, and their share of all.
         ladder: a dictionary per size tried, with keys size, edges (left after pruning) and faithfulness, all
             on the scoring prompts.
+        trimmed: what the last pass over the circuit did, where its size was searched: how many edges were `removed` and
+            `circuits` run, which edges were `tried_singly` and are needed, and whether that is `every_one`.
         random_faithfulness, random_interval: the same measure for random circuits of this size.
         per_prompt: objective of each held-out prompt, under the keys clean, empty and circuit; `by_prompt` says what
             it shows.
         output: agreement of the whole output distribution with the model's, a dictionary for each of circuit, empty
             circuit and random circuits, with the columns of `metrics.OutputAgreement.to_frame()`.
-        stability: how the edges fared over resamples of the scoring prompts, where that chose them (`stable=True`).
+        stability: how the edges (nodes) fared over resamples of the scoring prompts, where these chose them
+            (`stable=True`).
         tests: a dictionary per hypothesis test that was made (`find_circuit(tests=True)`), with the columns of
             `metrics.circuit_tests(...).to_frame()`.
         notes: what a reader must know to trust the figures.
@@ -82,6 +87,7 @@ class Report:
     complement_interval: Interval | None = None
     behaviour: float | None = None
     errors: str | None = None
+    trimmed: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -158,8 +164,10 @@ class Report:
         ]
         if steps:
             yield f"Faithfulness by {self.level}s", ", ".join(steps)
+        if self.trimmed:
+            yield "Last pass", _trimmed_text(self.trimmed)
         if self.stability:
-            yield "Stability", _stability_text(self.stability)
+            yield "Stability", _stability_text(self.stability, self.level)
         for note in self.notes:
             yield "Note", note
 
@@ -175,10 +183,19 @@ class Report:
         return f"<table>{lines}</table>"
 
 
-def _stability_text(found: dict[str, Any]) -> str:
+def _trimmed_text(found: dict[str, Any]) -> str:
+    tried = "every one that is left" if found["every_one"] else f"{len(found['tried_singly']):,} of what is left"
     return (
-        f"{found['edges_kept']:,} edges that at least {found['share']:.0%} of {found['resamples']} resamples put among "
-        f"their {found['edges_of_size']:,}"
+        f"{found['removed']:,} more could go ({found['circuits']:,} circuits run); {tried} was tried alone and is "
+        "needed for the goal"
+    )
+
+
+def _stability_text(found: dict[str, Any], level: str) -> str:
+    noun = "edges" if level == "edge" else "nodes"
+    return (
+        f"{found[f'{noun}_kept']:,} {level}s that at least {found['share']:.0%} of {found['resamples']} resamples put "
+        f"among their {found[f'{noun}_of_size']:,}"
     )
 
 

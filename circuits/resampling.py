@@ -1,4 +1,4 @@
-"""Scores on bootstrap resamples of the prompts, and the edges that most of them select."""
+"""Scores on bootstrap resamples of the prompts, and the edges or nodes that most of them select."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attribution.edges.method import Method
@@ -15,8 +15,8 @@ from attribution.scores import Scores
 from circuits.levels import scored
 from interp import numbers
 from interp.errors import InputError
+from interp.node_mask import with_input
 from interp.selection import prune
-from interp.selection.named import Mask, Rule
 from metrics.circuit.elements import Elements
 from metrics.statistics import resample
 
@@ -25,10 +25,10 @@ CHUNKS = 16  # of the prompts, that resamples draw from
 
 @dataclass(frozen=True)
 class Stable:
-    """Which edges of a circuit survive resampling: those that at least a share of resamples of the prompts select.
+    """Which edges (nodes) of a circuit survive resampling: those that at least a share of resamples select.
 
     Attributes:
-        share: of the resamples, above 0 and up to 1.
+        share: of the resamples of the prompts, above 0 and up to 1.
         resamples: how many, at least 2.
     """
 
@@ -125,6 +125,7 @@ def selection_frequency(resampled: ResampledScores, select: Callable[[Tensor], T
     return total / len(resampled)
 
 
-def stable_mask(resampled: ResampledScores, select: Rule, share: float) -> Mask:
-    """The edges that at least a share of the resamples select, pruned."""
-    return prune(selection_frequency(resampled, select) >= share - 1e-6, resampled.scores.graph)
+def steady(frequency: Float[Tensor, "*axes"], share: float, scores: Scores) -> Bool[Tensor, "*axes"]:
+    """The edges, pruned, or the nodes that at least a share of the resamples of scores select."""
+    often = frequency >= share - 1e-6
+    return prune(often, scores.graph) if scores.level == "edge" else with_input(often, scores.level)

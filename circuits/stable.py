@@ -22,16 +22,16 @@ from attribution.edges.method import Method
 from attribution.engines import ScoringKeywords, method_keywords
 from attribution.scores import Scores
 from circuits.levels import Asked, NodeKeywords
-from circuits.resampling import CHUNKS, resampled_scores
+from circuits.resampling import CHUNKS, resampled_scores, steady
 from interp import numbers, theme
 from interp.element_names import element_names
 from interp.interval import Estimate, Interval, IntervalKeywords
 from interp.keywords import chosen
-from interp.node_mask import NodeMask, with_input
+from interp.node_mask import NodeMask
 from interp.result import Result
 from interp.run import RunKeywords
 from interp.running import door
-from interp.selection import Selection, prune
+from interp.selection import Selection
 from interp.selection.empty import PATHS, warn_if_empty
 from interp.selection.named import Mask
 from interp.setting import Setting, SettingKeywords
@@ -79,13 +79,12 @@ class Stability(Result):
 
         A warning says so when none are left.
         """
-        often, most = self.frequency >= share - 1e-6, 100 * float(self.frequency.max())
+        mask, most = steady(self.frequency, share, self.scores), 100 * float(self.frequency.max())
         if self.scores.level != "edge":
-            nodes = NodeMask(with_input(often, self.scores.level), self.scores.level, self.scores.spans)
+            nodes = NodeMask(mask, self.scores.level, self.scores.spans)
             if not nodes.n_nodes:
                 logger.warning("share=%g leaves no nodes: the steadiest is in %.0f %% of the resamples", share, most)
             return nodes
-        mask = prune(often, self.scores.graph)
         if not mask.any():
             logger.warning("share=%g leaves no edges: those that so many resamples select %s; the steadiest edge is in "
                            "%.0f %% of them", share, f"do not {PATHS}", most)  # fmt: skip

@@ -25,7 +25,7 @@ from interp.tasks.resampled import resampled
 from interp.tasks.task import Task
 from interp.tasks.templates import by_template
 from metrics.circuit.controls import random_controls
-from metrics.circuit.evaluate import GrainKeywords, JudgeKeywords, faithfulness_in, judging_any, together
+from metrics.circuit.evaluate import GrainKeywords, JudgeKeywords, faithfulness_in, judging, together
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -145,7 +145,7 @@ def robustness(
     for name in ablations:
         choose("ablations", name, (*KNOWN, RESAMPLED))
     goal = keywords.get("objective")
-    setting, mask = judging_any(
+    setting, mask = judging(
         model, task, circuit, {**keywords, "objective": _instead(circuit, task) if goal is None else goal}
     )
     interval, own = Interval.of(keywords), setting.goal

@@ -103,10 +103,10 @@ def _measure(case: Case, random_circuits: int, batch_size: int | None, quiet: bo
     from circuits.judged import measured
     from interp.interval import Interval
     from metrics.circuit.controls import random_controls
-    from metrics.circuit.evaluate import judging_any
+    from metrics.circuit.evaluate import judging
 
     told = {"ablation": case.ablation, "objective": case.task.objective, "batch_size": batch_size, "quiet": quiet}
-    setting, mask = judging_any(case.model, case.task, case.circuit, told)
+    setting, mask = judging(case.model, case.task, case.circuit, told)
     others = random_controls(setting, [mask], random_circuits, case.seed)
     return measured(setting, mask, others, Interval(seed=case.seed))
 

@@ -68,11 +68,30 @@ def find(
         float | None,
         typer.Option(help="Instead of a size: the smallest circuit that reaches this.", show_default="0.85"),
     ] = None,
+    kl: Annotated[
+        float | None,
+        typer.Option(
+            help="A goal for the whole output, instead or beside: mean KL from the model of at most so many nats.",
+            show_default=False,
+        ),
+    ] = None,
+    lower_end: Annotated[
+        bool, typer.Option("--lower-end", help="The lower end of faithfulness's interval has to reach the goal.")
+    ] = False,
+    ladder: Annotated[
+        bool, typer.Option("--ladder", help="Choose among the sizes of the ladder alone, and show the whole curve.")
+    ] = False,
+    minimal: Annotated[
+        bool, typer.Option("--minimal", help="At the end try every edge (node) alone; takes as many circuits.")
+    ] = False,
     ablation: options.Ablation = "patch",
     objective: options.Objective = None,
     selection: options.Selection = "balanced",
     stable: Annotated[
-        bool, typer.Option("--stable", help="Keep the edges that three quarters of 20 resamples of the prompts select.")
+        bool,
+        typer.Option(
+            "--stable", help="Keep the edges (nodes) that three quarters of 20 resamples of the prompts select."
+        ),
     ] = False,
     tests: Annotated[
         bool, typer.Option("--tests", help="Also test the circuit (see `circuits evaluate --tests`); takes minutes.")
@@ -140,6 +159,10 @@ def find(
             method=scorer,
             edges=size,
             faithfulness=faithfulness,
+            kl=kl,
+            lower_end=lower_end,
+            ladder=ladder,
+            minimal=minimal,
             ablation=ablation,
             selection=chosen,
             stable=stable,

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from circuits.circuit import BOTH, HERE, THERE, Circuit, CircuitComparison
+from circuits.beside import BOTH, HERE, THERE
+from circuits.circuit import Circuit, CircuitComparison
 from circuits.viewer.data import EMBEDDED_LIMIT, packed, page_data
 from circuits.viewer.figures import union
 from circuits.viewer.headings import facts, title

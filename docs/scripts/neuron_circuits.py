@@ -1,12 +1,14 @@
 """Writes docs/neuron-circuits.md: how many neurons of the real SmolLM2-135M carry a behaviour, alone.
 
     python docs/scripts/neuron_circuits.py
+    python docs/scripts/neuron_circuits.py --tasks agreement --prompts 8 --folder trial   # writes elsewhere
 
 Takes about a quarter of an hour on one CPU core; what is done is kept in files until the page is written.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,15 @@ import metrics
 from attribution import EAP, EAPIG, MaskIG
 from attribution.edges.method import Method
 from attribution.units.nodes import scores_of_nodes
-from circuits.find_nodes import smallest
+from circuits.goals import Goal
 from circuits.judged import judged
+from circuits.search import CLOSE
+from circuits.smallest import Sizes, smallest
 from interp import Interval, Run, Setting, load_model, tasks
 from interp.files import write_text
 from interp.node_mask import NodeMask
 from metrics.circuit.controls import random_controls
+from metrics.circuit.elements import NodeElements
 from metrics.circuit.node_scores import NodeScores
 
 DOCS = Path(__file__).parent.parent
@@ -36,29 +41,29 @@ RIVALS: dict[str, Method] = {
 }
 
 
-def main() -> None:
+def main(chosen: list[str], prompts: int, folder: Path) -> None:
     """Measure on every task, and write the page anew after each."""
     found: dict[str, dict[str, Any]] = {}
     model = None
-    for name in TASKS:
-        kept = DOCS / f".neuron-circuits-{name}.json"
+    for name in chosen:
+        kept = folder / f".neuron-circuits-{name}.json"
         if not kept.exists():
             model = model or load_model("smollm2-135m")
-            write_text(kept, json.dumps(measured(model, name)))
+            write_text(kept, json.dumps(measured(model, name, prompts)))
         found[name] = json.loads(kept.read_text(encoding="utf-8"))
-        write_text(DOCS / "neuron-circuits.md", page(found))
-    for name in TASKS:
-        (DOCS / f".neuron-circuits-{name}.json").unlink()
+        write_text(folder / "neuron-circuits.md", page(found, prompts))
+    for name in chosen:
+        (folder / f".neuron-circuits-{name}.json").unlink()
 
 
-def measured(model: Any, name: str) -> dict[str, Any]:
+def measured(model: Any, name: str, prompts: int) -> dict[str, Any]:
     """The smallest circuits by |score| and by signed score, then other scores at the size of the latter."""
-    task = getattr(tasks, name)(n=PROMPTS, seed=0, model=model)
+    task = getattr(tasks, name)(n=prompts, seed=0, model=model)
     scoring, held_out = Setting(model, task, run=Run(quiet=True)).split(0.5, 0)
     own = NodeScores(scores_of_nodes(scoring, EAPIG(), "neuron").values, "neuron")
     rows = []
     for label, helping in (("eap-ig by abs. score", 0.5), ("eap-ig", 1.0)):
-        mask, _ = smallest(scoring, own, helping, GOAL, Interval())
+        mask = smallest_of(scoring, own, helping)
         rows.append(circuit_row(scoring, held_out, label, mask))
         print(name, rows[-1], flush=True)
     reached = metrics.faithfulness(held_out.measure([own.top(n, 1.0) for n in SIZES]))
@@ -69,10 +74,17 @@ def measured(model: Any, name: str) -> dict[str, Any]:
         print(name, rows[-1], flush=True)
     if (spans := positions(scoring)) is not None:
         apart = NodeScores(scores_of_nodes(scoring, EAPIG(), "neuron", spans).values, "neuron", spans)
-        mask, _ = smallest(scoring, apart, 1.0, GOAL, Interval())
+        mask = smallest_of(scoring, apart, 1.0)
         rows.append(circuit_row(scoring, held_out, "eap-ig, by position", mask))
         print(name, rows[-1], flush=True)
     return {"circuits": rows, "sizes": [sizes], "positions": 0 if spans is None else len(spans)}
+
+
+def smallest_of(scoring: Setting, scores: NodeScores, helping: float) -> NodeMask:
+    """The smallest circuit found that reaches the goal, of the best nodes under a weight of helping."""
+    elements = NodeElements(scoring, scores.level, scores.spans)
+    sizes = Sizes(elements, lambda n: scores.top(n, helping).mask, Goal(GOAL))
+    return scores.top(smallest([sizes], CLOSE[elements.noun])[1], helping)
 
 
 def positions(scoring: Setting) -> tuple[int, ...] | None:
@@ -106,9 +118,9 @@ def estimate(value: float | None, interval: tuple[float, float] | None) -> str:
     return f"{value:z.2f} [{interval[0]:z.2f}, {interval[1]:z.2f}]"
 
 
-def page(found: dict[str, dict[str, Any]]) -> str:
+def page(found: dict[str, dict[str, Any]], prompts: int) -> str:
     """What was measured, and two tables for each task."""
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION.replace("HALF", str(prompts // 2))]
     for name, own in found.items():
         parts += [f"\n## {name}\n", markdown(own["circuits"])]
         if own["positions"]:
@@ -132,8 +144,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 INTRODUCTION = f"""# How many neurons carry a behaviour?
 
-Made by `docs/scripts/neuron_circuits.py` on SmolLM2-135M, which has 46,080 neurons; {PROMPTS // 2} prompts chose,
-{PROMPTS // 2} others judge. A circuit of neurons keeps its neurons; all others take their values in the corrupted
+Made by `docs/scripts/neuron_circuits.py` on SmolLM2-135M, which has 46,080 neurons; HALF prompts chose,
+HALF others judge. A circuit of neurons keeps its neurons; all others take their values in the corrupted
 prompt, at every position, and attention and embeddings stay live.
 
 Rows of `eap-ig` (gradients along the embedding's path, 5 steps) are the smallest circuit found whose faithfulness on
@@ -156,5 +168,9 @@ prompts of unequal lengths."""
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), dest="chosen")
+    parser.add_argument("--prompts", type=int, default=PROMPTS)
+    parser.add_argument("--folder", type=Path, default=DOCS)
     torch.set_num_threads(1)
-    main()
+    main(**vars(parser.parse_args()))

@@ -17,9 +17,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
-from interp.kernels.evaluate import CircuitValues
 from interp.node_mask import NodeMask
 from interp.numbers import COUNT, settle
 from interp.selection import SELECTIONS, Rule, Selection, TopN, connected, weighed
@@ -31,6 +30,9 @@ Scores = Float[Tensor, "source target"]
 Mask = Bool[Tensor, "source target"]
 M = TypeVar("M")
 
+Seen = tuple[float, float]  # faithfulness, and distance from the model
+
+DISTANCES = ("mean", "prompts", "kl", "both")
 STEPS = 5
 CLOSE = 0.01  # a circuit this near to the model is not improved any further
 
@@ -71,7 +73,7 @@ def circuit_at(helping: float, graph: ComputationalGraph, n: int, scores: Scores
 
 @dataclass(frozen=True)
 class Balanced(Selection):
-    """For each size the connected circuit whose faithfulness is nearest to 1, over the weight of helping.
+    """For each size the connected circuit nearest to the model, over the weight of helping.
 
     Edges are ranked by h max(score, 0) + (1 - h) max(-score, 0) and taken by `interp.selection.connected`. h starts
     at 0.5, the order of |score|, and is searched by false position, `steps` measurements in all: the more help, the
@@ -80,15 +82,23 @@ class Balanced(Selection):
 
     Cost: at most `steps` circuits for each size; the circuits of all sizes are run together. The same arguments give
     the same circuits. Raises `InputError` as `connected` and `metrics.evaluate` do.
+
+    Attributes:
+        steps: circuits for each size.
+        nearest: by what a circuit is near; each distance is 1 for the empty circuit: `mean`, |1 - faithfulness|;
+            `prompts`, the objective's mean distance from the model's, prompt by prompt; `kl`, KL(model || circuit);
+            `both`, `mean` plus `kl`.
     """
 
     steps: int = STEPS
+    nearest: str = "mean"
 
     name = "balanced"
     measures: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         settle(self, steps=COUNT)
+        choose("nearest", self.nearest, DISTANCES)
 
     def mask(self, scores: Scores, graph: ComputationalGraph, n: int) -> Mask:
         """By |score|: what the search starts from."""
@@ -104,24 +114,24 @@ class Balanced(Selection):
         def take(i: int, helping: float) -> Mask:
             return circuit_at(helping, setting.graph, sizes[i], scores)
 
-        def measure(masks: list[Mask]) -> list[float]:
-            return _faithfulness(setting.measure(torch.stack(masks)))
+        def measure(masks: list[Mask]) -> list[Seen]:
+            return seen(setting, torch.stack(masks), self.nearest)
 
         return helping_weights(take, measure, len(sizes), self.steps)
 
 
 def helping_weights(
-    take: Callable[[int, float], M], measure: Callable[[list[M]], list[float]], count: int, steps: int = STEPS
+    take: Callable[[int, float], M], measure: Callable[[list[M]], list[Seen]], count: int, steps: int = STEPS
 ) -> list[float]:
     """For each of `count` circuits the weight of helping at which `take(i, weight)` is nearest to the model."""
     brackets = [Bracket() for _ in range(count)]
-    best: list[tuple[float, float]] = [(math.inf, 0.5)] * count  # distance from 1, weight
+    best: list[tuple[float, float]] = [(math.inf, 0.5)] * count  # distance, weight
     for _ in range(steps):
         still = [i for i, (distance, _) in enumerate(best) if distance > CLOSE]
         if not still:
             break
-        for i, value in zip(still, measure([take(i, brackets[i].at) for i in still]), strict=True):
-            best[i] = min(best[i], (abs(1 - value), brackets[i].at), key=lambda found: found[0])
+        for i, (value, distance) in zip(still, measure([take(i, brackets[i].at) for i in still]), strict=True):
+            best[i] = min(best[i], (distance, brackets[i].at), key=lambda found: found[0])
             brackets[i].tell(value)
     return [weight for _, weight in best]
 
@@ -138,13 +148,11 @@ def node_rules(
     def take(i: int, helping: float) -> NodeMask:
         return scores.top(sizes[i], helping)
 
-    def measure(masks: list[NodeMask]) -> list[float]:
-        return _faithfulness(setting.measure(masks))
-
     fixed = node_weight(selection)
     weights = [fixed or 0.0] * len(sizes)
     if fixed is None:
         assert isinstance(selection, Balanced)
+        measure = partial(seen, setting, nearest=selection.nearest)
         weights = helping_weights(take, measure, len(sizes), selection.steps)
     return [partial(_top, scores, n, helping) for n, helping in zip(sizes, weights, strict=True)]
 
@@ -170,6 +178,18 @@ def _top(scores: NodeScores, n: int, helping: float, values: Tensor) -> Bool[Ten
 SELECTIONS.register(Balanced.name, Balanced)
 
 
-def _faithfulness(values: CircuitValues) -> list[float]:
+def seen(setting: Setting, masks: Tensor | list[NodeMask], nearest: str) -> list[Seen]:
+    """Faithfulness of circuits on the setting's prompts, and their distance from the model."""
+    values, *kl = setting.measure_all(masks, (None, "kl") if nearest in ("kl", "both") else (None,))
     means = torch.cat((values.clean[None], values.empty[None], values.circuits)).double().mean(1)
-    return [float(one) for one in faithfulness_of_means(means[None].numpy())[0]]
+    faithfulness = [float(one) for one in faithfulness_of_means(means[None].numpy())[0]]
+    of_mean = [abs(1 - one) for one in faithfulness]
+    if nearest == "prompts":
+        own, empty = ((values.clean - other).abs().double().mean(-1) for other in (values.circuits, values.empty))
+        distances = (own / empty).tolist()
+    elif kl:
+        divergence = (kl[0].circuits.double().mean(1) / kl[0].empty.double().mean()).tolist()
+        distances = divergence if nearest == "kl" else [a + b for a, b in zip(of_mean, divergence, strict=True)]
+    else:
+        distances = of_mean
+    return [*zip(faithfulness, distances, strict=True)]

@@ -19,7 +19,7 @@ from interp.tasks.task import Task
 from metrics.circuit import battery_tests
 from metrics.circuit.battery_result import CircuitTests, NullTest
 from metrics.circuit.elements import elements_of
-from metrics.circuit.evaluate import EvaluateKeywords, judging_any
+from metrics.circuit.evaluate import EvaluateKeywords, judging
 from metrics.circuit.nulls import TOLERANCE
 from metrics.circuit.samples import REFERENCES
 from metrics.testing import Testing, TestingKeywords, adjust
@@ -35,7 +35,7 @@ class Reference:
         drawn: of edges how: `paths` (from input to logits, as in the paper; what None means) or `grown` (from the
             logits upwards; small ones seldom reach the input). Of nodes None: each node of the circuit is exchanged for
             one outside, of its layer and near in norm (`metrics.circuit.controls`).
-        size: of edges, their size for sufficiency: a number of edges or a share of all; None: that of the circuit.
+        size: their size for sufficiency: a number of edges (nodes) or a share of all; None: that of the circuit.
         prompts: so many prompts for the tests against them; None: all.
         quantile: share of them that has to be beaten. Lower asks for less.
     """
@@ -124,7 +124,7 @@ def circuit_tests(
     against = reference if isinstance(reference, Reference) else Reference(reference)
     against = against if quantile is None else replace(against, quantile=quantile)
     check_keywords("circuit_tests", keywords, BatteryKeywords)
-    setting, mask = judging_any(model, task, circuit, keywords)
+    setting, mask = judging(model, task, circuit, keywords)
     testing, seed = Testing.of(keywords, permutations=1000), numbers.seed(keywords.get("seed", 0))
     return battery_in(
         setting, mask, against, testing,

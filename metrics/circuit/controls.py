@@ -6,44 +6,66 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.errors import InputError
 from interp.node_mask import NodeMask
 from interp.setting import Setting
-from metrics.circuit.samples import random_circuit
+from metrics.circuit.samples import REFERENCES, random_circuit
 
 NEAREST = 8  # a random node is one of so many whose norms are nearest
 
 
 def random_controls(
-    setting: Setting, circuits: Sequence[Tensor | NodeMask], n: int, seed: int, reference: str = "paths"
+    setting: Setting, circuits: Sequence[Tensor | NodeMask], n: int, seed: int, reference: str | None = None
 ) -> list[Tensor | NodeMask]:
-    """For each circuit in turn `n` random ones of its size: of edges `random_circuit`, of nodes `random_nodes`."""
+    """For each circuit in turn `n` random ones of its size: of edges `random_circuit`, of nodes `random_nodes`.
+
+    Raises `InputError` for a way to draw edges beside nodes.
+    """
     nodes = [one for one in circuits if isinstance(one, NodeMask)]
     if nodes:
+        refuse_reference(reference)
         return [*random_nodes(setting, nodes, n, seed)]
     return [
-        random_circuit(setting.graph, int(mask.sum()), seed + i, reference)
+        random_circuit(setting.graph, int(mask.sum()), seed + i, reference or REFERENCES[0])
         for mask in circuits
         if isinstance(mask, Tensor)
         for i in range(n)
     ]
 
 
-def random_nodes(setting: Setting, circuits: Sequence[NodeMask], n: int, seed: int) -> list[NodeMask]:
+def refuse_reference(reference: str | None) -> None:
+    """Raise `InputError` for a way to draw random edges, which nodes have no use for."""
+    if reference is not None:
+        raise InputError(
+            f"reference={reference!r} is for circuits of edges, which need paths; random nodes are of the layers and "
+            "norms of the circuit's"
+        )
+
+
+def random_nodes(
+    setting: Setting, circuits: Sequence[NodeMask], n: int, seed: int, size: int | None = None
+) -> list[NodeMask]:
     """For each circuit in turn `n` others, of nodes of the same layers (and positions), and of similar norms.
 
     Each node is exchanged for one of the eight outside of the circuit whose norm is nearest to its own, norms being
     those of what ablation takes from the residual stream (`Setting.node_norms`). Where a layer has too few nodes
     outside, nodes of the circuit fill up. At level `node` nodes of all layers may take its place; at level `feature`
     those of the same dictionary, while errors that are nodes stay. Two forward passes in all.
+
+    `size`: as many nodes instead, like those of the circuit: each is exchanged as often as all others, or once more or
+    less, at random. Raises `InputError` where the circuit's layers hold too few nodes for that.
     """
+    level = circuits[0].level
+    free = exchangeable(setting, level)
+    for circuit in circuits:
+        _check_size(circuit, free, size)
     if not n:
         return []
-    level = circuits[0].level
-    norms, free = setting.node_norms(level), exchangeable(setting, level)
-    return [_exchanged(circuit, norms, free, seed + i) for circuit in circuits for i in range(n)]
+    norms = setting.node_norms(level)
+    return [_exchanged(circuit, norms, free, seed + i, size) for circuit in circuits for i in range(n)]
 
 
 def exchangeable(setting: Setting, level: str) -> Bool[Tensor, "*axes"]:
@@ -54,29 +76,74 @@ def exchangeable(setting: Setting, level: str) -> Bool[Tensor, "*axes"]:
     return free
 
 
-def _exchanged(circuit: NodeMask, norms: Float[Tensor, "*axes"], free: Bool[Tensor, "*axes"], seed: int) -> NodeMask:
-    rng = np.random.default_rng(seed)
-    if circuit.level == "node":
-        rows, sizes, free, first = circuit.mask[..., 1:].reshape(-1, len(free) - 1), norms[None, 1:], free[None, 1:], 1
+def _rows(mask: Bool[Tensor, "*axes"], free: Bool[Tensor, "*axes"], level: str) -> tuple[Tensor, Tensor]:
+    """A mask as rows within which nodes are exchanged, `[row, unit]`, and which units of each that may be."""
+    if level == "node":  # heads and MLPs of all layers; the input is none
+        rows, free = mask[..., 1:].reshape(-1, len(free) - 1), free[None, 1:]
     else:
-        rows, sizes, first = circuit.mask.flatten(0, -2), norms, 0
-    per_layer = len(rows) // len(sizes)  # spans
-    drawn = rows.clone()
+        rows = mask.flatten(0, -2)
+    return rows, free.repeat_interleave(len(rows) // len(free), 0)  # spans
+
+
+def _check_size(circuit: NodeMask, free: Bool[Tensor, "*axes"], size: int | None) -> None:
+    if size is None:
+        return
+    rows, some = _rows(circuit.mask, free, circuit.level)
+    own, room = (rows & some).sum(1), some.sum(1)
+    stay, like = circuit.n_nodes - int(own.sum()), int(own.sum())
+    if size < stay or (size > stay and not like):
+        raise InputError(f"size={size:,} does not fit: random circuits keep the {stay:,} errors of the circuit")
+    copies, more = divmod(size - stay, max(like, 1))
+    if bool((copies * own + own.clamp(max=more) > room).any()):
+        most = stay + like * int((room[own > 0] // own[own > 0]).min())
+        raise InputError(
+            f"size={size:,} does not fit: random {circuit.level}s are of the circuit's layers (and positions), which "
+            f"hold {most:,} in its proportions"
+        )
+
+
+def _exchanged(
+    circuit: NodeMask, norms: Float[Tensor, "*axes"], free: Bool[Tensor, "*axes"], seed: int, size: int | None
+) -> NodeMask:
+    rng = np.random.default_rng(seed)
+    rows, some = _rows(circuit.mask, free, circuit.level)
+    sizes, _ = _rows(norms, free, circuit.level)
+    sizes = sizes.repeat_interleave(len(rows) // len(sizes), 0)
+    drawn, repeats = rows.clone(), _repeats(rows & some, circuit.n_nodes, size, rng)
     for i, row in enumerate(rows):
-        some = free[i // per_layer]
-        drawn[i, some] = torch.from_numpy(_row(row[some].numpy(), sizes[i // per_layer, some].numpy(), rng))
+        free_here = some[i]
+        units = _row(row[free_here].numpy(), repeats[i, free_here].numpy(), sizes[i, free_here].numpy(), rng)
+        drawn[i, free_here] = torch.from_numpy(units)
     found = drawn.view(*circuit.mask.shape[:-1], -1)
-    if first:
+    if circuit.level == "node":
         found = torch.cat((torch.ones_like(found[..., :1]), found), -1)
     return NodeMask(found, circuit.level, circuit.spans)
 
 
-def _row(inside: Bool[np.ndarray, " unit"], norms: Float[np.ndarray, " unit"], rng: np.random.Generator) -> np.ndarray:
-    """As many other units, each near in norm to one inside."""
+def _repeats(
+    own: Bool[Tensor, "row unit"], n_nodes: int, size: int | None, rng: np.random.Generator
+) -> Int[Tensor, "row unit"]:
+    """How many random nodes are to be like each node of a circuit that may be exchanged."""
+    if size is None:
+        return own.long()
+    places = own.flatten().nonzero()[:, 0]
+    copies, more = divmod(size - (n_nodes - len(places)), max(len(places), 1))
+    repeats = own.long() * copies
+    repeats.view(-1)[places[rng.permutation(len(places))[:more].tolist()]] += 1
+    return repeats
+
+
+def _row(
+    inside: Bool[np.ndarray, " unit"],
+    repeats: Int[np.ndarray, " unit"],
+    norms: Float[np.ndarray, " unit"],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Other units, as many near in norm to each one inside as `repeats` says."""
     free = np.flatnonzero(~inside)
     free = free[np.argsort(norms[free], kind="stable")]
     chosen = np.zeros_like(inside)
-    for unit in rng.permutation(np.flatnonzero(inside)):
+    for unit in rng.permutation(np.repeat(np.arange(len(inside)), repeats)):
         if not len(free):  # more are wanted than there are outside: nodes of the circuit itself
             free = np.flatnonzero(~chosen)
             free = free[np.argsort(norms[free], kind="stable")]

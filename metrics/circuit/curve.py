@@ -166,7 +166,7 @@ def faithfulness_curve(
     selection: str | Selection = "top-n",
     choosing: Task | None = None,
     n_random: int = 0,
-    reference: str = "paths",
+    reference: str | None = None,
     complement: bool = False,
     **keywords: Unpack[CurveKeywords],
 ) -> Curve:
@@ -184,8 +184,9 @@ def faithfulness_curve(
         ablation, objective: as in `evaluate`; None: those that the scores were found under.
         selection: `top-n`, `greedy`, `connected`, `program`, `balanced`, or a `Selection`.
         choosing: the prompts that a selection which measures (`balanced`) chooses on: others than `task`.
-        n_random: so many random circuits per size, of as many edges, as a baseline.
-        reference: how they are drawn: `paths` from the input to the logits, or `grown` from the logits upwards.
+        n_random: so many random circuits per size, of as many edges (nodes), as a baseline.
+        reference: how those of edges are drawn: `paths` from the input to the logits (None), or `grown` from the logits
+            upwards.
         complement: also measure what each circuit leaves out, alone.
         absolute: of a selection by name: choose by |score| rather than by signed score.
         level, spans, dictionaries, errors: of a bare tensor of nodes' scores, as in `evaluate`. Nodes are selected by
@@ -224,7 +225,7 @@ def curve_of(
     setting: Setting,
     picked: Sequence[Mask | NodeMask],
     n_random: int,
-    reference: str,
+    reference: str | None,
     interval: Interval,
     complement: bool = False,
 ) -> Curve:

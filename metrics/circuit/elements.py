@@ -17,12 +17,12 @@ from interp.element_names import element_names
 from interp.errors import InputError
 from interp.kernels.evaluate import CircuitValues
 from interp.node_mask import NodeMask, Spans, node_masks
-from interp.selection import Selection, ladder, node_ladder
+from interp.selection import Connected, Selection, TopN, ladder, node_ladder, prune
 from interp.selection.named import rules_of
 from interp.selection.nodes import countable
 from interp.setting import Setting
 from metrics.circuit.balance import node_rules
-from metrics.circuit.controls import exchangeable, random_nodes
+from metrics.circuit.controls import exchangeable, random_nodes, refuse_reference
 from metrics.circuit.evaluate import together
 from metrics.circuit.node_scores import NodeScores
 from metrics.circuit.samples import added_paths, random_circuit, random_paths
@@ -86,6 +86,15 @@ class Elements(ABC):
     @abstractmethod
     def outside(self, mask: Mask, n: int, seed: int) -> list[Mask]:
         """`n` random circuits of its size out of a circuit's complement; none where that holds too little."""
+
+    @property
+    @abstractmethod
+    def rankings(self) -> list[Selection]:
+        """What takes circuits of those that help most, and of those that matter most."""
+
+    @abstractmethod
+    def pruned(self, mask: Mask) -> Mask:
+        """A circuit without what leads nowhere."""
 
     @abstractmethod
     def additions(self, mask: Mask, n: int, seed: int) -> list[list[int]]:
@@ -189,6 +198,13 @@ class EdgeElements(Elements):
             return []
         return [random_paths(graph, edges, seed + i, rest) for i in range(n)]
 
+    @property
+    def rankings(self) -> list[Selection]:
+        return [Connected(absolute=False), Connected()]
+
+    def pruned(self, mask: Mask) -> Mask:
+        return prune(mask, self.setting.graph)
+
     def additions(self, mask: Mask, n: int, seed: int) -> list[list[int]]:
         """Paths from the circuit to itself: with one it is an inflated circuit."""
         graph = self.setting.graph
@@ -231,17 +247,20 @@ class NodeElements(Elements):
     def random(
         self, mask: Mask, n: int, seed: int, reference: str | None = None, size: int | None = None
     ) -> list[Mask]:
-        if reference is not None or size is not None:
-            given = f"reference={reference!r}" if size is None else f"size={size}"
-            raise InputError(
-                f"{given} is for circuits of edges; random nodes are as many, of the layers and norms of the circuit's"
-            )
-        return [one.mask for one in random_nodes(self.setting, [self.circuit(mask)], n, seed)]
+        refuse_reference(reference)
+        return [one.mask for one in random_nodes(self.setting, [self.circuit(mask)], n, seed, size)]
 
     def outside(self, mask: Mask, n: int, seed: int) -> list[Mask]:
         drawn, free = self.random(mask, n, seed), exchangeable(self.setting, self.level)
         shared = mask & (free if self.spans is None else free.unsqueeze(-2))
         return [] if any(self.count(one & shared) for one in drawn) else drawn
+
+    @property
+    def rankings(self) -> list[Selection]:
+        return [TopN(absolute=False), TopN()]
+
+    def pruned(self, mask: Mask) -> Mask:
+        return mask
 
     def additions(self, mask: Mask, n: int, seed: int) -> list[list[int]]:
         """Single nodes, each one of a random circuit's: like one of the circuit's own."""

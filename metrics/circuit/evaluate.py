@@ -20,7 +20,7 @@ from interp.inspection import anatomy_of
 from interp.interval import Estimate, Interval, IntervalKeywords
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
-from interp.node_mask import NodeMask, node_masks
+from interp.node_mask import NODE_LEVELS, NodeMask, node_masks
 from interp.run import RunKeywords
 from interp.running import door
 from interp.setting import Setting, UnderKeywords
@@ -32,11 +32,16 @@ class MeasureKeywords(UnderKeywords, RunKeywords, total=False):
     """The keywords of what runs circuits."""
 
 
-class GrainKeywords(FeatureKeywords, total=False):
-    """What a bare tensor is over, which objects say themselves."""
+class SpanKeywords(FeatureKeywords, total=False):
+    """Which positions and dictionaries a bare tensor is over, which objects say themselves."""
+
+    spans: Sequence[int] | None
+
+
+class GrainKeywords(SpanKeywords, total=False):
+    """The same, and what its nodes are."""
 
     level: str | None
-    spans: Sequence[int] | None
 
 
 class EvaluateKeywords(GrainKeywords, MeasureKeywords, total=False):
@@ -99,24 +104,11 @@ def measure(model: Any, task: Task, circuit: Any, **keywords: Unpack[EvaluateKey
 
 def judging(
     model: Any, task: Task, circuit: Any, keywords: Mapping[str, Any]
-) -> tuple[Setting, Bool[Tensor, "source target"]]:
-    """The setting that a single circuit of edges (a mask, or anything with `.mask`) is judged in, and its mask.
-
-    What is not asked for is as the circuit was found. Raises `InputError` for a circuit of nodes.
-    """
-    setting, mask = judging_any(model, task, circuit, keywords)
-    if isinstance(mask, NodeMask):
-        raise InputError(
-            f"circuit is of {mask.level}s; this looks at circuits of edges. metrics.evaluate, metrics.measure, "
-            "circuit_tests, output_agreement, prompt_faithfulness and circuits.robustness take both"
-        )
-    return setting, mask
-
-
-def judging_any(
-    model: Any, task: Task, circuit: Any, keywords: Mapping[str, Any]
 ) -> tuple[Setting, Bool[Tensor, "source target"] | NodeMask]:
-    """The same of edges or of nodes."""
+    """The setting that a single circuit (a mask, or anything with `.mask`) is judged in, and its mask.
+
+    What is not asked for is as the circuit was found.
+    """
     setting, masks, single = _judging(model, task, circuit, keywords)
     if not single:
         raise InputError(f"circuit holds {len(masks)} circuits; this looks at one: give a mask [source, target]")
@@ -132,7 +124,11 @@ def together(circuits: Sequence[Tensor | NodeMask]) -> Tensor | list[NodeMask]:
 def setting_of_scores(
     model: Any, task: Task, scores: Any, keywords: Mapping[str, Any]
 ) -> tuple[Setting, Float[Tensor, "source target"]]:
-    """The setting that scores over edges are judged in, and their values."""
+    """The setting that scores over edges are judged in, and their values; raises `InputError` for others."""
+    if (level := getattr(scores, "level", None)) in NODE_LEVELS:
+        raise InputError(
+            f"scores are of {level}s; this ablates edges: metrics.faithfulness_curve and circuit_saco take both"
+        )
     # a tensor has a method of that name
     values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
     if not isinstance(values, Tensor):

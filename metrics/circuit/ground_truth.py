@@ -25,7 +25,7 @@ def auroc(
     truth: Any,
     graph: ComputationalGraph | None = None,
     *,
-    level: Level = "edge",
+    level: Level | None = None,
     absolute: bool = True,
     nodes_by: str = "max",
     mib: bool = False,
@@ -42,6 +42,7 @@ def auroc(
         level: `edge`, or `node`: heads and MLPs. The input is not counted: every circuit has it. A node is true if
             it has a true edge out of it and one into it. Or `neuron` (`[layer, d_mlp]`), `head` (`[layer, head]`) or
             `feature` (`[dictionary, feature]`): all of scores and truth, which are of one shape; a graph is not needed.
+            None: what truth or else scores say of themselves, or `edge`.
         absolute: rank by |score|; False: by signed score, which puts edges that hurt last.
         nodes_by: how a node's score comes from edges: `max` of |score| over the edges out of it, or their `sum`
             (with `absolute=False` of the signed scores).
@@ -59,7 +60,7 @@ def auroc(
     (1.0, 0.0)
     """
     if mib:
-        if level != "edge" or not absolute:
+        if level not in (None, "edge") or not absolute:
             raise InputError("mib=True is defined for absolute scores of edges; leave level and absolute as they are")
         return _mib_auroc(scores, truth, graph)
     keys, labels = _ranked(scores, truth, graph, level, absolute, nodes_by)
@@ -73,7 +74,7 @@ def average_precision(
     truth: Any,
     graph: ComputationalGraph | None = None,
     *,
-    level: Level = "edge",
+    level: Level | None = None,
     absolute: bool = True,
     nodes_by: str = "max",
 ) -> float:
@@ -117,10 +118,10 @@ def node_scores(
 
 
 def _ranked(
-    scores: Any, truth: Any, graph: ComputationalGraph | None, level: Level, absolute: bool, nodes_by: str
+    scores: Any, truth: Any, graph: ComputationalGraph | None, level: str | None, absolute: bool, nodes_by: str
 ) -> tuple[NDArray[np.float64], Bool[np.ndarray, " item"]]:
     """What is ranked by, and what is true, for each edge that exists or for each node of a level."""
-    choose("level", level, get_args(Level))
+    level = choose("level", _level(scores, truth) if level is None else level, get_args(Level))
     choose("nodes_by", nodes_by, NODES_BY)
     values, known = _read(scores, truth)
     if level in ("head", "neuron", "feature"):
@@ -139,6 +140,12 @@ def _ranked(
         _check_shape("truth", known, graph.shape[:1])
         keys, labels = values[1:], known[1:]
     return _checked(keys, labels, level, absolute)
+
+
+def _level(scores: Any, truth: Any) -> str:
+    """What truth or else scores say that they are of."""
+    said = getattr(truth, "level", getattr(scores, "level", None))
+    return str(said) if said in get_args(Level) else "edge"
 
 
 def _checked(

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import random as python_random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from interp import numbers, theme
 from interp.conditions import Conditions
-from interp.errors import InputError, choose
-from interp.graph import ComputationalGraph
 from interp.interval import Interval
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
 from interp.result import Result
 from interp.running import door
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import JudgeKeywords, judging, resolution_of
-from metrics.circuit.samples import edges_of, knock_out_sets, nodes_of, without_edges, without_nodes
+from metrics.circuit.evaluate import JudgeKeywords, SpanKeywords, resolution_of
+from metrics.circuit.parts import parts_of
+from metrics.circuit.samples import knock_out_sets
 from metrics.statistics import bootstrapped
 from metrics.testing import Testing, TestingKeywords, adjust, paired_test
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-Mask = Bool[Tensor, "source target"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,11 +32,12 @@ class Minimality(Result):
     """What removing each edge (node) of a circuit changes.
 
     Attributes:
-        frame: one row an element, from the most to the least needed by |largest|: its name; `largest` and `mean` change
-            of the mean objective over knock-out sets (positive: removing it hurts), `low` and `high` the interval of
-            `largest` over prompts; `share`: largest as a share of the model's distance from the empty circuit; `p`:
-            that removing it changes nothing under any of the sets; `p_corrected` for all elements.
-        level: `edge` or `node`.
+        frame: one row an element, from the most to the least needed by |largest|: its name (`edge` or `node`);
+            `largest` and `mean` change of the mean objective over knock-out sets (positive: removing it hurts), `low`
+            and `high` the interval of `largest` over prompts; `share`: largest as a share of the model's distance from
+            the empty circuit; `p`: that removing it changes nothing under any of the sets; `p_corrected` for all
+            elements.
+        level: what they are: `edge` or `node`; of a circuit of nodes its level.
         tested, total: how many elements were looked at, and how many the circuit has.
         alpha: the level of `needed`.
         setting: ablation, objective and prompts that it was judged under.
@@ -61,9 +55,13 @@ class Minimality(Result):
         return self.frame.copy()
 
     @property
+    def _names(self) -> pd.Series[str]:
+        return self.frame["edge" if self.level == "edge" else "node"]
+
+    @property
     def unproven(self) -> tuple[str, ...]:
         """Elements whose removal is not shown to change anything: they may be superfluous."""
-        return tuple(self.frame.loc[~(self.frame["p_corrected"] <= self.alpha), self.level])
+        return tuple(self._names[~(self.frame["p_corrected"] <= self.alpha)])
 
     @property
     def _summary(self) -> str:
@@ -81,7 +79,7 @@ class Minimality(Result):
         frame, shown = self.frame, self.frame["p_corrected"] <= self.alpha
         figure = go.Figure(
             go.Bar(
-                x=frame[self.level],
+                x=self._names,
                 y=frame["largest"],
                 marker={"color": np.where(shown, theme.OWN, theme.CONTROL).tolist()},
                 error_y={
@@ -98,7 +96,7 @@ class Minimality(Result):
         return theme.styled(figure, f"Minimality: {self._summary}")
 
 
-class MinimalityKeywords(JudgeKeywords, TestingKeywords, total=False):
+class MinimalityKeywords(SpanKeywords, JudgeKeywords, TestingKeywords, total=False):
     """The keywords of `minimality`."""
 
 
@@ -109,7 +107,7 @@ def minimality(
     task: Task,
     circuit: Any,
     *,
-    level: str = "edge",
+    level: str | None = None,
     sets: int = 3,
     largest: float = 0.5,
     sample: int | None = 50,
@@ -125,11 +123,13 @@ def minimality(
     Args:
         model: what `interp.load_model` returns.
         task: the prompts; use others than the circuit was chosen on.
-        circuit: bool `[source, target]`, or anything with such a `.mask` (a `Circuit`).
-        level: `edge`, or `node`: all edges out of a head or MLP.
+        circuit: a `Circuit` or a bool mask `[source, target]`; or nodes, as in `evaluate`.
+        level: of a circuit of edges `edge` (None), or `node`: all edges out of a head or MLP. Of a circuit of nodes
+            elements are these; a bare tensor needs its level.
         sets: how many knock-out sets, the empty one among them.
         largest: share of the circuit that the largest set may hold.
         sample: so many random elements; None: all of them.
+        spans, dictionaries, errors: of a bare tensor of nodes, as in `evaluate`.
         ablation, objective, batch_size, memory, quiet: as in `evaluate`.
         correction: `holm`, `bh` or `none` (see `metrics.testing.adjust`); `alpha` is the level of the verdicts.
         confidence: of the intervals over prompts.
@@ -139,28 +139,25 @@ def minimality(
         `Minimality`: `frame` sorted by the size of the largest change, `unproven`, `figure()`.
 
     Raises:
-        InputError: an empty circuit, unknown names, numbers out of range.
+        InputError: an empty circuit, unknown names, numbers out of range, a level beside nodes of another.
     """
-    choose("level", level, ("edge", "node"))
     check_keywords("minimality", keywords, MinimalityKeywords)
-    setting, mask = judging(model, task, circuit, keywords)
-    graph, interval, testing = setting.graph, Interval.of(keywords), Testing.of(keywords)
-    everything: Sequence[Any] = edges_of(mask) if level == "edge" else nodes_of(mask)
-    if not everything:
-        raise InputError(f"circuit holds no {level} that could be removed; minimality needs some")
-    taken = everything
+    parts, mask = parts_of(model, task, circuit, level, "edge", keywords)
+    interval, testing = Interval.of(keywords), Testing.of(keywords)
+    everything = parts.inside(mask)
+    numbered = range(len(everything))
+    taken = [*numbered]
     if sample is not None and sample < len(everything):
-        taken = sorted(python_random.Random(interval.seed).sample(list(everything), sample))
-    outs = [set(), *map(set, knock_out_sets(everything, sets - 1, largest, interval.seed))]
+        taken = sorted(python_random.Random(interval.seed).sample(numbered, sample))
+    outs = [set(), *map(set, knock_out_sets(numbered, sets - 1, largest, interval.seed))]
     # with v in K the circuit to compare with is C without the rest of K: either way one new circuit an element and set
-    masks = [_without(mask, out, level) for out in outs]
-    masks += [_without(mask, out ^ {element}, level) for element in taken for out in outs]
-    values = setting.measure(torch.stack(masks))
+    removed = [*outs, *(out ^ {element} for element in taken for out in outs)]
+    values = parts.elements.measure([parts.without(mask, [everything[i] for i in sorted(out)]) for out in removed])
     inside = [[1.0 if element not in out else -1.0 for out in outs] for element in taken]
     frame = _judged(values, np.array(inside), sets, testing, interval)
-    frame.insert(0, level, [_name(graph, element) for element in taken])
+    frame.insert(0, parts.noun, parts.names([everything[element] for element in taken]))
     frame = frame.sort_values("largest", key=lambda column: -column.abs(), ignore_index=True, kind="stable")
-    return Minimality(frame, level, len(taken), len(everything), testing.alpha, setting.conditions)
+    return Minimality(frame, parts.level, len(taken), len(everything), testing.alpha, parts.elements.setting.conditions)
 
 
 def _judged(values: CircuitValues, signs: np.ndarray, sets: int, testing: Testing, interval: Interval) -> pd.DataFrame:
@@ -196,11 +193,3 @@ def _judged(values: CircuitValues, signs: np.ndarray, sets: int, testing: Testin
             "p_corrected": adjust(p, testing.correction),
         }
     )
-
-
-def _without(mask: Mask, out: set[Any], level: str) -> Mask:
-    return without_nodes(mask, sorted(out)) if level == "node" else without_edges(mask, sorted(out))
-
-
-def _name(graph: ComputationalGraph, element: int | tuple[int, int]) -> str:
-    return graph.sources[element] if isinstance(element, int) else graph.edge_name(*element)

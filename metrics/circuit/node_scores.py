@@ -28,17 +28,21 @@ class NodeScores:
     def of(cls, scores: Any, keywords: Mapping[str, Any]) -> NodeScores | None:
         """From what has `.values`, `.level` and `.spans`, or from a tensor and its `level`; None: of edges.
 
-        Scores over the graph's nodes that say their level, without spans, are of edges unless `level="node"` is asked.
+        Raises `InputError` for what has no values, and for a level beside scores of another.
         """
         level, own = keywords.get("level"), None if isinstance(scores, Tensor) else getattr(scores, "level", None)
         spans = keywords.get("spans") if isinstance(scores, Tensor) else getattr(scores, "spans", None)
-        if level is None and own in NODE_LEVELS and (own != "node" or spans is not None):
+        if level is None and own in NODE_LEVELS:
             level = own
         if level in (None, "edge"):
             return None
         if level not in NODE_LEVELS or (own is not None and own != level):
             raise InputError(f"level={level!r} does not fit scores of level {own!r}; choose from {NODE_LEVELS}")
-        values = scores if isinstance(scores, Tensor) else scores.values
+        values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
+        if not isinstance(values, Tensor):
+            raise InputError(
+                f"scores must be a tensor or have such .values, as a circuit's .scores; got {type(scores).__name__}"
+            )
         return cls(values.detach().cpu(), level, spans_of(spans))
 
     def among(self, setting: Setting) -> NodeScores:

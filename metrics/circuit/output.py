@@ -24,7 +24,7 @@ from interp.running import door
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 from metrics.circuit.controls import random_controls
-from metrics.circuit.evaluate import judging_any, together
+from metrics.circuit.evaluate import GrainKeywords, judging, together
 from metrics.statistics import bootstrapped, share
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class OutputAgreement(Result):
         return theme.styled(figure, f"KL {self.kl}, same top token {self.same}")
 
 
-class OutputKeywords(RunKeywords, IntervalKeywords, total=False):
+class OutputKeywords(GrainKeywords, RunKeywords, IntervalKeywords, total=False):
     """The keywords of `output_agreement`."""
 
     ablation: str | None
@@ -160,9 +160,10 @@ def output_agreement(
     Args:
         model: what `interp.load_model` returns.
         task: the prompts; use others than the circuit was chosen on.
-        circuit: bool `[source, target]`, anything with such a `.mask` (a `Circuit`), or a circuit of nodes.
+        circuit: bool `[source, target]`, anything with such a `.mask` (a `Circuit`), or nodes as in `evaluate`.
         n_random: so many random circuits of as many edges (paths from input to logits), or of nodes of the same layers
             and similar norms, beside it.
+        level, spans, dictionaries, errors: of a bare tensor of nodes, as in `evaluate`.
         ablation, batch_size, memory, quiet: as in `evaluate`.
         confidence, resamples, seed: of the intervals over prompts; `seed` also draws the random circuits.
 
@@ -170,7 +171,7 @@ def output_agreement(
         InputError: a mask of another shape, a negative `n_random`, unknown names.
     """
     check_keywords("output_agreement", keywords, OutputKeywords)
-    setting, mask = judging_any(model, task, circuit, {**keywords, "objective": SAME_ARGMAX})
+    setting, mask = judging(model, task, circuit, {**keywords, "objective": SAME_ARGMAX})
     interval = Interval.of(keywords)
     others = random_controls(setting, [mask], n_random, interval.seed)
     minus_kl, same = setting.measure_all(together([mask, *others]), OUTPUT_OBJECTIVES)

@@ -17,7 +17,7 @@ from interp.keywords import check_keywords
 from interp.result import Result
 from interp.running import door
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import JudgeKeywords, faithfulness_of_means, judging_any, together
+from metrics.circuit.evaluate import GrainKeywords, JudgeKeywords, faithfulness_of_means, judging, together
 from metrics.percentiles import Resampled
 from metrics.statistics import bootstrapped, estimates, resample, share
 
@@ -151,10 +151,14 @@ def _quantiles(values: Array, interval: Interval) -> dict[float, Estimate]:
     return dict(zip(QUANTILES, estimates(Resampled(point, drawn, left_out, n), interval.confidence), strict=True))
 
 
+class PromptKeywords(GrainKeywords, JudgeKeywords, total=False):
+    """The keywords of `prompt_faithfulness`."""
+
+
 @numbers.checked(margin=numbers.POSITIVE)
 @door
 def prompt_faithfulness(
-    model: Any, task: Task, circuit: Any, *, margin: float = 0.2, **keywords: Unpack[JudgeKeywords]
+    model: Any, task: Task, circuit: Any, *, margin: float = 0.2, **keywords: Unpack[PromptKeywords]
 ) -> PromptFaithfulness:
     """Faithfulness of a circuit prompt by prompt: quantiles, spread, and the share of prompts near the model.
 
@@ -164,16 +168,17 @@ def prompt_faithfulness(
     Args:
         model: what `interp.load_model` returns.
         task: the prompts; use others than the circuit was chosen on.
-        circuit: bool `[source, target]`, anything with such a `.mask` (a `Circuit`), or a circuit of nodes.
+        circuit: bool `[source, target]`, anything with such a `.mask` (a `Circuit`), or nodes as in `evaluate`.
         margin: how near to 1 counts as near.
+        level, spans, dictionaries, errors: of a bare tensor of nodes, as in `evaluate`.
         ablation, objective, batch_size, memory, quiet: as in `evaluate`.
         confidence, resamples, seed: of the intervals over prompts.
 
     Raises:
         InputError: a mask of another shape, unknown names, a margin that is not positive.
     """
-    check_keywords("prompt_faithfulness", keywords, JudgeKeywords)
-    setting, mask = judging_any(model, task, circuit, keywords)
+    check_keywords("prompt_faithfulness", keywords, PromptKeywords)
+    setting, mask = judging(model, task, circuit, keywords)
     values = setting.measure(together([mask]))
     return PromptFaithfulness.of(
         values.clean.numpy(), values.empty.numpy(), values.circuits[0].numpy(),

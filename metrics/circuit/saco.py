@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,11 +21,15 @@ from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
 from interp.interval import Estimate, Interval
 from interp.keywords import check_keywords
+from interp.node_mask import NODE_LEVELS
 from interp.result import Result
 from interp.running import door
 from interp.setting import Setting
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import JudgeKeywords, graph_of_mask, resolution_of
+from metrics.circuit.elements import EdgeElements, NodeElements
+from metrics.circuit.evaluate import JudgeKeywords, SpanKeywords, graph_of_mask, refuse_dictionaries, resolution_of
+from metrics.circuit.node_scores import NodeScores
+from metrics.circuit.parts import Parts
 from metrics.explanation.saco import TIES, group_bounds, salience_coefficient
 from metrics.statistics import bootstrapped
 
@@ -45,7 +50,7 @@ class CircuitSaCo(Result):
         salience: summed score of each group, [group], from the highest to the lowest.
         drops: fall of the objective when a group is ablated, [group, n].
         sizes: how many edges (nodes) each group holds.
-        level: `edge` or `node`.
+        level: `edge`, `node`, `neuron`, `head` or `feature`.
         random: mean coefficient of the same scores dealt out at random over the edges (nodes), with an interval over
             the draws; None if it was not asked for. Few groups scatter widely: this is what to stand above.
         draws: mean coefficient over prompts of each of those draws.
@@ -111,6 +116,10 @@ class CircuitSaCo(Result):
         return theme.styled(figure, f"SaCo {self.mean}, pooled {self.pooled}")
 
 
+class CircuitSaCoKeywords(SpanKeywords, JudgeKeywords, total=False):
+    """The keywords of `circuit_saco`."""
+
+
 @numbers.checked(groups=numbers.Limits(2), tolerance=numbers.FROM_ZERO, n_random=numbers.FROM_ZERO)
 @door
 def circuit_saco(
@@ -118,13 +127,13 @@ def circuit_saco(
     task: Task,
     scores: Any,
     groups: int = 10,
-    level: str = "edge",
+    level: str | None = None,
     *,
     absolute: bool = False,
     ties: str = "agree",
     tolerance: float | None = None,
     n_random: int = 0,
-    **keywords: Unpack[JudgeKeywords],
+    **keywords: Unpack[CircuitSaCoKeywords],
 ) -> CircuitSaCo:
     """Salience-guided faithfulness coefficient (Wu et al., CVPR 2024) over groups of edges or nodes.
 
@@ -136,9 +145,12 @@ def circuit_saco(
     Args:
         model: what `interp.load_model` returns.
         task: the prompts to measure on; use others than the scores were made on.
-        scores: a float tensor, [source, target] for edges, [source] for nodes, or anything with such `.values`.
+        scores: a float tensor, [source, target] for edges, [source] for nodes, or anything with such `.values`; or
+            scores of neurons, heads or features, as `faithfulness_curve` takes them.
         groups: K; where it does not divide the number of edges, the first groups are larger by one.
-        level: `edge`, or `node`: all edges out of the group's heads and MLPs are ablated; `input` is none of them.
+        level: `edge`, or `node`: all edges out of the group's heads and MLPs are ablated; `input` is none of them. Or
+            `neuron`, `head`, `feature`. None: what scores say of themselves, or `edge`.
+        spans, dictionaries, errors: of a bare tensor of nodes, as in `evaluate`.
         ablation: as in `evaluate`.
         absolute: sort and sum |score|. By default scores are signed, as the fall of the objective is.
         ties: what two groups with equal falls count: `agree` as in the paper (sigma = 1), or `zero`.
@@ -154,29 +166,19 @@ def circuit_saco(
     Raises:
         InputError: scores of another shape, NaN or constant, more groups than edges (nodes), unknown names.
     """
-    choose("level", level, ("edge", "node"))
     choose("ties", ties, TIES)
-    values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
-    if not isinstance(values, Tensor) or values.ndim != (2 if level == "edge" else 1):
-        shape = "[source, target]" if level == "edge" else "[source]"
-        given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(scores).__name__
-        raise InputError(f"scores must be a tensor {shape} for level={level!r}, or have such .values; got {given}")
-    check_keywords("circuit_saco", keywords, JudgeKeywords)
-    graph = _graph(model, values, level)
-    setting = Setting.of(model, task, {**keywords, "kv": graph.kv}, scores)
-    interval = Interval.of(keywords)
-    elements = (
-        graph.edge_mask.nonzero() if level == "edge" else torch.arange(1, len(graph.sources), device="cpu")[:, None]
-    )
-    salience = values.detach().cpu().double()[tuple(elements.T)]
-    salience = salience.abs() if absolute else salience
-    _check(salience, groups, level)
+    check_keywords("circuit_saco", keywords, CircuitSaCoKeywords)
+    parts, found = _scored_parts(model, task, scores, level, keywords)
+    elements, interval = parts.elements, Interval.of(keywords)
+    salience = found.abs() if absolute else found
+    _check(salience, groups, parts.level)
     ranked, order = salience.sort(descending=True, stable=True)
     bounds = list(itertools.pairwise(group_bounds(np.array([len(order)]), groups)[0].tolist()))
     generator = torch.Generator().manual_seed(interval.seed)
     orders = [order, *(torch.randperm(len(order), generator=generator, device="cpu") for _ in range(n_random))]
-    masks = torch.stack([_without(graph, elements[one[first:last]]) for one in orders for first, last in bounds])
-    measured = setting.measure(masks)
+    everything = parts.inside(elements.full)
+    cut = [one[first:last].tolist() for one in orders for first, last in bounds]
+    measured = elements.measure([parts.without(elements.full, [everything[i] for i in group]) for group in cut])
     falls = (measured.clean - measured.circuits).double().numpy().reshape(1 + n_random, groups, -1)
     sums = np.array([float(ranked[first:last].sum()) for first, last in bounds])
     equal = resolution_of(measured) if tolerance is None else tolerance
@@ -194,11 +196,36 @@ def circuit_saco(
         salience=sums,
         drops=falls[0],
         sizes=tuple(last - first for first, last in bounds),
-        level=level,
+        level=parts.level,
         random=bootstrapped(draws, lambda means: means[:, None], interval)[0] if draws else None,
         draws=tuple(draws),
-        setting=setting.conditions,
+        setting=elements.setting.conditions,
     )
+
+
+def _scored_parts(
+    model: Any, task: Task, scores: Any, level: str | None, keywords: Mapping[str, Any]
+) -> tuple[Parts, Float[Tensor, " part"]]:
+    """What is ablated in groups, in the setting that scores are judged in, and the score of each."""
+    told = getattr(scores, "level", "edge") if level is None else level
+    choose("level", told, ("edge", *NODE_LEVELS))
+    spans = keywords.get("spans") if isinstance(scores, Tensor) else getattr(scores, "spans", None)
+    if told not in ("edge", "node") or spans is not None:
+        nodes = NodeScores.of(scores, {**keywords, "level": told})
+        assert nodes is not None
+        refuse_dictionaries(keywords, told)
+        own = NodeElements(Setting.of(model, task, keywords, scores), told, nodes.spans)
+        return Parts(own, told), nodes.among(own.setting).values.double().flatten()[own.places]
+    refuse_dictionaries(keywords, told)
+    values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
+    if not isinstance(values, Tensor) or values.ndim != (2 if told == "edge" else 1):
+        shape = "[source, target]" if told == "edge" else "[source]"
+        given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(scores).__name__
+        raise InputError(f"scores must be a tensor {shape} for level={told!r}, or have such .values; got {given}")
+    kv = _graph(model, values, told).kv
+    elements = EdgeElements(Setting.of(model, task, {**keywords, "kv": kv}, scores))
+    found = values.detach().cpu().double()
+    return Parts(elements, told), found.flatten()[elements.places] if told == "edge" else found[1:]
 
 
 def _graph(model: Any, scores: Float[Tensor, "..."], level: str) -> ComputationalGraph:
@@ -218,10 +245,3 @@ def _check(salience: Float[Tensor, " element"], groups: int, level: str) -> None
         raise InputError(f"{bad:,} of {len(salience):,} scores are NaN or infinite and cannot be ranked")
     if salience.min() == salience.max():
         raise InputError("scores are constant: there is no order to judge")
-
-
-def _without(graph: ComputationalGraph, elements: Tensor) -> Bool[Tensor, "source target"]:
-    """The whole graph without some edges (indices [k, 2]), or without the edges out of some sources ([k, 1])."""
-    mask = graph.edge_mask.clone()
-    mask[tuple(elements.T)] = False
-    return mask

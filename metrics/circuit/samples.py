@@ -93,28 +93,6 @@ def knock_out_sets(items: Sequence[T], sets: int, largest: float, seed: int) -> 
     return [rng.sample(list(items), rng.randint(1, most)) for _ in range(sets)]
 
 
-def without_nodes(mask: Bool[Tensor, "source target"], nodes: Sequence[int]) -> Bool[Tensor, "source target"]:
-    """The mask with all edges out of some sources off."""
-    result = mask.clone()
-    result[list(nodes)] = False
-    return result
-
-
-def without_edges(mask: Bool[Tensor, "source target"], edges: Sequence[Edge]) -> Bool[Tensor, "source target"]:
-    """The mask with some edges off."""
-    return mask & ~_mask_like(mask, edges)
-
-
-def edges_of(mask: Bool[Tensor, "source target"]) -> list[Edge]:
-    """Indices of a mask's edges, source by source."""
-    return _pairs(mask)
-
-
-def nodes_of(mask: Bool[Tensor, "source target"]) -> list[int]:
-    """Indices of a circuit's heads and MLPs: sources, but for the input, that an edge leaves."""
-    return [source for source in mask.any(1).nonzero()[:, 0].tolist() if source]
-
-
 def _walk(
     graph: ComputationalGraph, ways: list[list[int]], source: int, rng: random.Random, goals: frozenset[int]
 ) -> list[Edge] | None:

@@ -201,9 +201,14 @@ def test_errors_of_transcoders_are_drawn_and_named(open_page):
         random_dictionary("transcoder", D_MODEL, layer=2, skip=True),
     ]  # fmt: skip
     graph = trace(tiny("llama"), torch.tensor([3, 17, 5, 40, 9]), [7, 11], units=units, top=30, quiet=True)
-    opened, small = open_page(graph.to_html()), graph.prune()
+    small = graph.prune()
     errors = small.nodes[small.nodes["kind"] == "error"]
-    assert len(errors)
+    assert len(errors) > 1
+    labelled = errors.sort_values("influence", ascending=False)["name"].iloc[1]
+    opened = open_page(graph.to_html(labels={labelled: "missed here"}))
+    named = opened.page.locator("#plot svg > g > text").all_text_contents()  # beside the marks
+    assert "missed here" in named
+    assert "error" in named
     assert drawn(opened) == set(small.nodes["name"])
     assert opened.page.locator("#plot .kind-error path").count() == len(errors)
     assert opened.page.locator("#plot .kind-feature circle").count() > 0

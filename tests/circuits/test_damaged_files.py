@@ -60,6 +60,7 @@ KINDS: dict[str, Callable[[Any, Any, Any], Result]] = {
     "agreement": lambda m, t, s: circuits.agreement(m, t, methods=["eap", "relp"], sample=30, **QUICK),
     "methods": lambda m, t, s: circuits.compare_methods(m, t, methods=["eap", "relp"], **QUICK),
     "robustness": lambda m, t, s: circuits.robustness(m, t, with_tests(), **QUICK),
+    "two circuits": lambda m, t, s: circuits.Circuit(s, s.mask(60)).compare(circuits.Circuit(s, s.mask(40))),
 }
 FAST = ("curve", "tests", "stability", "agreement", "saco")
 ALL = [*KINDS, *MADE]

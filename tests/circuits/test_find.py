@@ -102,13 +102,17 @@ def test_held_out_prompts_are_used_once_and_last(
 
 
 def test_nothing_is_measured_twice(model: Any, task: Task, runs: dict[frozenset[Any], list[bytes]]) -> None:
-    found = find_circuit(model, task, tests=True, quiet=True)
+    found = find_circuit(model, task, tests=True, ladder=True, quiet=True)
     scoring, held_out = runs.values()
     assert len(scoring) == len(set(scoring)) <= 1 + 5 * 10, "the balanced search is at most five circuits a size"
     assert len(held_out) == len(set(held_out))
     assert found.report.tests
     runs.clear()
-    find_circuit(model, task, selection="top-n", quiet=True)
+    find_circuit(model, task, quiet=True)
+    scoring, held_out = runs.values()
+    assert len(scoring) == len(set(scoring)) <= 1 + 30
+    runs.clear()
+    find_circuit(model, task, selection="top-n", ladder=True, quiet=True)
     scoring, held_out = runs.values()
     assert len(scoring) <= 1 + 10
     assert len(held_out) == 1 + 1 + 3, "the empty circuit, the circuit and three random ones"
@@ -161,7 +165,7 @@ def test_random_circuits_are_as_large_and_on_the_same_prompts(model: Any, task: 
 
 @pytest.mark.parametrize("goal", [None, 0.2, 0.97])
 def test_the_smallest_rung_that_reaches_the_goal(model: Any, task: Task, goal: float | None) -> None:
-    found = find_circuit(model, task, faithfulness=goal, selection="top-n", quiet=True)
+    found = find_circuit(model, task, faithfulness=goal, selection="top-n", ladder=True, quiet=True)
     rungs, wanted = found.report.ladder, 0.85 if goal is None else goal
     assert [rung["size"] for rung in rungs] == list(ladder(found.graph))
     reached = [rung["faithfulness"] >= wanted for rung in rungs]
@@ -175,7 +179,7 @@ def test_the_smallest_rung_that_reaches_the_goal(model: Any, task: Task, goal: f
 
 def test_rungs_are_measured_on_the_scoring_prompts(model: Any, task: Task) -> None:
     scoring, _ = task.split(0.5, 0)
-    circuit = find_circuit(model, task, selection="top-n", quiet=True)
+    circuit = find_circuit(model, task, selection="top-n", ladder=True, quiet=True)
     graph = circuit.graph
     for rung in circuit.report.ladder[4::2]:
         masks = torch.stack((graph.edge_mask, torch.zeros_like(graph.edge_mask), circuit.scores.mask(rung["size"])))
@@ -184,7 +188,7 @@ def test_rungs_are_measured_on_the_scoring_prompts(model: Any, task: Task) -> No
 
 
 def test_balanced_circuits_are_balanced_on_the_scoring_prompts(model: Any, task: Task) -> None:
-    circuit = find_circuit(model, task, selection="balanced", quiet=True)
+    circuit = find_circuit(model, task, selection="balanced", ladder=True, quiet=True)
     setting = Setting(model, task, run=Run(quiet=True)).split(0.5, 0)[0]
     values, sizes = circuit.scores.values, ladder(circuit.graph)
     masks = [rule(values) for rule in Balanced().rules(setting, values, sizes)]

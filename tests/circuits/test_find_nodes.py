@@ -239,8 +239,9 @@ def test_metrics_take_it(model, task, found, tmp_path):
     assert metrics.output_agreement(model, task, found, n_random=1, quiet=True).kl_random is not None
     under = robustness(model, task, found, n_random=1, ablations=("zero",), quiet=True).to_frame()
     assert {"as found", "ablation", "objective"} <= set(under["varied"])
-    with pytest.raises(InputError, match="circuit is of neurons"):
-        metrics.minimality(model, task, found, quiet=True)
+    needed = metrics.minimality(model, task, found, sets=1, sample=4, quiet=True)
+    assert set(needed.frame["node"]) <= set(found.nodes)
+    assert metrics.completeness(model, task, found, sets=2, quiet=True).random is not None
 
 
 def test_curves_count_nodes_and_their_complements(model, task, found, tmp_path):
@@ -272,7 +273,8 @@ def test_curves_count_nodes_and_their_complements(model, task, found, tmp_path):
         ({"level": "neurons"}, "did you mean 'neuron'"),
         ({"level": "feature"}, "needs dictionaries"),
         ({"level": "neuron", "edges": 10}, "edges is for circuits of edges"),
-        ({"level": "neuron", "stable": True}, "stable is for circuits of edges"),
+        ({"level": "neuron", "stable": True, "resamples": 5}, "belong to stable"),
+        ({"level": "neuron", "reference": "grown"}, "reference is for circuits of edges"),
         ({"level": "neuron", "nodes": 10**6}, "out of range"),
         ({"level": "neuron", "nodes": 5, "faithfulness": 0.5}, "two ways"),
         ({"level": "neuron", "selection": "greedy"}, "selects edges"),

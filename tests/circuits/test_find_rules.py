@@ -110,7 +110,7 @@ def test_without_rules_none_are_recorded(model: Any, task: Any) -> None:
 
 
 def test_a_size_ladder_with_rules(model: Any, task: Any) -> None:
-    found = find(model, task, method="relp", edges=None, faithfulness=0.5)
+    found = find(model, task, method="relp", edges=None, faithfulness=0.5, ladder=True)
     sizes = [rung["edges"] for rung in found.report.ladder]
     assert len(sizes) == 10
     assert sizes == sorted(sizes)
@@ -239,7 +239,7 @@ def test_find_as_json_names_method_and_rules(loaded: list[str]) -> None:
 
 
 def test_find_shows_a_ladder_with_rules(loaded: list[str]) -> None:
-    result = run("find", *QUICK[:-2], "--method", "relp", "--faithfulness", "0.6", "-q")
+    result = run("find", *QUICK[:-2], "--method", "relp", "--faithfulness", "0.6", "--ladder", "-q")
     assert result.exit_code == 0, result.output
     told = " ".join(result.stdout.split())
     assert "Faithfulness by size, on the 4 prompts that chose it" in told

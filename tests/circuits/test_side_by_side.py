@@ -9,6 +9,7 @@ from circuits import viewer
 from circuits.circuit import Circuit
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
+from interp.result import Result
 
 
 def circuit_of(edges: dict[str, float], graph: ComputationalGraph | None = None, **known) -> Circuit:
@@ -23,7 +24,7 @@ HERE = {"input->m0": 1.0, "m0->logits": -2.0, "input->a0.h0<q>": 0.5}
 THERE = {"input->m0": 4.0, "m0->logits": -2.5, "input->logits": 0.25}
 
 
-def test_what_two_circuits_share_and_where_they_differ():
+def test_what_two_circuits_share_and_where_they_differ(tmp_path):
     comparison = viewer.compare(circuit_of(HERE), circuit_of(THERE))
     assert comparison.counts == {"both": 2, "only here": 1, "only there": 1}
     assert comparison.jaccard == 0.5
@@ -36,6 +37,7 @@ def test_what_two_circuits_share_and_where_they_differ():
         "difference": [-3.0, 0.5, 0.5, -0.25],
     }
     assert "2 edges in both, 1 only in here, 1 only in there; Jaccard 0.500" in repr(comparison)
+    assert Result.load(comparison.save(tmp_path / "comparison.json")).to_frame().equals(frame)
 
 
 def test_names_and_graphs_are_checked():

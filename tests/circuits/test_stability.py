@@ -17,7 +17,7 @@ from attribution import attribute
 from attribution.edges.gradient import EAP, EAPIG
 from attribution.edges.method import Method
 from circuits import Circuit, Stability, Stable, find_circuit, stability
-from circuits.resampling import ResampledScores, resampled_scores, selection_frequency, stable_mask
+from circuits.resampling import ResampledScores, resampled_scores, selection_frequency, steady
 from circuits.stable import jaccard
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
@@ -89,8 +89,8 @@ def test_frequencies_count_the_resamples_that_select(drawn: ResampledScores) -> 
     masks = torch.stack([select(drawn.values(i)) for i in range(6)])
     frequency = selection_frequency(drawn, select)
     torch.testing.assert_close(frequency, masks.float().mean(0))
-    assert torch.equal(stable_mask(drawn, select, 1.0), prune(masks.all(0), graph))
-    assert torch.equal(stable_mask(drawn, select, 0.5), prune(masks.sum(0) >= 3, graph))
+    assert torch.equal(steady(frequency, 1.0, drawn.scores), prune(masks.all(0), graph))
+    assert torch.equal(steady(frequency, 0.5, drawn.scores), prune(masks.sum(0) >= 3, graph))
 
 
 def test_stability_of_a_circuit(model: Any, task: Task) -> None:
@@ -195,7 +195,9 @@ def test_find_circuit_reports_the_tests_that_it_is_asked_for(model: Any, tmp_pat
 
 
 def test_stable_circuits_climb_the_ladder(model: Any) -> None:
-    found = find_circuit(model, behaving(model, 16), method="eap", faithfulness=0.8, stable=True, quiet=True)
+    found = find_circuit(
+        model, behaving(model, 16), method="eap", faithfulness=0.8, stable=True, ladder=True, quiet=True
+    )
     reached = next(row for row in found.report.ladder if row["faithfulness"] >= 0.8)
     assert found.n_edges == reached["edges"]
     assert found.report.stability["edges_of_size"] == reached["size"]

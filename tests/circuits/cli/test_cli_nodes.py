@@ -144,3 +144,14 @@ def test_find_makes_the_tests_of_nodes(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert len(Circuit.load(tmp_path / "heads.json").report.tests) == 5
     assert "Test of sufficiency" in " ".join(result.stdout.split())
+
+
+def test_find_keeps_stable_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    path = tmp_path / "stable.json"
+    told = ("--task", "ioi", "-n", 8, "--level", "neuron", "--method", "eap", "--nodes", 20, "--stable", "-q")
+    result = run("find", "-m", "tiny", *told, "-o", path)
+    assert result.exit_code == 0, result.output
+    circuit = Circuit.load(path)
+    assert circuit.n_nodes == circuit.report.stability["nodes_kept"] <= 20
+    assert "neurons that at least 75% of 20 resamples put among their 20" in result.stdout

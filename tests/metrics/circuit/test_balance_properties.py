@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from attribution import Scores, attribute
 from attribution.edges.method import Method
 from circuits import find_circuit
-from circuits.find_nodes import smallest
+from circuits.goals import Goal
+from circuits.search import CLOSE as CLOSE_NODES
+from circuits.smallest import Sizes, smallest
 from interp.graph import ComputationalGraph
 from interp.interval import Interval
 from interp.kernels.evaluate import CircuitValues
@@ -42,6 +44,9 @@ class Additive:
     def value(self, mask: torch.Tensor) -> float:
         """Faithfulness."""
         return float(self.effects[mask].sum() / self.effects.sum())
+
+    def measure_all(self, masks: Sequence[torch.Tensor | NodeMask], objectives: Sequence[None]) -> list[CircuitValues]:
+        return [self.measure(masks) for _ in objectives]
 
     def measure(self, masks: Sequence[torch.Tensor | NodeMask]) -> CircuitValues:
         here = [one.mask if isinstance(one, NodeMask) else one for one in masks]
@@ -105,9 +110,10 @@ def test_each_size_is_searched_for_itself(drawn: Any) -> None:
 def test_the_weight_is_one_of_those_tried_whatever_they_gave(values: list[float], steps: int) -> None:
     tried: list[float] = []
 
-    def measure(weights: list[float]) -> list[float]:
+    def measure(weights: list[float]) -> list[tuple[float, float]]:
         tried.extend(weights)
-        return [values[len(tried) - 1]]
+        value = values[len(tried) - 1]
+        return [(value, abs(1 - value))]
 
     (found,) = helping_weights(lambda i, weight: weight, measure, 1, steps)
     assert all(0 <= weight <= 1 for weight in tried)
@@ -126,8 +132,30 @@ def settings_of_nodes(draw: Any) -> tuple[Additive, NodeScores]:
     return Additive(effects, ComputationalGraph(1, 1)), NodeScores(effects, "neuron")
 
 
+@dataclass
+class Added:
+    """Stands for the nodes of such a setting."""
+
+    setting: Additive
+    scores: NodeScores
+    noun = "node"
+
+    @property
+    def places(self) -> range:
+        return range(self.scores.count)
+
+    def circuit(self, mask: torch.Tensor) -> NodeMask:
+        return NodeMask(mask, "neuron")
+
+    def count(self, mask: torch.Tensor) -> int:
+        return int(mask.sum())
+
+
 def reaching(setting: Any, scores: NodeScores, goal: float) -> tuple[NodeMask, list[dict[str, Any]]]:
-    return smallest(setting, scores, 1.0, goal, Interval(resamples=20))
+    elements: Any = Added(setting, scores)
+    sizes = Sizes(elements, lambda n: scores.top(n, 1.0).mask, Goal(goal, interval=Interval(resamples=20)))
+    _, n = smallest([sizes], CLOSE_NODES["node"])
+    return scores.top(n, 1.0), sizes.rungs()
 
 
 @given(drawn=settings_of_nodes(), goals=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)))
@@ -191,7 +219,9 @@ def test_the_circuit_reaches_the_goal_where_its_ladder_says_so_and_a_higher_one_
     scoring = Setting(model, task, run=Run(quiet=True)).split(0.5, seed)[0]
     sizes = []
     for goal in sorted(goals):
-        found = find_circuit(model, task, method=Known(scores), faithfulness=goal, seed=seed, resamples=20, quiet=True)
+        found = find_circuit(
+            model, task, method=Known(scores), faithfulness=goal, ladder=True, seed=seed, resamples=20, quiet=True
+        )
         rungs = found.report.ladder
         assert [rung["size"] for rung in rungs] == list(ladder(found.graph))
         reached = [rung["faithfulness"] >= goal for rung in rungs]

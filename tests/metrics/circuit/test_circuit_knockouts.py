@@ -139,11 +139,11 @@ def test_an_idle_edge_is_not_shown_to_be_needed(model: Any, graph: Computational
 @pytest.mark.parametrize(
     ("function", "settings", "message"),
     [
-        (completeness, {"level": "head"}, "level='head' is unknown"),
+        (completeness, {"level": "nodes"}, "level='nodes' is unknown"),
         (completeness, {"sets": 0}, "sets=0"),
         (completeness, {"largest": 1.5}, "largest=1.5"),
         (completeness, {"n_random": -1}, "n_random=-1"),
-        (minimality, {"level": "head"}, "level='head' is unknown"),
+        (minimality, {"level": "head"}, "mask of level='head'"),
         (minimality, {"sample": 0}, "sample=0"),
         (minimality, {"sets": 0}, "sets=0"),
         (minimality, {"correction": "fdr"}, "correction='fdr' is unknown"),

@@ -193,7 +193,7 @@ def test_circuits_that_were_found_are_tested_on_held_out_prompts(model, task, tm
     ("settings", "message"),
     [
         ({"reference": "grown"}, "reference='grown' is for circuits of edges"),
-        ({"reference": Reference(size=5)}, "size=5 is for circuits of edges"),
+        ({"reference": Reference(size=73)}, "size=73 is out of range: there are 72 neurons"),
         ({"tests": ["minimal"]}, "did you mean 'minimality'"),
         ({"dictionaries": UNITS}, "dictionaries are for features"),
     ],

@@ -66,7 +66,7 @@ function makeDrawing(app, plot) {
     const taken = things.filter(({ kind }) => kind !== "remainder").map((thing) => (thing.tall
       ? [thing.x - thing.wide / 2, thing.y - thing.tall / 2, thing.x + thing.wide / 2, thing.y + thing.tall / 2] : boxOf(thing)));
     const first = (thing) => (thing.selected ? 4 : thing.pinned ? 3 : thing.found ? 2 : faded(thing) ? 0 : 1);
-    const order = things.filter((thing) => thing.r && thing.kind !== "error").sort((a, b) => first(b) - first(a) || b.influence - a.influence);
+    const order = things.filter(({ r }) => r).sort((a, b) => first(b) - first(a) || b.influence - a.influence);
     const within = (box) => box[0] > FRAME.left - 24 && box[2] < app.view.places.width - 2;
     return namesBeside(order, taken, within, (thing) => first(thing) >= 2).map(({ mark, text, at }) => shape("text", { ...at, fill: first(mark) ? palette.ink : palette.muted,
       "font-size": 11.5, ...halo(palette), opacity: faded(mark) ? 0.35 : 1, "pointer-events": "none" }, text));

@@ -3,8 +3,8 @@
 function wordOf(data, node, names) {          // what a node is called in the picture
   const name = data.nodes.name[node], kind = data.nodes.kind[node], moved = data.moved[name];
   if (kind === "token" || kind === "logit") return visible(data.nodes.text[node]);
-  if (kind === "error" || kind === "remainder") return kind;
   if (data.labels[name]) return data.labels[name];
+  if (kind === "error" || kind === "remainder") return kind;
   if (names === "words" && moved && moved[0].length) return "\u201c" + visible(moved[0][0][0]).replace(/^\u00b7/, "") + "\u201d";
   return name.replace(/^m\d+\./, "").replace(/@\d+$/, "");
 }
