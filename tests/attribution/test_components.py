@@ -238,7 +238,7 @@ def test_heads_add_up_to_what_attention_adds(name, ablation):
 @pytest.mark.parametrize("name", ["gpt2", "gptj", "llama"])
 def test_what_enters_a_layer_adds_up_from_what_was_added_before_it(name):
     # the last residual stream is the input and all that was added to it: so are differences, under any gradient
-    model, prompts, delta = setting(name)
+    _, prompts, delta = setting(name)
     added = sum(delta[kind, i] for kind in ("attn_out", "mlp_out") for i in range(2)) + delta["resid_pre", 0]
     gradient = gradients_of(name)["resid_pre", 2]
     expected = (added * gradient).sum(-1) * seen_mask(prompts)
