@@ -303,9 +303,9 @@ def test_batches_stacks_and_checkpointing_change_nothing(name, method, further, 
 @pytest.mark.parametrize("quadrature", ["left", "right", "midpoint", "gauss-legendre"])
 @pytest.mark.parametrize("settings", [{}, {"batch_size": 2, "memory": 1 << 20}], ids=str)
 def test_long_paths_are_contracted_in_pieces_and_lose_nothing(quadrature, settings, monkeypatch):
-    whole = reference("llama", "eap-ig", steps=12, quadrature=quadrature)  # in one piece
-    monkeypatch.setattr("attribution.gradients._POINTS_KEPT", 5)
-    in_pieces = scores("llama", "eap-ig", steps=12, quadrature=quadrature, **settings)
+    whole = reference("llama", "eap-ig", steps=20, quadrature=quadrature)  # stacked, in one piece
+    monkeypatch.setattr("attribution.gradients._POINTS_KEPT", 8)
+    in_pieces = scores("llama", "eap-ig", steps=20, quadrature=quadrature, **settings)
     assert error(in_pieces, whole) < TOLERANCE
 
 
