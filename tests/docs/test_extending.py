@@ -19,14 +19,14 @@ from circuits.cli import app
 from interp.errors import InputError
 from interp.selection import SELECTIONS, connected
 from tests.docs.mine import Cautious, Magnitude, brackets, gentle, mean_rank_of_largest
-from tests.tiny import behaving, tiny, tiny_module, word_tokenizer
+from tests.tiny import behaving, shared, tiny_module, word_tokenizer
 
 MINE = "tests.docs.mine"
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("llama", dtype=torch.float32)
+    return shared("llama", dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

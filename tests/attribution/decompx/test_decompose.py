@@ -27,7 +27,7 @@ from tests.attribution.inputs.test_token_classifiers import model_of as encoder_
 from tests.oracle import error
 from tests.oracle import model_of as decoder_of
 from tests.rule_oracle import Ruled, Rules
-from tests.tiny import LAYERS, MLP, mostly_slow, stay_in_float64, tiny, tiny_module
+from tests.tiny import LAYERS, MLP, mostly_slow, shared, stay_in_float64, tiny, tiny_module
 
 DECODERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "opt")
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3")
@@ -92,7 +92,7 @@ def test_contributions_sum_to_the_models_own_logits_whatever_the_options(name: s
 
 @functools.cache
 def single(name: str) -> Any:
-    return made(name, torch.float32) if name in ENCODERS else tiny(name, torch.float32)
+    return made(name, torch.float32) if name in ENCODERS else shared(name, torch.float32)
 
 
 @pytest.mark.parametrize("name", mostly_slow([*DECODERS, *ENCODERS], {"gpt2", "roberta"}.__contains__))
@@ -533,7 +533,7 @@ def test_classifiers_that_merely_look_like_bert_are_refused_not_explained_wrongl
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert"])
 def test_half_precision_is_decomposed_or_refused_in_one_sentence(name: str) -> None:
-    model = made(name, torch.bfloat16) if name in ENCODERS else tiny(name, torch.bfloat16)
+    model = made(name, torch.bfloat16) if name in ENCODERS else shared(name, torch.bfloat16)
     try:
         found = decompose(model, ROWS, quiet=True)
     except InputError as refusal:

@@ -15,7 +15,7 @@ from torch import Tensor
 from attribution import RuleSet, TokenAttributions, applied, rule_set, token_methods, tokens
 from attribution.rules import Epsilon, HeldScale
 from tests.oracle import error, model_of, passing, run, write
-from tests.tiny import ARCHITECTURES, D_MODEL, VOCAB, mostly_slow, tiny
+from tests.tiny import ARCHITECTURES, D_MODEL, VOCAB, mostly_slow, shared, tiny
 
 TOLERANCE = 1e-9
 CAPTUMS = 1e-6  # captum keeps the steps of integrated gradients, and occlusion's means, in float32
@@ -45,11 +45,6 @@ known = functools.cache(scored)  # for settings that can be hashed
 
 
 HALF = (torch.float32, torch.bfloat16)
-
-
-@functools.cache
-def half_model(dtype: torch.dtype) -> Any:
-    return tiny("llama", dtype)
 
 
 # ---- the slow path: one prompt at a time, embeddings written in by a hook
@@ -392,7 +387,7 @@ def test_every_method_says_what_it_costs_and_where_it_comes_from() -> None:
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "decompx"])  # which refuses them
 def test_models_in_half_precision_are_scored_in_float32(method: str) -> None:
     more = QUICK.get(method, {})
-    found, rough = (tokens(half_model(dtype), ROWS, TARGETS, method, quiet=True, **more) for dtype in HALF)
+    found, rough = (tokens(shared("llama", dtype), ROWS, TARGETS, method, quiet=True, **more) for dtype in HALF)
     assert rough.values.dtype == rough.logits.dtype == torch.float32
     assert rough.values.isfinite().all()
     if method not in ("reagent", "integrated-gradients"):  # whose coarse steps from zero differ by more

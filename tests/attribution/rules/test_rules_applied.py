@@ -20,7 +20,7 @@ from attribution import RuleSet, applied, attribute, rule_set
 from attribution.rules import AttentionFactors, Epsilon, Gamma, Half, HeldScale, Identity, pattern_held
 from interp.errors import InputError
 from tests.oracle import MODELS, TOLERANCE, error, mixed_task, model_of
-from tests.tiny import mostly_slow, stay_in_float64, tiny, tiny_module
+from tests.tiny import mostly_slow, shared, stay_in_float64, tiny, tiny_module
 
 TOKENS = torch.tensor([[3, 14, 15, 9, 26, 5], [35, 8, 9, 7, 9, 32]])
 WHOLE_ATTENTION = ("gptj", "opt")  # the bridge runs their attention in one piece
@@ -203,8 +203,6 @@ def possible(rules, names=MODELS):
 
 # ---- the bridge
 
-of_dtype = functools.cache(tiny)
-
 
 def leaf(x, hook):
     return x.detach().requires_grad_()
@@ -333,7 +331,7 @@ def test_relevance_is_conserved_where_nothing_has_a_bias():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3", "opt"])
 def test_logits_stay_bitwise_in_other_dtypes(name, dtype):
-    model = of_dtype(name, dtype)
+    model = shared(name, dtype)
     plain = model(TOKENS)
     for rules in ("relp", "attnlrp"):
         with applied(model, rules):
@@ -354,7 +352,7 @@ def test_epsilon_is_as_fine_as_the_model():
 def rounded(name):
     """A model in float32 that has the weights of the one in half precision."""
     model = tiny(name, torch.float32)
-    model.load_state_dict(of_dtype(name, torch.bfloat16).state_dict())
+    model.load_state_dict(shared(name, torch.bfloat16).state_dict())
     return model
 
 
@@ -362,7 +360,7 @@ def rounded(name):
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_linear_rules_work_in_half_precision(name, rule):
     found = []
-    for model in (rounded(name), of_dtype(name, torch.bfloat16)):
+    for model in (rounded(name), shared(name, torch.bfloat16)):
         with applied(model, RuleSet.of(HeldScale(), rule)):
             found.append(gradients(model)["embed.hook_out"].float().flatten())
     assert torch.cosine_similarity(*found, dim=0) > 0.9
