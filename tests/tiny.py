@@ -126,6 +126,12 @@ def tiny(name: str, dtype: torch.dtype = torch.float64, seed: int = 0, **overrid
     return bridge
 
 
+@functools.cache
+def shared(name: str, dtype: torch.dtype = torch.float64, seed: int = 0, **overrides: Any) -> TransformerBridge:
+    """The one `tiny` model of all tests that ask for it and leave it as it is: a boot takes longer than most tests."""
+    return tiny(name, dtype, seed, **overrides)
+
+
 def tiny_task(model: TransformerBridge, n: int = 3, length: int = 7, seed: int = 0, ragged: bool = False) -> Task:
     """Random prompts with one correct and one incorrect id each.
 

@@ -26,6 +26,9 @@ def scores(name, method="attribution-patching", task=None, **settings):
     return component_scores(model, task or mixed_task(model), method, quiet=True, **settings)
 
 
+reference = functools.cache(scores)
+
+
 def same(found, expected):
     """Two dictionaries of scores agree, kind by kind."""
     assert found.keys() == expected.keys()
@@ -72,23 +75,28 @@ def changes(model, prompts, ablation="patch"):
 
 @torch.no_grad()
 def patched_one_by_one(name, ablation="patch", objective=logit_difference):
-    """By kind [n, layer, pos]: what the objective loses when one component is changed at one position."""
+    """By kind [n, layer, pos]: what the objective loses when one component is changed at one position.
+
+    All at once: copy i of the prompts is the one in which the i-th component and position are changed.
+    """
     model = oracle.model_of(name)
     prompts = mixed_task(model).prompts(model)
     delta, clean = changes(model, prompts, ablation), objective(model(prompts.clean), prompts)[0]
-    n, width = prompts.clean.shape
-    result = {kind: torch.zeros(n, len(model.blocks), width, dtype=torch.float64) for kind in KINDS}
-    for (kind, layer), at in places(model).items():
+    (n, width), layers = prompts.clean.shape, len(model.blocks)
+
+    def change(x, less, first):
+        x = x.clone().unflatten(0, (-1, n))
         for position in range(width):
+            x[first + position, :, position] -= less[:, position]
+        return x.flatten(0, 1)
 
-            def change(x, less=delta[kind, layer], position=position):
-                x = x.clone()
-                x[:, position] -= less[:, position]
-                return x
-
-            values = objective(run(model, prompts.clean, {at: change})[0], prompts)[0]
-            result[kind][:, layer, position] = (clean - values) * seen_mask(prompts, ablation)[:, position]
-    return result
+    edits = {
+        at: functools.partial(change, less=delta[key], first=i * width)
+        for i, (key, at) in enumerate(places(model).items())
+    }
+    logits = run(model, prompts.clean.repeat(len(edits) * width, 1), edits)[0]
+    lost = (clean - objective(logits, prompts)).view(len(KINDS), layers, width, n).permute(0, 3, 1, 2)
+    return dict(zip(KINDS, lost * seen_mask(prompts, ablation)[:, None], strict=True))
 
 
 def gradients(model, prompts, tokens, base=None, cap=None):
@@ -120,10 +128,26 @@ def times(model, prompts, delta, gradient, ablation="patch"):
     }
 
 
+@functools.cache
 def setting(name):
     model = oracle.model_of(name)
     prompts = mixed_task(model).prompts(model)
     return model, prompts, changes(model, prompts)
+
+
+@functools.cache
+def gradients_of(name, version="clean"):
+    """`gradients` in the plain run of a version of the prompts."""
+    model, prompts, _ = setting(name)
+    return gradients(model, prompts, getattr(prompts, version))
+
+
+@functools.cache
+def gradients_between(name, alpha):
+    """`gradients` in the run whose embedding is `alpha` clean and the rest corrupted."""
+    model, prompts, _ = setting(name)
+    ends = [oracle.source_outputs(model, tokens) for tokens in (prompts.clean, prompts.corrupted)]
+    return gradients(model, prompts, prompts.clean, oracle.input_edits(*ends, alpha))
 
 
 # ---- exact
@@ -144,9 +168,10 @@ def test_exact_scores_under_other_ablations(name, ablation):
 
 def test_exact_scores_of_another_objective():
     def log_probability(logits, prompts):
-        last = logits[torch.arange(len(prompts)), prompts.lengths - 1].log_softmax(-1)
+        copies = logits.unflatten(0, (-1, len(prompts)))
+        last = copies[:, torch.arange(len(prompts)), prompts.lengths - 1].log_softmax(-1)
         ids = [[i for i in row if i >= 0] for row in prompts.correct.tolist()]
-        return torch.stack([last[row, chosen].logsumexp(0) for row, chosen in enumerate(ids)])[None]
+        return torch.stack([last[:, row, chosen].logsumexp(-1) for row, chosen in enumerate(ids)], 1)
 
     expected = patched_one_by_one("llama", objective=log_probability)
     same(scores("llama", "exact", objective="log-probability").values, expected)
@@ -173,14 +198,14 @@ def test_what_enters_the_first_layer_is_the_input():
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_are_autograds_gradient_times_the_difference(name, method):
     model, prompts, delta = setting(name)
-    same(scores(name, method).values, times(model, prompts, delta, gradients(model, prompts, prompts.clean)))
+    same(scores(name, method).values, times(model, prompts, delta, gradients_of(name)))
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS[1:])
 @pytest.mark.parametrize("name", ["gpt2", "gemma3", "mixtral"])
 def test_other_ablations_take_the_same_gradient(name, ablation):
     model, prompts, _ = setting(name)
-    gradient = gradients(model, prompts, prompts.clean)
+    gradient = gradients_of(name)
     expected = times(model, prompts, changes(model, prompts, ablation), gradient, ablation)
     same(scores(name, ablation=ablation).values, expected)
 
@@ -189,7 +214,7 @@ def test_other_ablations_take_the_same_gradient(name, ablation):
 def test_head_scores_are_the_gradient_times_the_difference_of_heads(name):
     model, prompts, _ = setting(name)
     found = scores(name, kinds=("z",)).values["z"]
-    gradient, mask = gradients(model, prompts, prompts.clean), seen_mask(prompts)[:, None, :, None]
+    gradient, mask = gradients_of(name), seen_mask(prompts)[:, None, :, None]
     points = [f"blocks.{i}.attn.o.hook_in" for i in range(3)]
     heads = oracle.differences(model, prompts)
     in_stream = [
@@ -213,9 +238,9 @@ def test_heads_add_up_to_what_attention_adds(name, ablation):
 @pytest.mark.parametrize("name", ["gpt2", "gptj", "llama"])
 def test_what_enters_a_layer_adds_up_from_what_was_added_before_it(name):
     # the last residual stream is the input and all that was added to it: so are differences, under any gradient
-    model, prompts, delta = setting(name)
+    _, prompts, delta = setting(name)
     added = sum(delta[kind, i] for kind in ("attn_out", "mlp_out") for i in range(2)) + delta["resid_pre", 0]
-    gradient = gradients(model, prompts, prompts.clean)["resid_pre", 2]
+    gradient = gradients_of(name)["resid_pre", 2]
     expected = (added * gradient).sum(-1) * seen_mask(prompts)
     assert error(scores(name).values["resid_pre"][:, 2], expected) < TOLERANCE
 
@@ -223,7 +248,7 @@ def test_what_enters_a_layer_adds_up_from_what_was_added_before_it(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_clean_corrupted_averages_the_gradients_at_both_ends(name):
     model, prompts, delta = setting(name)
-    ends = [gradients(model, prompts, tokens) for tokens in (prompts.clean, prompts.corrupted)]
+    ends = [gradients_of(name, version) for version in ("clean", "corrupted")]
     mean = {key: (ends[0][key] + ends[1][key]) / 2 for key in ends[0]}
     same(scores(name, "clean-corrupted").values, times(model, prompts, delta, mean))
 
@@ -236,8 +261,7 @@ def test_clean_corrupted_averages_the_gradients_at_both_ends(name):
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "gpt_neox", "mixtral"])
 def test_integrated_gradients_average_over_interpolated_inputs(name, settings, points):
     model, prompts, delta = setting(name)
-    ends = [oracle.source_outputs(model, tokens) for tokens in (prompts.clean, prompts.corrupted)]
-    runs = [gradients(model, prompts, prompts.clean, oracle.input_edits(*ends, alpha)) for alpha in points]
+    runs = [gradients_between(name, alpha) for alpha in points]
     mean = {key: sum(run[key] for run in runs) / len(runs) for key in runs[0]}
     same(scores(name, "eap-ig", **settings).values, times(model, prompts, delta, mean))
 
@@ -273,13 +297,13 @@ def test_rules_along_a_path():
 @pytest.mark.parametrize("method", ["exact", "attribution-patching", "eap-ig"])
 @pytest.mark.parametrize("name", ["gpt2", "gemma2"])
 def test_batches_and_memory_change_nothing(name, method, settings):
-    same(scores(name, method, **settings).values, scores(name, method).values)
+    same(scores(name, method, **settings).values, reference(name, method).values)
 
 
 @pytest.mark.parametrize("method", ["exact", "relp"])
 def test_padding_and_order_change_nothing(method):
     task = mixed_task(oracle.model_of("llama"))
-    whole = scores("llama", method).values
+    whole = reference("llama", method).values
     order = [2, 0, 1]
     moved = scores("llama", method, task.select(order)).values
     same(moved, {kind: values[order] for kind, values in whole.items()})
@@ -292,7 +316,7 @@ def test_padding_and_order_change_nothing(method):
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize(("method", "ablation"), [("exact", "mean"), ("relp", "patch"), ("eap", "mean")])
 def test_grad_modes_change_nothing(method, ablation, mode):
-    expected = scores("gpt2", method, ablation=ablation).values
+    expected = reference("gpt2", method, ablation=ablation).values
     with mode():
         same(scores("gpt2", method, ablation=ablation).values, expected)
 

@@ -14,7 +14,7 @@ from attribution.scores import Scores
 from circuits import NodeCircuit
 from circuits.report import Report
 from interp import ComputationalGraph
-from tests.tiny import tiny, tiny_task
+from tests.tiny import shared, tiny_task
 
 ATTACK = "<img src=x onerror=window.owned=1><b>x</b>"
 REPORT = Report(
@@ -33,7 +33,7 @@ def make(level: str, shape: tuple[int, ...], graph: ComputationalGraph, spans=No
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny("llama")
+    return shared("llama")
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ from circuits.circuit import Circuit, Report
 from circuits.viewer.linked import linked_views
 from interp.graph import ComputationalGraph
 from tests.browser.conftest import make_circuit
-from tests.tiny import mostly_slow, tiny, tiny_task
+from tests.tiny import mostly_slow, shared, tiny_task
 
 ATTACK = '<img src=x onerror="window.owned=1"></script><script>window.owned=1</script><b>$data %{x}'
 
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny("llama")
+    return shared("llama")
 
 
 @pytest.fixture(scope="module")

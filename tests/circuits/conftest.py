@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 def model() -> Any:
     import torch
 
-    from tests.tiny import tiny
+    from tests.tiny import shared
 
-    return tiny("llama", torch.float32)
+    return shared("llama", torch.float32)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from interp.models import load_model
 from metrics.agreement_table import AgreementTable
 from tests import oracle
 from tests.oracle import TOLERANCE, error, mixed_task
-from tests.tiny import stay_in_float64, tiny, tiny_module
+from tests.tiny import shared, stay_in_float64, tiny_module
 
 QUICK = {"sample": 60, "resamples": 30, "quiet": True}
 KINDS = ("resid_pre", "attn_out", "mlp_out")
@@ -376,7 +376,7 @@ def test_a_single_prompt_has_no_interval_over_prompts():
 
 
 def test_other_tiny_models_have_fewer_edges():
-    model = tiny("gpt2", n_layer=1, n_head=2)
+    model = shared("gpt2", n_layer=1, n_head=2)
     table = compare(model=model, sample=13)
     assert len(table.points) == ComputationalGraph.of(model).n_edges == 13
     with pytest.raises(InputError, match="from 3 to 13"):

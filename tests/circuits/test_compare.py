@@ -29,14 +29,14 @@ from interp.setting import Setting
 from metrics.circuit.balance import Balanced
 from metrics.circuit.evaluate import measure
 from metrics.circuit.samples import random_circuit
-from tests.tiny import tiny, tiny_task
+from tests.tiny import shared, tiny_task
 
 QUIET: dict[str, Any] = {"quiet": True, "resamples": 50}
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("llama")
+    return shared("llama")
 
 
 @pytest.fixture(scope="module")

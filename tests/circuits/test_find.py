@@ -21,14 +21,14 @@ from interp.tasks.task import Task
 from metrics import evaluate, faithfulness
 from metrics.circuit.balance import Balanced
 from metrics.circuit.samples import random_circuit
-from tests.tiny import behaving, tiny
+from tests.tiny import behaving, shared
 
 N = 12
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("llama")
+    return shared("llama")
 
 
 @pytest.fixture(scope="module")

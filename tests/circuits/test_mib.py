@@ -19,7 +19,7 @@ from interp import ComputationalGraph, tasks
 from interp.errors import InputError
 from interp.selection import LADDER_FRACTIONS, greedy, top_n
 from metrics.circuit.evaluate import measure
-from tests.tiny import tiny, tiny_task
+from tests.tiny import shared, tiny_task
 
 GPT2 = ComputationalGraph(n_layers=12, n_heads=12)
 MIDDLE = ComputationalGraph(n_layers=5, n_heads=8)
@@ -33,7 +33,7 @@ def made_up(graph: ComputationalGraph, seed: int = 0) -> Scores:
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("gpt2")
+    return shared("gpt2")
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ from interp import ComputationalGraph, Task
 from interp.errors import InputError
 from metrics import evaluate, recursive_curve, removal_scores
 from tests.oracle import error
-from tests.tiny import tiny, tiny_task
+from tests.tiny import shared, tiny, tiny_task
 
 SHARES = (0.05, 0.2, 0.5)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny("gpt2", n_layer=2, n_head=2)
+    return shared("gpt2", n_layer=2, n_head=2)
 
 
 @pytest.fixture(scope="module")

@@ -26,12 +26,12 @@ from metrics import evaluate, measure
 from metrics.circuit.controls import random_nodes
 from metrics.circuit.samples import random_paths
 from tests.interp.tasks.test_tasks_support import every_word
-from tests.tiny import LAYERS, MLP, behaving, tiny, tiny_module
+from tests.tiny import LAYERS, MLP, behaving, shared, tiny_module
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("llama")
+    return shared("llama")
 
 
 @pytest.fixture(scope="module")

@@ -28,14 +28,14 @@ from interp.tasks.task import Task
 from metrics.circuit.balance import Balanced
 from metrics.circuit.elements import EdgeElements
 from metrics.statistics import resample
-from tests.tiny import behaving, tiny, tiny_task
+from tests.tiny import behaving, shared, tiny, tiny_task
 
 N = 12
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("llama")
+    return shared("llama")
 
 
 @pytest.fixture(scope="module")

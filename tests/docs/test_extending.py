@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,21 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import attribution
 import metrics
 from circuits import compare_methods, find_circuit, stability
+from circuits.cli import app
 from interp.errors import InputError
 from interp.selection import SELECTIONS, connected
 from tests.docs.mine import Cautious, Magnitude, brackets, gentle, mean_rank_of_largest
-from tests.tiny import behaving, tiny, tiny_module
+from tests.tiny import behaving, shared, tiny_module, word_tokenizer
 
 MINE = "tests.docs.mine"
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("llama", dtype=torch.float32)
+    return shared("llama", dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -95,19 +95,16 @@ def test_names_are_given_and_taken(model: Any, task: Any) -> None:
         find_circuit(model, task, method=f"{MINE}:Nothing", quiet=True)
 
 
-def test_they_work_on_the_command_line(tmp_path: Path) -> None:
-    from tests.tiny import word_tokenizer
-
+def test_they_work_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, MINE)  # as if nobody had imported them
     tiny_module("llama", torch.float32).save_pretrained(tmp_path / "model")
     word_tokenizer().save_pretrained(tmp_path / "model")
     arguments = ["find", "--model", str(tmp_path / "model"), "--task", f"{MINE}:brackets", "-n", "8", "--edges", "30"]
     arguments += ["--method", f"{MINE}:Magnitude", "--selection", f"{MINE}:Cautious", "--set", "power=2.0"]
     arguments += ["-o", str(tmp_path / "found.json"), "--quiet"]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-m", "circuits", *arguments], cwd=root, env=os.environ, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert MINE in sys.modules
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["scores"]["method"] == "magnitude"
     assert len(found["edges"]) == 27

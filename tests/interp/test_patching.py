@@ -20,7 +20,7 @@ from interp.kernels.evaluate import Meter
 from interp.objectives import Objective, get_objective
 from tests import oracle
 from tests.oracle import MODELS, TOLERANCE, error, mixed_task
-from tests.tiny import tiny
+from tests.tiny import shared, tiny
 
 # into every kind of target, early and late
 EDGES = (
@@ -125,7 +125,7 @@ def test_grouped_equals_expanded(name):
 
 
 def test_all_edges_are_patched_unless_told_otherwise():
-    model = tiny("gpt2", n_layer=1, n_head=2)
+    model = shared("gpt2", n_layer=1, n_head=2)
     graph = ComputationalGraph.of(model)
     values = attribute(model, mixed_task(model), "exact", quiet=True).values
     every = [*graph.edges()]

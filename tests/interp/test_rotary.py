@@ -1,6 +1,6 @@
 """Rotary tables and query scales that depend on a prompt's length or positions: against transformers, prompt by prompt.
 
-The reference is the transformers module itself, a fresh copy of it for every prompt, called on that prompt alone.
+The reference is the transformers module itself, a copy of it for every length, called on one prompt at a time.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def module_of(name: str) -> nn.Module:
     return tiny_module(kind, **settings)
 
 
-def copy_of(name: str) -> Any:
+@functools.cache
+def copy_for(name: str, length: int) -> Any:
+    """A copy of the module that only runs prompts of this length."""
     module = copy.deepcopy(module_of(name))
     stay_in_float64(module)
     return module
@@ -92,10 +94,22 @@ def fresh(name: str) -> Any:
 model_of = functools.cache(fresh)
 
 
+@functools.cache
+def model_for(name: str, length: int) -> Any:
+    """A model that only runs prompts of this length."""
+    return fresh(name)
+
+
+@functools.cache
+def unread(name: str) -> Any:
+    """A model that passes no check: it is only asked about when something is broken."""
+    return fresh(name)
+
+
 @torch.no_grad()
 def alone(name: str, row: Tensor) -> Tensor:
     """The module's logits [pos, d_vocab] on one prompt."""
-    return copy_of(name)(row[None]).logits[0]
+    return copy_for(name, len(row))(row[None]).logits[0]
 
 
 def task_of(*lengths: int) -> Task:
@@ -125,8 +139,10 @@ def objectives(name: str, task: Task, version: str = "clean") -> Tensor:
 
 
 def one_by_one(name: str, task: Task, ask: Any) -> list[Tensor]:
-    """What the oracle says of each prompt, each with a model of its own, which has run nothing longer."""
-    return [ask(model, task.select([i]).prompts(model)) for i in range(len(task)) for model in [fresh(name)]]
+    """What the oracle says of each prompt, each with a model that has run nothing of another length."""
+    lengths = task.prompts(model_of(name)).lengths.tolist()
+    models = [model_for(name, length) for length in lengths]
+    return [ask(model, task.select([i]).prompts(model)) for i, model in enumerate(models)]
 
 
 # ---- runs
@@ -199,7 +215,7 @@ def test_token_scores_of_padded_prompts_are_those_of_each_alone(name, method):
     rows = rows_of(name, 12, 6, 30)
     together = tokens(model_of(name), rows, 3, method, quiet=True).values
     for row, found in zip(rows, together, strict=True):
-        expected = tokens(fresh(name), [row], 3, method, quiet=True).values[0]
+        expected = tokens(model_for(name, len(row)), [row], 3, method, quiet=True).values[0]
         assert error(found[: len(row)], expected) < 1e-6  # captum computes in float32
 
 
@@ -209,10 +225,11 @@ def test_gradients_at_tokens_and_latents_are_the_modules_own(name):
     hook = "blocks.1.hook_in"
     found = relevance(model_of(name), rows, 3, "gradient", at=hook, quiet=True).values[hook]
     for row, values in zip(rows, found, strict=True):
-        module = copy_of(name)
+        module = copy_for(name, len(row))
         kept: list[Tensor] = []
-        module.model.layers[1].register_forward_pre_hook(lambda _, given, kept=kept: kept.append(given[0]))
-        logit = module(torch.tensor([row])).logits[0, -1, 3]
+        hook_on = module.model.layers[1].register_forward_pre_hook(lambda _, given, kept=kept: kept.append(given[0]))
+        with hook_on:
+            logit = module(torch.tensor([row])).logits[0, -1, 3]
         (gradient,) = torch.autograd.grad(logit, kept)
         assert error(values[: len(row)], (gradient * kept[0])[0].detach()) < TOLERANCE
 
@@ -286,7 +303,7 @@ def of_the_longest(self, positions, lengths, kind, dtype, own=Rotary.tables):
 def test_the_check_sees_tables_of_another_length(name, wrong, monkeypatch):
     monkeypatch.setattr(Rotary, "tables", wrong)
     with pytest.raises(InputError, match=r"is not understood: on random prompts of 12 and 7 tokens, padded"):
-        anatomy_of(fresh(name))
+        anatomy_of(unread(name))
 
 
 @pytest.mark.parametrize("name", ["longrope", "dynamic", "query-scale"])

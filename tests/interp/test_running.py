@@ -36,8 +36,8 @@ def of_tokens(method: str, **settings: Any) -> Callable[..., Tensor]:
     return lambda model, task: tokens(model, ROWS, 3, method, quiet=True, **settings).values
 
 
-def of_edges(method: str) -> Callable[..., Tensor]:
-    return lambda model, task: attribute(model, task, method, quiet=True).values
+def of_edges(method: str, **settings: Any) -> Callable[..., Tensor]:
+    return lambda model, task: attribute(model, task, method, quiet=True, **settings).values
 
 
 def half(model: Any) -> Tensor:
@@ -64,7 +64,7 @@ CALLS: dict[str, Callable[[Any, Task], Tensor]] = {
     "decompx": of_tokens("decompx"),
     "eap": of_edges("eap"),
     "clean-corrupted": of_edges("clean-corrupted"),
-    "mask-ig": of_edges("mask-ig"),
+    "mask-ig": of_edges("mask-ig", steps=2),
     "gim": of_edges("gim"),
     "activation patching": of_edges("activation-patching"),
     "components": lambda model, task: component_scores(model, task, quiet=True).values["attn_out"],
@@ -74,7 +74,7 @@ CALLS: dict[str, Callable[[Any, Task], Tensor]] = {
         edge_pruning(model, task, 20, schedule=attribution.Schedule(steps=2), quiet=True).values
     ),
     "evaluate": lambda model, task: metrics.evaluate(model, task, half(model), quiet=True),
-    "inside": lambda model, task: attribute(model, task, "mask-ig", inside=half(model), quiet=True).values,
+    "inside": lambda model, task: attribute(model, task, "mask-ig", inside=half(model), steps=2, quiet=True).values,
     "random circuits": lambda model, task: by_chance(
         metrics.faithfulness_curve(model, task, ranked(model), n_random=2, quiet=True)
     ),
@@ -84,8 +84,13 @@ CALLS: dict[str, Callable[[Any, Task], Tensor]] = {
 RUN_THE_MODULE = ("attention rollout", "relevance")  # itself, with its dropout; all others run its weights
 
 
+def with_dropout(name: str = "llama") -> nn.Module:
+    """Two layers: what surrounds a call is the same for every layer."""
+    return tiny_module(name, torch.float32, attention_dropout=0.5, num_hidden_layers=2)
+
+
 def fresh(name: str = "llama") -> Any:
-    return load_model(tiny_module(name, torch.float32, attention_dropout=0.5))
+    return load_model(with_dropout(name))
 
 
 def made(model: Any, task: Task, calls: Iterable[str] = tuple(CALLS)) -> dict[str, Tensor]:
@@ -134,7 +139,7 @@ def test_what_torch_is_told_around_a_call_changes_nothing(ambient: str, right: d
 
 @pytest.mark.parametrize("ambient", ["inference mode", "no grad", "autocast", "default dtype"])
 def test_a_model_and_a_task_made_there_are_as_good(ambient: str, right: dict[str, Tensor]) -> None:
-    module = tiny_module("llama", torch.float32, attention_dropout=0.5)
+    module = with_dropout()
     with AMBIENT[ambient]():
         model = load_model(module)
         task = tiny_task(model, n=4)
@@ -143,7 +148,7 @@ def test_a_model_and_a_task_made_there_are_as_good(ambient: str, right: dict[str
 
 def test_a_module_of_inference_tensors_is_copied_when_it_is_loaded(right: dict[str, Tensor]) -> None:
     with torch.inference_mode():
-        module = tiny_module("llama", torch.float32, attention_dropout=0.5)
+        module = with_dropout()
         tied = tiny_module("qwen2", torch.float32)
     model = load_model(module)
     agree(made(model, tiny_task(model, n=4)), right)

@@ -21,12 +21,12 @@ from interp.errors import InputError
 from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics.circuit.samples import random_circuit, random_paths
-from tests.tiny import tiny, tiny_task
+from tests.tiny import shared, tiny, tiny_task
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("llama")
+    return shared("llama")
 
 
 @pytest.fixture(scope="module")

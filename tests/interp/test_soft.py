@@ -16,7 +16,7 @@ from interp.kernels.soft import prompts_that_fit, soft_values
 from interp.objectives import Objective, get_objective
 from tests import oracle
 from tests.oracle import MODELS, TOLERANCE, error, mixed_task
-from tests.tiny import mostly_slow, tiny, tiny_task
+from tests.tiny import mostly_slow, shared, tiny_task
 
 
 def ours(model, weights, ablation="patch", task=None, kv="head", objective="logit-difference", **settings):
@@ -173,8 +173,8 @@ def test_kl_is_measured_from_the_clean_run():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_gives_finite_float32_slopes_close_to_float32(dtype):
-    half = tiny("llama", dtype)
-    single = tiny("llama", torch.float32)
+    half = shared("llama", dtype)
+    single = shared("llama", torch.float32)
     weights = random_weights(ComputationalGraph.of(half))[None]
     found, expected = ours(half, weights).gradients, ours(single, weights).gradients
     assert found.dtype == expected.dtype == torch.float32

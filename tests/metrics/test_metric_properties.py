@@ -45,7 +45,7 @@ from metrics.explanation.roar import recursive_roar
 from metrics.explanation.saco import saco
 from metrics.explanation.sensitivity import sensitivity
 from metrics.explanation.soft import soft_erasure
-from tests.tiny import tiny, tiny_task
+from tests.tiny import shared, tiny_task
 
 CLASSES, SIDE, N = 3, 3, 8
 FEATURES = SIDE * SIDE
@@ -255,7 +255,7 @@ def test_the_erasure_curve_knows_the_order_of_scores_alone_and_no_names() -> Non
 
 
 def test_circuits_too() -> None:
-    model = tiny("gpt2", n_layer=1, n_head=2)
+    model = shared("gpt2", n_layer=1, n_head=2)
     task, graph = tiny_task(model, n=2), ComputationalGraph.of(model)
     scores = torch.randn(graph.shape, generator=torch.Generator().manual_seed(0)) * graph.edge_mask
     values = circuit_saco(model, task, scores, 5, quiet=True, resamples=20).values

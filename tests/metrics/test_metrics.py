@@ -29,12 +29,12 @@ from metrics.circuit.evaluate import faithfulness_of_means, measure
 from metrics.circuit.samples import random_circuit
 from metrics.statistics import resample
 from tests.expanded import expanded
-from tests.tiny import tiny, tiny_task
+from tests.tiny import shared, tiny_task
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("llama")
+    return shared("llama")
 
 
 @pytest.fixture(scope="module")

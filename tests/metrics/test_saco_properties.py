@@ -18,7 +18,7 @@ from interp.graph import ComputationalGraph
 from metrics.circuit.evaluate import measure
 from metrics.circuit.saco import circuit_saco
 from metrics.explanation.saco import saco
-from tests.tiny import tiny, tiny_task
+from tests.tiny import shared, tiny_task
 
 ROUNDING = 1e-9  # edges that do nothing fall by about 1e-16, in an order that follows how runs are stacked
 UNIT = 1024  # what is divided by it adds up without rounding
@@ -119,7 +119,7 @@ def test_equal_effects_are_ties_alone(case: Any, effect: int) -> None:
 @functools.cache
 def circuit_case() -> tuple[Any, Any, ComputationalGraph, np.ndarray]:
     """A model, a task, its graph of 13 edges, and how far each prompt's objective falls without each edge [n, edge]."""
-    model = tiny("gpt2", n_layer=1, n_head=2)
+    model = shared("gpt2", n_layer=1, n_head=2)
     task, graph = tiny_task(model, n=3), ComputationalGraph.of(model)
     edges = graph.edge_mask.nonzero()
     masks = graph.edge_mask.repeat(len(edges), 1, 1)

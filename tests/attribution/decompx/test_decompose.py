@@ -24,10 +24,10 @@ from interp.errors import InputError
 from tests.attribution.decompx.test_decompose_edges import HELD, HeldGates
 from tests.attribution.inputs.test_token_classifiers import CLASSES, made, word_tokenizer
 from tests.attribution.inputs.test_token_classifiers import model_of as encoder_of
-from tests.oracle import error, run, write
+from tests.oracle import error
 from tests.oracle import model_of as decoder_of
 from tests.rule_oracle import Ruled, Rules
-from tests.tiny import LAYERS, MLP, mostly_slow, stay_in_float64, tiny, tiny_module
+from tests.tiny import LAYERS, MLP, mostly_slow, shared, stay_in_float64, tiny, tiny_module
 
 DECODERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "opt")
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3")
@@ -62,14 +62,23 @@ def models_own(model: Any, row: list[int], target: Any = None) -> Tensor:
 # ---- sums
 
 
+ENDS = [ROWS[0], ROWS[2]]  # for sums, the longest and the shortest
+
+
+@functools.cache
+def sums_of(name: str) -> list[Tensor]:
+    """What contributions of `ENDS` must add up to."""
+    targets = [TARGETS[0], TARGETS[2]] if name in DECODERS else [None] * 2
+    return [models_own(model_of(name), row, target) for row, target in zip(ENDS, targets, strict=True)]
+
+
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("name", mostly_slow([*DECODERS, *ENCODERS], {"gpt2", "gemma2", "opt", "roberta"}.__contains__))
 def test_contributions_sum_to_the_models_own_logits_whatever_the_options(name: str, bias: str) -> None:
-    targets = TARGETS if name in DECODERS else [None] * len(ROWS)
-    expected = [models_own(model_of(name), row, target) for row, target in zip(ROWS, targets, strict=True)]
+    expected, targets = sums_of(name), None if name in ENCODERS else [TARGETS[0], TARGETS[2]]
     for gate in ("held", "halves") if name in GATED else ("held",):
         for activation in ACTIVATIONS:
-            found = split(name, bias=bias, activation=activation, gate=gate)
+            found = split(name, ENDS, targets, bias=bias, activation=activation, gate=gate)
             sums = found.logits.sum(1) + found.bias
             off = max(float((ours - theirs).abs().max()) for ours, theirs in zip(sums, expected, strict=True))
             # ReLU's mask is not the activation, unless it is never asked for
@@ -83,29 +92,30 @@ def test_contributions_sum_to_the_models_own_logits_whatever_the_options(name: s
 
 @functools.cache
 def single(name: str) -> Any:
-    return made(name, torch.float32) if name in ENCODERS else tiny(name, torch.float32)
+    return made(name, torch.float32) if name in ENCODERS else shared(name, torch.float32)
 
 
 @pytest.mark.parametrize("name", mostly_slow([*DECODERS, *ENCODERS], {"gpt2", "roberta"}.__contains__))
 def test_sums_in_float32(name: str) -> None:
+    with torch.no_grad():  # of decoders, the most likely token
+        expected = [
+            models_own(single(name), row) if name in ENCODERS else single(name)(torch.tensor([row]))[0, -1].max()[None]
+            for row in ROWS
+        ]
     for bias in ("absdot", "cosine", "separate"):
         for activation in ("zero-origin", "tangent"):
             found = decompose(single(name), ROWS, bias=bias, activation=activation, quiet=True)
             assert found.logits.dtype == torch.float32
-            for i, row in enumerate(ROWS):
-                logits = models_own(single(name), row, 0 if name in DECODERS else None)
-                if name in DECODERS:  # None: the most likely token
-                    with torch.no_grad():
-                        logits = single(name)(torch.tensor([row]))[0, -1].max()[None]
-                assert (found.logits[i].sum(0) + found.bias[i] - logits).abs().max() < 1e-4
+            for ours, bias_of, logits in zip(found.logits, found.bias, expected, strict=True):
+                assert (ours.sum(0) + bias_of - logits).abs().max() < 1e-4
 
 
 def test_kept_value_biases_of_the_first_layer_stay_exact() -> None:
     for name in ("bert", "gpt2", "qwen2"):
         for bias in BIASES[:-1]:
-            found = split(name, bias=bias, first_value_bias="kept")
+            found = split(name, ROWS[:2], bias=bias, first_value_bias="kept")
             assert found.error < TOLERANCE
-            assert error(split(name, bias=bias).logits, found.logits) > 1e-4
+            assert error(split(name, ROWS[:2], bias=bias).logits, found.logits) > 1e-4
 
 
 @functools.cache
@@ -119,6 +129,14 @@ def module_of(name: str) -> Any:
     return module
 
 
+@functools.cache
+@torch.no_grad()
+def hidden_states(name: str) -> list[Tensor]:
+    """By input: the hidden states [layer, pos, d_model] behind every layer, as the transformers module gives them."""
+    outputs = [module_of(name)(torch.tensor([row]), output_hidden_states=True) for row in ROWS]
+    return [torch.cat(output.hidden_states)[1:] for output in outputs]
+
+
 @pytest.mark.parametrize("bias", ["absdot", "equal", "separate"])
 @pytest.mark.parametrize("name", [*DECODERS, *ENCODERS])
 def test_states_sum_to_hidden_states_of_the_transformers_module(name: str, bias: str) -> None:
@@ -128,9 +146,7 @@ def test_states_sum_to_hidden_states_of_the_transformers_module(name: str, bias:
     assert found.norms is not None
     assert found.norms.shape == (LAYERS, 4, 7, 7)
     for i, row in enumerate(ROWS):
-        with torch.no_grad():
-            hidden = torch.cat(module_of(name)(torch.tensor([row]), output_hidden_states=True).hidden_states)[1:]
-        states = found.states[i]
+        hidden, states = hidden_states(name)[i], found.states[i]
         assert states.shape == (LAYERS, len(row), len(row) + apart, 16)
         sums = states.sum(2)
         if name in DECODERS:  # transformers gives the last one behind the final norm
@@ -169,24 +185,22 @@ def test_tokens_of_decoders_are_embedding_times_gradient_of_the_held_model(
 ) -> None:
     found = split(name, bias="separate", activation=activation, gate=gate, states=True)
     assert found.states is not None
+    ruled = held(name, gate, activation)
     for i, (row, target) in enumerate(zip(ROWS, TARGETS, strict=True)):
-        ids = torch.tensor([row])
-        with torch.no_grad():
-            entered = run(decoder_of(name), ids, keep=["blocks.0.hook_in"])[1]["blocks.0.hook_in"]
-        leaf = entered.clone().requires_grad_()
-        middle: dict[str, Tensor] = {}
+        seen: dict[str, Tensor] = {}
         hooks = [
-            ("blocks.0.hook_in", lambda x, hook, leaf=leaf: write(leaf)(x)),
-            ("blocks.1.hook_out", lambda x, hook, middle=middle: middle.setdefault("x", x)),
+            ("blocks.0.hook_in", lambda x, hook, seen=seen: seen.setdefault("leaf", x.detach().requires_grad_())),
+            ("blocks.1.hook_out", lambda x, hook, seen=seen: seen.setdefault("middle", x)),
         ]
-        last: Tensor = held(name, gate, activation).run_with_hooks(ids, hooks)[0, -1]
+        last: Tensor = ruled.run_with_hooks(torch.tensor([row]), hooks)[0, -1]
+        leaf, middle = seen["leaf"], seen["middle"]
         value = last[target] if isinstance(target, int) else last[target[0]] - last[target[1]]
         (slope,) = torch.autograd.grad(value, leaf, retain_graph=True)
         assert error(found.logits[i, : len(row), 0], (leaf * slope).detach().sum(-1)[0]) < TOLERANCE
         # D_ij of a layer in the middle: the Jacobian at the embedding of j, along a direction at i
         direction = torch.randn(16, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
         for position in range(len(row)):
-            (slope,) = torch.autograd.grad(middle["x"][0, position] @ direction, leaf, retain_graph=True)
+            (slope,) = torch.autograd.grad(middle[0, position] @ direction, leaf, retain_graph=True)
             ours = found.states[i][1, position, 1:] @ direction
             assert error(ours, (leaf * slope).detach().sum(-1)[0]) < TOLERANCE
 
@@ -206,6 +220,9 @@ def test_tokens_of_decoders_are_those_of_the_backward_rules(name: str) -> None:
 # ---- what must not change it
 
 
+TWO = [ROWS[3], ROWS[1]]  # chunks and groups are taken input by input
+
+
 def same(a: Decomposition, b: Decomposition, tolerance: float = TOLERANCE) -> None:
     assert error(a.logits, b.logits) < tolerance
     assert (a.bias - b.bias).abs().max() < tolerance
@@ -222,14 +239,14 @@ def same(a: Decomposition, b: Decomposition, tolerance: float = TOLERANCE) -> No
     "name", mostly_slow(["gpt2", "llama", "gemma3", "opt", "roberta"], {"gemma3", "roberta"}.__contains__)
 )
 def test_chunks_change_nothing(name: str, bias: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = split(name, bias=bias, activation="tangent", gate="halves", states=True)
-    lean = split(name, bias=bias, activation="tangent", gate="halves", matrices=False)
+    whole = split(name, TWO, bias=bias, activation="tangent", gate="halves", states=True)
+    lean = split(name, TWO, bias=bias, activation="tangent", gate="halves", matrices=False)
     assert lean.norms is lean.states is None
     assert error(lean.logits, whole.logits) < TOLERANCE
-    for size in (1, MLP * 20, 16 * 7 * 4 * 3):  # one at a time, and a few
+    for size in (1, MLP * 20, 16 * 5 * 4 * 3):  # one at a time, and a few
         monkeypatch.setattr(propagate, "_CHUNK", size)
-        same(split(name, bias=bias, activation="tangent", gate="halves", states=True), whole)
-        lean = split(name, bias=bias, activation="tangent", gate="halves", matrices=False)
+        same(split(name, TWO, bias=bias, activation="tangent", gate="halves", states=True), whole)
+        lean = split(name, TWO, bias=bias, activation="tangent", gate="halves", matrices=False)
         assert error(lean.logits, whole.logits) < TOLERANCE
 
 
@@ -243,13 +260,13 @@ def test_groups_of_sources_change_nothing_where_biases_are_apart(
     def few(explained: Any, length: int, options: Any, memory: Any) -> list[range]:
         return [range(first, min(length + 1, first + size)) for first in range(0, length + 1, size)]
 
-    whole = split(name, bias="separate", states=True)
-    lean = split(name, bias="separate", matrices=False)
+    whole = split(name, TWO, bias="separate", states=True)
+    lean = split(name, TWO, bias="separate", matrices=False)
     monkeypatch.setattr(module, "groups_of_sources", few)
-    same(split(name, bias="separate", states=True), whole)
-    assert error(split(name, bias="separate", matrices=False).logits, lean.logits) < TOLERANCE
+    same(split(name, TWO, bias="separate", states=True), whole)
+    assert error(split(name, TWO, bias="separate", matrices=False).logits, lean.logits) < TOLERANCE
     monkeypatch.setattr(propagate, "_CHUNK", 16 * 9)
-    same(split(name, bias="separate", states=True), whole)
+    same(split(name, TWO, bias="separate", states=True), whole)
 
 
 LONG = [[(7 * i) % 40 + 5 for i in range(120)]]
@@ -516,7 +533,7 @@ def test_classifiers_that_merely_look_like_bert_are_refused_not_explained_wrongl
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert"])
 def test_half_precision_is_decomposed_or_refused_in_one_sentence(name: str) -> None:
-    model = made(name, torch.bfloat16) if name in ENCODERS else tiny(name, torch.bfloat16)
+    model = made(name, torch.bfloat16) if name in ENCODERS else shared(name, torch.bfloat16)
     try:
         found = decompose(model, ROWS, quiet=True)
     except InputError as refusal:

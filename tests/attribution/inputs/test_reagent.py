@@ -60,6 +60,11 @@ class Spy:
 
 def chances(model: Any, row: list[int]) -> Tensor:
     """The next token's probabilities, from the bridge."""
+    return _chances(model, tuple(row))
+
+
+@functools.cache
+def _chances(model: Any, row: tuple[int, ...]) -> Tensor:
     with torch.no_grad():
         return model(torch.tensor([row]))[0, -1].double().softmax(-1)
 
@@ -125,6 +130,11 @@ def test_it_does_what_the_paper_says(name: str, runs: int, max_steps: int, chang
 # ---- prompts whose answer is known
 
 
+@functools.cache
+def one_layer() -> Any:
+    return tiny("llama", num_hidden_layers=1)
+
+
 def spoiling(model: Any, row: list[int], place: int) -> tuple[int, int]:
     """A target, and the token that throws it out of the best three when it stands at one place."""
     y = int(chances(model, row).argmax())
@@ -138,7 +148,7 @@ def spoiling(model: Any, row: list[int], place: int) -> tuple[int, int]:
 @pytest.mark.parametrize("change", ["target", "distribution"])
 @pytest.mark.parametrize("place", [1, 4, 6])
 def test_the_one_token_that_matters_comes_first(place: int, change: str) -> None:
-    model = tiny("llama", num_hidden_layers=1)
+    model = one_layer()
     y, token = spoiling(model, ROW, place)
 
     def there_alone(ids: Tensor, places: Tensor, generator: torch.Generator) -> Tensor:

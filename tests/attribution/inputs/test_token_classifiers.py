@@ -104,6 +104,9 @@ def scored(model: Any, method: str, rows: Any = None, target: Any = None, **sett
     return tokens(model, rows, target, method, quiet=True, **{**QUICK.get(method, {}), **settings})
 
 
+known = functools.cache(scored)  # for settings that can be hashed
+
+
 # ---- the slow path: one input at a time, without padding, word embeddings written in by a hook
 
 
@@ -147,7 +150,7 @@ def test_gradient_times_input_is_autograds(name: str) -> None:
     for row, target in zip(ROWS, TARGETS, strict=True):
         x = words_of(model, row)
         expected.append((x * slopes(model, x[None], target)[0]).sum(-1))
-    agree(scored(name, "gradient-x-input"), expected)
+    agree(known(name, "gradient-x-input"), expected)
 
 
 @pytest.mark.parametrize("baseline", ["zero", 8])
@@ -197,14 +200,12 @@ def start_of(model: Any, length: int, baseline: Any) -> Tensor:
 def test_feature_ablation_is_what_the_logit_loses_without_a_token(name: str, baseline: Any) -> None:
     model, expected = model_of(name), []
     for row, target in zip(ROWS, TARGETS, strict=True):
-        x, losses = words_of(model, row), []
+        changed = words_of(model, row).repeat(len(row), 1, 1)
+        for position in range(len(row)):
+            changed[position, position] = start_of(model, len(row), baseline)[position]
         with torch.no_grad():
             whole = model(input_ids=torch.tensor([row])).logits[0, target]
-            for position in range(len(row)):
-                changed = x.clone()
-                changed[position] = start_of(model, len(row), baseline)[position]
-                losses.append(whole - logits_from(model, changed[None])[0, target])
-        expected.append(torch.stack(losses))
+            expected.append(whole - logits_from(model, changed)[:, target])
     agree(scored(name, "feature-ablation", baseline=baseline), expected)
 
 
@@ -213,12 +214,14 @@ def test_feature_ablation_is_what_the_logit_loses_without_a_token(name: str, bas
 def test_occlusion_averages_over_the_windows_that_hold_a_token(name: str, window: int) -> None:
     model, expected = model_of(name), []
     for row, target in zip(ROWS, TARGETS, strict=True):
-        size, lost = min(window, len(row)), []
+        size = min(window, len(row))
+        changed = [
+            [8 if start <= place < start + size else token for place, token in enumerate(row)]
+            for start in range(len(row) - size + 1)
+        ]
         with torch.no_grad():
-            whole = model(input_ids=torch.tensor([row])).logits[0, target]
-            for start in range(len(row) - size + 1):
-                changed = [8 if start <= place < start + size else token for place, token in enumerate(row)]
-                lost.append(whole - model(input_ids=torch.tensor([changed])).logits[0, target])
+            whole, *others = model(input_ids=torch.tensor([row, *changed])).logits[:, target]
+        lost = [whole - other for other in others]
         held = [
             [value for start, value in enumerate(lost) if start <= place < start + size] for place in range(len(row))
         ]
@@ -239,7 +242,7 @@ def test_attention_rollout_is_the_first_tokens_row(name: str) -> None:
             flow = 0.5 * flow + 0.5 * flow @ pattern[0].mean(0)
         assert float(flow.sum()) == pytest.approx(1)
         expected.append(flow)
-    agree(scored(name, "attention-rollout"), expected)
+    agree(known(name, "attention-rollout"), expected)
 
 
 @pytest.mark.parametrize("change", ["target", "distribution"])
@@ -282,7 +285,7 @@ def test_a_masked_language_model_proposes_for_reagent() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("method", METHODS)
 def test_padding_batches_and_order_change_nothing(method: str, name: str) -> None:
-    found = scored(name, method)
+    found = known(name, method)
     assert found.values.dtype == torch.float64
     assert found.values[0].any()
     assert not found.values[~found.mask].any()
@@ -345,7 +348,7 @@ def test_a_budget_makes_batches_small() -> None:
 
 @pytest.mark.parametrize("method", ON_TARGET)
 def test_a_contrast_is_the_difference_of_its_two_classes(method: str) -> None:
-    this, that = (scored("roberta", method, target=target) for target in (TARGETS, OTHERS))
+    this, that = known("roberta", method), scored("roberta", method, target=OTHERS)
     both = scored("roberta", method, target=list(zip(TARGETS, OTHERS, strict=True)))
     assert error(both.values, this.values - that.values) < CAPTUMS
     assert (both.logits - (this.logits - that.logits)).abs().max() < TOLERANCE
@@ -535,7 +538,7 @@ def test_nothing_is_left_behind(name: str, method: str) -> None:
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
     assert not found.values.requires_grad
     assert not found.logits.requires_grad
-    assert torch.equal(found.values, scored(name, method).values)  # no dropout
+    assert torch.equal(found.values, known(name, method).values)  # no dropout
     with torch.no_grad():
         assert torch.equal(scored(model, method).values, found.values)
     assert state() == before

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from attribution import RuleSet, TokenAttributions, applied, rule_set, token_methods, tokens
 from attribution.rules import Epsilon, HeldScale
-from tests.oracle import error, model_of, run, write
-from tests.tiny import ARCHITECTURES, D_MODEL, VOCAB, mostly_slow, tiny
+from tests.oracle import error, model_of, passing, run, write
+from tests.tiny import ARCHITECTURES, D_MODEL, VOCAB, mostly_slow, shared, tiny
 
 TOLERANCE = 1e-9
 CAPTUMS = 1e-6  # captum keeps the steps of integrated gradients, and occlusion's means, in float32
 ENTRY = "blocks.0.hook_in"  # what the first block reads: embeddings, with those of learned positions
-ROWS = [[3, 9, 27, 14, 5, 44, 8], [30, 2, 7], [11], [11, 12, 13, 40, 6]]
-TARGETS = [7, 20, 33, 9]
-OTHERS = [8, 41, 2, 50]
+ROWS = [[3, 9, 27, 14, 5, 44, 8], [30, 2, 7], [11]]
+TARGETS = [7, 20, 33]
+OTHERS = [8, 41, 2]
 METHODS = tuple(token_methods()["method"])
 SEEDED = ("gradient-shap", "reagent", "random")
 RELEVANCE = ("attnlrp", "cp-lrp", "relp", "gim")
@@ -41,12 +41,10 @@ def scored(name: str, method: str, rows: Any = None, target: Any = None, **setti
     return tokens(model_of(name), rows, target, method, quiet=True, **{**QUICK.get(method, {}), **settings})
 
 
+known = functools.cache(scored)  # for settings that can be hashed
+
+
 HALF = (torch.float32, torch.bfloat16)
-
-
-@functools.cache
-def half_model(dtype: torch.dtype) -> Any:
-    return tiny("llama", dtype)
 
 
 # ---- the slow path: one prompt at a time, embeddings written in by a hook
@@ -56,7 +54,7 @@ def half_model(dtype: torch.dtype) -> Any:
 def entry(name: str, row: tuple[int, ...]) -> Tensor:
     """[pos, d_model]: what a prompt's tokens enter the first block as."""
     with torch.no_grad():
-        return run(model_of(name), torch.tensor([row]), keep=[ENTRY])[1][ENTRY][0].detach()
+        return passing(model_of(name), torch.tensor([row]), None, [ENTRY])[ENTRY][0]
 
 
 def last_logits(name: str, x: Tensor) -> Tensor:
@@ -65,16 +63,22 @@ def last_logits(name: str, x: Tensor) -> Tensor:
     return run(model_of(name), ids, {ENTRY: write(x)})[0][:, -1]
 
 
-def slopes(name: str, x: Tensor, target: int) -> Tensor:
-    """The gradient of each run's logit at what its first block reads."""
+def valued_slopes(name: str, x: Tensor, target: int) -> tuple[Tensor, Tensor]:
+    """Each run's logit, and its gradient at what the first block reads."""
     leaf = x.clone().requires_grad_()
-    return torch.autograd.grad(last_logits(name, leaf)[:, target].sum(), leaf)[0]
+    logits = last_logits(name, leaf)[:, target]
+    return logits.detach(), torch.autograd.grad(logits.sum(), leaf)[0]
+
+
+def slopes(name: str, x: Tensor, target: int) -> Tensor:
+    return valued_slopes(name, x, target)[1]
 
 
 def losses(name: str, x: Tensor, changed: Tensor, target: int) -> Tensor:
     """What the logit loses in each of the changed runs."""
     with torch.no_grad():
-        return last_logits(name, x[None])[:, target] - last_logits(name, changed)[:, target]
+        logits = last_logits(name, torch.cat((x[None], changed)))[:, target]
+    return logits[0] - logits[1:]
 
 
 def agree(found: TokenAttributions, expected: list[Tensor], tolerance: float = TOLERANCE) -> None:
@@ -93,7 +97,7 @@ def tolerance_of(method: str) -> float:
 
 @pytest.mark.parametrize(("method", "name"), mostly_slow(CASES, lambda case: case[1] in FEW))
 def test_values_are_finite_zero_at_padding_and_the_same_in_any_batch(method: str, name: str) -> None:
-    found = scored(name, method)
+    found = known(name, method)
     assert found.values.dtype == torch.float64
     assert found.values.isfinite().all()
     assert found.values[0].any()
@@ -107,12 +111,12 @@ def test_values_are_finite_zero_at_padding_and_the_same_in_any_batch(method: str
     ("method", "name"), mostly_slow((case for case in CASES if case[0] in DETERMINISTIC), lambda case: case[1] in FEW)
 )
 def test_inputs_of_different_length_score_as_they_do_alone_and_in_any_order(method: str, name: str) -> None:
-    found = scored(name, method)
-    for i, row in enumerate(ROWS):
+    found = known(name, method)
+    for i, row in list(enumerate(ROWS))[1:]:  # all that are padded
         alone = scored(name, method, [row], TARGETS[i])
         assert (alone.values[0] - found.values[i, : len(row)]).abs().max() < tolerance_of(method)
-    order = [2, 0, 3, 1]
-    turned = scored(name, method, [ROWS[i] for i in order], [TARGETS[i] for i in order], batch_size=3)
+    order = [2, 0, 1]
+    turned = scored(name, method, [ROWS[i] for i in order], [TARGETS[i] for i in order], batch_size=2)
     assert (turned.values - found.values[order]).abs().max() < tolerance_of(method)
 
 
@@ -131,12 +135,19 @@ def test_seeds_and_places_alone_decide_what_is_drawn(method: str) -> None:
     assert (alone.values[0] - found.values[0]).abs().max() < TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_nothing_is_left_behind(method: str) -> None:
+@functools.cache
+def unusual() -> Any:
+    """A model with gradients of parameters on, and a part of it in training mode."""
     model = tiny("llama")
     model.requires_grad_(True)
     model.blocks[1].train()
     tokens(model, ROWS, TARGETS, "cp-lrp", quiet=True)  # the anatomy is read once and stays
+    return model
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_is_left_behind(method: str) -> None:
+    model = unusual()
 
     def state() -> tuple[Any, ...]:
         parameters = [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
@@ -167,7 +178,7 @@ def test_gradient_times_input_is_autograds(name: str) -> None:
     for row, target in zip(ROWS, TARGETS, strict=True):
         x = entry(name, tuple(row))
         expected.append((x * slopes(name, x[None], target)[0]).sum(-1))
-    agree(scored(name, "gradient-x-input"), expected)
+    agree(known(name, "gradient-x-input"), expected)
 
 
 @pytest.mark.parametrize("rules", RELEVANCE)
@@ -185,17 +196,17 @@ def test_relevance_is_the_embedding_times_the_gradient_under_the_rules(name: str
             share = logit.detach() / 3.0
             gradient *= share / share.atanh() / (1 - share**2)
         expected.append((leaf.detach() * gradient)[0].sum(-1))
-    agree(scored(name, rules), expected)
-    assert torch.equal(scored(name, "gradient-x-input", rules=rules).values, scored(name, rules).values)
+    agree(known(name, rules), expected)
+    assert torch.equal(scored(name, "gradient-x-input", rules=rules).values, known(name, rules).values)
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen3", "gemma2", "gemma3", "mixtral"])
 def test_cp_lrp_adds_up_to_the_logit_where_there_are_no_biases(name: str) -> None:
-    found = scored(name, "cp-lrp")
+    found = known(name, "cp-lrp")
     assert found.conservation is not None
     assert (found.values.sum(1) - found.logits).abs().max() < TOLERANCE
     assert (found.conservation - 1).abs().max() < 1e-6
-    assert (scored(name, "attnlrp").values.sum(1) - found.logits).abs().max() > 1e-6  # it leaks in the softmax
+    assert (known(name, "attnlrp").values.sum(1) - found.logits).abs().max() > 1e-6  # it leaks in the softmax
 
 
 def test_rules_of_the_users_own() -> None:
@@ -217,14 +228,13 @@ def test_rules_of_the_users_own() -> None:
 def test_integrated_gradients_are_gauss_legendre_sums(name: str, baseline: Any) -> None:
     nodes, masses = np.polynomial.legendre.leggauss(6)
     alphas, weights = torch.tensor((nodes + 1) / 2)[:, None, None], torch.tensor(masses / 2)[:, None, None]
-    expected, ends = [], []
+    zero, expected, ends = alphas.new_zeros(1, 1, 1), [], []
     for row, target in zip(ROWS, TARGETS, strict=True):
         x = entry(name, tuple(row))
         start = torch.zeros_like(x) if baseline == "zero" else entry(name, (5,) * len(row))
-        mean = (weights * slopes(name, start + alphas * (x - start), target)).sum(0)
-        expected.append(((x - start) * mean).sum(-1))
-        with torch.no_grad():
-            ends.append(last_logits(name, start[None])[0, target])
+        logits, gradients = valued_slopes(name, start + torch.cat((zero, alphas)) * (x - start), target)
+        expected.append(((x - start) * (weights * gradients[1:]).sum(0)).sum(-1))
+        ends.append(logits[0])
     found = scored(name, "integrated-gradients", steps=6, baseline=baseline)
     agree(found, expected, CAPTUMS)
     assert found.baseline_logits is not None
@@ -233,14 +243,13 @@ def test_integrated_gradients_are_gauss_legendre_sums(name: str, baseline: Any) 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mixtral"])
 def test_rules_act_along_the_path_of_integrated_gradients_and_on_gradient_shap(name: str) -> None:
-    nodes, masses = np.polynomial.legendre.leggauss(6)
+    nodes, masses = (torch.tensor(x)[:, None, None] for x in np.polynomial.legendre.leggauss(6))
     model, expected = model_of(name), []
     for row, target in zip(ROWS, TARGETS, strict=True):
         x = entry(name, tuple(row))
         with applied(model, "attnlrp"):
-            gradients = [slopes(name, (node + 1) / 2 * x[None], target)[0] for node in nodes]
-        mean = sum(mass / 2 * gradient for mass, gradient in zip(masses, gradients, strict=True))
-        expected.append((x * mean).sum(-1))
+            gradients = slopes(name, (nodes + 1) / 2 * x, target)
+        expected.append((x * (masses / 2 * gradients).sum(0)).sum(-1))
     found = scored(name, "integrated-gradients", steps=6, rules="attnlrp")
     agree(found, expected, CAPTUMS)
     assert found.conservation is None  # no law says what they add up to
@@ -252,7 +261,7 @@ def test_rules_act_along_the_path_of_integrated_gradients_and_on_gradient_shap(n
     "name", mostly_slow((name for name in ARCHITECTURES if name != "mixtral"), {"gpt2", "gemma2", "opt"}.__contains__)
 )
 def test_integrated_gradients_are_complete_with_many_steps(name: str) -> None:
-    found = scored(name, "integrated-gradients", ROWS[:2], steps=150, baseline=5)
+    found = scored(name, "integrated-gradients", ROWS[:1], steps=150, baseline=5)
     assert found.baseline_logits is not None
     assert (found.logits - found.baseline_logits).abs().min() > 1e-3
     tolerance = {"opt": 1e-2, "qwen3": 1e-3, "gemma2": 1e-3, "gemma3": 1e-3}.get(name, 1e-5)  # a ReLU has kinks
@@ -289,7 +298,7 @@ def baseline_of(name: str, length: int, baseline: Any) -> Tensor:
     if baseline == "mean":  # over the vocabulary, at the same position
         with torch.no_grad():
             every = torch.arange(VOCAB)[:, None].expand(-1, length)
-            return run(model_of(name), every, keep=[ENTRY])[1][ENTRY].mean(0)
+            return passing(model_of(name), every, None, [ENTRY])[ENTRY].mean(0)
     return entry(name, (baseline,) * length)
 
 
@@ -341,11 +350,11 @@ def test_attention_rollout_by_hand(name: str) -> None:
             flow = 0.5 * flow + 0.5 * flow @ kept[point][0].mean(0)
         assert float(flow.sum()) == pytest.approx(1)
         expected.append(flow)
-    agree(scored(name, "attention-rollout"), expected)
+    agree(known(name, "attention-rollout"), expected)
 
 
 def test_random_values_are_normal_numbers() -> None:
-    values = torch.stack([scored("gpt2", "random", ROWS[:1], seed=seed).values[0] for seed in range(200)])
+    values = scored("gpt2", "random", ROWS[:1] * 200, 5).values
     assert abs(float(values.mean())) < 0.15
     assert abs(float(values.std()) - 1) < 0.1
 
@@ -362,7 +371,7 @@ def test_random_values_are_normal_numbers() -> None:
     ],
 )
 def test_a_contrast_is_the_difference_of_its_two_targets(method: str, name: str) -> None:
-    this, that = (scored(name, method, target=target) for target in (TARGETS, OTHERS))
+    this, that = known(name, method), scored(name, method, target=OTHERS)
     both = scored(name, method, target=list(zip(TARGETS, OTHERS, strict=True)))
     assert error(both.values, this.values - that.values) < CAPTUMS
     assert (both.logits - (this.logits - that.logits)).abs().max() < TOLERANCE
@@ -378,7 +387,7 @@ def test_every_method_says_what_it_costs_and_where_it_comes_from() -> None:
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "decompx"])  # which refuses them
 def test_models_in_half_precision_are_scored_in_float32(method: str) -> None:
     more = QUICK.get(method, {})
-    found, rough = (tokens(half_model(dtype), ROWS, TARGETS, method, quiet=True, **more) for dtype in HALF)
+    found, rough = (tokens(shared("llama", dtype), ROWS, TARGETS, method, quiet=True, **more) for dtype in HALF)
     assert rough.values.dtype == rough.logits.dtype == torch.float32
     assert rough.values.isfinite().all()
     if method not in ("reagent", "integrated-gradients"):  # whose coarse steps from zero differ by more

@@ -19,8 +19,8 @@ from transformer_lens.hook_points import HookPoint
 from attribution import RuleSet, applied, attribute, rule_set
 from attribution.rules import AttentionFactors, Epsilon, Gamma, Half, HeldScale, Identity, pattern_held
 from interp.errors import InputError
-from tests.oracle import MODELS, TOLERANCE, error, mixed_task
-from tests.tiny import mostly_slow, stay_in_float64, tiny, tiny_module
+from tests.oracle import MODELS, TOLERANCE, error, mixed_task, model_of
+from tests.tiny import mostly_slow, shared, stay_in_float64, tiny, tiny_module
 
 TOKENS = torch.tensor([[3, 14, 15, 9, 26, 5], [35, 8, 9, 7, 9, 32]])
 WHOLE_ATTENTION = ("gptj", "opt")  # the bridge runs their attention in one piece
@@ -203,15 +203,19 @@ def possible(rules, names=MODELS):
 
 # ---- the bridge
 
-model_of = functools.cache(tiny)
-
 
 def leaf(x, hook):
     return x.detach().requires_grad_()
 
 
-def gradients(model, points=("embed.hook_out",), tokens=TOKENS):
-    """By hook point: the gradient of what is explained."""
+@functools.cache
+def plain_logits(name):
+    """What the model gives before any rule was put on it."""
+    return model_of(name)(TOKENS)
+
+
+def gradients(model, points=("embed.hook_out",), plain=None):
+    """By hook point: the gradient of what is explained, in a run whose logits are bitwise `plain`, where given."""
     kept = {}
 
     def keep(x, hook):
@@ -219,7 +223,9 @@ def gradients(model, points=("embed.hook_out",), tokens=TOKENS):
         return x
 
     hooks = [("embed.hook_out", leaf), *((point, keep) for point in points)]
-    value = explained(model.run_with_hooks(tokens, fwd_hooks=hooks))
+    logits = model.run_with_hooks(TOKENS, fwd_hooks=hooks)
+    assert plain is None or torch.equal(logits, plain)
+    value = explained(logits)
     return dict(zip(points, grad(value, [kept[point] for point in points], allow_unused=True), strict=True))
 
 
@@ -254,13 +260,12 @@ def test_gradients_are_those_of_detach_algebra_and_logits_stay_bitwise(name, rul
     if "linear" not in rule_set(SETS[rules][0]).by_operation:
         ends += ["mlp.out.hook_in", "unembed.hook_in"]
     points = [point for point in expected if point.endswith(tuple(ends))]  # the others have a test of their own
-    plain = model(TOKENS)
+    plain = plain_logits(name)
     assert error(plain, logits) < TOLERANCE
     with applied(model, SETS[rules][0]) as fitted:
         assert isinstance(fitted, RuleSet)
         assert torch.equal(model(TOKENS), plain)
-        check(gradients(model, points), expected)
-        check(gradients(model, points), expected)  # a second run in the same context
+        check(gradients(model, points, plain), expected)
     assert torch.equal(model(TOKENS), plain)
 
 
@@ -284,7 +289,8 @@ def test_relevance_of_queries_keys_and_values_counts_their_factors(name, rules):
     points = [p for p in expected if p.endswith(("attn.q.hook_out", "attn.k.hook_out", "attn.v.hook_out"))]
     assert len(points) == 9
     with applied(model_of(name), rules):
-        check(gradients(model_of(name), points), expected)
+        for _ in range(2):  # a second run in the same context
+            check(gradients(model_of(name), points), expected)
 
 
 @pytest.mark.parametrize("rules", ["gradient", "relp", "gim", "epsilon"])
@@ -325,7 +331,7 @@ def test_relevance_is_conserved_where_nothing_has_a_bias():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3", "opt"])
 def test_logits_stay_bitwise_in_other_dtypes(name, dtype):
-    model = tiny(name, dtype)
+    model = shared(name, dtype)
     plain = model(TOKENS)
     for rules in ("relp", "attnlrp"):
         with applied(model, rules):
@@ -342,13 +348,19 @@ def test_epsilon_is_as_fine_as_the_model():
         check(gradients(model), {"embed.hook_out": expected})
 
 
+@functools.cache
+def rounded(name):
+    """A model in float32 that has the weights of the one in half precision."""
+    model = tiny(name, torch.float32)
+    model.load_state_dict(shared(name, torch.bfloat16).state_dict())
+    return model
+
+
 @pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.5, 0.1)])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_linear_rules_work_in_half_precision(name, rule):
-    fine, coarse = tiny(name, torch.float32), tiny(name, torch.bfloat16)
-    fine.load_state_dict(coarse.state_dict())  # the same rounded weights
     found = []
-    for model in (fine, coarse):
+    for model in (rounded(name), shared(name, torch.bfloat16)):
         with applied(model, RuleSet.of(HeldScale(), rule)):
             found.append(gradients(model)["embed.hook_out"].float().flatten())
     assert torch.cosine_similarity(*found, dim=0) > 0.9
@@ -374,7 +386,7 @@ def test_prompts_in_a_batch_do_not_see_each_other():
 @pytest.mark.parametrize("stop", [None, ValueError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("name", mostly_slow(["llama", "gpt2", "opt", "mixtral"], {"llama", "mixtral"}.__contains__))
 def test_no_hook_is_left_however_the_context_ends(name, stop):
-    model = tiny(name)
+    model = model_of(name)
     expected = gradients(model)["embed.hook_out"]
     before = hooks_on(model)  # behind a first run, in which the bridge puts on hooks of its own
     flags = [p.requires_grad for p in model.parameters()]
@@ -416,7 +428,7 @@ def test_a_run_that_breaks_off_does_not_disturb_the_next_in_the_same_context():
 
 
 def test_a_context_that_cannot_be_entered_leaves_nothing():
-    model = tiny("gptj")
+    model = model_of("gptj")
     gradients(model)
     before = hooks_on(model)
     for rules in ("gim", RuleSet.of(AttentionFactors(temperature=0.5)), "relpp", 3):
@@ -426,7 +438,7 @@ def test_a_context_that_cannot_be_entered_leaves_nothing():
 
 
 def test_other_models_and_later_ones_keep_their_gradients():
-    model, twin = tiny("llama"), tiny("llama", seed=1)
+    model, twin = model_of("llama"), tiny("llama", seed=1)
     plain, expected = gradients(twin), gradients(twin, ["unembed.hook_in"])
     with applied(model, "attnlrp"):
         assert torch.equal(gradients(twin)["embed.hook_out"], plain["embed.hook_out"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
@@ -25,6 +27,12 @@ def biases(model):
     """Every bias of a model, once."""
     found = [module._parameters.get("bias") for module in model.modules()]
     return list({id(bias): bias for bias in found if bias is not None}.values())
+
+
+@functools.cache
+def trainable(name):
+    """A model whose activations have gradients, and whose biases."""
+    return tiny(name).requires_grad_(True)
 
 
 def explained(model, rules, target):
@@ -79,9 +87,9 @@ def test_cp_lrp_adds_up_for_contrasts_and_prompts_of_different_length(name):
 @pytest.mark.parametrize("name", WITH_BIASES)
 def test_what_cp_lrp_leaks_is_what_the_biases_get(name):
     # every operation is linear in its inputs and its bias, so all of these together get the logit
-    model = tiny(name)
+    model = trainable(name)
     ours = tokens(model, IDS, method="cp-lrp", quiet=True)
-    theirs = [bias.requires_grad_() for bias in biases(model)]
+    theirs = biases(model)
     _, logits = explained(model, NAMED["cp-lrp"], ours.target[:, 0])
     for row, logit in enumerate(logits):
         gradients = torch.autograd.grad(logit, theirs, retain_graph=True, allow_unused=True, materialize_grads=True)
@@ -164,8 +172,7 @@ def relevance_at(model, rules, points):
 
 @pytest.mark.parametrize("name", [name for name in WITHOUT_BIASES if name != "gemma2"])  # a cap behind all hooks
 def test_every_layer_holds_the_whole_relevance_under_cp_lrp(name):
-    model = tiny(name)
-    model.requires_grad_(True)  # so that activations have gradients
+    model = trainable(name)
     found, value = relevance_at(model, "cp-lrp", points := residual_points(model))
     for point in points:
         assert (found[point].sum(1) - value).abs().max() < EXACT
@@ -173,8 +180,7 @@ def test_every_layer_holds_the_whole_relevance_under_cp_lrp(name):
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "mixtral"])
 def test_mlps_keep_relevance_at_its_position_and_attention_moves_it(name):
-    model = tiny(name)
-    model.requires_grad_(True)
+    model = trainable(name)
     for rules in ("cp-lrp", "attnlrp"):
         found, _ = relevance_at(model, rules, residual_points(model))
         for i in range(len(model.blocks) - 1):

@@ -25,6 +25,12 @@ def prompts_of(name):
     return [row[:length].tolist() for row, length in zip(prompts.clean, prompts.lengths, strict=True)]
 
 
+@functools.cache
+def last_logits(name):
+    """By prompt: the logits at its last position, of a run of it alone."""
+    return [oracle.model_of(name)(torch.tensor([ids]))[0, -1] for ids in prompts_of(name)]
+
+
 def of_prompts(name, target=(3, 5), **settings):
     return neurons(oracle.model_of(name), prompts_of(name), target, quiet=True, **settings)
 
@@ -43,9 +49,7 @@ def test_embeddings_and_biases_add_up_to_the_logit(name, target):
     found = of_prompts(name, target)
     sums = found.conservation()
     assert (sums["ratio"] - 1).abs().max() < TOLERANCE
-    model = oracle.model_of(name)
-    for row, ids in enumerate(prompts_of(name)):
-        logits = model(torch.tensor([ids]))[0, -1]
+    for row, logits in enumerate(last_logits(name)):
         expected = {
             None: lambda x: x.max(), 7: lambda x: x[7], (3, 5): lambda x: x[3] - x[5],
         }.get(target if not isinstance(target, list) else "sum", lambda x: x[3] + x[5] + x[8])(logits)  # fmt: skip
@@ -121,8 +125,8 @@ def test_exact_is_what_the_model_does_when_one_neuron_is_patched(name):
     found = of_task(name, method="exact", only=CHOSEN)
     clean = logit_difference(model(prompts.clean), prompts)[0]
     assert torch.allclose(found.explained, clean.detach(), rtol=1e-9)
-    for place in CHOSEN:
-        expected = clean - patched(model, prompts, place)
+    for place, values in zip(CHOSEN, patched(name), strict=True):
+        expected = clean - values
         rows = found.kept[(found.kept["layer"] == place[0]) & (found.kept["neuron"] == place[-1])]
         if len(place) == 3:
             assert (rows["position"] == place[1]).all()
@@ -134,39 +138,51 @@ def test_exact_is_what_the_model_does_when_one_neuron_is_patched(name):
 
 
 @torch.no_grad()
-def patched(model, prompts, place):
-    """The objective with one neuron of the clean run as it is in the corrupted one, at one position or at all."""
-    layer, neuron, name = place[0], place[-1], type(model.original_model).__name__
-    where = torch.ones(prompts.clean.shape, dtype=torch.bool)
-    if len(place) == 3:
-        where = torch.arange(prompts.clean.shape[1]).expand_as(where) == place[1]
-    point = f"blocks.{layer}.mlp.out.hook_in"
-    if "Mixtral" not in name and "Gemma" not in name:
-        other = run(model, prompts.corrupted, keep=[point])[1][point]
+def patched(name):
+    """[place, n]: the objective with one neuron of the clean run as it is in the corrupted one, at one position or all.
 
-        def edit(x):
-            x = x.clone()
-            x[..., neuron] = torch.where(where, other[..., neuron], x[..., neuron])
-            return x
+    All at once: copy i of the prompts is the one in which the i-th place is patched.
+    """
+    model = oracle.model_of(name)
+    prompts = mixed_task(model).prompts(model)
+    points = [point for point in neuron_points(model) if point in model.hook_dict]
+    clean, other = (run(model, tokens, keep=points)[1] for tokens in (prompts.clean, prompts.corrupted))
+    edits = {}
+    for copy, (layer, *position, neuron) in enumerate(CHOSEN):
+        where = torch.zeros(prompts.clean.shape, dtype=torch.float64)
+        where[:, position or slice(None)] = 1
+        if name in POST_NORM or name == "mixtral":
+            point = sub_layer(model, "mlp", layer)
+            change = written(model, clean, layer, neuron) - written(model, other, layer, neuron)
+        else:
+            point = f"blocks.{layer}.mlp.out.hook_in"
+            change = torch.zeros_like(clean[point])
+            change[..., neuron] = (clean[point] - other[point])[..., neuron]
+        edits.setdefault(point, [0.0] * len(CHOSEN))[copy] = change * where[..., None]
 
-        return logit_difference(run(model, prompts.clean, {point: edit})[0], prompts)[0]
-    change = written(model, prompts.clean, layer, neuron) - written(model, prompts.corrupted, layer, neuron)
-    edits = {sub_layer(model, "mlp", layer): lambda x: x - change * where[..., None]}
-    return logit_difference(run(model, prompts.clean, edits)[0], prompts)[0]
+    def lowered(x, changes):
+        return torch.cat([part - less for part, less in zip(x.chunk(len(CHOSEN)), changes, strict=True)])
+
+    edits = {point: functools.partial(lowered, changes=changes) for point, changes in edits.items()}
+    return logit_difference(run(model, prompts.clean.repeat(len(CHOSEN), 1), edits)[0], prompts)
 
 
-def written(model, tokens, layer, neuron):
+def neuron_points(model):
+    """The hook points that say what neurons of the layers in `CHOSEN` are, and write."""
+    names = ("mlp.hook_in", "mlp.out.hook_in", "ln2_post.hook_in")
+    return [f"blocks.{layer}.{name}" for layer in range(LAYERS) for name in names]
+
+
+def written(model, kept, layer, neuron):
     """What a neuron adds to the residual stream, by the modules' own weights: an expert's, or behind a norm."""
     block = model.blocks[layer]
     if hasattr(block, "ln2_post"):
-        points = [f"blocks.{layer}.mlp.out.hook_in", f"blocks.{layer}.ln2_post.hook_in"]
-        hidden, out = (run(model, tokens, keep=points)[1][point] for point in points)
+        hidden, out = (kept[f"blocks.{layer}.{name}.hook_in"] for name in ("mlp.out", "ln2_post"))
         norm = block.ln2_post.original_component
         divisor = (out.square().mean(-1, keepdim=True) + norm.eps).sqrt()
         weight = block.mlp.out.original_component.weight[:, neuron]
         return hidden[..., [neuron]] / divisor * weight * (1 + norm.weight)
-    module, point = block.mlp.original_component, f"blocks.{layer}.mlp.hook_in"
-    x, (expert, own) = run(model, tokens, keep=[point])[1][point], divmod(neuron, MLP)
+    module, x, (expert, own) = block.mlp.original_component, kept[f"blocks.{layer}.mlp.hook_in"], divmod(neuron, MLP)
     chances = (x @ module.gate.weight.T).softmax(-1)
     best, chosen = chances.topk(2)
     share = torch.where(chosen == expert, best / best.sum(-1, keepdim=True), 0.0).sum(-1, keepdim=True)
@@ -178,22 +194,23 @@ def written(model, tokens, layer, neuron):
 def test_plain_gradients_are_finite_differences(name):
     model, ids = oracle.model_of(name), prompts_of(name)[0]
     found = neurons(model, [ids], (3, 5), "gradient", quiet=True)
-    step = 1e-5
-    for layer, position, neuron in [(0, 0, 3), (1, 3, 8), (2, 6, 1), (0, 5, 20)]:
+    step, places = 1e-5, [(0, 0, 3), (1, 3, 8), (2, 6, 1), (0, 5, 20)]
+    moves = [(*place, by) for place in places for by in (step, -step)]  # one in each copy of the prompt
 
-        def moved(by, layer=layer, position=position, neuron=neuron):
-            def edit(x):
-                x = x.clone()
-                x[:, position, neuron] += by
-                return x
+    def moved(x, at):
+        x = x.clone()
+        for copy, (layer, position, neuron, by) in enumerate(moves):
+            if layer == at:
+                x[copy, position, neuron] += by
+        return x
 
-            logits = run(model, torch.tensor([ids]), {f"blocks.{layer}.mlp.out.hook_in": edit})[0][0, -1]
-            return float(logits[3] - logits[5])
-
-        slope = (moved(step) - moved(-step)) / (2 * step)
-        activation = float(found.activations[0, layer, position, neuron])
-        expected = activation * slope
-        assert float(found.values[0, layer, position, neuron]) == pytest.approx(expected, rel=1e-5, abs=1e-9)
+    edits = {f"blocks.{layer}.mlp.out.hook_in": functools.partial(moved, at=layer) for layer in range(LAYERS)}
+    with torch.no_grad():
+        logits = run(model, torch.tensor([ids] * len(moves)), edits)[0][:, -1]
+    up, down = (logits[:, 3] - logits[:, 5]).view(-1, 2).T
+    for place, slope in zip(places, (up - down) / (2 * step), strict=True):
+        expected = found.activations[0][place] * slope
+        assert float(found.values[0][place]) == pytest.approx(float(expected), rel=1e-5, abs=1e-9)
 
 
 def test_exact_of_prompts_silences_a_neuron():

@@ -12,7 +12,7 @@ from interp import Task
 from interp.errors import InputError
 from interp.result import Result
 from tests.oracle import error, mixed_task, model_of
-from tests.tiny import LAYERS, MLP, tiny, tiny_module, word_tokenizer
+from tests.tiny import LAYERS, MLP, shared, tiny, tiny_module, word_tokenizer
 
 IDS = [[4, 17, 9, 30, 2, 41, 8], [11, 3, 26, 50, 19], [5, 6, 7, 8, 9, 10]]
 
@@ -206,7 +206,7 @@ def test_dtypes_and_shapes():
     found = scores()
     assert found.values.dtype == found.embedding.dtype == torch.float64
     assert found.values.shape == (3, LAYERS, 7, MLP)
-    single = neurons(tiny("llama", torch.float32), IDS, 7, quiet=True)
+    single = neurons(shared("llama", torch.float32), IDS, 7, quiet=True)
     assert single.values.dtype == single.embedding.dtype == torch.float32
     assert error(single.values.double(), found.values) < 1e-4
 
@@ -239,7 +239,7 @@ def test_biases_are_told_by_place():
 
 
 def test_two_models_are_compared_neuron_by_neuron():
-    base, tuned = (neurons(tiny("llama", seed=seed), IDS, 7, quiet=True) for seed in (0, 1))
+    base, tuned = (neurons(shared("llama", seed=seed), IDS, 7, quiet=True) for seed in (0, 1))
     table = tuned.compare(base, 5)
     assert table.columns.tolist() == ["prompt", "layer", "position", "neuron", "score", "other", "difference"]
     for row in table.itertuples():
@@ -363,7 +363,7 @@ def test_mixtures_that_are_more_than_their_experts_are_refused_in_a_sentence():
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "mixtral"])
 def test_half_precision_gives_scores_in_single(name):
-    exact, coarse = (neurons(tiny(name, dtype), IDS, 7, quiet=True) for dtype in (torch.float32, torch.bfloat16))
+    exact, coarse = (neurons(shared(name, dtype), IDS, 7, quiet=True) for dtype in (torch.float32, torch.bfloat16))
     assert coarse.values.dtype == coarse.embedding.dtype == torch.float32
     assert error(coarse.values, exact.values) < 0.2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -133,10 +134,12 @@ def test_nothing_heavy_is_imported_to_show_help() -> None:
     assert "circuits find --model smollm2-135m" in done.stdout
 
 
-def test_as_a_module() -> None:
-    done = subprocess.run([sys.executable, "-m", "circuits", "--version"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("faithful-circuits ")
+def test_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["circuits", "--version"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("circuits", run_name="__main__")  # what `python -m circuits` does
+    assert not end.value.code
+    assert capsys.readouterr().out.startswith("faithful-circuits ")
 
 
 def test_as_a_console_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -449,7 +452,8 @@ def test_evaluate_and_the_library_judge_a_circuit_under_its_own_setting(bridge: 
     made = loaded.test(bridge, task, seed=4, quiet=True)
     assert [row["p"] for row in data["tests"]["tests"]] == pytest.approx([one.p for one in made.tests], rel=1e-3)
     assert data["tests"]["settings"]["objective"] == "log-probability"
-    told = json.loads(run("evaluate", path, "--model", "tiny", "--objective", "kl", "--tests", "--json", "-q").stdout)
+    other = ["-n", 4, "--objective", "kl"]
+    told = json.loads(run("evaluate", path, "--model", "tiny", *other, "--tests", "--json", "-q").stdout)
     assert (told["objective"], told["tests"]["settings"]["objective"]) == ("kl", "kl")
 
 

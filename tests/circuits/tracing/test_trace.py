@@ -18,7 +18,7 @@ from interp import load_model
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from tests.oracle import MODELS, error, model_of
-from tests.tiny import LAYERS, mostly_slow, tiny, tiny_module, word_tokenizer
+from tests.tiny import LAYERS, mostly_slow, shared, tiny_module, word_tokenizer
 
 IDS = [4, 17, 9, 30, 2, 41, 8]
 FEW = ("llama", "gpt2", "gemma2")
@@ -262,7 +262,7 @@ def test_strings_are_read_with_the_models_tokenizer():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_other_precisions_add_up_as_far_as_they_go(dtype):
-    graph = trace(tiny("llama", dtype), IDS, 7, top=20, quiet=True)
+    graph = trace(shared("llama", dtype), IDS, 7, top=20, quiet=True)
     rows = rows_of(graph)
     assert graph.adjacency.dtype == torch.float32
     assert error(graph.adjacency.sum(1)[rows].double(), column(graph, "activation")[rows]) < (1e-5 if dtype == torch.float32 else 0.1)  # fmt: skip # noqa: E501

@@ -15,7 +15,7 @@ from circuits.viewer.positions import position_layout
 from circuits.viewer.promoted import TOP_TOKENS
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
-from tests.tiny import tiny, tiny_module, tiny_task
+from tests.tiny import shared, tiny_module, tiny_task
 
 
 def nodes_of(model) -> list[str]:
@@ -24,7 +24,7 @@ def nodes_of(model) -> list[str]:
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "gpt_neox"])
 def test_direct_effects_and_constants_add_up_to_the_answers_logits(name):
-    model = tiny(name, **({"final_logit_softcapping": None} if name == "gemma2" else {}))
+    model = shared(name, **({"final_logit_softcapping": None} if name == "gemma2" else {}))
     task = tiny_task(model)
     views = linked_views(model, task, nodes_of(model), example=1)
     prompts = task.select([1]).prompts(model)
@@ -38,7 +38,7 @@ def test_direct_effects_and_constants_add_up_to_the_answers_logits(name):
 
 
 def test_a_direct_effect_is_what_the_logits_lose_without_the_node_at_a_held_norm():
-    model = tiny("llama")
+    model = shared("llama")
     task = tiny_task(model)
     effect = linked_views(model, task, ["m1"]).effects["m1"]
     prompts = task.select([0]).prompts(model)
@@ -63,7 +63,7 @@ def test_a_direct_effect_is_what_the_logits_lose_without_the_node_at_a_held_norm
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral"])
 def test_patterns_are_those_of_transformers(name):
-    model, module = tiny(name), tiny_module(name)
+    model, module = shared(name), tiny_module(name)
     task = tiny_task(model)
     heads = ["a2.h3", "a0.h1"]
     views = linked_views(model, task, [*heads, "m0"])
@@ -74,7 +74,7 @@ def test_patterns_are_those_of_transformers(name):
 
 
 def test_only_as_many_patterns_are_kept_as_there_is_room_for(monkeypatch):
-    model = tiny("gpt2")
+    model = shared("gpt2")
     monkeypatch.setattr(linked, "PATTERN_BYTES", 2 * 7 * 7 + 1)
     views = linked_views(model, tiny_task(model), ["a0.h0", "a1.h1", "a2.h2"])
     assert views.heads == ["a0.h0", "a1.h1"]
@@ -83,7 +83,7 @@ def test_only_as_many_patterns_are_kept_as_there_is_room_for(monkeypatch):
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2"])
 def test_scores_by_position_add_up_to_the_scores_of_nodes(name):
-    model = tiny(name)
+    model = shared(name)
     task = tiny_task(model)
     split = scores_by_position(model, task, example=2)
     whole = attribute(model, task.select([2]), method="attribution-patching", quiet=True).values
@@ -94,7 +94,7 @@ def test_scores_by_position_add_up_to_the_scores_of_nodes(name):
 
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
 def test_the_page_splits_by_the_setting_that_the_circuit_was_found_under(ablation, monkeypatch):
-    model = tiny("llama")
+    model = shared("llama")
     task, seen = tiny_task(model), []
     scores = attribute(model, task, "eap", ablation=ablation, objective="log-probability", quiet=True)
 
@@ -135,7 +135,7 @@ def circuit_of(model) -> Circuit:
 
 
 def test_the_page_holds_one_prompt():
-    model = tiny("gpt2")
+    model = shared("gpt2")
     task = tiny_task(model)
     data = embedded(circuit_of(model).to_html(model=model, task=task, example=1))
     assert data["linked"]["example"] == 1
@@ -149,7 +149,7 @@ def test_the_page_holds_one_prompt():
 
 
 def test_what_does_not_fit_is_refused():
-    model, other = tiny("gpt2"), tiny("gpt2", n_layer=2)
+    model, other = shared("gpt2"), shared("gpt2", n_layer=2)
     task, circuit = tiny_task(model), circuit_of(model)
     with pytest.raises(InputError, match="go together"):
         circuit.to_html(model=model)

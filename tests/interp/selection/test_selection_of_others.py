@@ -16,7 +16,7 @@ from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.selection import Selection, connected, select
 from metrics import faithfulness_curve
-from tests.tiny import behaving, tiny
+from tests.tiny import behaving, shared
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Given(Selection):
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("llama", dtype=torch.float32)
+    return shared("llama", dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

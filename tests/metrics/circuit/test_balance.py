@@ -17,14 +17,14 @@ from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics import evaluate, faithfulness_curve
 from metrics.circuit.balance import Balanced, Bracket
-from tests.tiny import tiny, tiny_task
+from tests.tiny import shared, tiny_task
 
 QUIET = Run(quiet=True)
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("llama")
+    return shared("llama")
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from metrics import faithfulness
 from metrics.circuit.balance import CLOSE, STEPS, Balanced, helping_weights, node_rules
 from metrics.circuit.node_scores import NodeScores
 from tests.drawn import scored
-from tests.tiny import behaving, tiny
+from tests.tiny import behaving, shared
 
 
 @dataclass
@@ -205,7 +205,7 @@ class Known(Method):
 
 @functools.cache
 def model_case() -> tuple[Any, Any, Scores]:
-    model = tiny("gpt2", n_layer=1, n_head=2)
+    model = shared("gpt2", n_layer=1, n_head=2)
     task = behaving(model, 8)
     return model, task, attribute(model, task, "eap", quiet=True)
 

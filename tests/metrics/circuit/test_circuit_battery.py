@@ -15,12 +15,12 @@ from interp.graph import ComputationalGraph
 from interp.tasks.task import Task
 from metrics import CircuitTests, Reference, circuit_tests, evaluate
 from metrics.circuit.samples import added_paths, random_paths
-from tests.tiny import behaving, tiny
+from tests.tiny import behaving, shared
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("llama", dtype=torch.float32)
+    return shared("llama", dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

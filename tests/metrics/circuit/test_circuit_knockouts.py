@@ -14,12 +14,12 @@ from interp.graph import ComputationalGraph
 from interp.tasks.task import Task
 from metrics import completeness, evaluate, minimality
 from metrics.testing import paired_test
-from tests.tiny import behaving, tiny
+from tests.tiny import behaving, shared
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("qwen2")
+    return shared("qwen2")
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ from interp.kernels.answers import answer_logits
 from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics import PromptFaithfulness, evaluate, measure, output_agreement, prompt_faithfulness
-from tests.tiny import behaving, tiny
+from tests.tiny import behaving, shared
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("gpt2")
+    return shared("gpt2")
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ from interp.kernels.answers import answer_logits
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import evaluate
 from metrics.circuit.recursive import recursive_curve, removal_scores
-from tests.tiny import tiny, tiny_task
+from tests.tiny import shared, tiny_task
 
 SHARES = (0.02, 0.1, 0.3, 1.0)
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("gpt2", n_layer=2, n_head=2)
+    return shared("gpt2", n_layer=2, n_head=2)
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,12 @@ from interp.setting import Setting
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import evaluate
 from metrics.circuit.saco import circuit_saco
-from tests.tiny import tiny, tiny_task
+from tests.tiny import shared, tiny_task
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("llama")
+    return shared("llama")
 
 
 @pytest.fixture(scope="module")
