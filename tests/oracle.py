@@ -22,7 +22,7 @@ from torch import Tensor
 from interp.models import load_model
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
-from tests.tiny import ARCHITECTURES, VARIANTS, stay_in_float64, tiny, tiny_module
+from tests.tiny import ARCHITECTURES, VARIANTS, shared, stay_in_float64, tiny_module
 
 MODELS = (*ARCHITECTURES, *VARIANTS)
 TOLERANCE = 1e-10  # relative to the largest value: all is float64, and measured errors are below 1e-13
@@ -32,10 +32,7 @@ LETTERS = {letter: f"attn.{letter}.hook_out" for letter in "qkv"}  # hook points
 Outputs = dict[str, Tensor]  # by source: what it adds to the residual stream, [batch, pos, d_model]
 
 
-@functools.cache
-def model_of(name: str) -> Any:
-    """A tiny model, made once; whoever changes it makes another."""
-    return tiny(name)
+model_of = shared  # whoever changes a model makes another
 
 
 @functools.cache
