@@ -21,7 +21,8 @@ slow: $(READY)  ## run the tests that a release needs and a commit does not
 	$(MAKE) shapes
 
 # no result may hang on how a processor rounds: vector instructions and threads change that
-SUITE := $(BIN)/python -m pytest tests interp attribution circuits metrics --ignore=tests/browser
+SUITE := $(BIN)/python -m pytest tests interp attribution circuits metrics --ignore=tests/browser \
+	--ignore=tests/docs/test_notebooks.py
 portable: $(READY)  ## run the suite on three sets of instructions, and with kernels that round anew for every shape
 	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 $(SUITE) $(WORKERS)
 	OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 $(SUITE)

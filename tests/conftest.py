@@ -33,6 +33,10 @@ GOLDEN = Path(__file__).parent / "golden"
 THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")  # what takes longest comes first
+
+
 def pytest_collection_finish() -> None:
     import torch
 

@@ -59,7 +59,8 @@ def tried(kind: str, pytest_arguments: list[str]) -> int:
     listed = subprocess.run([*pip[:3], "list", "--format=freeze"], cwd=ROOT, check=True, capture_output=True, text=True)
     names = {line.split("==")[0].split("[")[0].lower() for line in lowest()}
     print(kind, *(line for line in listed.stdout.split() if line.split("==")[0].lower() in names), flush=True)
-    suite = [python, "-m", "pytest", "tests", "-m", "not browser and not slow", "-p", "no:cacheprovider"]
+    tests = ["tests", "--ignore=tests/docs/test_notebooks.py", "-m", "not browser and not slow"]
+    suite = [python, "-m", "pytest", *tests, "-p", "no:cacheprovider"]
     chosen = pytest_arguments or [
         "-n",
         "logical",

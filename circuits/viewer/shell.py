@@ -75,7 +75,7 @@ def show_page(page: str) -> None:
         notebook = importlib.import_module("IPython.display")  # there when a notebook is, else not needed
         style = f"width:100%;height:{FRAME_HEIGHT}px;border:0"
         frame = f'<iframe srcdoc="{html.escape(page)}" style="{style}" allow="fullscreen"></iframe>'
-        notebook.display(notebook.HTML(frame))
+        notebook.display({"text/html": frame}, raw=True)  # of a frame as HTML(...) IPython warns
         return
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", errors="backslashreplace", prefix="circuit-", suffix=".html", delete=False

@@ -24,6 +24,7 @@ from interp.objectives import get_objective
 from interp.tasks.prompts import Prompts
 from tests import oracle
 from tests.oracle import TOLERANCE, error, mixed_task
+from tests.state import state
 from tests.tiny import tiny
 
 METHODS = ("eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "exact")
@@ -282,21 +283,6 @@ def test_trap_9_attribute_leaves_the_model_as_it_was(method, how):
     assert torch.is_grad_enabled()
     for parameter in model.parameters():
         assert parameter.grad is None
-
-
-def state(model):
-    """All that could be left behind: modes, gradients, hooks of both kinds, methods put on modules."""
-    parts = {}
-    for name, module in model.named_modules():
-        parts[name] = (
-            module.training,
-            len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks),
-            {key: id(value) for key, value in module.__dict__.items() if callable(value)},
-            {key: id(value) for key, value in type(module).__dict__.items() if callable(value)},
-        )  # fmt: skip
-    hooks = {name: (len(point.fwd_hooks), len(point.bwd_hooks)) for name, point in model.hook_dict.items()}
-    parameters = {name: (p.requires_grad, p._version, id(p)) for name, p in model.named_parameters()}
-    return parts, hooks, parameters
 
 
 def test_trap_9_two_models_of_one_class_do_not_share_what_is_known_of_them():

@@ -286,7 +286,7 @@ def test_show_without_a_browser_says_where_the_file_is(monkeypatch, tmp_path: Pa
 def test_show_displays_a_frame_inside_notebooks(monkeypatch):
     shown: list[str] = []
     shell = types.SimpleNamespace(config={"IPKernelApp": {}})
-    display = types.SimpleNamespace(HTML=lambda text: text, display=shown.append)
+    display = types.SimpleNamespace(display=lambda data, raw: shown.append(data["text/html"]))
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell, display=display))
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     make(n=10).show()
