@@ -29,7 +29,7 @@ from interp.selection.nodes import countable
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from circuits.node_comparison import NodeComparison
+    from circuits.beside import Beside
 
 _NOUNS: Mapping[str, str] = {"neuron": "neurons", "head": "heads", "node": "heads and MLPs", "feature": "features"}
 # what circuits of edges alone have
@@ -183,9 +183,9 @@ class NodeCircuit(Found):
         either = int((self.own | other.own).sum())
         return int((self.own & other.own).sum()) / either if either else 1.0
 
-    def compare(self, other: NodeCircuit, names: tuple[str, str] = ("here", "there")) -> NodeComparison:
+    def compare(self, other: NodeCircuit, names: tuple[str, str] = ("here", "there")) -> Beside:
         """This circuit beside another of the same nodes: shared nodes, differences, Jaccard, one picture."""
-        found: NodeComparison = reach("compare_nodes")(self, other, names)
+        found: Beside = reach("compare_nodes")(self, other, names)
         return found
 
     def figure(self) -> Figure:

@@ -285,7 +285,7 @@ def test_find_passes_every_option_on(monkeypatch: pytest.MonkeyPatch, loaded: li
     result = run(
         "find", "--model", "tiny", "--task", "ioi", "-n", 5, "--method", "eap-ig-activations", "--faithfulness", 0.7,
         "--rules", "relp", "--ablation", "zero", "--selection", "greedy", "--steps", 3, "--seed", 2,
-        "--random-circuits", 4, "--stable", "--tests",
+        "--random-circuits", 4, "--stable", "--tests", "--kl", 0.2, "--lower-end", "--ladder", "--minimal",
         "--device", "cpu", "--dtype", "float32", "--batch-size", 2, "--no-checkpointed", "--quiet",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -295,6 +295,7 @@ def test_find_passes_every_option_on(monkeypatch: pytest.MonkeyPatch, loaded: li
         "method": EAPIGActivations(rules="relp", steps=3, checkpointed=False),
         "edges": None, "faithfulness": 0.7, "ablation": "zero", "selection": "greedy",
         "seed": 2, "n_random": 4, "batch_size": 2, "quiet": True, "stable": True, "tests": True,
+        "kl": 0.2, "lower_end": True, "ladder": True, "minimal": True,
     }  # fmt: skip
     assert loaded == [("tiny", "cpu", "float32")]
 
