@@ -3,6 +3,8 @@
 from attribution.components import ComponentScores, component_scores
 from attribution.decompx.decompose import decompose
 from attribution.decompx.result import Decomposition
+from attribution.edges.acdc import ACDC
+from attribution.edges.flow import InformationFlow
 from attribution.edges.gradient import EAP, EAPIG, CleanCorrupted, EAPIGActivations, MaskIG
 from attribution.edges.learned import EdgePruning, Schedule, edge_pruning
 from attribution.edges.method import Method, Passes
@@ -25,6 +27,7 @@ from attribution.units.result import NeuronScores
 from interp.dictionaries import Dictionary
 
 __all__ = [
+    "ACDC",
     "EAP",
     "EAPIG",
     "METHODS",
@@ -40,6 +43,7 @@ __all__ = [
     "Exact",
     "FeatureEdges",
     "FeatureScores",
+    "InformationFlow",
     "MaskIG",
     "Method",
     "NeuronScores",

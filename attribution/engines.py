@@ -31,6 +31,7 @@ class ScoringKeywords(TypedDict, total=False):
     quadrature: str | None
     credit: Credit
     checkpointed: bool | None
+    tau: float | None
     sample: int | None
     resume: str | os.PathLike[str] | None
 
@@ -66,8 +67,8 @@ def attribute(model: Any, task: Task, method: str | Method = "eap-ig", **keyword
         **keywords: those of the method that is named: `level` (`edge` or `node`: a node's score is the sum over its
             edges); `rules` (backward rules, by name or as a `RuleSet`); `steps`, `quadrature`, `credit` (of integrated
             gradients); `inside` (a circuit outside of which every edge is ablated, for `eap`, `mask-ig` and
-            `attribution-patching`); `edges`, `sample`, `seed`, `resume` (of patching); `checkpointed`. What each means:
-            the classes of `attribution.edges`.
+            `attribution-patching`); `tau` (of `acdc`); `edges`, `sample`, `seed`, `resume` (of patching);
+            `checkpointed`. What each means: the classes of `attribution.edges`.
 
     Returns:
         `Scores`; `.values` is float32 (float64 for a float64 model), `[source, target]` or `[source]`.

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from attribution.patching import Patcher
-from interp.errors import InputError
-from interp.files import check_writable, is_regular, write_bytes
+from attribution.resumed import Resumed
 from interp.kernels.batching import budget_of, bytes_per_position, make_batches
 from interp.setting import Setting
-
-_SAVE_EVERY = 20.0  # seconds between saves of a resumable run
 
 
 def exact_scores(
@@ -55,7 +46,7 @@ def exact_scores(
                     progress.add(number, target, sources, values)
                 advance(len(sources) * len(batch))
     finally:
-        progress.save()
+        progress.file.save()
     wide = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
     scores = (progress.totals / len(setting)).to(wide)
     return scores[:, 0] if edges is None else scores
@@ -78,7 +69,7 @@ def patching_sizes(setting: Setting) -> tuple[int, int]:
 
 
 class _Progress:
-    """Sums so far, which parts of the work are in them, and their file."""
+    """Sums so far, and which parts of the work are in them."""
 
     def __init__(
         self,
@@ -87,54 +78,22 @@ class _Progress:
         n_batches: int,
         fingerprint: dict[str, Any],
     ) -> None:
-        self.path = None if path is None else Path(path)
-        self.fingerprint = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
         totals: Float[Tensor, "source target"] = torch.zeros(shape, dtype=torch.float64, device="cpu")
         done: Bool[Tensor, "batch target"] = torch.zeros(n_batches, shape[1], dtype=torch.bool, device="cpu")
-        self.state = totals, done
-        self.saved_at = time.monotonic()
-        if self.path is not None:
-            check_writable(self.path, "resume")
-            if not is_regular(self.path):
-                raise InputError(f"resume={str(path)!r} is no plain file, and is to be read again; name a new file")
-        if self.path is not None and self.path.exists():
-            self._load(self.path)
-
-    def _load(self, path: Path) -> None:
-        try:
-            with safe_open(path, "pt") as file:
-                theirs = (file.metadata() or {}).get("fingerprint")
-                totals, done = file.get_tensor("totals"), file.get_tensor("done")
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"resume={str(path)!r} is not a resumable run, or is damaged: {error}") from error
-        if theirs != self.fingerprint:
-            raise InputError(
-                f"resume={str(path)!r} belongs to another run (other model, task, edges or settings); "
-                "name another file, or remove this one to start anew"
-            )
-        self.state = totals, done
+        self.file = Resumed(path, {"totals": totals, "done": done}, fingerprint)
 
     @property
     def totals(self) -> Float[Tensor, "source target"]:
         """Scores so far, summed over the prompts that are done."""
-        return self.state[0]
+        return self.file.state["totals"]
 
     def has(self, number: int, target: int) -> bool:
         """Whether this batch's scores of a target are in the sums."""
-        return bool(self.state[1][number, target])
+        return bool(self.file.state["done"][number, target])
 
     def add(self, number: int, target: int, sources: list[int], values: Tensor) -> None:
-        """Add a batch's scores of a target, and save if the last save is long ago."""
-        totals, done = self.state[0].clone(), self.state[1].clone()
+        """Add a batch's scores of a target."""
+        totals, done = self.totals.clone(), self.file.state["done"].clone()
         totals[sources, target] += values
         done[number, target] = True
-        self.state = totals, done  # both at once: an interrupt leaves them in step
-        if time.monotonic() - self.saved_at > _SAVE_EVERY:
-            self.save()
-
-    def save(self) -> None:
-        """Write the file, if there is to be one."""
-        if self.path is not None:
-            tensors = dict(zip(("totals", "done"), self.state, strict=True))
-            write_bytes(self.path, save(tensors, metadata={"fingerprint": self.fingerprint}))
-            self.saved_at = time.monotonic()
+        self.file.put(totals=totals, done=done)

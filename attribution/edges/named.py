@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from attribution.edges.acdc import ACDC
+from attribution.edges.flow import InformationFlow
 from attribution.edges.gradient import (
     EAP,
     EAPIG,
@@ -34,7 +36,7 @@ def _relevance(rules: str) -> Callable[..., Relevance]:
 
 METHODS: Registry[Method] = Registry("method", Method, "faithful_circuits.methods")  # type: ignore[type-abstract]
 _ALONG_PATHS: tuple[type[Method], ...] = (EAP, EAPIG, EAPIGActivations, CleanCorrupted, MaskIG, EdgePruning)
-_PATCHING: tuple[type[Method], ...] = (Exact, AttributionPatching, ActivationPatching)
+_PATCHING: tuple[type[Method], ...] = (InformationFlow, ACDC, Exact, AttributionPatching, ActivationPatching)
 for _kind in _ALONG_PATHS:
     METHODS.register(_kind.name, _kind)
 for _rules in ("relp", "gim", "attnlrp", "cp-lrp", "decompx"):

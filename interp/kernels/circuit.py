@@ -3,12 +3,14 @@
     input_t = sum over sources of corrupted_u  +  sum over edges (u, t) in the circuit of (current_u - corrupted_u)
 
 The first sum is the same for all targets at one depth; the second is one matrix product per layer between the
-mask and the differences so far. Nodes that cannot change the output are not run (`interp.kernels.reach`).
+mask and the differences so far. Nodes that cannot change the output are not run (`interp.kernels.reach`), nor are
+layers at the bottom whose every edge is in all circuits: they give what they give in the clean run.
 Circuits over the same prompts share the prefix and the corrupted run, and are stacked along the batch.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,8 +20,9 @@ from torch import Tensor
 
 from interp.anatomy import Anatomy
 from interp.graph import ComputationalGraph
-from interp.kernels.ablation import Ablator
+from interp.kernels.ablation import Ablator, record_sources
 from interp.kernels.batching import Batch, bytes_per_position
+from interp.kernels.capture import Sources
 from interp.kernels.contract import expand_heads
 from interp.kernels.forward import run_mlp, unembed
 from interp.kernels.grain import BatchRunner, Grain
@@ -62,11 +65,33 @@ class CircuitRunner(MixtureRunner, BatchRunner):
     def logits(self, masks: Bool[Tensor, "circuit source target"]) -> Float[Tensor, "circuit batch d_vocab"]:
         """Logits at the last real position of each prompt, for each circuit."""
         live = live_edges(masks, self.graph, from_input=self.from_input, coupled=self.anatomy.coupled_heads)
+        whole = _whole_layers(masks, self.graph)
+        live[:, :, : whole * self.graph.targets_per_layer] = False  # read by what is not run
         run = _Run(self, live.to(self.embedding.device))
-        for layer in range(self.anatomy.n_layers):
+        for layer in range(whole):
+            run.as_in_clean(layer)
+        for layer in range(whole, self.anatomy.n_layers):
             run.attention(layer)
             run.mlp(layer)
         return run.logits()
+
+    @functools.cached_property
+    def clean_differences(self) -> Sources:
+        """Clean less corrupted outputs of all sources. One forward pass, at the first use."""
+        rows = torch.arange(len(self.embedding), device=self.embedding.device)
+        return record_sources(self.frame, self.embedded, rows).minus(self.corrupted)
+
+    def n_bytes(self) -> int:
+        """With the clean differences, which are as many numbers as the corrupted outputs."""
+        outputs = [self.embedding, *map(working, (*self.corrupted.heads, *self.corrupted.mlps))]
+        return super().n_bytes() + sum(tensor.element_size() * tensor.nelement() for tensor in outputs)
+
+
+def _whole_layers(masks: Bool[Tensor, "circuit source target"], graph: ComputationalGraph) -> int:
+    """How many layers from the bottom have every edge into them in all circuits."""
+    held = (masks.all(0) | ~graph.edge_mask.to(masks.device)).all(0)
+    whole = held[:-1].unflatten(0, (graph.n_layers, -1)).all(1)
+    return int(whole.cumprod(0).sum())
 
 
 class _Run:
@@ -94,6 +119,16 @@ class _Run:
         weights = self.weights[:, targets, : self.known]
         differences: Tensor = torch.bmm(weights, self.differences[:, : self.known]).unflatten(2, base.shape)
         return base + differences
+
+    def as_in_clean(self, layer: int) -> None:
+        """Take the sources of a layer that matter as the clean run has them."""
+        clean, used = self.runner.clean_differences, self.used
+        heads = used[self.graph.head_sources(layer)].nonzero()[:, 0]
+        if len(heads):
+            weights = self.anatomy.head_weights(layer)[heads]
+            self._add(expand_heads(clean.heads[layer][:, heads], weights).expand(self.n_circuits, -1, -1, -1))
+        if used[self.graph.mlp_source(layer)]:
+            self._add(clean.mlps[layer].expand(self.n_circuits, 1, -1, -1))
 
     def attention(self, layer: int) -> None:
         """Run the heads of a layer that matter, each on its own queries', keys' and values' inputs."""

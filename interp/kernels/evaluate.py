@@ -96,6 +96,10 @@ class Meter:
             for found in ([self._known[objective, key] for key in keys] for objective in objectives)
         ]
 
+    def worth_stacking(self) -> int:
+        """How many circuits may be run together and each still cost less than alone."""
+        return max(1, _ROWS_STACKED // self.prompts.clean.numel())
+
     def _measure(
         self, circuits: dict[bytes, Tensor], objectives: Sequence[Objective], advance: Callable[[float], None]
     ) -> None:

@@ -101,9 +101,16 @@ def attend(
 
 def attention_pattern(frame: Frame, layer: int, q: PerHead, k: PerPort, v: PerPort) -> Float[Tensor, "batch head q k"]:
     """What `attend` weighs values by: the softmax of the scores of every head."""
-    q, k, _ = _ready(frame, layer, q, k, v, None, SILENT)
+    return attention_parts(frame, layer, q, k, v)[0]
+
+
+def attention_parts(
+    frame: Frame, layer: int, q: PerHead, k: PerPort, v: PerPort
+) -> tuple[Float[Tensor, "batch head q k"], Float[Tensor, "batch head k d_head"]]:
+    """The pattern of every head, and the values that it weighs, those of the prefix in front."""
+    q, k, v = _ready(frame, layer, q, k, v, None, SILENT)
     block = frame.anatomy.blocks[layer]
-    return _scores(block, q, k, frame.masks[block.window]).softmax(-1)
+    return _scores(block, q, k, frame.masks[block.window]).softmax(-1), v
 
 
 def _ready(

@@ -13,7 +13,7 @@ from interp import ComputationalGraph, load_model
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from interp.kernels.ablation import ABLATIONS, Ablator
-from interp.kernels.circuit import Edges
+from interp.kernels.circuit import Edges, _whole_layers
 from interp.kernels.evaluate import Meter
 from interp.kernels.reach import live_edges
 from interp.objectives import get_objective
@@ -63,6 +63,18 @@ def test_any_mask_gives_what_a_slow_run_target_by_target_gives(name):
     expected = slow(oracle.expanded(name), graph, masks, ABLATIONS)
     for ablation, values in zip(ABLATIONS, expected, strict=True):
         assert error(ours(oracle.model_of(name), masks, ablation).circuits, values) < TOLERANCE, ablation
+
+
+@pytest.mark.parametrize(("name", "ablation"), [("llama", "patch"), ("gptj", "mean"), ("gemma3", "zero")])
+def test_layers_at_the_bottom_that_are_whole_are_taken_from_the_clean_run(name, ablation):
+    graph = ComputationalGraph.of(oracle.model_of(name))
+    masks = random_masks(graph, (0.3, 0.6))
+    masks[:, :, : graph.targets_per_layer] = graph.edge_mask[:, : graph.targets_per_layer]
+    masks[1, :, : 2 * graph.targets_per_layer] = graph.edge_mask[:, : 2 * graph.targets_per_layer]
+    assert [_whole_layers(some, graph) for some in (masks, masks[1:], graph.edge_mask[None])] == [1, 2, 3]
+    (expected,) = slow(oracle.expanded(name), graph, masks, [ablation])
+    assert error(ours(oracle.model_of(name), masks, ablation).circuits, expected) < TOLERANCE
+    assert error(ours(oracle.model_of(name), masks[1:], ablation).circuits, expected[1:]) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
