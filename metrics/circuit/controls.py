@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from interp.errors import InputError
@@ -76,8 +76,8 @@ def exchangeable(setting: Setting, level: str) -> Bool[Tensor, "*axes"]:
     return free
 
 
-def _rows(mask: Bool[Tensor, "*axes"], free: Bool[Tensor, "*axes"], level: str) -> tuple[Tensor, Tensor]:
-    """A mask as rows within which nodes are exchanged, `[row, unit]`, and which units of each that may be."""
+def _rows(mask: Shaped[Tensor, "*axes"], free: Bool[Tensor, "*axes"], level: str) -> tuple[Tensor, Tensor]:
+    """A mask (or norms) as rows within which nodes are exchanged, `[row, unit]`, and which units of each that may be."""
     if level == "node":  # heads and MLPs of all layers; the input is none
         rows, free = mask[..., 1:].reshape(-1, len(free) - 1), free[None, 1:]
     else:
