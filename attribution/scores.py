@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,6 +35,7 @@ from interp.graph import ComputationalGraph
 from interp.headers import check_header, json_copy, validated
 from interp.keeping import kept
 from interp.kernels.ablation import KNOWN
+from interp.kernels.constants import Constants, constants_in, tensors_of
 from interp.node_mask import NODE_LEVELS, NodeMask, Spans, ragged, spans_of
 from interp.result import Result
 from interp.selection import Selection, top_nodes
@@ -80,7 +81,7 @@ class Scores(Result):
     `whole` is what scores of a complete method (`mask-ig`) should add up to, M(circuit) - M(empty), and `gap` by how
     much their sum over the circuit's edges falls short of it; None for other methods. `setting` is what scores are
     true under; `goal` is the objective itself, of which a file keeps the name, and `dictionaries` are those that
-    features are of, of which it keeps the digests.
+    features are of, of which it keeps the digests; `constants` are those of `optimal` ablation, which files keep.
 
     Raises `InputError` for values of another shape or dtype, that are not finite, or that score an edge that
     does not exist, and for `settings`, `task` or `versions` that JSON cannot hold.
@@ -111,6 +112,7 @@ class Scores(Result):
     gap: float | None = None
     spans: Spans = None
     dictionaries: Any = None
+    constants: Constants | None = None
 
     def __post_init__(self) -> None:
         choose("level", self.level, LEVELS)
@@ -137,7 +139,7 @@ class Scores(Result):
         """What the scores are true under: ablation, objective, kind of graph, and digest of the prompts."""
         known = self.ablation if self.ablation in KNOWN else None
         goal = self.goal or self.settings.get("objective")
-        features: dict[str, Any] = {}
+        features: dict[str, Any] = {"constants": self.constants}
         if self.level == "feature" and "dictionaries" in self.settings:
             features["dictionaries"] = tuple(str(one["sha256"]) for one in self.settings["dictionaries"])
             features["errors"] = self.settings["errors"]
@@ -214,11 +216,11 @@ class Scores(Result):
         return edge_frame(self.graph, self.values, source, target, n)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the values, as JSON can hold it."""
+        """Everything but the values and constants, as JSON can hold it."""
         return {
             item.name: self.graph.to_dict() if item.name == "graph" else getattr(self, item.name)
             for item in fields(self)
-            if item.name not in ("values", *_LIVE)
+            if item.name not in ("values", "constants", *_LIVE)
         }
 
     def in_files(self) -> dict[str, Any]:
@@ -243,7 +245,8 @@ class Scores(Result):
             "sha256": _digest(self.values),
             "scores": self.to_dict(),
         }
-        data = safetensors.torch.save({"values": self.values}, metadata={"faithful-circuits": json.dumps(header)})
+        arrays = {"values": self.values, **tensors_of(self.constants)}
+        data = safetensors.torch.save(arrays, metadata={"faithful-circuits": json.dumps(header)})
         return write_bytes(path, data)
 
     @classmethod
@@ -254,13 +257,15 @@ class Scores(Result):
             with safetensors.safe_open(found, framework="pt") as file:
                 header = json.loads((file.metadata() or {})["faithful-circuits"])
                 # a copy: what is read here must not change with the file
-                values = file.get_tensor("values").clone()
+                tensors = {name: file.get_tensor(name).clone() for name in [*file.keys()]}
+                values = tensors["values"]
         except (safetensors.SafetensorError, KeyError, ValueError) as error:
             raise InputError(f"{where} is damaged or is not a file of scores: {error}") from None
         check_header(header, FORMAT, VERSION, where)
         if header.get("sha256") != _digest(values):
             raise InputError(f"{where} is damaged: its values do not have the checksum written with them")
-        return cls.from_dict(header.get("scores"), values, where)
+        scores = cls.from_dict(header.get("scores"), values, where)
+        return replace(scores, constants=constants_in(tensors, scores.model))
 
     @numbers.checked()
     def figure(self, n: int = 20) -> Figure:

@@ -16,6 +16,7 @@ from attribution.scores import Scores
 from circuits.reach import reach
 from circuits.report import Report, with_interval
 from interp.conditions import Conditions
+from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.headers import json_copy
 from interp.plugins import fields_of
@@ -80,6 +81,10 @@ class Found(ABC):
             task = self.provenance["task"]
             digest = task.get("sha256") if isinstance(task, dict) else None
             object.__setattr__(self, "setting", replace(self.scores.setting, task=digest))
+        if isinstance(self.setting.constants, str):  # a file says their digest, and keeps them with the scores
+            if getattr(self.scores.constants, "digest", None) != self.setting.constants:
+                raise InputError("the constants that the circuit was found under are not those of its scores")
+            object.__setattr__(self, "setting", replace(self.setting, constants=self.scores.constants))
 
     @property
     def graph(self) -> ComputationalGraph:

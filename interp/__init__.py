@@ -6,6 +6,7 @@ from interp._version import __version__ as __version__
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.interval import Estimate, Interval
+from interp.kernels.fitting import Fitting
 from interp.models import load_model
 from interp.node_mask import NodeMask
 from interp.result import Result
@@ -16,6 +17,7 @@ from interp.tasks.task import Task
 __all__ = [
     "ComputationalGraph",
     "Estimate",
+    "Fitting",
     "InputError",
     "Interval",
     "NodeMask",

@@ -11,6 +11,7 @@ from typing import Any
 
 from interp.errors import InputError
 from interp.keeping import kept
+from interp.kernels.constants import Constants
 from interp.objectives import Objective, names
 from interp.tasks.task import Task
 
@@ -22,7 +23,7 @@ class Conditions:
 
     `objective` is the function itself, or its name: a file holds no more of a function of your own. `task` is the
     sha256 digest of the prompts (`Task.to_dict`). Of features: the digests of their dictionaries, and what becomes of
-    these dictionaries' errors (`interp.dictionaries.sets`).
+    these dictionaries' errors (`interp.dictionaries.sets`). Of `optimal` ablation: its constants, or their digest.
     """
 
     ablation: str | None = None
@@ -31,11 +32,14 @@ class Conditions:
     task: str | None = None
     dictionaries: tuple[str, ...] | None = None
     errors: str | None = None
+    constants: str | Constants | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; of the objective, its name."""
         objective = None if self.objective is None else str(self.objective)
         found = {"ablation": self.ablation, "objective": objective, "kv": self.kv, "task": self.task}
+        if self.constants is not None:
+            found["constants"] = self.constants if isinstance(self.constants, str) else self.constants.digest
         if self.dictionaries is None:
             return found
         return {**found, "dictionaries": self.dictionaries, "errors": self.errors}
@@ -51,6 +55,20 @@ def conditions_of(circuit: Any) -> Conditions:
     """What a circuit or scores were found under; a bare mask knows of nothing."""
     found = getattr(circuit, "setting", None)
     return found if isinstance(found, Conditions) else Conditions()
+
+
+def constants_of(circuit: Any) -> Constants | None:
+    """The constants that a circuit was found under, if it was found under `optimal` ablation.
+
+    Raises `InputError` where a file holds no more than their digest.
+    """
+    found = conditions_of(circuit).constants
+    if isinstance(found, str):
+        raise InputError(
+            "the circuit was found under constants of which its file holds the digest alone; give constants=, or "
+            "ablation='optimal' to fit them to these prompts"
+        )
+    return found
 
 
 def objective_of(circuit: Any, task: Task) -> str | Objective | None:

@@ -12,16 +12,18 @@ from torch import Tensor
 
 from interp import numbers
 from interp.anatomy import Anatomy
-from interp.conditions import Conditions, conditions_of, objective_of
+from interp.conditions import Conditions, conditions_of, constants_of, objective_of
 from interp.dictionaries.circuits import FeatureNodes, feature_norms
 from interp.dictionaries.sets import DictionarySet
-from interp.errors import InputError, choose
+from interp.errors import InputError, choose, short
 from interp.fingerprint import edition
 from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
-from interp.kernels.ablation import KNOWN, Ablator
+from interp.kernels.ablation import KNOWN, OPTIMAL, Ablator, check_level
 from interp.kernels.circuit import Edges
+from interp.kernels.constants import Constants
 from interp.kernels.evaluate import CircuitValues, Masks, Meter
+from interp.kernels.fitting import Fitting, fit
 from interp.kernels.node_norms import node_norms
 from interp.kernels.nodes import Nodes
 from interp.kernels.stacked import NodeGrain
@@ -41,6 +43,7 @@ class UnderKeywords(TypedDict, total=False):
 
     ablation: str | None
     objective: GivenObjective
+    constants: Constants | Fitting | None
 
 
 class SettingKeywords(UnderKeywords, total=False):
@@ -84,11 +87,14 @@ class Setting:
         task: the prompts; `split` and `select` give settings of fewer.
         ablation: what an edge outside of a circuit gives: `patch` (the source's value in the corrupted prompt),
             `zero`, `zero-token` (the input keeps its learned position, as in MIB), `mean` or `mean-positional` over the
-            task's clean prompts. None: `patch`.
+            task's clean prompts, `optimal` (the constant under which the model loses least). None: `patch`.
         objective: what a circuit is to preserve; None: the task's own. An `Objective` in any case.
         kv: key and value targets per query `head` or per key-value `group`.
         run: how runs are made.
         features: the dictionaries whose features are nodes of level `feature`, and what becomes of their errors.
+        constants: those of `optimal` ablation, or how they are fitted (`Fitting`; None: as by default). They are
+            fitted once, to this setting's clean prompts, and hold for every setting that `on`, `select` and `split`
+            make of it; `split` fits them to the first part alone.
 
     Raises `InputError` for unknown names, and for a model or prompts that cannot be used.
     """
@@ -100,6 +106,7 @@ class Setting:
     kv: KV = "head"
     run: Run = field(default_factory=Run)
     features: DictionarySet | None = None
+    constants: Constants | Fitting | None = None
 
     def __post_init__(self) -> None:
         if not hasattr(self.task, "prompts"):
@@ -108,6 +115,13 @@ class Setting:
                 "Task.from_pairs(name, pairs)"
             )
         object.__setattr__(self, "ablation", choose("ablation", self.ablation or "patch", KNOWN))
+        if self.constants is not None and (
+            self.ablation != OPTIMAL or not isinstance(self.constants, Constants | Fitting)
+        ):
+            raise InputError(
+                f"constants={short(self.constants)} with ablation={self.ablation!r}: constants (those that scores or a "
+                "circuit carry, or an interp.Fitting) belong to ablation='optimal'"
+            )
         goal = get_objective(self.task.objective if self.objective is None else self.objective)
         object.__setattr__(self, "objective", goal)
 
@@ -121,6 +135,8 @@ class Setting:
         told = chosen(keywords, SettingKeywords)
         if told.get("ablation") is None:
             told["ablation"] = conditions_of(circuit).ablation
+            if told.get("constants") is None:
+                told["constants"] = constants_of(circuit)
         if told.get("objective") is None:
             told["objective"] = objective_of(circuit, task)
         return cls(model, task, run=Run.of(keywords), features=DictionarySet.of(keywords, circuit), **told)
@@ -148,8 +164,21 @@ class Setting:
 
     @_OfWeights
     def ablator(self) -> Ablator:
-        """What corrupted sources give; means are taken at the first use."""
+        """What corrupted sources give; means are taken, and constants fitted, at the first use."""
+        if self.ablation == OPTIMAL:
+            return Ablator(self.anatomy, OPTIMAL, self._constants())
         return Ablator.of(self.anatomy, str(self.ablation), self.prompts, self.run.batch_size, self.run.memory)
+
+    @property
+    def fitted(self) -> Constants | None:
+        """The constants of `optimal` ablation; None under another one."""
+        found = self.ablator.means if self.ablation == OPTIMAL else None
+        return found if isinstance(found, Constants) else None
+
+    def _constants(self) -> Constants:
+        if isinstance(self.constants, Constants):
+            return self.constants.on(self.anatomy)
+        return fit(self.anatomy, self.prompts, self.constants or Fitting(), self.run)
 
     @_OfWeights
     def meter(self) -> Meter:
@@ -166,6 +195,7 @@ class Setting:
 
         Raises `InputError` for features without dictionaries.
         """
+        check_level(str(self.ablation), level)
         told: dict[str, Any] = {"anatomy": self.anatomy, "ablator": self.ablator, "prompts": self.prompts}
         told |= {"level": level, "spans": spans, "batch_size": self.run.batch_size, "memory": self.run.memory}
         if level != "feature":
@@ -244,14 +274,17 @@ class Setting:
         return self._node_meter(level, spans), [one.check(full, self.anatomy.name) for one in masks]
 
     def on(self, task: Task) -> Setting:
-        """The same on other prompts."""
-        return self._sharing(replace(self, task=task), "anatomy", "graph")
+        """The same on other prompts; what constants were fitted holds on."""
+        return self._sharing(replace(self, task=task, constants=self.fitted), "anatomy", "graph")
 
     def under(self, **changes: Any) -> Setting:
         """The same but for `ablation`, `objective`, `kv`, `run` or `features`; what these leave stays computed."""
+        if changes.get("ablation", OPTIMAL) != OPTIMAL:
+            changes.setdefault("constants", None)
         shared = ["anatomy", "prompts"]
         shared += [] if "kv" in changes else ["graph"]
-        shared += ["ablator"] if changes.keys() <= {"objective", "kv", "features"} else []
+        fitted = {"run"} if self.ablation == OPTIMAL else set()
+        shared += ["ablator"] if changes.keys() <= {"objective", "kv", "features", *fitted} else []
         shared += ["meter", "_node_meters", "_node_norms"] if changes.keys() <= {"objective"} else []
         return self._sharing(replace(self, **changes), *shared)
 
@@ -269,14 +302,17 @@ class Setting:
     def split(self, share: float, seed: int) -> tuple[Setting, Setting]:
         """Two settings of disjoint prompts (`Task.split`)."""
         first, second = self.task.split(share, seed)
-        return self.on(first), self.on(second)
+        if self.ablation != OPTIMAL:
+            return self.on(first), self.on(second)
+        here = self._sharing(replace(self, task=first), "anatomy", "graph")
+        return here, here.on(second)
 
     @property
     def conditions(self) -> Conditions:
         """The record of it that results carry."""
-        known: dict[str, Any] = {}
+        known: dict[str, Any] = {"constants": self.fitted}
         if self.features is not None:
-            known = {"dictionaries": self.features.digests, "errors": self.features.errors}
+            known |= {"dictionaries": self.features.digests, "errors": self.features.errors}
         return Conditions(self.ablation, self.goal, self.kv, self.task.to_dict()["sha256"], **known)
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from attribution.edges.method import Method, Passes
 from interp.graph import ComputationalGraph
-from interp.kernels.ablation import zero_sources
 from interp.kernels.batching import Batch, budget_of, bytes_per_position, make_batches, run_batches
 from interp.kernels.capture import SourceRecorder
 from interp.kernels.contract import expand_sources
 from interp.kernels.forward import Residual, attention_parts, run_blocks
 from interp.kernels.frame import PerHead, PerPort
+from interp.kernels.source_means import zero_sources
 from interp.parts import working
 from interp.setting import Setting
 

@@ -101,6 +101,7 @@ class Method(ABC):
             gap=gap,
             seed=self.drawn_with(),
             goal=setting.goal,
+            constants=setting.fitted,
         )
 
     def drawn_with(self) -> int | None:

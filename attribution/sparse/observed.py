@@ -21,6 +21,7 @@ from interp.dictionaries import means
 from interp.dictionaries.dictionary import Dictionary
 from interp.dictionaries.means import MeanParts
 from interp.dictionaries.sites import Entering, Parts, SiteRecorder, run_sites, split
+from interp.kernels.ablation import check_level
 from interp.kernels.forward import Residual
 from interp.parts import working
 from interp.setting import Setting
@@ -94,6 +95,7 @@ class Observer(SiteRecorder, Entering):
 def mean_parts(setting: Setting, dictionaries: Sequence[Dictionary]) -> MeanParts | None:
     """Mean features and errors over the clean prompts, as the ablation wants them; None without means."""
     kind, run = str(setting.ablation), setting.run
+    check_level(kind, "feature")
     if not kind.startswith("mean"):
         return None
     positional = kind == "mean-positional"

@@ -7,6 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.anatomy import Block
+from interp.kernels.ablation import check_level
 from interp.kernels.backward import Backward
 from interp.kernels.forward import Residual
 from interp.kernels.neurons import Means, mean_activations
@@ -41,6 +42,7 @@ def in_front(block: Block, hidden: Hidden, gradient: Residual, backward: Backwar
 
 def mean_neurons(setting: Setting) -> Means | None:
     """Mean activations over the clean prompts, as the ablation wants them; None without means. One forward pass."""
+    check_level(str(setting.ablation), "neuron")
     if not str(setting.ablation).startswith("mean"):
         return None
     run, positional = setting.run, setting.ablation == "mean-positional"

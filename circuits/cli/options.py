@@ -13,7 +13,7 @@ METHODS = (
     "relp", "gim", "attnlrp", "cp-lrp", "decompx", "information-flow", "acdc", "exact",
 )  # fmt: skip
 SELECTIONS = ("balanced", "top-n", "greedy", "connected", "program")
-ABLATIONS = "patch, zero, zero-token, mean or mean-positional."
+ABLATIONS = "patch, zero, zero-token, mean, mean-positional or optimal."
 SEEDS = {"min": 0, "max": 2**63 - 1}
 
 

@@ -1,10 +1,10 @@
 """A circuit on disk: one JSON for people and programs, and one safetensors file beside it for the arrays.
 
 `ioi.json` holds the format version, the setting that the circuit was found under, the graph, provenance, report, how
-the scores were made and the edges with their scores. `ioi-<digest>.safetensors` holds `mask` and `values`, and is named
-by its content: the JSON names the file and its checksum. Saving writes the tensors under their new name first, renames
-the JSON over the old one, and only then removes the tensors that the old JSON named. So at every moment the JSON and
-the tensors it names fit each other, whatever happens in between.
+the scores were made and the edges with their scores. `ioi-<digest>.safetensors` holds `mask` and `values` (and the
+constants of `optimal` ablation), and is named by its content: the JSON names the file and its checksum. Saving writes
+the tensors under their new name first, renames the JSON over the old one, and only then removes the tensors that the
+old JSON named. So at every moment the JSON and the tensors it names fit each other, whatever happens in between.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from interp.conditions import Conditions
 from interp.errors import InputError
 from interp.files import as_path, check_writable, existing, is_regular, locked, write_bytes, write_text
 from interp.headers import check_header, validated
+from interp.kernels.constants import constants_in, tensors_of
 
 FORMAT = "faithful-circuits/circuit"
 VERSION = 3  # 1 held no setting: it is that of the scores; 2 knew no circuits of nodes
@@ -44,6 +45,7 @@ class _Conditions:
     task: str | None
     dictionaries: tuple[str, ...] | None = None
     errors: str | None = None
+    constants: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def save(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str]) -> Path:
     """
     named = json_path(path)
     path = check_target(named)
-    data = safetensors.torch.save({"mask": circuit.mask, "values": circuit.scores.values})
+    arrays = {"mask": circuit.mask, "values": circuit.scores.values, **tensors_of(circuit.scores.constants)}
+    data = safetensors.torch.save(arrays)
     digest = hashlib.sha256(data).hexdigest()
     tensors = _tensors_beside(path, digest)
     document = {
@@ -154,6 +157,7 @@ def load(path: str | os.PathLike[str]) -> Circuit | NodeCircuit:
     document = validated(_Document, content, where)
     arrays = _load_tensors(path, document, where)
     scores = Scores.from_dict(document.scores, arrays["values"], where)
+    scores = replace(scores, constants=constants_in(arrays, scores.model))
     report = Report.from_dict(document.report, where)
     try:
         kept = {"setting": Conditions(**asdict(document.setting))} if document.setting else {}
@@ -183,7 +187,7 @@ def _load_tensors(path: Path, document: _Document, where: str) -> dict[str, Any]
         arrays: dict[str, Any] = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise InputError(f"{where} cannot be loaded: {name!r} is damaged ({error})") from None
-    if arrays.keys() != {"mask", "values"}:
+    if not {"mask", "values"} <= arrays.keys():
         raise InputError(f"{where} cannot be loaded: {name!r} does not hold a mask and values")
     return arrays
 

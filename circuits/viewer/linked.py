@@ -26,11 +26,11 @@ from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
-from interp.kernels.ablation import zero_sources
 from interp.kernels.capture import SourceRecorder
 from interp.kernels.contract import expand_sources
 from interp.kernels.forward import attention_pattern, prepare, run_blocks
 from interp.kernels.frame import Frame, PerHead, PerPort
+from interp.kernels.source_means import zero_sources
 from interp.parts import working
 from interp.running import door
 from interp.tasks.prompts import Prompts

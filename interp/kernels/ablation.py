@@ -13,31 +13,27 @@ import torch
 from torch import Tensor
 
 from interp.anatomy import Anatomy
-from interp.errors import choose
+from interp.errors import InputError, choose
 from interp.kernels.batching import Batch
 from interp.kernels.capture import SourceRecorder, Sources
-from interp.kernels.forward import Recorder, Residual, run_blocks
+from interp.kernels.constants import Constants
+from interp.kernels.forward import Residual, run_blocks
 from interp.kernels.frame import Frame
-from interp.kernels.means import add_real, averaged, clean_runs
-from interp.parts import working
+from interp.kernels.source_means import Means, source_means, zero_sources
 from interp.tasks.prompts import Prompts
 
 Ablation = Literal["patch", "zero", "mean", "mean-positional"]
 ABLATIONS: tuple[str, ...] = get_args(Ablation)
-KNOWN = (*ABLATIONS, "zero-token")
+OPTIMAL = "optimal"
+KNOWN = (*ABLATIONS, "zero-token", OPTIMAL)
 
 
-@dataclass(frozen=True)
-class Means:
-    """Mean outputs of all sources by position: [pos, ...]; for `mean` every position holds the same."""
-
-    by_position: Sources
-
-    def rows(self, positions: Tensor) -> Sources:
-        """Means at given positions, one row for each."""
-        means = self.by_position
-        return Sources(
-            means.embedding[positions], [z[positions] for z in means.heads], [m[positions] for m in means.mlps]
+def check_level(ablation: str, level: str) -> None:
+    """Raise `InputError` for nodes that an ablation knows nothing of."""
+    if ablation == OPTIMAL and level in ("neuron", "feature"):
+        raise InputError(
+            f"ablation='optimal' has constants for the input, heads and MLPs, none for level={level!r}; "
+            "use ablation='mean'"
         )
 
 
@@ -47,7 +43,7 @@ class Ablator:
 
     anatomy: Anatomy
     ablation: str
-    means: Means | None = None
+    means: Means | Constants | None = None
 
     @classmethod
     def of(
@@ -61,12 +57,12 @@ class Ablator:
         """An ablator; for means, one forward pass over the clean `prompts` is made here.
 
         `mean` averages each source's output over all prompts and real positions, `mean-positional` over prompts
-        at each position.
+        at each position. An ablator of `optimal` is made of its `Constants`, which `fit` finds.
         """
         choose("ablation", ablation, KNOWN)
         means = None
         if ablation.startswith("mean"):
-            means = _means(anatomy, prompts, ablation == "mean-positional", batch_size, memory)
+            means = source_means(anatomy, prompts, ablation == "mean-positional", batch_size, memory)
         return cls(anatomy, ablation, means)
 
     @property
@@ -96,40 +92,3 @@ def record_sources(frame: Frame, embedding: Residual, rows: Tensor) -> Sources:
     recorder = SourceRecorder(embedding, rows)
     run_blocks(frame, embedding, recorder)
     return recorder.sources
-
-
-def zero_sources(anatomy: Anatomy, n_rows: int, dtype: torch.dtype) -> Sources:
-    """Sources that give nothing."""
-    like = torch.empty(0, dtype=dtype, device=anatomy.device)
-    return Sources(
-        like.new_zeros(n_rows, anatomy.d_model),
-        [like.new_zeros(n_rows, anatomy.n_heads, anatomy.d_head) for _ in anatomy.blocks],
-        [like.new_zeros(n_rows, anatomy.d_model) for _ in anatomy.blocks],
-    )
-
-
-class _SumRecorder(Recorder):
-    """Adds a run's sources, by position, to running totals."""
-
-    def __init__(self, totals: Sources, real: Tensor) -> None:
-        self.totals, self.real = totals, real
-
-    def heads(self, layer: int, z: Tensor) -> None:
-        add_real(self.totals.heads[layer], z, self.real)
-
-    def mlp_output(self, layer: int, m: Residual) -> Residual:
-        add_real(self.totals.mlps[layer], m, self.real)
-        return m
-
-
-@torch.no_grad()
-def _means(anatomy: Anatomy, prompts: Prompts, positional: bool, batch_size: int | None, memory: int | None) -> Means:
-    totals = zero_sources(anatomy, prompts.clean.shape[1], torch.float64)
-    for batch, frame, embedding in clean_runs(anatomy, prompts, batch_size, memory):
-        add_real(totals.embedding, embedding, batch.prompts.mask)
-        run_blocks(frame, embedding, _SumRecorder(totals, batch.prompts.mask))
-
-    def mean(total: Tensor) -> Tensor:
-        return averaged(total, prompts, positional).to(working(anatomy.parameter()[:0]).dtype)
-
-    return Means(Sources(mean(totals.embedding), [mean(z) for z in totals.heads], [mean(m) for m in totals.mlps]))

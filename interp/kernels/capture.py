@@ -7,6 +7,7 @@ position. What W_Q, W_K, W_V, W_O and the norms do to them is linear and is done
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -37,13 +38,21 @@ class Sources:
     heads: list[Float[Tensor, "row head d_head"]]
     mlps: list[Float[Tensor, "row d_model"]]
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> Sources:
+        """The same function of all outputs."""
+        return self.beside(change)
+
+    def beside(self, change: Callable[..., Tensor], *others: Sources) -> Sources:
+        """A function of each output and of those in the same place of `others`."""
+        return Sources(
+            change(self.embedding, *(one.embedding for one in others)),
+            [change(*parts) for parts in zip(self.heads, *(one.heads for one in others), strict=True)],
+            [change(*parts) for parts in zip(self.mlps, *(one.mlps for one in others), strict=True)],
+        )
+
     def minus(self, other: Sources) -> Sources:
         """Differences, taken in at least float32; `other` may broadcast over rows."""
-        return Sources(
-            working(self.embedding) - working(other.embedding),
-            [working(a) - working(b) for a, b in zip(self.heads, other.heads, strict=True)],
-            [working(a) - working(b) for a, b in zip(self.mlps, other.mlps, strict=True)],
-        )
+        return self.beside(lambda a, b: working(a) - working(b), other)
 
 
 class SourceRecorder(Recorder):

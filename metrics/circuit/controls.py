@@ -77,7 +77,7 @@ def exchangeable(setting: Setting, level: str) -> Bool[Tensor, "*axes"]:
 
 
 def _rows(mask: Shaped[Tensor, "*axes"], free: Bool[Tensor, "*axes"], level: str) -> tuple[Tensor, Tensor]:
-    """A mask (or norms) as rows within which nodes are exchanged, `[row, unit]`, and which units of each that may be."""
+    """A mask, or norms, as rows within which nodes are exchanged, `[row, unit]`, and which units of each may be."""
     if level == "node":  # heads and MLPs of all layers; the input is none
         rows, free = mask[..., 1:].reshape(-1, len(free) - 1), free[None, 1:]
     else:
