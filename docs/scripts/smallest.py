@@ -117,7 +117,7 @@ def of_seed(model: Any, task: Any, seed: int) -> dict[str, Any]:
 
 def page(found: dict[str, list[dict[str, Any]]], prompts: int) -> str:
     """The tables, and what they say."""
-    parts = [INTRODUCTION.format(half=prompts // 2), table(found["sizes"]), CHOICE, table(found["choice"])]
+    parts = [INTRODUCTION.format(half=prompts // 2), table(found["sizes"]), READING, CHOICE, table(found["choice"])]
     if found["seeds"]:
         values = np.array([one["faithfulness"] for one in found["seeds"]])
         short = np.maximum(GOAL - values, 0).mean()
@@ -141,11 +141,17 @@ prompts that chose it. `top-n`: the smallest of the largest |score|. `balanced, 
 returned. Faithfulness has its 95 % interval; KL(model || circuit) is in nats; `within 20 %` is the share of prompts on
 which the circuit is that near to the model; `times scoring`: all that `find_circuit` took over what its scores did."""
 
+READING = """On each of these tasks the default needs at most half of the edges that top-n needs for the same goal. The price
+is the output: it keeps what helps the answer and little of what works against it, so that KL from the model is larger;
+and on the prompts that judge it may fall short of .85, as everything may that was chosen on others. Where the output
+matters too, ask for it: `find_circuit(model, task, faithfulness=0.85, kl=0.2)`."""
+
 CHOICE = """## Which circuit of a size
 
 All connected; `top` by |score|, the others by the weight of edges that help, set on the prompts that choose
 (`Balanced(nearest=)`): so that the mean of the objective, the objective by prompt, the output (KL), or mean and output
-together are nearest to the model's."""
+together are nearest to the model's. `both` is nowhere clearly farther from the output than `top`,
+and on induction nearer than `mean`, which is the default of `Balanced`."""
 
 SEEDS = """## Other prompts
 
