@@ -142,7 +142,7 @@ returned. Faithfulness has its 95 % interval; KL(model || circuit) is in nats; `
 which the circuit is that near to the model; `times scoring`: all that `find_circuit` took over what its scores did."""
 
 READING = """On each of these tasks the default needs at most half of the edges that top-n needs for the same goal. The
-price is the output: it keeps what helps the answer and little of what works against it, so that KL from the model is larger;
+price is the output: it keeps what helps the answer and little of what works against it, so that its KL is larger;
 and on the prompts that judge it may fall short of .85, as everything may that was chosen on others. Where the output
 matters too, ask for it: `find_circuit(model, task, faithfulness=0.85, kl=0.2)`."""
 
