@@ -105,11 +105,12 @@ class ACDC(Method):
             search.file.save()
         return search.file.state["values"], {"edges": int(search.file.state["mask"].sum())}
 
-    def score(self, change: float) -> float:
-        """The score of an edge by which the loss rises so much."""
-        if change >= self.tau:
-            return change
-        return min(self.tau * math.exp(change / self.tau - 1), math.nextafter(self.tau, 0))
+
+def _score(change: float, tau: float) -> float:
+    """The score of an edge by which the loss rises so much."""
+    if change >= tau:
+        return change
+    return min(tau * math.exp(change / tau - 1), math.nextafter(tau, 0))
 
 
 def _nothing_done(graph: ComputationalGraph) -> dict[str, Tensor]:
@@ -163,7 +164,7 @@ class _Search:
                 masks[row:, source, target] = False  # as if those before it all go
             tried, stayed = 0, False
             for source, without in zip(guess, self._losses(masks).tolist(), strict=True):
-                values[source, target] = self.method.score(without - loss)
+                values[source, target] = _score(without - loss, self.method.tau)
                 tried, stayed = tried + 1, without - loss >= self.method.tau
                 if stayed:
                     break  # those behind it were run without it

@@ -181,7 +181,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"method": "exact", "only": [(0, 1)], "keep": 3}, "keep and summed are for gradients"),
     ({"only": [(0, 1)]}, "only goes with method='exact'"),
     ({"method": "eap-ig-activations", "credit": "all"}, "credit='own'"),
-    ({"method": "acdc"}, "is unknown"),
+    ({"method": "no-such"}, "is unknown"),
     ({"method": "mask-ig"}, "has no meaning for features"),
     ({"keep": 3, "summed": "prompt"}, "give one of the two"),
     ({"keep": 10**6}, "is more than there are"),
