@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from interp import numbers
 from interp.interval import Interval
 from metrics.circuit.elements import Elements, Mask
-from metrics.circuit.evaluate import faithfulness_in, together
+from metrics.circuit.evaluate import faithfulness_in, faithfulness_values, together
 
 DEFAULT_FAITHFULNESS = 0.85
 ROUNDING = 1e-6  # the whole model reaches every goal, to rounding
@@ -20,13 +20,12 @@ class Reached:
     """What a circuit reached on the prompts that choose it.
 
     Attributes:
-        faithfulness, low: and the lower end of its interval over prompts.
+        faithfulness: a ratio of mean objectives.
         kl: mean KL(model || circuit) in nats, where the goal names one.
         part: how far that is of what was asked for: 1 and more is enough, of several goals the farthest counts.
     """
 
     faithfulness: float
-    low: float
     kl: float | None
     part: float
 
@@ -59,17 +58,20 @@ class Goal:
         """What each circuit reaches on the elements' prompts; NaN where the model shows no behaviour there."""
         objectives = (None,) if self.kl is None else (None, "kl")
         values, *others = elements.setting.measure_all(together([elements.circuit(one) for one in masks]), objectives)
-        divergences = [max(-float(row.double().mean()), 0.0) for one in others for row in one.circuits]
+        found = faithfulness_values(values)
+        counted = [one.low for one in faithfulness_in(values, self.interval)] if self.lower_end else found
+        divergences: list[float | None] = [None] * len(found)
+        for one in others:
+            divergences = [max(-float(row.double().mean()), 0.0) for row in one.circuits]
         return [
-            self._judged(one.value, one.low, divergences[i] if divergences else None)
-            for i, one in enumerate(faithfulness_in(values, self.interval))
+            Reached(value, kl, self._part(judged, kl))
+            for value, judged, kl in zip(found, counted, divergences, strict=True)
         ]
 
-    def _judged(self, value: float, low: float, kl: float | None) -> Reached:
+    def _part(self, faithfulness: float, kl: float | None) -> float:
         parts = []
         if self.faithfulness is not None:
-            parts.append((low if self.lower_end else value) / self.faithfulness)
+            parts.append(faithfulness / self.faithfulness)
         if self.kl is not None and kl is not None:
             parts.append(self.kl / kl if kl > 0 else math.inf)
-        part = math.nan if any(math.isnan(one) for one in parts) else min(parts)
-        return Reached(value, low, kl, part)
+        return math.nan if any(math.isnan(one) for one in parts) else min(parts)

@@ -32,7 +32,6 @@ from metrics.circuit.elements import Elements, Mask
 CLOSE = {"edge": 1.1, "node": 1.03}  # sizes this near to each other are not told apart in the search
 
 Rule = Callable[[Tensor], Mask]  # takes a circuit of one size from scores
-BySize = Callable[[int], Rule]
 Take = Callable[[Rule], Mask]  # what that makes of scores, or of resampled ones
 
 
@@ -140,8 +139,8 @@ def _choose(
 ) -> _Chosen:
     """The circuit of a size, or else the smallest that reaches the goal; of several scores what is steady in them."""
 
-    def rules(sizes: Sequence[int], selection: Selection = search.selection) -> list[Rule]:
-        return elements.rules(selection, scores.values, sizes)
+    def rules(sizes: Sequence[int]) -> list[Rule]:
+        return elements.rules(search.selection, scores.values, sizes)
 
     def take(rule: Rule) -> Mask:
         if drawn is None or search.stable is None:
@@ -156,11 +155,7 @@ def _choose(
     # balanced circuits below a goal of faithfulness hold all that helps; the output needs what harms, too
     by_help = search.selection.measures and search.goal.kl is None
     rankings = elements.rankings if by_help else [search.selection]
-
-    def of_size(selection: Selection, n: int) -> Rule:
-        return rules([n], selection)[0]
-
-    return _searched(elements, search, scores, [partial(of_size, one) for one in rankings], take)
+    return _searched(elements, search, scores, rankings, take)
 
 
 def _on_ladder(elements: Elements, search: Search, rules: Sequence[Rule], take: Take) -> _Chosen:
@@ -173,16 +168,19 @@ def _on_ladder(elements: Elements, search: Search, rules: Sequence[Rule], take: 
     return _Chosen(elements.ladder[best], rules[best], masks[best], rungs)
 
 
-def _searched(elements: Elements, search: Search, scores: Scores, by: Sequence[BySize], take: Take) -> _Chosen:
+def _searched(elements: Elements, search: Search, scores: Scores, rankings: Sequence[Selection], take: Take) -> _Chosen:
     """The smallest circuit found that reaches the goal on the elements' prompts, and what of it can go."""
 
-    def circuit(rule: BySize, n: int) -> Mask:
-        return take(rule(n))
+    def rule(ranking: Selection, n: int) -> Rule:
+        (found,) = elements.rules(ranking, scores.values, [n])
+        return found
 
-    orders = [Sizes(elements, partial(circuit, rule), search.goal) for rule in by]
+    def circuit(ranking: Selection, n: int) -> Mask:
+        return take(rule(ranking, n))
+
+    orders = [Sizes(elements, partial(circuit, one), search.goal) for one in rankings]
     sizes, n = smallest(orders, CLOSE[elements.noun])
-    rule = by[orders.index(sizes)](n)
-    chosen = _Chosen(n, rule, sizes.masks[n], sizes.rungs())
+    chosen = _Chosen(n, rule(rankings[orders.index(sizes)], n), sizes.masks[n], sizes.rungs())
     if not (search.trims and sizes.reached[n].enough):
         return chosen
     left = trimmed(elements, search.goal, chosen.mask, scores.values, sizes.reached[n], search.minimal)

@@ -18,7 +18,7 @@ SMALLER = (0.9, 0.75, 0.5)  # parts of the size found that must be seen to fail
 MOST = 4.0  # what is reached beyond so many times the goal moves the search no further
 
 
-@dataclass
+@dataclass(eq=False)
 class Sizes:
     """The circuits of some sizes, and what they reach; no size is measured twice.
 

@@ -29,7 +29,7 @@ from interp.conditions import Conditions
 from interp.errors import InputError
 from interp.files import as_path, check_writable, existing, is_regular, locked, write_bytes, write_text
 from interp.headers import check_header, validated
-from interp.kernels.constants import constants_in, tensors_of
+from interp.kernels.constants import TENSORS, constants_in, tensors_of
 
 FORMAT = "faithful-circuits/circuit"
 VERSION = 3  # 1 held no setting: it is that of the scores; 2 knew no circuits of nodes
@@ -187,7 +187,7 @@ def _load_tensors(path: Path, document: _Document, where: str) -> dict[str, Any]
         arrays: dict[str, Any] = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise InputError(f"{where} cannot be loaded: {name!r} is damaged ({error})") from None
-    if not {"mask", "values"} <= arrays.keys():
+    if arrays.keys() - TENSORS != {"mask", "values"}:
         raise InputError(f"{where} cannot be loaded: {name!r} does not hold a mask and values")
     return arrays
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tables import markdown
 
 import metrics
 from attribution import EAP, EAPIG, MaskIG
@@ -133,13 +134,6 @@ def page(found: dict[str, dict[str, Any]], prompts: int) -> str:
             markdown(own["sizes"]),
         ]
     return "\n".join(parts) + "\n"
-
-
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """A table."""
-    heads = list(rows[0])
-    lines = [heads, ["---"] * len(heads), *([str(row[head]) for head in heads] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 INTRODUCTION = f"""# How many neurons carry a behaviour?

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tables import markdown
 from torch import Tensor
 
 from attribution import Scores
@@ -117,20 +118,19 @@ def of_seed(model: Any, task: Any, seed: int) -> dict[str, Any]:
 
 def page(found: dict[str, list[dict[str, Any]]], prompts: int) -> str:
     """The tables, and what they say."""
-    parts = [INTRODUCTION.format(half=prompts // 2), table(found["sizes"]), READING, CHOICE, table(found["choice"])]
+    parts = [
+        INTRODUCTION.format(half=prompts // 2),
+        markdown(found["sizes"]),
+        READING,
+        CHOICE,
+        markdown(found["choice"]),
+    ]
     if found["seeds"]:
         values = np.array([one["faithfulness"] for one in found["seeds"]])
         short = np.maximum(GOAL - values, 0).mean()
         parts.append(SEEDS.format(n=len(values), good=int((values >= 0.8).sum()), short=short, mean=values.mean()))
-        parts.append(table(found["seeds"]))
+        parts.append(markdown(found["seeds"]))
     return "\n\n".join(parts) + "\n"
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rows in markdown."""
-    heads = list(rows[0])
-    lines = [heads, ["---"] * len(heads), *([str(one[head]) for head in heads] for one in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 INTRODUCTION = """# How small is a faithful circuit?

@@ -20,6 +20,7 @@ from interp.kernels.capture import Sources
 _ALIKE = 1e-4  # two sums over one layer's weights in float32, added up in different orders
 _PREFIX = "constants."  # of their names among a file's tensors
 _NAMES = ("embedding", "heads", "mlps", "losses", "weights")
+TENSORS = frozenset(_PREFIX + name for name in _NAMES)
 
 
 @kept

@@ -23,7 +23,7 @@ from interp.node_mask import NodeMask
 from interp.numbers import COUNT, settle
 from interp.selection import SELECTIONS, Rule, Selection, TopN, connected, weighed
 from interp.setting import Setting
-from metrics.circuit.evaluate import faithfulness_of_means
+from metrics.circuit.evaluate import faithfulness_values
 from metrics.circuit.node_scores import NodeScores
 
 Scores = Float[Tensor, "source target"]
@@ -181,8 +181,7 @@ SELECTIONS.register(Balanced.name, Balanced)
 def seen(setting: Setting, masks: Tensor | list[NodeMask], nearest: str) -> list[Seen]:
     """Faithfulness of circuits on the setting's prompts, and their distance from the model."""
     values, *kl = setting.measure_all(masks, (None, "kl") if nearest in ("kl", "both") else (None,))
-    means = torch.cat((values.clean[None], values.empty[None], values.circuits)).double().mean(1)
-    faithfulness = [float(one) for one in faithfulness_of_means(means[None].numpy())[0]]
+    faithfulness = faithfulness_values(values)
     of_mean = [abs(1 - one) for one in faithfulness]
     if nearest == "prompts":
         own, empty = ((values.clean - other).abs().double().mean(-1) for other in (values.circuits, values.empty))

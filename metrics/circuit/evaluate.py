@@ -196,6 +196,11 @@ def faithfulness_in(values: CircuitValues, interval: Interval) -> list[Estimate]
     return bootstrapped(stacked(values), faithfulness_of_means, interval)
 
 
+def faithfulness_values(values: CircuitValues) -> list[float]:
+    """`faithfulness` without intervals."""
+    return [float(one) for one in faithfulness_of_means(stacked(values).mean(-1)[None])[0]]
+
+
 def stacked(values: CircuitValues) -> NDArray[np.float64]:
     """Objectives as statistics of faithfulness take them: `[clean | empty | circuits..., n]`."""
     return torch.cat((values.clean[None], values.empty[None], values.circuits)).double().numpy()

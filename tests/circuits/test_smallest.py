@@ -21,7 +21,7 @@ from interp.run import Run
 from interp.selection import Connected, prune
 from interp.setting import Setting
 from metrics.circuit.elements import EdgeElements
-from tests.tiny import behaving, tiny
+from tests.tiny import behaving, shared
 
 N = 12
 QUIET: dict[str, Any] = {"method": "eap", "quiet": True}
@@ -29,7 +29,7 @@ QUIET: dict[str, Any] = {"method": "eap", "quiet": True}
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny("llama")
+    return shared("llama")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def found(model: Any, task: Any) -> Any:
 
 def search(count: int, part: Any, close: float = 1.1) -> tuple[int, dict[int, Reached]]:
     """The size found among `count` elements where size n comes `part(n)` of the way."""
-    goal: Any = SimpleNamespace(reached=lambda _, masks: [Reached(part(n), math.nan, None, part(n)) for n in masks])
+    goal: Any = SimpleNamespace(reached=lambda _, masks: [Reached(part(n), None, part(n)) for n in masks])
     elements: Any = SimpleNamespace(places=range(count))
     take: Any = int
     sizes = Sizes(elements, take, goal)
@@ -83,7 +83,7 @@ def test_without_behaviour_everything_is_returned() -> None:
 
 def test_the_order_goes_on_in_which_a_smaller_size_is_enough() -> None:
     def order(enough: int) -> Sizes:
-        goal: Any = SimpleNamespace(reached=lambda _, masks: [Reached(n / enough, 0, None, n / enough) for n in masks])
+        goal: Any = SimpleNamespace(reached=lambda _, masks: [Reached(n / enough, None, n / enough) for n in masks])
         elements: Any = SimpleNamespace(places=range(5000))
         take: Any = int
         return Sizes(elements, take, goal)
