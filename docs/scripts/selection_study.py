@@ -66,7 +66,7 @@ class Study:
         return self.balanced_at(self.sizes, self.scores())
 
     def balanced_at(self, sizes: Sequence[int], scores: Tensor) -> Masks:
-        helping = Balanced().search(self.chosen_on, scores, sizes)
+        helping = Balanced(nearest="mean").search(self.chosen_on, scores, sizes)
         print([(n, round(weight, 2)) for n, weight in zip(sizes, helping, strict=True)], flush=True)
         return [circuit_at(weight, self.graph, n, scores) for n, weight in zip(sizes, helping, strict=True)]
 

@@ -150,8 +150,8 @@ CHOICE = """## Which circuit of a size
 
 All connected; `top` by |score|, the others by the weight of edges that help, set on the prompts that choose
 (`Balanced(nearest=)`): so that the mean of the objective, the objective by prompt, the output (KL), or mean and output
-together are nearest to the model's. `both` is nowhere clearly farther from the output than `top`,
-and on induction nearer than `mean`, which is the default of `Balanced`."""
+together are nearest to the model's. `both`, the default of `Balanced`, is nowhere clearly farther from
+the output than `top`, and on induction nearer than `mean`, which it was before."""
 
 SEEDS = """## Other prompts
 

@@ -87,11 +87,11 @@ class Balanced(Selection):
         steps: circuits for each size.
         nearest: by what a circuit is near; each distance is 1 for the empty circuit: `mean`, |1 - faithfulness|;
             `prompts`, the objective's mean distance from the model's, prompt by prompt; `kl`, KL(model || circuit);
-            `both`, `mean` plus `kl`.
+            `both` (default), `mean` plus `kl`: the mean alone can be right while the output is wrong.
     """
 
     steps: int = STEPS
-    nearest: str = "mean"
+    nearest: str = "both"
 
     name = "balanced"
     measures: ClassVar[bool] = True
