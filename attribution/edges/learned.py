@@ -212,6 +212,7 @@ def _loss(objective: Objective) -> Objective:
 
 
 def size_of(edges: int | float, graph: ComputationalGraph) -> int:
+    """A number or share of edges as a number; raises `InputError` where none or all of them would be left."""
     size = edges if isinstance(edges, int) else int(edges * graph.n_edges)
     if not 1 <= size < graph.n_edges:
         raise InputError(f"edges={edges} must leave between 1 and {graph.n_edges - 1:,} of the {graph.n_edges:,} edges")

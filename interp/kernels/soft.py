@@ -177,18 +177,20 @@ class _Run:
         z = runner.run_heads(layer, x, heads, *runner.ports_of(heads))
         change = working(z).unflatten(0, (len(x), -1)).flatten(1, 2) - working(runner.corrupted.heads[layer])
         written = expand_heads(change.flatten(0, 1), anatomy.head_weights(layer))  # [head, circuit * row, d_model]
-        return written.unflatten(1, (len(x), -1)).transpose(0, 1)
+        by_circuit: Tensor = written.unflatten(1, (len(x), -1)).transpose(0, 1)
+        return by_circuit
 
     def _mlp(self, layer: int, x: Float[Tensor, "circuit 1 row d_model"]) -> Float[Tensor, "circuit 1 row d_model"]:
         shaped = x[:, 0].unflatten(1, (len(self.runner.batch), -1)).flatten(0, 1).to(self.anatomy.dtype)
         out = working(run_mlp(self.anatomy.blocks[layer], shaped)).unflatten(0, (len(x), -1)).flatten(1, 2)
-        return (out - working(self.runner.corrupted.mlps[layer]))[:, None]
+        change: Tensor = (out - working(self.runner.corrupted.mlps[layer]))[:, None]
+        return change
 
     def _mix(self, part: _SubLayer) -> Float[Tensor, "circuit target row d_model"]:
         """What the targets of a sub-layer read."""
         weights = self.weights[:, : part.seen, part.targets].transpose(1, 2)
-        mixed = torch.bmm(weights, self.differences[:, : part.seen])
-        return mixed.unflatten(2, part.base.shape).add_(part.base)
+        mixed: Tensor = torch.bmm(weights, self.differences[:, : part.seen]).unflatten(2, part.base.shape)
+        return mixed.add_(part.base)
 
     def forward(self) -> None:
         """Fill in the differences of all sources."""
@@ -197,7 +199,8 @@ class _Run:
             self.differences[:, part.sources] = part.run(self._mix(part)).flatten(2)
 
     def _last(self, of_sources: Float[Tensor, "circuit source flat"]) -> Float[Tensor, "circuit source batch d_model"]:
-        return of_sources.unflatten(2, (-1, self.anatomy.d_model))[:, :, self.runner.last]
+        last: Tensor = of_sources.unflatten(2, (-1, self.anatomy.d_model))[:, :, self.runner.last]
+        return last
 
     def logits_input(self) -> Float[Tensor, "circuit batch d_model"]:
         """What the logits read at the last positions."""
