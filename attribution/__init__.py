@@ -6,10 +6,12 @@ from attribution.decompx.result import Decomposition
 from attribution.edges.acdc import ACDC
 from attribution.edges.flow import InformationFlow
 from attribution.edges.gradient import EAP, EAPIG, CleanCorrupted, EAPIGActivations, MaskIG
+from attribution.edges.hard_concrete import SampledEdgePruning
 from attribution.edges.learned import EdgePruning, Schedule, edge_pruning
 from attribution.edges.method import Method, Passes
 from attribution.edges.named import METHODS, methods
 from attribution.edges.patched import ActivationPatching, Exact
+from attribution.edges.ugs import UGS
 from attribution.engines import attribute
 from attribution.inputs.explain import tokens
 from attribution.inputs.latents import relevance
@@ -33,6 +35,7 @@ __all__ = [
     "METHODS",
     "RULE_SETS",
     "TOKEN_METHODS",
+    "UGS",
     "ActivationPatching",
     "CleanCorrupted",
     "ComponentScores",
@@ -50,6 +53,7 @@ __all__ = [
     "Passes",
     "Relevance",
     "RuleSet",
+    "SampledEdgePruning",
     "Schedule",
     "Scores",
     "TokenAttributions",

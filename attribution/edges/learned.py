@@ -82,7 +82,7 @@ class EdgePruning(Method):
 
     def check(self, setting: Setting) -> None:
         super().check(setting)
-        _size(self.edges, setting.graph)
+        size_of(self.edges, setting.graph)
         check_objective(setting.goal, self.name, only_clean=False)
 
     def passes(self, graph: ComputationalGraph) -> Passes:
@@ -92,7 +92,7 @@ class EdgePruning(Method):
         return self._found(setting)[0]
 
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
-        graph, size = setting.graph, _size(self.edges, setting.graph)
+        graph, size = setting.graph, size_of(self.edges, setting.graph)
         start = self.start or (EAPIG() if setting.ablation == "patch" else MaskIG()).scores(setting)
         logits = _logits(start, graph, size)
         fitting = setting.run.batch_size or prompts_that_fit(
@@ -172,9 +172,9 @@ def _learn(
         weights[real] = torch.sigmoid((logits - _margin(logits, size, temperature)) / temperature)
         gradient, total = torch.zeros_like(weights), 0.0
         for runner in runners:
-            values, slopes = runner.differentiate(weights, goal)
+            values, slopes = runner.differentiate(weights[None], goal)
             total -= float(values.sum())
-            gradient -= slopes.double().cpu()
+            gradient -= slopes[0].double().cpu()
             advance(len(runner.batch))
         losses.append(total / n_prompts)
         logits.grad = _through_sigmoid(gradient[real] / n_prompts, weights[real], temperature)
@@ -211,7 +211,8 @@ def _loss(objective: Objective) -> Objective:
     )
 
 
-def _size(edges: int | float, graph: ComputationalGraph) -> int:
+def size_of(edges: int | float, graph: ComputationalGraph) -> int:
+    """A number or share of edges as a number; raises `InputError` where none or all of them would be left."""
     size = edges if isinstance(edges, int) else int(edges * graph.n_edges)
     if not 1 <= size < graph.n_edges:
         raise InputError(f"edges={edges} must leave between 1 and {graph.n_edges - 1:,} of the {graph.n_edges:,} edges")

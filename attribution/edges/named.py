@@ -18,9 +18,11 @@ from attribution.edges.gradient import (
     MaskIG,
     Relevance,
 )
+from attribution.edges.hard_concrete import SampledEdgePruning
 from attribution.edges.learned import EdgePruning
 from attribution.edges.method import Method
 from attribution.edges.patched import ActivationPatching, Exact
+from attribution.edges.ugs import UGS
 from attribution.scores import Level
 from interp.plugins import Registry
 
@@ -35,9 +37,10 @@ def _relevance(rules: str) -> Callable[..., Relevance]:
 
 
 METHODS: Registry[Method] = Registry("method", Method, "faithful_circuits.methods")  # type: ignore[type-abstract]
-_ALONG_PATHS: tuple[type[Method], ...] = (EAP, EAPIG, EAPIGActivations, CleanCorrupted, MaskIG, EdgePruning)
+_ALONG_PATHS: tuple[type[Method], ...] = (EAP, EAPIG, EAPIGActivations, CleanCorrupted, MaskIG)
+_LEARNED: tuple[type[Method], ...] = (EdgePruning, SampledEdgePruning, UGS)
 _PATCHING: tuple[type[Method], ...] = (InformationFlow, ACDC, Exact, AttributionPatching, ActivationPatching)
-for _kind in _ALONG_PATHS:
+for _kind in (*_ALONG_PATHS, *_LEARNED):
     METHODS.register(_kind.name, _kind)
 for _rules in ("relp", "gim", "attnlrp", "cp-lrp", "decompx"):
     METHODS.register(_rules, _relevance(_rules))

@@ -131,6 +131,16 @@ def plan(
     return Plan(size, max(1, min(copies, fitting // size)), recompute)
 
 
+def draws(n: int, size: int, steps: int, generator: torch.Generator) -> Iterator[list[int]]:
+    """For each step the numbers of `size` prompts: all `n` in a drawn order, and again in another."""
+    waiting: list[int] = []
+    for _ in range(steps):
+        if len(waiting) < min(n, size):
+            waiting += torch.randperm(n, generator=generator, device="cpu").tolist()
+        chosen, waiting = waiting[: min(n, size)], waiting[min(n, size) :]
+        yield sorted(set(chosen))
+
+
 def make_batches(prompts: Prompts, size: int, device: torch.device, *, skip_prefix: bool) -> Iterator[Batch]:
     """Prompts in batches of like length and like shared prefix; every prompt is in exactly one."""
     order = sorted(range(len(prompts)), key=lambda i: (int(prompts.lengths[i]), int(prompts.first_difference[i]), i))

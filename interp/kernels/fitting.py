@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interp import numbers
 from interp.anatomy import Anatomy
-from interp.kernels.batching import Batch, make_batches, plan, run_batches
+from interp.kernels.batching import Batch, draws, make_batches, plan, run_batches
 from interp.kernels.capture import Sources
 from interp.kernels.constants import Constants
 from interp.kernels.replacing import Group, Replacing, groups
@@ -74,7 +74,8 @@ def fit(anatomy: Anatomy, prompts: Prompts, fitting: Fitting, run: Run) -> Const
             optimiser = torch.optim.Adam(parameters, lr=fitting.rate, betas=(0.9, 0.95), eps=1e-10)
             rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, fitting.steps)
         before = _losses(anatomy, prompts, start, run, bar)
-        for chosen in _draws(len(prompts), fitting):
+        generator = torch.Generator(device="cpu").manual_seed(fitting.seed)
+        for chosen in draws(len(prompts), fitting.prompts, fitting.steps, generator):
             slopes = _slopes(anatomy, prompts.select(chosen), now(), run)
             slopes = slopes.beside(torch.mul, spread)
             for parameter, slope in zip(parameters, (slopes.embedding, *slopes.heads, *slopes.mlps), strict=True):
@@ -115,17 +116,6 @@ def _sum(start: Sources, moved: Sources, spread: Sources) -> Sources:
         return torch.cat((rows[:1], rows[1:] + change.detach() * scale))
 
     return start.beside(one, moved, spread)
-
-
-def _draws(n: int, fitting: Fitting) -> Iterator[list[int]]:
-    """The prompts of each step: all of them in a drawn order, and again."""
-    generator = torch.Generator(device="cpu").manual_seed(fitting.seed)
-    size, waiting = min(n, fitting.prompts), list[int]()
-    for _ in range(fitting.steps):
-        if len(waiting) < size:
-            waiting += torch.randperm(n, generator=generator, device="cpu").tolist()
-        chosen, waiting = waiting[:size], waiting[size:]
-        yield sorted(set(chosen))
 
 
 def _batches(anatomy: Anatomy, prompts: Prompts, run: Run) -> tuple[Iterator[Batch], int, bool]:

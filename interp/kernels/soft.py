@@ -8,7 +8,7 @@ At w = 1 everywhere this is the score of edge attribution patching, at a boolean
 the sources' differences and nothing else. The backward pass goes through the sub-layers from the last to the first:
 each is run again from the mixture that it read, and gives the gradients at its inputs. One matrix product with the
 differences makes them the gradients at the weights of its edges, one with the weights hands them on to the sources.
-Memory is two numbers for each source, row and dimension, whatever the number of edges.
+Memory is two numbers for each source, row and dimension, whatever the number of edges. Circuits are stacked.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def soft_values(
 
     def work(batch: Batch) -> None:
         runner = SoftRunner(anatomy, graph, ablator, batch)
-        found = [runner.differentiate(each, objective) for each in weights]
+        found = [runner.differentiate(each[None], objective) for each in weights]
         for i, (value, gradient) in enumerate(found):
-            values[i, list(batch.indices)] = value.to(dtype).cpu()
-            gradients[i] += gradient.double().cpu()
+            values[i, list(batch.indices)] = value[0].to(dtype).cpu()
+            gradients[i] += gradient[0].double().cpu()
         advance(len(batch) * len(weights))
 
     size = batch_size or prompts_that_fit(anatomy, graph, prompts, memory)
@@ -89,10 +89,12 @@ def soft_values(
     return SoftValues(values, (gradients / len(prompts)).to(dtype))
 
 
-def prompts_that_fit(anatomy: Anatomy, graph: ComputationalGraph, prompts: Prompts, memory: int | None) -> int:
-    """How many prompts a budget of `memory` bytes takes at once."""
+def prompts_that_fit(
+    anatomy: Anatomy, graph: ComputationalGraph, prompts: Prompts, memory: int | None, circuits: int = 1
+) -> int:
+    """How many prompts a budget of `memory` bytes takes at once, each under so many stacked circuits."""
     floats = (2 * len(graph.sources) + 12 * graph.targets_per_layer) * anatomy.d_model
-    row = 4 * floats + bytes_per_position(anatomy, gradient=True, checkpointed=True)
+    row = circuits * (4 * floats + bytes_per_position(anatomy, gradient=True, checkpointed=True))
     return max(1, min(len(prompts), budget_of(anatomy.device, memory) // (prompts.clean.shape[1] * row)))
 
 
@@ -101,9 +103,9 @@ class SoftRunner(MixtureRunner):
 
     @torch.no_grad()
     def differentiate(
-        self, weights: Float[Tensor, "source target"], objective: Objective
-    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "source target"]]:
-        """The objective of each prompt, and the gradient of their sum at every edge's weight."""
+        self, weights: Float[Tensor, "circuit source target"], objective: Objective
+    ) -> tuple[Float[Tensor, "circuit batch"], Float[Tensor, "circuit source target"]]:
+        """The objective of each prompt, and the gradient of their sum at every edge's weight; circuits are stacked."""
         mask = self.graph.edge_mask.to(self.embedding.device)
         run = _Run(self, weights.to(self.embedding) * mask)
         run.forward()
@@ -111,12 +113,13 @@ class SoftRunner(MixtureRunner):
         run.backward(gradient)
         return values, run.slopes * mask
 
-    def _at_logits(self, x: Float[Tensor, "batch d_model"], objective: Objective) -> tuple[Tensor, Tensor]:
+    def _at_logits(self, x: Float[Tensor, "circuit batch d_model"], objective: Objective) -> tuple[Tensor, Tensor]:
         """The objective, and the gradient of its sum at what the logits read."""
         clean = self.clean_logits if objective.needs_clean else None
         with torch.enable_grad():
             x = x.requires_grad_()
-            values = objective(unembed(self.anatomy, x.to(self.anatomy.dtype)), self.batch.prompts, clean)
+            logits = unembed(self.anatomy, x.to(self.anatomy.dtype))
+            values = torch.stack([objective(one, self.batch.prompts, clean) for one in logits])
             refuse_nan(values, objective.name, self.batch)
             if not values.requires_grad:
                 raise InputError(
@@ -134,17 +137,17 @@ class _SubLayer:
     sources: slice
     seen: int  # so many sources, the first ones, can be read
     base: Float[Tensor, "row d_model"]
-    run: Callable[[Float[Tensor, "target row d_model"]], Float[Tensor, "source row d_model"]]
+    run: Callable[[Float[Tensor, "circuit target row d_model"]], Float[Tensor, "circuit source row d_model"]]
 
 
 class _Run:
-    """One pass forward and backward under some weights."""
+    """One pass forward and backward under some weights, circuits stacked."""
 
-    def __init__(self, runner: SoftRunner, weights: Float[Tensor, "source target"]) -> None:
+    def __init__(self, runner: SoftRunner, weights: Float[Tensor, "circuit source target"]) -> None:
         self.runner, self.graph, self.anatomy = runner, runner.graph, runner.anatomy
         self.weights = weights
         rows, d_model = runner.embedding.shape
-        self.differences = runner.embedding.new_empty(len(weights), rows * d_model)
+        self.differences = runner.embedding.new_empty(*weights.shape[:2], rows * d_model)
         self.slopes = torch.zeros_like(weights)
 
     def _sub_layers(self) -> Iterator[_SubLayer]:
@@ -166,51 +169,61 @@ class _Run:
                 functools.partial(self._mlp, layer),
             )
 
-    def _attention(self, layer: int, x: Float[Tensor, "target row d_model"]) -> Float[Tensor, "head row d_model"]:
+    def _attention(
+        self, layer: int, x: Float[Tensor, "circuit target row d_model"]
+    ) -> Float[Tensor, "circuit head row d_model"]:
         runner, anatomy = self.runner, self.anatomy
         heads = torch.arange(anatomy.n_heads, device=x.device)
-        z = runner.run_heads(layer, x[None], heads, *runner.ports_of(heads))
-        change = working(z).flatten(0, 1) - working(runner.corrupted.heads[layer])
-        return expand_heads(change, anatomy.head_weights(layer))
+        z = runner.run_heads(layer, x, heads, *runner.ports_of(heads))
+        change = working(z).unflatten(0, (len(x), -1)).flatten(1, 2) - working(runner.corrupted.heads[layer])
+        written = expand_heads(change.flatten(0, 1), anatomy.head_weights(layer))  # [head, circuit * row, d_model]
+        by_circuit: Tensor = written.unflatten(1, (len(x), -1)).transpose(0, 1)
+        return by_circuit
 
-    def _mlp(self, layer: int, x: Float[Tensor, "1 row d_model"]) -> Float[Tensor, "1 row d_model"]:
-        shaped = x[0].unflatten(0, (len(self.runner.batch), -1)).to(self.anatomy.dtype)
-        out = working(run_mlp(self.anatomy.blocks[layer], shaped)).flatten(0, 1)
-        return (out - working(self.runner.corrupted.mlps[layer]))[None]
+    def _mlp(self, layer: int, x: Float[Tensor, "circuit 1 row d_model"]) -> Float[Tensor, "circuit 1 row d_model"]:
+        shaped = x[:, 0].unflatten(1, (len(self.runner.batch), -1)).flatten(0, 1).to(self.anatomy.dtype)
+        out = working(run_mlp(self.anatomy.blocks[layer], shaped)).unflatten(0, (len(x), -1)).flatten(1, 2)
+        change: Tensor = (out - working(self.runner.corrupted.mlps[layer]))[:, None]
+        return change
 
-    def _mix(self, part: _SubLayer) -> Float[Tensor, "target row d_model"]:
+    def _mix(self, part: _SubLayer) -> Float[Tensor, "circuit target row d_model"]:
         """What the targets of a sub-layer read."""
-        mixed = self.weights[: part.seen, part.targets].T @ self.differences[: part.seen]
-        return mixed.view(-1, *part.base.shape).add_(part.base)
+        weights = self.weights[:, : part.seen, part.targets].transpose(1, 2)
+        mixed: Tensor = torch.bmm(weights, self.differences[:, : part.seen]).unflatten(2, part.base.shape)
+        return mixed.add_(part.base)
 
     def forward(self) -> None:
         """Fill in the differences of all sources."""
-        self.differences[0] = (self.runner.embedding - working(self.runner.corrupted.embedding)).flatten()
+        self.differences[:, 0] = (self.runner.embedding - working(self.runner.corrupted.embedding)).flatten()
         for part in self._sub_layers():
-            self.differences[part.sources] = part.run(self._mix(part)).flatten(1)
+            self.differences[:, part.sources] = part.run(self._mix(part)).flatten(2)
 
-    def _last(self, of_sources: Float[Tensor, "source flat"]) -> Float[Tensor, "source batch d_model"]:
-        return of_sources.view(len(of_sources), -1, self.anatomy.d_model)[:, self.runner.last]
+    def _last(self, of_sources: Float[Tensor, "circuit source flat"]) -> Float[Tensor, "circuit source batch d_model"]:
+        last: Tensor = of_sources.unflatten(2, (-1, self.anatomy.d_model))[:, :, self.runner.last]
+        return last
 
-    def logits_input(self) -> Float[Tensor, "batch d_model"]:
+    def logits_input(self) -> Float[Tensor, "circuit batch d_model"]:
         """What the logits read at the last positions."""
-        return self.runner.at_logits + torch.einsum("u,ubd->bd", self.weights[:, -1], self._last(self.differences))
+        mixed = torch.einsum("cu,cubd->cbd", self.weights[:, :, -1], self._last(self.differences))
+        return self.runner.at_logits + mixed
 
-    def backward(self, gradient: Float[Tensor, "batch d_model"]) -> None:
+    def backward(self, gradient: Float[Tensor, "circuit batch d_model"]) -> None:
         """Fill in the slopes, from the gradient at what the logits read."""
-        self.slopes[:, -1] = torch.einsum("ubd,bd->u", self._last(self.differences), gradient)
+        self.slopes[:, :, -1] = torch.einsum("cubd,cbd->cu", self._last(self.differences), gradient)
         gradients = torch.zeros_like(self.differences)
-        by_row = gradients.view(len(gradients), -1, self.anatomy.d_model)
-        by_row[:, self.runner.last] = self.weights[:, -1, None, None] * gradient
-        heard = self.weights[:, -1] != 0  # sources that anything that matters reads
+        by_row = gradients.unflatten(2, (-1, self.anatomy.d_model))
+        by_row[:, :, self.runner.last] = self.weights[:, :, -1, None, None] * gradient[:, None]
+        heard = (self.weights[:, :, -1] != 0).any(0)  # sources that anything that matters reads
         for part in reversed([*self._sub_layers()]):
             if not heard[part.sources].any():
                 continue
             with torch.enable_grad():
                 x = self._mix(part).requires_grad_()
-                (at_targets,) = torch.autograd.grad(part.run(x), x, by_row[part.sources])
-            flat = at_targets.flatten(1)
-            self.slopes[: part.seen, part.targets] = self.differences[: part.seen] @ flat.T
-            weights = self.weights[: part.seen, part.targets]
-            gradients[: part.seen].addmm_(weights, flat)
-            heard[: part.seen] |= (weights != 0).any(1)
+                (at_targets,) = torch.autograd.grad(part.run(x), x, by_row[:, part.sources])
+            flat = at_targets.flatten(2)
+            self.slopes[:, : part.seen, part.targets] = torch.bmm(
+                self.differences[:, : part.seen], flat.transpose(1, 2)
+            )
+            weights = self.weights[:, : part.seen, part.targets]
+            gradients[:, : part.seen].baddbmm_(weights, flat)
+            heard[: part.seen] |= (weights != 0).any(2).any(0)
