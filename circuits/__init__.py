@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from circuits.approximation import agreement
+    from circuits.by_prompt import mechanisms
     from circuits.circuit import Circuit
     from circuits.compare import compare_methods
     from circuits.comparison import MethodComparison
     from circuits.find import find_circuit
+    from circuits.mechanism_result import Mechanisms
     from circuits.node_circuit import NodeCircuit
     from circuits.report import Report
     from circuits.resampling import Stable
@@ -30,6 +32,7 @@ __all__ = [
     "Circuit",
     "GraphComparison",
     "Intervention",
+    "Mechanisms",
     "MethodComparison",
     "NodeCircuit",
     "Report",
@@ -41,6 +44,7 @@ __all__ = [
     "average",
     "compare_methods",
     "find_circuit",
+    "mechanisms",
     "rescorer",
     "robustness",
     "stability",
@@ -53,6 +57,7 @@ _HOMES = {
     "Circuit": "circuits.circuit",
     "GraphComparison": "circuits.tracing.graph_comparison",
     "Intervention": "circuits.tracing.changes",
+    "Mechanisms": "circuits.mechanism_result",
     "MethodComparison": "circuits.comparison",
     "NodeCircuit": "circuits.node_circuit",
     "Report": "circuits.report",
@@ -64,6 +69,7 @@ _HOMES = {
     "average": "circuits.tracing.averaging",
     "compare_methods": "circuits.compare",
     "find_circuit": "circuits.find",
+    "mechanisms": "circuits.by_prompt",
     "rescorer": "circuits.rescoring",
     "robustness": "circuits.transfer",
     "stability": "circuits.stable",

@@ -38,7 +38,7 @@ def main(names: Sequence[str], seeds: int, prompts: int, folder: Path) -> None:
     """Measure what is not measured yet, and write the page."""
     model = None
     found: dict[str, list[dict[str, Any]]] = {"sizes": [], "choice": [], "seeds": []}
-    jobs = [("sizes", name, 0) for name in names] + [("seeds", "ioi", seed) for seed in range(seeds)]
+    jobs = [("seeds", "ioi", seed) for seed in range(seeds)] + [("sizes", name, 0) for name in names]
     for kind, name, seed in jobs:
         kept = folder / f".smallest-{kind}-{name}-{seed}.json"
         if not kept.exists():
