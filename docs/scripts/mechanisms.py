@@ -1,6 +1,6 @@
 """Writes docs/mechanisms.md: one circuit or several, for tasks of SmolLM2-135M and for two of them mixed.
 
-    python docs/scripts/mechanisms.py [--prompts 32] [--edges 300] [--draws 199]
+python docs/scripts/mechanisms.py [--prompts 32] [--edges 300] [--draws 199]
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ ALONE = ("ioi", "greater_than", "agreement", "pronoun", "capitals")
 MIXED = (("ioi", "greater_than"), ("agreement", "pronoun"))
 INTRODUCTION = """# One circuit, or several?
 
-A circuit is found for a task as a whole. Where half of its prompts run through other edges than the rest, its scores are a
-mean of two, and its circuit is neither. `circuits.mechanisms` looks:
+A circuit is found for a task as a whole. Where half of its prompts run through other edges than the rest, its
+scores are a mean of two, and its circuit is neither. `circuits.mechanisms` looks:
 
 ```python
 from circuits import mechanisms
@@ -32,21 +32,23 @@ found.pairs           # are two clusters farther apart than one that was cut in 
 found.figure()
 ```
 
-1. Each prompt $i$ is scored alone (`eap` by default), and its scores $s_i$ over all edges divided by their length: the
-   inner product of two prompts is the cosine of their scores.
-2. They are clustered in $k = 2, 3, 4$ (k-means from Ward's tree). Each random half of the prompts is clustered by itself
-   and also given to the clusters of the other half; the adjusted Rand index of the two says how well the clusters are found
-   again. The $k$ that is found again best counts, if its index is at least 0.8; else there is one cluster.
-3. Each cluster gets a circuit by `find_circuit`, judged on the prompts of its own cluster that did not choose it, and on
-   those of every other cluster.
-4. Two clusters are always farther apart than random halves of the same prompts: they were made so. `distance / halves`
-   (distances of mean scores, one minus the cosine) is therefore held against prompts that were drawn from one normal cloud
-   with the same mean and covariance and cut in two in the same way (the idea of SigClust, Liu et al. 2008): `p` is the
-   share of them that come out as far apart. It is careful: on simulated clouds of 24 and 32 prompts with one kind it
-   rejected nothing in 12, and two kinds whose difference was as large as the noise gave p between .01 and .08.
+1. Each prompt $i$ is scored alone (`eap` by default), and its scores $s_i$ over all edges divided by their length:
+   the inner product of two prompts is the cosine of their scores.
+2. They are clustered in $k = 2, 3, 4$ (k-means from Ward's tree). Each random half of the prompts is clustered by
+   itself and also given to the clusters of the other half; the adjusted Rand index of the two says how well the
+   clusters are found again. The $k$ that is found again best counts, if its index is at least 0.8; else there is
+   one cluster.
+3. Each cluster gets a circuit by `find_circuit`, judged on the prompts of its own cluster that did not choose it,
+   and on those of every other cluster.
+4. Two clusters are always farther apart than random halves of the same prompts: they were made so. `distance /
+   halves` (distances of mean scores, one minus the cosine) is therefore held against prompts that were drawn from
+   one normal cloud with the same mean and covariance and cut in two in the same way (the idea of SigClust, Liu et
+   al. 2008): `p` is the share of them that come out as far apart. It is careful: on simulated clouds of 24 and 32
+   prompts with one kind it rejected nothing in 12, and two kinds whose difference was as large as the noise gave p
+   between .01 and .08.
 
-That prompts of one task may have circuits of their own is the subject of arXiv:2605.09129. Scores by prompt need an ablation
-that a prompt has alone: `patch` or `zero`. `level=` and `nodes=` do the same for circuits of nodes.
+That prompts of one task may have circuits of their own is the subject of arXiv:2605.09129. Scores by prompt need an
+ablation that a prompt has alone: `patch` or `zero`. `level=` and `nodes=` do the same for circuits of nodes.
 """
 
 
@@ -75,6 +77,7 @@ def rows_of(name: str, found: Mechanisms) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=32, help="of each task")
     parser.add_argument("--edges", type=int, default=300, help="of each circuit")
