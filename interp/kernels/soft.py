@@ -93,7 +93,7 @@ def prompts_that_fit(anatomy: Anatomy, graph: ComputationalGraph, prompts: Promp
     """How many prompts a budget of `memory` bytes takes at once."""
     floats = (2 * len(graph.sources) + 12 * graph.targets_per_layer) * anatomy.d_model
     row = 4 * floats + bytes_per_position(anatomy, gradient=True, checkpointed=True)
-    return max(1, min(len(prompts), budget_of(anatomy.device, memory) // (prompts.clean.shape[1] * row)))
+    return max(1, min(len(prompts), budget_of(anatomy.device, memory) // (prompts.longest * row)))
 
 
 class SoftRunner(MixtureRunner):
@@ -174,7 +174,7 @@ class _Run:
         return expand_heads(change, anatomy.head_weights(layer))
 
     def _mlp(self, layer: int, x: Float[Tensor, "1 row d_model"]) -> Float[Tensor, "1 row d_model"]:
-        shaped = x[0].unflatten(0, (len(self.runner.batch), -1)).to(self.anatomy.dtype)
+        shaped = x[0].unflatten(0, (self.runner.batch.n_rows, -1)).to(self.anatomy.dtype)
         out = working(run_mlp(self.anatomy.blocks[layer], shaped)).flatten(0, 1)
         return (out - working(self.runner.corrupted.mlps[layer]))[None]
 
