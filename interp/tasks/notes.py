@@ -32,10 +32,10 @@ def _of_answers(prompts: Prompts) -> list[str]:
     assert prompts.answers is not None
     counts = (prompts.answers.tokens >= 0).sum(1)
     low, high = int(counts.min()), int(counts.max())
+    scored = f"{low} token{'s' if low > 1 else ''}" if low == high else f"{low} to {high} tokens"
     found = [
-        f"answers have {low if low == high else f'{low} to {high}'} tokens: each stands behind its prompt "
-        "(teacher-forced), and its value is the sum of its tokens' log-probabilities, or their mean where the "
-        "objective is per token; several answers of one side count as one (log-sum-exp)"
+        f"{scored} are scored in each row (teacher-forced): its value is the sum of their log-probabilities, or their "
+        "mean where the objective is per token; several answers of one side count as one (log-sum-exp)"
     ]
     prompt = prompts.answers.prompt
     if any(len(set(counts[prompt == index].tolist())) > 1 for index in range(len(prompts))):

@@ -252,6 +252,7 @@ class Prompts:
             chosen = torch.arange(len(self), device=self.device)[indices]
         else:
             chosen = torch.as_tensor(indices, device=self.device)
+            chosen = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen
         if len(chosen) == 0:
             raise InputError("there are no prompts; at least one is needed")
         answers, rows = (None, chosen) if self.answers is None else self.answers.select(chosen)

@@ -282,7 +282,7 @@ class Task:
             made = encoder.prompts(self.examples, rows)
             self._tokenised[key] = (encoder.tokenizer, made)
             for note in notes(made):
-                log.info("task %s: %s", self.name, note)
+                log.warning("task %s: %s", self.name, note)
         return self._tokenised[key][1].copy()
 
     @door
