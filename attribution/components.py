@@ -28,13 +28,15 @@ from attribution.paths import Path
 from attribution.rules.sets import RuleSet
 from interp import numbers, theme
 from interp.errors import InputError, choose
+from interp.kernels.alignment import corrupted_embedding
 from interp.kernels.batching import make_batches, refuse_nan, run_batches
-from interp.kernels.forward import Recorder, Residual, last_rows, run_blocks, unembed
+from interp.kernels.forward import Recorder, Residual, answer_rows, run_blocks, unembed
 from interp.keywords import check_keywords, leftover
 from interp.result import Result
 from interp.run import RunKeywords
 from interp.running import door
 from interp.setting import Setting, SettingKeywords
+from interp.tasks.refusals import refuse_rows
 from interp.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -150,6 +152,7 @@ def components_in(setting: Setting, method: Method, kinds: Sequence[str]) -> Com
 
 def _scored(setting: Setting, method: Method, kinds: Sequence[str]) -> ComponentScores:
     anatomy, prompts, ablator = setting.anatomy, setting.prompts, setting.ablator
+    refuse_rows(prompts, "scores of components")
     size, stacked = patching_sizes(setting)
     shape = len(prompts), anatomy.n_layers, prompts.clean.shape[1]
     wide = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
@@ -191,10 +194,8 @@ def _from_gradients(patcher: Patcher, kinds: Sequence[str], path: Path, backward
     """By kind [batch, layer, pos(, head)]: differences times gradients averaged over the path."""
     batch, anatomy = patcher.batch, patcher.anatomy
     frame = replace(patcher.frame, backward=backward)
-    clean, corrupted = (
-        anatomy.embed(tokens[:, batch.start :], frame.positions)
-        for tokens in (batch.prompts.clean, batch.prompts.corrupted)
-    )
+    clean = anatomy.embed(batch.prompts.clean[:, batch.start :], frame.positions)
+    corrupted = corrupted_embedding(anatomy, batch, frame)
     recorder = _GradientRecorder()
     for group in path.groups:
         for point in group:
@@ -202,7 +203,7 @@ def _from_gradients(patcher: Patcher, kinds: Sequence[str], path: Path, backward
             recorder.weight = point.weight
             with torch.enable_grad():
                 x = run_blocks(frame, start, recorder)
-                logits = unembed(anatomy, last_rows(x, frame, batch.prompts.lengths), backward)
+                logits = unembed(anatomy, answer_rows(x, frame, batch.prompts), backward)
                 values = patcher.objective(logits, batch.prompts, patcher.clean.logits)
                 refuse_nan(values, patcher.objective.name, batch)
                 torch.autograd.grad(values.sum(), start)

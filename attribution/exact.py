@@ -61,7 +61,7 @@ def _sources_of(edges: Tensor | None, target: int, n_sources: int) -> list[int]:
 def patching_sizes(setting: Setting) -> tuple[int, int]:
     """Prompts per batch and patched copies per pass, within the budget."""
     anatomy, graph, run = setting.anatomy, setting.graph, setting.run
-    budget, positions = budget_of(anatomy.device, run.memory), setting.prompts.clean.shape[1]
+    budget, positions = budget_of(anatomy.device, run.memory), setting.prompts.longest
     held = (4 * len(graph.sources) + 8 * anatomy.n_layers) * anatomy.d_model * anatomy.parameter().element_size()
     per_copy = positions * bytes_per_position(anatomy, gradient=False)
     size = run.batch_size or max(1, min(len(setting), budget // 2 // (positions * held)))

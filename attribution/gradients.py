@@ -23,6 +23,8 @@ from interp.arrays import as_tensor
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import record_sources
+from interp.kernels.alignment import corrupted_embedding
+from interp.kernels.answers import answer_logits_of
 from interp.kernels.backward import PLAIN, Backward
 from interp.kernels.batching import Batch, Plan, make_batches, refuse_nan, run_batches
 from interp.kernels.capture import Rows, SourceRecorder, Sources, TargetGradients, TargetRecorder
@@ -30,8 +32,7 @@ from interp.kernels.contract import contract, expand_heads
 from interp.kernels.forward import (
     Recorder,
     Residual,
-    answer_logits_of,
-    last_rows,
+    answer_rows,
     run_blocks,
     unembed,
 )
@@ -91,7 +92,7 @@ class BatchScorer:
         """Run what the path's points start from and are compared with."""
         path, prompts = self.scorer.path, self.batch.prompts
         if self.scorer.setting.goal.needs_clean and not path.only_clean:
-            self.clean_logits = answer_logits_of(self.anatomy, prompts.clean, prompts.lengths)
+            self.clean_logits = answer_logits_of(self.anatomy, prompts)
         if not path.only_clean:
             self.corrupted_embedding = self.embed_corrupted()
 
@@ -128,7 +129,7 @@ class BatchScorer:
     def embed_corrupted(self) -> Residual:
         """What tokens are embedded as where they are corrupted."""
         if self.scorer.setting.ablator.ablation == "patch":
-            return self._embed(self.batch.prompts.corrupted)
+            return corrupted_embedding(self.anatomy, self.batch, self.frame)
         return self.scatter(self.corrupted_sources().embedding).to(self.embedding.dtype)
 
     def scatter(self, values: Float[Tensor, "row d_model"]) -> Residual:
@@ -174,7 +175,7 @@ class BatchScorer:
 
     def value(self, x: Residual, copies: int) -> Tensor:
         """The objective of the last residual stream of stacked copies, summed over these and prompts."""
-        logits = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths), self.frame.backward)
+        logits = unembed(self.anatomy, answer_rows(x, self.frame, self.batch.prompts), self.frame.backward)
         return self._objective(logits.unflatten(0, (copies, -1)))
 
     def _start(self, point: Point) -> Residual:
@@ -246,7 +247,9 @@ class _PointRecorder(PathRecorder, TargetRecorder):
         TargetRecorder.__init__(self, owner.anatomy, graph, owner.rows, self.point_weights, gradients, rules)
 
     def begin(self, start: Residual) -> None:
-        patch = self.owner.scorer.setting.ablator.ablation == "patch"
+        # of unequal lengths, a run from corrupted embeddings at the clean ones' positions is not the corrupted run
+        equal = self.owner.batch.prompts.corrupted_lengths is None
+        patch = equal and self.owner.scorer.setting.ablator.ablation == "patch"
         self.ends = {
             p.alpha: SourceRecorder(start, self.rows, i, len(self.points))
             for i, p in enumerate(self.points)

@@ -26,9 +26,9 @@ from interp.kernels.contract import expand_sources
 from interp.kernels.forward import (
     SILENT,
     Residual,
+    answer_rows,
     attend,
     finish_block,
-    last_rows,
     run_block,
     run_blocks,
     run_mlp,
@@ -100,12 +100,12 @@ class Patcher:
         for layer in range(self.anatomy.n_layers):
             entering.append(x)
             x = run_block(self.frame, layer, x, trace)
-        logits = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths))
+        logits = unembed(self.anatomy, answer_rows(x, self.frame, self.batch.prompts))
         return _Clean(entering, trace, x, logits)
 
     def _values(self, logits: Tensor) -> Float[Tensor, "copy prompt"]:
         """Objective of each prompt, for each stacked copy of the batch."""
-        copies = logits.unflatten(0, (-1, len(self.batch)))
+        copies = logits.unflatten(0, (-1, len(self.batch.prompts.reads.row)))
         values = torch.stack([self.objective(one, self.batch.prompts, self.clean.logits) for one in copies])
         refuse_nan(values, self.objective.name, self.batch)
         return values.double()
@@ -210,7 +210,7 @@ class Patcher:
         letter, port = _port(graph, place)
         affine = (block.q, block.k, block.v)[letter]
         all_ports = affine(block.attention_norm(x)).unflatten(-1, (-1, anatomy.d_head))
-        parts = [self._copies(part, len(x) // len(self.batch)) for part in self.clean.trace.qkv[layer]]
+        parts = [self._copies(part, len(x) // self.batch.n_rows) for part in self.clean.trace.qkv[layer]]
         if letter and graph.n_ports != parts[1].shape[2]:
             groups = anatomy.kv_of_head()
             parts[1:] = [part[:, :, groups] for part in parts[1:]]
@@ -243,7 +243,7 @@ class Patcher:
     def _finish(self, x: Residual, layer: int | None = None) -> Tensor:
         """Logits from a residual stream that enters `layer` (None: the final norm)."""
         x = x if layer is None else run_blocks(self.frame, x, first=layer)
-        return unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths))
+        return unembed(self.anatomy, answer_rows(x, self.frame, self.batch.prompts))
 
 
 def _port(graph: ComputationalGraph, place: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from interp.kernels.evaluate import CircuitValues
 from interp.node_mask import NodeMask
 from interp.selection.named import Mask
 from interp.setting import Setting
+from interp.tasks.notes import notes as of_prompts
 from metrics.circuit.battery import Reference, battery_in
 from metrics.circuit.elements import elements_of
 from metrics.circuit.evaluate import faithfulness_in, together
@@ -106,7 +107,7 @@ def judged(setting: Setting, mask: Mask | NodeMask, others: Sequence[Mask | Node
         notes += _elsewhere(elements.level, found.behaviour)
     for note in notes:
         logger.warning(note)
-    return replace(report, notes=notes)
+    return replace(report, notes=[*notes, *of_prompts(setting.prompts)])
 
 
 def _of_nodes(report: Report, setting: Setting, complement: Estimate, behaviour: float) -> Report:

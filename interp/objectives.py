@@ -1,17 +1,22 @@
-"""What a circuit is to preserve: a number per prompt from the logits at the last real position, higher is better."""
+"""What a circuit is to preserve: a number per prompt from the logits at its answer's positions, higher is better.
+
+An answer of one token is read at the prompt's last position. What becomes of the built-in objectives where answers have
+several tokens stands in `interp.answer_objectives`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from interp.errors import InputError, refused, unknown
+from interp.answer_objectives import ON_ANSWERS, at_answer, at_first
+from interp.errors import InputError, choose, refused, unknown
 
 if TYPE_CHECKING:
     from interp.tasks.prompts import Prompts
@@ -25,9 +30,9 @@ ObjectiveFunction = Callable[[Tensor, "Prompts", "Tensor | None"], Tensor]
 class Objective:
     """A named function `(logits, prompts, clean_logits) -> values`, with what engines must know about it.
 
-    Called with `logits` [n, vocab] (float16 and bfloat16 are computed in float32) and the `Prompts` they
-    belong to, it returns [n] values, differentiable in the logits where `differentiable` says so. Cost: none
-    beyond the logits.
+    Called with `logits` [read, vocab] (one for each prompt, or with answers of several tokens one for each of these;
+    float16 and bfloat16 are computed in float32) and the `Prompts` they belong to, it returns [n] values,
+    differentiable in the logits where `differentiable` says so. Cost: none beyond the logits.
 
     Attributes:
         name: what tables and files call it.
@@ -37,6 +42,8 @@ class Objective:
             only there must refuse it.
         needs_clean: True if the clean run's logits are needed.
         needs_incorrect: True if every prompt must have an incorrect answer.
+        positions: what somebody's own function sees: `last`, the logits behind the prompt, [n, vocab]; `answer`, those
+            at all tokens of the first correct answer (`prompts.answer`), [n, answer, vocab], 0 where that is shorter.
 
     Raises `InputError` when called with logits of the wrong shape, without clean logits where it needs them,
     or when the function does not return one real value per prompt. At its first use on several prompts somebody's own
@@ -52,18 +59,24 @@ class Objective:
     flat_at_clean: bool = False
     needs_clean: bool = False
     needs_incorrect: bool = False
+    positions: Literal["last", "answer"] = "last"
+
+    def __post_init__(self) -> None:
+        choose("positions", self.positions, ("last", "answer"))
 
     def __call__(
         self,
-        logits: Float[Tensor, "n vocab"],
+        logits: Float[Tensor, "read vocab"],
         prompts: Prompts,
-        clean_logits: Float[Tensor, "n vocab"] | None = None,
+        clean_logits: Float[Tensor, "read vocab"] | None = None,
     ) -> Float[Tensor, " n"]:
         """Values of the objective, one per prompt."""
-        if logits.ndim != 2 or len(logits) != len(prompts):
+        expected = len(prompts) if prompts.answers is None else len(prompts.reads.row)
+        if logits.ndim != 2 or len(logits) != expected:
+            what = "row per prompt" if prompts.answers is None else "row for each token of the answers"
             raise InputError(
                 f"logits has the shape {list(logits.shape)}; the objective {self.name!r} needs [n, vocab] "
-                f"with n={len(prompts)}, one row per prompt"
+                f"with n={expected}, one {what}"
             )
         if self.needs_clean:
             if clean_logits is None:
@@ -76,7 +89,11 @@ class Objective:
             clean_logits = _at_least_float32(clean_logits).to(logits.device)
         logits = _at_least_float32(logits)
         if self in _OBJECTIVES.values():
-            return self.function(logits, prompts, clean_logits)
+            function = self.function if prompts.answers is None else ON_ANSWERS[self.name]
+            return function(logits, prompts, clean_logits)
+        seen = at_answer if self.positions == "answer" else at_first
+        logits = seen(logits, prompts)
+        clean_logits = None if clean_logits is None else seen(clean_logits, prompts)
         values = self._called(logits, prompts, clean_logits)
         if len(prompts) > 1 and not self.__dict__.get("_apart"):
             self._check_apart(values.detach(), logits.detach(), prompts, clean_logits)
@@ -120,7 +137,8 @@ def names() -> list[str]:
     """Names of the built-in objectives.
 
     >>> names()
-    ['logit-difference', 'probability-difference', 'log-probability', 'kl', 'accuracy']
+    ['logit-difference', 'probability-difference', 'log-probability', 'kl', 'accuracy', 'log-probability-per-token', \
+'logit-difference-per-token']
     """
     return list(_OBJECTIVES)
 
@@ -201,5 +219,7 @@ _OBJECTIVES = {
         Objective("log-probability", _log_probability),
         Objective("kl", _minus_kl, flat_at_clean=True, needs_clean=True),
         Objective("accuracy", _accuracy, differentiable=False),
+        Objective("log-probability-per-token", _log_probability),
+        Objective("logit-difference-per-token", _logit_difference, needs_incorrect=True),
     )
 }

@@ -68,7 +68,7 @@ def _prompt_bytes(setting: Setting) -> int:
     anatomy = setting.anatomy
     floats = (len(setting.graph.sources) + 3 * anatomy.n_heads) * anatomy.d_model
     each = floats * working(anatomy.parameter()[:0]).element_size() + bytes_per_position(anatomy, gradient=False)
-    return setting.prompts.clean.shape[1] * each
+    return setting.prompts.longest * each
 
 
 class _Clean(SourceRecorder):
@@ -102,10 +102,12 @@ class _Walk:
 
     def scores(self) -> Float[Tensor, "source target"]:
         """Of all edges."""
-        graph, last = self.graph, self.batch.prompts.lengths - 1
+        graph, reads = self.graph, self.batch.prompts.reads
         self.values = self.outputs.new_zeros(graph.shape)
-        asked = self.outputs.new_zeros(len(self.batch), self.frame.n_positions)
-        asked[torch.arange(len(asked), device=asked.device), last] = 1
+        asked = self.outputs.new_zeros(self.batch.n_rows, self.frame.n_positions)
+        answers = self.batch.prompts.answers
+        prompt = reads.row if answers is None else answers.prompt[reads.row]
+        asked[reads.row, reads.position] = 1 / prompt.bincount()[prompt].to(asked)  # the mean over what is read
         self._flow(len(graph.sources), graph.n_layers, [graph.shape[1] - 1], asked.flatten()[None])
         for layer in reversed(range(graph.n_layers)):
             mlp, heads = graph.mlp_source(layer), graph.head_sources(layer)
@@ -134,7 +136,7 @@ class _Walk:
     def _through_heads(self, layer: int, importance: Float[Tensor, "head row"]) -> Float[Tensor, "port row"]:
         """From heads to what their queries, keys and values read: a third each."""
         share = self._attended(layer)
-        by_prompt = importance.unflatten(1, (len(self.batch), -1)).transpose(0, 1)
+        by_prompt = importance.unflatten(1, (self.batch.n_rows, -1)).transpose(0, 1)
         keys = torch.einsum("bhqk,bhq->hbk", share, by_prompt).flatten(1)
         if self.graph.n_ports != len(keys):
             keys = keys.unflatten(0, (self.graph.n_ports, -1)).sum(1)
@@ -144,7 +146,7 @@ class _Walk:
         """The share of each position attended to in what each head writes."""
         anatomy, block = self.anatomy, self.anatomy.blocks[layer]
         pattern, v = map(working, attention_parts(self.frame, layer, *self.clean.qkv[layer]))
-        written = self.outputs[self.graph.head_sources(layer)].unflatten(1, (len(self.batch), -1)).transpose(0, 1)
+        written = self.outputs[self.graph.head_sources(layer)].unflatten(1, (self.batch.n_rows, -1)).transpose(0, 1)
         weights = pattern
         if block.attention_post_norm is not None:  # its divisor belongs to the heads
             summed = block.o((pattern @ v).transpose(1, 2).flatten(2).to(anatomy.dtype))

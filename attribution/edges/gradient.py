@@ -80,7 +80,7 @@ class GradientMethod(Method):
     def values(self, setting: Setting) -> Tensor:
         path = self.path(setting.graph.n_layers)
         planned = plan(
-            setting.anatomy, len(setting), setting.prompts.clean.shape[1], copies=path.n_points,
+            setting.anatomy, len(setting), setting.prompts.longest, copies=path.n_points,
             batch_size=setting.run.batch_size, checkpointed=self.checkpointed, memory=setting.run.memory,
         )  # fmt: skip
         with setting.run.progress(f"scoring edges ({self.name})", len(setting)) as bar:

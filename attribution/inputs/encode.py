@@ -210,7 +210,7 @@ def token_reader(model: Any) -> Callable[[Any, int], int]:
     encoder = Encoder(model)
 
     def read(token: Any, index: int) -> int:
-        found = encoder.answers((token,), index, "target")[0] if isinstance(token, str) else token
+        found = encoder.single(token, index, "target") if isinstance(token, str) else token
         if not is_id(found, encoder.d_vocab):
             raise InputError(
                 f"target of input {index} must be a token id from 0 to {encoder.d_vocab - 1} or a string; got {token!r}"

@@ -26,7 +26,7 @@ from interp.dictionaries.means import MeanParts
 from interp.dictionaries.sites import run_from
 from interp.errors import InputError, short
 from interp.kernels.batching import Plan, make_batches, refuse_nan
-from interp.kernels.forward import Residual, last_rows, unembed
+from interp.kernels.forward import Residual, answer_rows, unembed
 from interp.setting import Setting
 
 _FORM = "(dictionary, feature) or (dictionary, position, feature)"
@@ -90,12 +90,12 @@ class _BatchPatched:
         observer = Observer(runs, dictionaries, means, self.seen.__setitem__)
         x = observer.run()
         self.entering = observer.entering
-        self.clean_logits = unembed(runs.anatomy, last_rows(x, runs.frame, self.batch.prompts.lengths))
+        self.clean_logits = unembed(runs.anatomy, answer_rows(x, runs.frame, self.batch.prompts))
         self.clean = self._values(self.clean_logits)[0]
 
     def _values(self, logits: Tensor) -> Float[Tensor, "copy batch"]:
         setting, prompts = self.runs.scorer.setting, self.batch.prompts
-        copies = logits.unflatten(0, (-1, len(self.batch)))
+        copies = logits.unflatten(0, (-1, len(self.batch.prompts.reads.row)))
         values = torch.stack([setting.goal(one, prompts, self.clean_logits) for one in copies])
         refuse_nan(values, setting.goal.name, self.batch)
         return values.double()
@@ -111,7 +111,7 @@ class _BatchPatched:
                 changes = torch.stack([self._change(seen, place) for place in some])
                 outputs = (seen.written - changes).flatten(0, 1)
                 x = run_from(self.runs.frame, seen.one, outputs.to(self.runs.embedding.dtype), self.entering)
-                logits = unembed(self.runs.anatomy, last_rows(x, self.runs.frame, self.batch.prompts.lengths))
+                logits = unembed(self.runs.anatomy, answer_rows(x, self.runs.frame, self.batch.prompts))
                 touched = changes.flatten(2).any(2)  # what changes nothing scores 0, whatever rounding says
                 scores = torch.where(touched, self.clean - self._values(logits), 0.0).cpu()
                 activations = [seen.features[..., place[2]] if place[2] >= 0 else None for place in some]

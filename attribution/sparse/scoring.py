@@ -22,7 +22,7 @@ from attribution.sparse.observed import Observer, Seen, mean_parts
 from attribution.units.sinks import Rows, Sink
 from interp.dictionaries.dictionary import Dictionary
 from interp.kernels.batching import Batch, make_batches, plan, refuse_nan, run_batches
-from interp.kernels.forward import last_rows, unembed
+from interp.kernels.forward import answer_rows, unembed
 from interp.setting import Setting
 
 
@@ -81,7 +81,7 @@ def score_features(
 
         sink.begin()
         x = Observer(runs, dictionaries, means, see).run()
-        logits = unembed(runs.anatomy, last_rows(x, runs.frame, batch.prompts.lengths))
+        logits = unembed(runs.anatomy, answer_rows(x, runs.frame, batch.prompts))
         values = setting.goal(logits, batch.prompts, logits)
         refuse_nan(values, setting.goal.name, batch)
         beside.explained[indices] = values.to(beside.explained)

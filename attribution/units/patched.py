@@ -96,9 +96,9 @@ class _BatchPatched:
         def hear(layer: int, hidden: Hidden, written: Residual) -> None:
             chosen = [neuron for _, _, neuron in self.by_layer[layer]]
             inside = in_stream(anatomy.blocks[layer], hidden, written)
-            clean, other = corrupted_neurons(means, layer, inside, len(batch), frame.positions)
+            clean, other = corrupted_neurons(means, layer, inside, batch.n_rows, frame.positions)
             self.differences[layer] = (clean - other)[..., chosen]
-            self.activations[layer] = hidden[: len(batch)][..., chosen]
+            self.activations[layer] = hidden[: batch.n_rows][..., chosen]
 
         prompts, start = batch.prompts, batch.start
         sides = [prompts.clean, prompts.corrupted] if setting.ablation == "patch" else [prompts.clean]

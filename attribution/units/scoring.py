@@ -26,6 +26,7 @@ from interp.kernels.neurons import Means, hear_neurons, in_stream, widths
 from interp.mlps import Hidden
 from interp.parts import working
 from interp.setting import Setting
+from interp.tasks.refusals import refuse_rows, refuse_unequal
 
 
 @dataclass
@@ -44,6 +45,9 @@ class Beside:
 def score_mask(setting: Setting, leave_out: tuple[int, ...]) -> Bool[Tensor, "n pos"]:
     """True where neurons are scored: at real tokens; for two prompts, from the first at which they differ on."""
     prompts = setting.prompts
+    refuse_rows(prompts, "scores of neurons")
+    if setting.ablation == "patch":
+        refuse_unequal(prompts, "scores of neurons")
     positions = torch.arange(prompts.clean.shape[1], device="cpu")
     mask = prompts.mask & ~torch.isin(positions, torch.tensor(leave_out, dtype=torch.long, device="cpu"))
     return mask & (positions >= prompts.first_difference[:, None]) if setting.ablator.skip_prefix else mask

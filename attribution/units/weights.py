@@ -38,7 +38,7 @@ def inside_node_scores(setting: Setting, mask: NodeMask, points: Points) -> Floa
     grain = setting.nodes(mask.level, mask.spans)
     inside = mask.check(grain.full, setting.anatomy.name)
     total = torch.zeros(inside.shape, dtype=torch.float64, device="cpu")
-    run, length = setting.run, setting.prompts.clean.shape[1]
+    run, length = setting.run, setting.prompts.longest
     planned = plan(setting.anatomy, len(setting), length, batch_size=run.batch_size, memory=run.memory)
     wide = torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32
 

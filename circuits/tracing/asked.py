@@ -55,7 +55,7 @@ def _sides(encoder: Encoder, entry: Any) -> tuple[tuple[int, ...], tuple[int, ..
 
 
 def _token(encoder: Encoder, given: Any) -> int:
-    found = encoder.answers((given,), 0, "target")[0] if isinstance(given, str) else numbers.read(given)
+    found = encoder.single(given, 0, "target") if isinstance(given, str) else numbers.read(given)
     if not is_id(found, encoder.d_vocab):
         raise InputError(
             f"target must be a token id from 0 to {encoder.d_vocab - 1}, a string of one token, a pair of these, or a "

@@ -97,7 +97,7 @@ def linked_views(model: Any, task: Task, nodes: Sequence[str], example: int = 0)
     """Patterns and direct effects of `nodes`, the strongest first, on one clean prompt. Cost: one forward pass."""
     anatomy = anatomy_of(model)
     graph = ComputationalGraph.of_anatomy(anatomy)
-    prompts = check_example(task, example).prompts(model).to(anatomy.device)
+    prompts = check_example(task, example).prompts(model).until_answer().to(anatomy.device)
     frame, last = prepare(anatomy, prompts.clean, 0, prompts.lengths), prompts.lengths - 1
     embedding = anatomy.embed(prompts.clean, frame.positions)
     listener = _Listener(frame, embedding, last)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
+from interp.kernels.alignment import Aligned
 from interp.kernels.batching import Batch
 from interp.kernels.capture import SourceRecorder, Sources
 from interp.kernels.constants import Constants
@@ -60,6 +61,11 @@ class Ablator:
         at each position. An ablator of `optimal` is made of its `Constants`, which `fit` finds.
         """
         choose("ablation", ablation, KNOWN)
+        if ablation == "patch" and not prompts.paired:
+            raise InputError(
+                "ablation='patch' puts in what nodes give in corrupted prompts, and the task has none; give each "
+                "prompt a corrupted version, or use ablation='mean' or 'zero'"
+            )
         means = None
         if ablation.startswith("mean"):
             means = source_means(anatomy, prompts, ablation == "mean-positional", batch_size, memory)
@@ -73,13 +79,27 @@ class Ablator:
     def sources(self, batch: Batch, frame: Frame, rows: Tensor) -> Sources:
         """Outputs of corrupted sources at `rows`. One forward pass for `patch`, none otherwise."""
         if self.ablation == "patch":
-            embedding = self.anatomy.embed(batch.prompts.corrupted[:, batch.start :], frame.positions)
-            return record_sources(frame, embedding, rows)
-        positions = frame.positions.repeat(len(batch))[rows]
+            return self._patched(batch, frame, rows)
+        positions = frame.positions.repeat(batch.n_rows)[rows]
         if self.means is None:
             nothing = zero_sources(self.anatomy, len(rows), self.anatomy.dtype)
             return nothing if self.ablation == "zero" else replace(nothing, embedding=self._places(positions))
         return self.means.rows(positions)
+
+    def _patched(self, batch: Batch, frame: Frame, rows: Tensor) -> Sources:
+        """What sources give in the corrupted run; where the corrupted prompt has no such position, in the clean one."""
+        prompts = batch.prompts
+        if prompts.corrupted_lengths is None:
+            return record_sources(frame, self.anatomy.embed(prompts.corrupted[:, batch.start :], frame.positions), rows)
+        aligned = Aligned(self.anatomy, batch)
+        found = record_sources(aligned.frame, aligned.embedded, aligned.places[rows])
+        clean = record_sources(frame, self.anatomy.embed(prompts.clean[:, batch.start :], frame.positions), rows)
+        lacking = aligned.lacking[rows]
+
+        def filled(corrupted: Tensor, own: Tensor) -> Tensor:
+            return torch.where(lacking.reshape(-1, *[1] * (own.ndim - 1)), own, corrupted)
+
+        return found.beside(filled, clean)
 
     @torch.no_grad()
     def _places(self, positions: Tensor) -> Tensor:

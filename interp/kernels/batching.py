@@ -32,8 +32,13 @@ class Batch:
         return len(self.indices)
 
     @property
+    def n_rows(self) -> int:
+        """How many rows of tokens are run: more than prompts where an answer has several tokens."""
+        return self.prompts.n_rows
+
+    @property
     def n_positions(self) -> int:
-        """How many positions of each prompt are run."""
+        """How many positions of each row are run."""
         return self.prompts.clean.shape[1] - self.start
 
     def frame(self, anatomy: Anatomy) -> Frame:
@@ -143,11 +148,14 @@ def draws(n: int, size: int, steps: int, generator: torch.Generator) -> Iterator
 
 def make_batches(prompts: Prompts, size: int, device: torch.device, *, skip_prefix: bool) -> Iterator[Batch]:
     """Prompts in batches of like length and like shared prefix; every prompt is in exactly one."""
-    order = sorted(range(len(prompts)), key=lambda i: (int(prompts.lengths[i]), int(prompts.first_difference[i]), i))
+    rows = list(range(len(prompts))) if prompts.answers is None else prompts.answers.first.tolist()
+    order = sorted(
+        range(len(prompts)), key=lambda i: (int(prompts.lengths[rows[i]]), int(prompts.first_difference[rows[i]]), i)
+    )
     for first in range(0, len(order), size):
         indices = order[first : first + size]
         chosen = prompts.select(indices)
-        start = int(chosen.first_difference.min()) if skip_prefix else 0
+        start = int(chosen.first_run.min()) if skip_prefix else 0
         yield Batch(tuple(indices), chosen.to(device), start)
 
 

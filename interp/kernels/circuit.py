@@ -157,7 +157,7 @@ class _Run:
             return
         target = torch.tensor([self.graph.mlp_target(layer)], device=self.used.device)
         x = self._mix(runner.at_mlp[layer], target)[:, 0]
-        shaped = x.unflatten(1, (len(runner.batch), -1)).flatten(0, 1).to(self.anatomy.dtype)
+        shaped = x.unflatten(1, (runner.batch.n_rows, -1)).flatten(0, 1).to(self.anatomy.dtype)
         out = working(run_mlp(block, shaped)).flatten(0, 1).unflatten(0, (self.n_circuits, -1))
         self._add((out - working(runner.corrupted.mlps[layer]))[:, None])
 

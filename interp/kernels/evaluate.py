@@ -125,7 +125,7 @@ class Meter:
                     values[number, row, here] = one.to(dtype).cpu()
 
             measure(0, runner.clean_logits)
-            rows = len(batch) * batch.n_positions
+            rows = batch.n_rows * batch.n_positions
             for group in _stacks(order, used, rows, budget, self.grain):
                 for index, logits in zip(group, runner.logits(masks[group]), strict=True):
                     measure(index + 1, logits)
@@ -139,7 +139,7 @@ class Meter:
     def _batches(self, budget: int) -> Iterator[Batch]:
         """The same batches for every circuit, so that their runs can be kept: the full circuit fits too."""
         row = self.grain.row_bytes()
-        fitting = max(1, min(len(self.prompts), budget // (self.prompts.clean.shape[1] * row)))
+        fitting = max(1, min(len(self.prompts), budget // (self.prompts.longest * row)))
         size, skip = self.batch_size or fitting, self.grain.ablator.skip_prefix
         return make_batches(self.prompts, size, self.grain.anatomy.device, skip_prefix=skip)
 

@@ -121,7 +121,9 @@ def _sum(start: Sources, moved: Sources, spread: Sources) -> Sources:
 def _batches(anatomy: Anatomy, prompts: Prompts, run: Run) -> tuple[Iterator[Batch], int, bool]:
     """Batches, how many sources are stacked, and whether activations are computed again."""
     length = prompts.clean.shape[1]
-    planned = plan(anatomy, len(prompts), length, copies=anatomy.n_heads, batch_size=run.batch_size, memory=run.memory)
+    planned = plan(
+        anatomy, len(prompts), prompts.longest, copies=anatomy.n_heads, batch_size=run.batch_size, memory=run.memory
+    )
     batches = make_batches(prompts, planned.batch_size, anatomy.device, skip_prefix=False)
     copies = max(1, min(planned.copies, _ROWS // (planned.batch_size * length)))
     return batches, copies if anatomy.device.type == "cpu" else planned.copies, planned.checkpointed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from interp.errors import InputError
 from interp.kernels.backward import PLAIN, Backward, replace_gradient
 from interp.kernels.frame import Frame, KeysValues, PerHead, PerPort
 from interp.mlps import Hidden
+
+if TYPE_CHECKING:
+    from interp.tasks.prompts import Prompts
 
 Residual = Float[Tensor, "batch pos d_model"]
 
@@ -253,6 +256,15 @@ def last_rows(x: Residual, frame: Frame, lengths: Int[Tensor, " prompt"]) -> Flo
     return x[torch.arange(x.shape[0], device=x.device), at]
 
 
+def answer_rows(x: Residual, frame: Frame, prompts: Prompts) -> Float[Tensor, "read d_model"]:
+    """The positions at which answers are read; `x` may be several stacked copies of the batch."""
+    if prompts.answers is None:
+        return last_rows(x, frame, prompts.lengths)
+    row, position = prompts.reads
+    read: Tensor = x.unflatten(0, (-1, prompts.n_rows))[:, row, position - frame.start].flatten(0, 1)
+    return read
+
+
 def unembed(
     anatomy: Anatomy, x: Float[Tensor, "*batch d_model"], backward: Backward = PLAIN
 ) -> Float[Tensor, "*batch d_vocab"]:
@@ -291,14 +303,3 @@ def prepare(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], start: int, leng
     # of the last layer only keys and values are ever read
     run_attention(before, anatomy.n_layers - 1, x, recorder)
     return Frame.of(anatomy, start, stop, lengths, tuple(recorder.kept))
-
-
-@torch.no_grad()
-def answer_logits_of(
-    anatomy: Anatomy, tokens: Int[Tensor, "n pos"], lengths: Int[Tensor, " n"]
-) -> Float[Tensor, "n d_vocab"]:
-    """Logits at the last real position of right-padded prompts, in one pass, on the model's device."""
-    tokens, lengths = tokens.to(anatomy.device), lengths.to(anatomy.device)
-    frame = prepare(anatomy, tokens, 0, lengths)
-    x = run_blocks(frame, anatomy.embed(tokens, frame.positions))
-    return unembed(anatomy, last_rows(x, frame, lengths))

@@ -20,7 +20,7 @@ def clean_runs(
     anatomy: Anatomy, prompts: Prompts, batch_size: int | None = None, memory: int | None = None
 ) -> Iterator[tuple[Batch, Frame, Residual]]:
     """The clean prompts from their beginning, batch by batch, with the embeddings to start from."""
-    size = plan(anatomy, len(prompts), prompts.clean.shape[1], batch_size=batch_size, memory=memory)
+    size = plan(anatomy, len(prompts), prompts.longest, batch_size=batch_size, memory=memory)
     for batch in make_batches(prompts, size.batch_size, anatomy.device, skip_prefix=False):
         frame = batch.frame(anatomy)
         yield batch, frame, anatomy.embed(batch.prompts.clean, frame.positions)

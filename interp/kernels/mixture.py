@@ -17,7 +17,7 @@ from interp.anatomy import Anatomy, Block
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import Ablator
 from interp.kernels.batching import Batch
-from interp.kernels.forward import attend, last_rows, run_blocks, unembed, write_heads
+from interp.kernels.forward import answer_rows, attend, run_blocks, unembed, write_heads
 from interp.kernels.frame import PerHead
 from interp.parts import Affine, working
 
@@ -28,18 +28,15 @@ class MixtureRunner:
     @torch.no_grad()
     def __init__(self, anatomy: Anatomy, graph: ComputationalGraph, ablator: Ablator, batch: Batch) -> None:
         self.anatomy, self.graph, self.batch = anatomy, graph, batch
-        self.from_input = ablator.ablation == "patch"
+        # of unequal lengths, a node that reads corrupted values alone reads them at other positions than in their run
+        self.from_input = ablator.ablation == "patch" and batch.prompts.corrupted_lengths is None
         self.frame = batch.frame(anatomy)
         self.embedded = anatomy.embed(batch.prompts.clean[:, batch.start :], self.frame.positions)
         self.embedding = working(self.embedded.flatten(0, 1))
         rows = torch.arange(len(self.embedding), device=self.embedding.device)
         self.corrupted = ablator.sources(batch, self.frame, rows)
-        self.last = (
-            torch.arange(len(batch), device=rows.device) * self.frame.n_positions
-            + batch.prompts.lengths
-            - 1
-            - batch.start
-        )
+        row, position = batch.prompts.reads
+        self.last = row * self.frame.n_positions + position - batch.start
         self._sum_corrupted()
 
     @functools.cached_property
@@ -47,7 +44,7 @@ class MixtureRunner:
         """Logits of the clean run, at the first use."""
         with torch.no_grad():
             clean = run_blocks(self.frame, self.embedded)
-            return unembed(self.anatomy, last_rows(clean, self.frame, self.batch.prompts.lengths))
+            return unembed(self.anatomy, answer_rows(clean, self.frame, self.batch.prompts))
 
     def _sum_corrupted(self) -> None:
         """The corrupted residual stream at each depth: what a target reads whose edges are all outside."""
@@ -107,5 +104,5 @@ class MixtureRunner:
         out = x @ weight[which].transpose(1, 2)  # [circuit port row d_head]
         if affine.bias is not None:
             out = out + affine.bias.unflatten(0, (-1, d_head))[which][:, None]
-        by_prompt: Tensor = out.unflatten(2, (len(self.batch), -1)).permute(0, 2, 3, 1, 4)
+        by_prompt: Tensor = out.unflatten(2, (self.batch.n_rows, -1)).permute(0, 2, 3, 1, 4)
         return by_prompt.flatten(0, 1)

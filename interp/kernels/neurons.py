@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interp.anatomy import Anatomy, Block
 from interp.kernels.batching import Batch
-from interp.kernels.forward import Recorder, Residual, last_rows, run_blocks, unembed
+from interp.kernels.forward import Recorder, Residual, answer_rows, run_blocks, unembed
 from interp.kernels.frame import Frame
 from interp.kernels.means import add_real, averaged, clean_runs
 from interp.mlps import Hidden
@@ -71,7 +71,7 @@ class _Heard(Recorder):
 def hear_neurons(frame: Frame, embedding: Residual, batch: Batch, hear: Hear) -> Float[Tensor, "batch d_vocab"]:
     """Run from an embedding on, telling of every layer's neurons; the logits."""
     x = run_blocks(frame, embedding, _Heard(hear))
-    return unembed(frame.anatomy, last_rows(x, frame, batch.prompts.lengths))
+    return unembed(frame.anatomy, answer_rows(x, frame, batch.prompts))
 
 
 @torch.no_grad()

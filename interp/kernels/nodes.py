@@ -64,8 +64,8 @@ class NodeRunner(StackedRunner):
         else:
             rows = torch.arange(self.embedded.shape[:2].numel(), device=self.embedded.device)
             sources = grain.ablator.sources(batch, self.frame, rows)
-            self.heads = [z.unflatten(0, (len(batch), -1)) for z in sources.heads]
-            self.mlps = [m.unflatten(0, (len(batch), -1)) for m in sources.mlps]
+            self.heads = [z.unflatten(0, (batch.n_rows, -1)) for z in sources.heads]
+            self.mlps = [m.unflatten(0, (batch.n_rows, -1)) for m in sources.mlps]
 
     def _other_neurons(self) -> list[Tensor]:
         """What neurons give under the ablation, in units of the stream; `[1, 1, 1]` of nothing."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from interp.anatomy import Anatomy
 from interp.kernels.batching import Batch, refuse_nan
 from interp.kernels.capture import Sources
-from interp.kernels.forward import Recorder, Residual, finish_block, last_rows, run_blocks, unembed
+from interp.kernels.forward import Recorder, Residual, answer_rows, finish_block, run_blocks, unembed
 from interp.kernels.frame import PerHead
 from interp.objectives import get_objective
 from interp.parts import working
@@ -74,13 +74,13 @@ class Replacing:
         self.embedding = anatomy.embed(batch.prompts.clean, self.frame.positions)
         self.clean = _CleanRecorder()
         last = run_blocks(self.frame, self.embedding, self.clean)
-        self.clean_logits = unembed(anatomy, last_rows(last, self.frame, batch.prompts.lengths))
+        self.clean_logits = unembed(anatomy, answer_rows(last, self.frame, batch.prompts))
 
     def losses(self, group: Group, values: Float[Tensor, "2 source ..."]) -> Float[Tensor, "source batch"]:
         """KL(model || model with that source replaced) at the answer, for each source of a group alone."""
         x = self._behind(group, values)
         x = run_blocks(self.frame, x, first=group.layer + 1, checkpointed=self.checkpointed)
-        logits = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths))
+        logits = unembed(self.anatomy, answer_rows(x, self.frame, self.batch.prompts))
         kl = get_objective("kl")
         each = [kl(one, self.batch.prompts, self.clean_logits) for one in logits.unflatten(0, (values.shape[1], -1))]
         found = -torch.stack(each)

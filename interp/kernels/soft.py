@@ -95,7 +95,7 @@ def prompts_that_fit(
     """How many prompts a budget of `memory` bytes takes at once, each under so many stacked circuits."""
     floats = (2 * len(graph.sources) + 12 * graph.targets_per_layer) * anatomy.d_model
     row = circuits * (4 * floats + bytes_per_position(anatomy, gradient=True, checkpointed=True))
-    return max(1, min(len(prompts), budget_of(anatomy.device, memory) // (prompts.clean.shape[1] * row)))
+    return max(1, min(len(prompts), budget_of(anatomy.device, memory) // (prompts.longest * row)))
 
 
 class SoftRunner(MixtureRunner):
@@ -181,7 +181,7 @@ class _Run:
         return by_circuit
 
     def _mlp(self, layer: int, x: Float[Tensor, "circuit 1 row d_model"]) -> Float[Tensor, "circuit 1 row d_model"]:
-        shaped = x[:, 0].unflatten(1, (len(self.runner.batch), -1)).flatten(0, 1).to(self.anatomy.dtype)
+        shaped = x[:, 0].unflatten(1, (self.runner.batch.n_rows, -1)).flatten(0, 1).to(self.anatomy.dtype)
         out = working(run_mlp(self.anatomy.blocks[layer], shaped)).unflatten(0, (len(x), -1)).flatten(1, 2)
         change: Tensor = (out - working(self.runner.corrupted.mlps[layer]))[:, None]
         return change

@@ -19,12 +19,14 @@ from torch import Tensor
 from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.kernels.ablation import Ablator
+from interp.kernels.alignment import corrupted_embedding
 from interp.kernels.batching import Batch
-from interp.kernels.forward import Residual, last_rows, run_blocks, unembed
+from interp.kernels.forward import Residual, answer_rows, run_blocks, unembed
 from interp.kernels.grain import BatchRunner, Grain
 from interp.node_mask import Spans, with_input
 from interp.parts import working
 from interp.tasks.prompts import Prompts
+from interp.tasks.refusals import refuse_unequal
 
 Weights = Bool[Tensor, "circuit ... unit"] | Float[Tensor, "circuit ... unit"]  # masks, or real weights
 
@@ -46,6 +48,8 @@ class NodeGrain(Grain):
     memory: int | None = None
 
     def __post_init__(self) -> None:
+        if self.level in ("neuron", "feature") and self.ablator.ablation == "patch":
+            refuse_unequal(self.prompts, f"circuits of {self.level}s")
         if self.spans is None:
             return
         length = self.prompts.clean.shape[1]
@@ -103,20 +107,20 @@ class StackedRunner(BatchRunner):
     @torch.no_grad()
     def corrupted(self) -> Residual:
         """The embeddings of the corrupted prompts."""
-        return self.anatomy.embed(self.batch.prompts.corrupted[:, self.batch.start :], self.frame.positions)
+        return corrupted_embedding(self.anatomy, self.batch, self.frame)
 
     @functools.cached_property
     def clean_logits(self) -> Float[Tensor, "batch d_vocab"]:
         with torch.no_grad():
             clean = run_blocks(self.frame, self.embedded)
-            logits: Tensor = unembed(self.anatomy, last_rows(clean, self.frame, self.batch.prompts.lengths))
+            logits: Tensor = unembed(self.anatomy, answer_rows(clean, self.frame, self.batch.prompts))
         return logits
 
     def logits(self, masks: Weights, checkpointed: bool = False) -> Float[Tensor, "circuit batch d_vocab"]:
         """Logits at the last real positions under each mask (bool), or under real weights, which take gradients."""
         weights = masks.to(self.embedded.device)
         x = self.run(self.embedded.repeat(len(weights), 1, 1), weights, checkpointed)
-        logits: Tensor = unembed(self.anatomy, last_rows(x, self.frame, self.batch.prompts.lengths))
+        logits: Tensor = unembed(self.anatomy, answer_rows(x, self.frame, self.batch.prompts))
         by_circuit: Tensor = logits.unflatten(0, (len(weights), -1))
         return by_circuit
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.kernels.answers import answer_logits
 from interp.objectives import get_objective
+from interp.tasks.notes import notes
 from interp.tasks.prompts import Prompts
 
 
@@ -46,6 +47,8 @@ class TaskCheck:
             incorrect one.
         n_higher_clean: number of prompts whose objective is higher on the clean prompt.
         problems: why there is no behaviour to explain; empty if there is one.
+        notes: what was made of answers of several tokens, of unequal lengths and of missing corrupted prompts (their
+            figures are then the clean ones'). Such a task without incorrect answers is not judged by its accuracy.
     """
 
     task: str
@@ -58,6 +61,7 @@ class TaskCheck:
     accuracy_corrupted: float
     n_higher_clean: int
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -81,6 +85,7 @@ class TaskCheck:
             ("accuracy", f"clean {self.accuracy_clean:.0%}, corrupted {self.accuracy_corrupted:.0%}"),
             ("higher when clean", f"{self.n_higher_clean} of {self.n} prompts"),
             ("ok", "yes" if self.ok else f"no: {'; '.join(self.problems)}"),
+            *(("note", note) for note in self.notes),
         ]
 
 
@@ -93,8 +98,8 @@ def check_task(task: Checkable, model: Any) -> TaskCheck:
     """
     prompts, objective, accuracy = task.prompts(model), get_objective(task.objective), get_objective("accuracy")
     with torch.no_grad():
-        clean_logits = answer_logits(model, prompts.clean, prompts.lengths)
-        corrupted_logits = answer_logits(model, prompts.corrupted, prompts.lengths)
+        clean_logits = answer_logits(model, prompts)
+        corrupted_logits = answer_logits(model, prompts.turned()) if prompts.paired else clean_logits
         clean = objective(clean_logits, prompts, clean_logits).double()
         corrupted = objective(corrupted_logits, prompts, clean_logits).double()
         accuracies = [float(accuracy(logits, prompts).mean()) for logits in (clean_logits, corrupted_logits)]
@@ -107,9 +112,10 @@ def check_task(task: Checkable, model: Any) -> TaskCheck:
             )
     low = lower_bound(clean - corrupted)
     problems = []
-    if accuracies[0] < MIN_ACCURACY:
+    judged = prompts.answers is None or bool(prompts.incorrect_mask.any())  # nobody decodes a whole passage
+    if judged and accuracies[0] < MIN_ACCURACY:
         problems.append(f"only {accuracies[0]:.0%} of the clean prompts are answered correctly")
-    if low <= 0:
+    if low <= 0 and prompts.paired:
         problems.append(
             f"the mean {objective.name} on clean prompts ({float(clean.mean()):.3f}) is not clearly above that on "
             f"corrupted ones ({float(corrupted.mean()):.3f})"
@@ -131,6 +137,7 @@ def check_task(task: Checkable, model: Any) -> TaskCheck:
         accuracy_corrupted=accuracies[1],
         n_higher_clean=int((clean > corrupted).sum()),
         problems=tuple(problems),
+        notes=notes(prompts),
     )
 
 

@@ -1,4 +1,4 @@
-"""From strings to token ids, for one tokenizer: prompts with BOS once, answers of exactly one token."""
+"""From strings to token ids, for one tokenizer: prompts with BOS once, answers as they stand behind a prompt."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from interp.errors import InputError
-from interp.tasks.examples import Answers, Example, Text, readable
+from interp.tasks.chat import Message, templated
+from interp.tasks.examples import Answer, Answers, Example, Text, readable, shown
 from interp.tasks.prompts import Prompts
+from interp.tasks.rows import Rows
 from interp.token_text import token_texts
 
 
@@ -35,52 +37,67 @@ class Encoder:
         self.bos: int | None = bos if prepend_bos else None
         self._answers: dict[str, list[int]] = {}
 
-    def prompts(self, examples: Sequence[Example]) -> Prompts:
-        """Tokenise examples. Raises `InputError` naming the prompt for whatever cannot be right."""
+    def prompts(self, examples: Sequence[Example], rows: bool = False) -> Prompts:
+        """Tokenise examples; with `rows` each answer is given a row of its own, as where one has several tokens.
+
+        Raises `InputError` naming the prompt for whatever cannot be right.
+        """
         clean = self.texts([example.clean for example in examples])
-        corrupted = self.texts([example.corrupted for example in examples])
+        paired = examples[0].corrupted is not None
+        corrupted = self.texts(
+            [example.clean if example.corrupted is None else example.corrupted for example in examples]
+        )
         for index, (one, other, example) in enumerate(zip(clean, corrupted, examples, strict=True)):
-            if len(one) != len(other):
+            if paired and one == other:
                 raise InputError(
-                    f"prompt {index} has {len(one)} clean and {len(other)} corrupted tokens "
-                    f"({example.clean!r}, {example.corrupted!r}); reword one of them: they must be equally many, "
-                    "so that every position of one run has its counterpart in the other"
-                )
-            if one == other:
-                raise InputError(
-                    f"prompt {index}: the tokenizer makes the same tokens of {example.clean!r} and "
-                    f"{example.corrupted!r}; the corrupted prompt must differ from the clean one"
+                    f"prompt {index}: the tokenizer makes the same tokens of {shown(example.clean)!r} and "
+                    f"{shown(example.corrupted)!r}; the corrupted prompt must differ from the clean one"
                 )
         correct = [self.answers(example.correct, index, "correct") for index, example in enumerate(examples)]
         incorrect = [self.answers(example.incorrect, index, "incorrect") for index, example in enumerate(examples)]
-        for name, rows in (("clean", clean), ("corrupted", corrupted), ("correct", correct), ("incorrect", incorrect)):
-            self._check_vocabulary(name, rows)
-        for index, (one, other) in enumerate(zip(correct, incorrect, strict=True)):
-            if both := set(one) & set(other):
+        flat = [[[token for answer in row for token in answer] for row in side] for side in (correct, incorrect)]
+        for name, sides in zip(("clean", "corrupted", "correct", "incorrect"), (clean, corrupted, *flat), strict=True):
+            self._check_vocabulary(name, sides)
+        for index, (right, wrong) in enumerate(zip(correct, incorrect, strict=True)):
+            if both := set(right) & set(wrong):
+                same = "token" if len(min(both)) == 1 else "tokens"
                 raise InputError(
-                    f"prompt {index}: to the tokenizer a correct and an incorrect answer are the same token, "
+                    f"prompt {index}: to the tokenizer a correct and an incorrect answer are the same {same}, "
                     f"{self._named(min(both))}; reword one of them, or leave it out"
                 )
-        return Prompts.from_lists(clean, corrupted, correct, incorrect)
+        if rows or self.in_rows(examples):
+            return Rows.of(examples, clean, corrupted, correct, incorrect).prompts(paired)
+        return Prompts.from_lists(clean, corrupted, flat[0], flat[1], paired=paired)
+
+    def in_rows(self, examples: Sequence[Example]) -> bool:
+        """Whether an answer has several tokens, or tokens of the prompts themselves are scored."""
+        return any(
+            example.scored is not None
+            or any(len(ids) > 1 for ids in self.answers((*example.correct, *example.incorrect), index, "an"))
+            for index, example in enumerate(examples)
+        )
 
     def texts(self, texts: Sequence[Text]) -> list[list[int]]:
-        """Token ids of prompts: strings get BOS (once), token ids stay as they are."""
+        """Token ids of prompts: strings get BOS (once), messages what the tokenizer's template makes of them."""
         strings = [text for text in texts if isinstance(text, str)]
         encoded = iter(self._encode(strings))
         rows = []
         for text in texts:
-            ids = next(encoded) if isinstance(text, str) else list(text)
-            if isinstance(text, str) and self.bos is not None and ids[:1] != [self.bos]:
-                ids = [self.bos, *ids]
-            rows.append(ids)
+            if isinstance(text, str):
+                ids = next(encoded)
+                rows.append([self.bos, *ids] if self.bos is not None and ids[:1] != [self.bos] else ids)
+            elif isinstance(text[0], Message):
+                rows.append(self._encode([templated(self.tokenizer, text)])[0])
+            else:
+                rows.append([token for token in text if isinstance(token, int)])
         return rows
 
-    def answers(self, answers: Answers, index: int, field: str) -> list[int]:
+    def answers(self, answers: Answers, index: int, field: str) -> list[tuple[int, ...]]:
         """Distinct token ids of the answers to prompt `index`: `"Yes"` and `"yes"` may be one.
 
-        Raises `InputError` for one that is not a single token.
+        Raises `InputError` for one that the tokenizer lacks.
         """
-        ids = [self._answer(answer, index, field) if isinstance(answer, str) else answer for answer in answers]
+        ids = [self._answer(answer, index, field) for answer in answers]
         return list(dict.fromkeys(ids))
 
     def pieces(self, text: str) -> list[int]:
@@ -109,6 +126,7 @@ class Encoder:
         for text in (*example.correct, *example.incorrect, *single):
             if isinstance(text, str) and not self.is_single(text):
                 return "a word is not a single token"
+        assert example.corrupted is not None
         clean, corrupted = self.texts([example.clean, example.corrupted])
         if len(clean) != len(corrupted):
             return "clean and corrupted differ in length"
@@ -118,25 +136,19 @@ class Encoder:
             return "the correct and the incorrect answer are the same token"
         return None
 
-    def _answer(self, text: str, index: int, field: str) -> int:
-        ids = self.pieces(text)
+    def single(self, text: str, index: int, field: str) -> int:
+        """The id of a text that has to be one token. Raises `InputError` for one that is not."""
+        ids = self._answer(text, index, field)
         if len(ids) != 1:
-            pieces = ", ".join(map(repr, token_texts(self.tokenizer, ids)))
+            pieces = ", ".join(map(repr, token_texts(self.tokenizer, list(ids))))
             raise InputError(
-                f"{field} answer {text!r} of prompt {index} is {len(ids)} tokens ({pieces}); an answer must be one "
+                f"{field} {text!r} of prompt {index} is {len(ids)} tokens ({pieces}); it must be one "
                 f"token{self._advice(text)}"
             )
-        if self._is_unknown(ids[0], text):
-            raise InputError(
-                f"{field} answer {text!r} of prompt {index} is not in the tokenizer's vocabulary; use one that is"
-            )
-        return int(ids[0])
-
-    def _named(self, token: int) -> str:
-        return f"{token}" if self.tokenizer is None else f"{self.tokenizer.decode([token])!r} (id {token})"
+        return ids[0]
 
     def _advice(self, text: str) -> str:
-        """What would work instead of an answer of several tokens."""
+        """What would work instead of a text of several tokens."""
         if text.startswith(" ") and text.strip() and self.is_single(text[1:]):
             return f": {text[1:]!r} is one, if the space goes to the end of the prompts"
         if not text.startswith(" ") and self.is_single(f" {text}"):
@@ -144,6 +156,20 @@ class Encoder:
         first = token_texts(self.tokenizer, self.pieces(text)[:1])
         usable = first and first[0].strip() and self.is_single(first[0])
         return f": choose another, or use its first token, {first[0]!r}" if usable else ": choose another"
+
+    def _answer(self, answer: Answer, index: int, field: str) -> tuple[int, ...]:
+        if not isinstance(answer, str):
+            return (answer,) if isinstance(answer, int) else answer
+        ids = self.pieces(answer)
+        if not ids or any(self._is_unknown(token, answer) for token in ids):
+            raise InputError(
+                f"{field} answer {answer!r} of prompt {index} is not in the tokenizer's vocabulary; use one that is"
+            )
+        return tuple(ids)
+
+    def _named(self, tokens: tuple[int, ...]) -> str:
+        text = ", ".join(map(str, tokens))
+        return text if self.tokenizer is None else f"{self.tokenizer.decode(list(tokens))!r} (id {text})"
 
     def _is_unknown(self, token: int, text: str) -> bool:
         unknown = getattr(self.tokenizer, "unk_token_id", None)

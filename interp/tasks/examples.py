@@ -1,4 +1,4 @@
-"""One prompt with its counterfactual and answers, before tokenisation."""
+"""One prompt with its counterfactual and answers, or a text that is scored itself, before tokenisation."""
 
 from __future__ import annotations
 
@@ -7,35 +7,50 @@ from typing import Any, TypeAlias
 
 from interp import numbers
 from interp.errors import InputError, short
+from interp.tasks.chat import Message, is_chat, read_messages
 
-Text: TypeAlias = str | tuple[int, ...]
-Answers: TypeAlias = tuple[str | int, ...]
+Text: TypeAlias = str | tuple[int, ...] | tuple[Message, ...]
+Answer: TypeAlias = str | int | tuple[int, ...]
+Answers: TypeAlias = tuple[Answer, ...]
+Span: TypeAlias = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)
 class Example:
     """A clean prompt, its corrupted version, and the answers to the clean one.
 
-    A prompt is a string or a tuple of token ids; an answer is a string (one token, taken literally: write
-    `" Mary"` with its space) or a token id.
+    A prompt is a string, a tuple of token ids, or messages of a chat; an answer is a string (taken literally: write
+    `" Mary"` with its space), a token id, or a tuple of several. `corrupted` is None where nothing is patched. `scored`
+    is of a text without answers: start and stop of the positions whose logits predict the text's own next tokens.
 
     >>> Example("2 + 2 =", "2 + 3 =", (" 4",), (" 5",)).incorrect
     (' 5',)
     """
 
     clean: Text
-    corrupted: Text
+    corrupted: Text | None
     correct: Answers
     incorrect: Answers = ()
+    scored: Span | None = None
 
     def record(self) -> dict[str, Any]:
-        """The four fields as JSON-able values; lists of one answer become that answer."""
-        return {
-            "clean": self.clean if isinstance(self.clean, str) else list(self.clean),
-            "corrupted": self.corrupted if isinstance(self.corrupted, str) else list(self.corrupted),
-            "correct": self.correct[0] if len(self.correct) == 1 else list(self.correct),
-            "incorrect": self.incorrect[0] if len(self.incorrect) == 1 else list(self.incorrect),
-        }
+        """The fields as JSON-able values; lists of one answer become that answer."""
+        found = {"clean": _plain(self.clean), "corrupted": None if self.corrupted is None else _plain(self.corrupted)}
+        for name, answers in (("correct", self.correct), ("incorrect", self.incorrect)):
+            listed = [list(one) if isinstance(one, tuple) else one for one in answers]
+            found[name] = listed[0] if len(listed) == 1 and not isinstance(answers[0], tuple) else listed
+        return found if self.scored is None else found | {"scored": list(self.scored)}
+
+
+def _plain(text: Text) -> Any:
+    if isinstance(text, str):
+        return text
+    return [vars(one) if isinstance(one, Message) else one for one in text]
+
+
+def shown(text: Text | None) -> Any:
+    """A prompt for an error's sentence."""
+    return text if text is None or isinstance(text, str) else _plain(text)
 
 
 def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect: Any) -> Example:
@@ -44,18 +59,14 @@ def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect
     Raises `InputError` that names the prompt and the field.
     """
     example = Example(
-        clean=_prompt(index, "clean", clean),
-        corrupted=_prompt(index, "corrupted", corrupted),
+        clean=read_prompt(index, "clean", clean),
+        corrupted=None if corrupted is None else read_prompt(index, "corrupted", corrupted),
         correct=read_answers(index, "correct", correct),
         incorrect=read_answers(index, "incorrect", incorrect),
     )
     if not example.correct:
         raise InputError(f"prompt {index} has no correct answer; every prompt needs at least one")
-    if example.clean == example.corrupted:
-        raise InputError(
-            f"prompt {index} has a corrupted version equal to the clean one ({short(example.clean)}); nothing can "
-            "be attributed to their difference"
-        )
+    check_differs(index, example)
     if both := set(example.correct) & set(example.incorrect):
         named = ", ".join(sorted(map(short, both)))
         raise InputError(
@@ -65,30 +76,52 @@ def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect
     return example
 
 
+def read_text(index: int, clean: Any, corrupted: Any, scored: Span) -> Example:
+    """A text that is scored itself, as a user gave it."""
+    other = None if corrupted is None else read_prompt(index, "corrupted", corrupted)
+    example = Example(read_prompt(index, "clean", clean), other, (), (), scored)
+    check_differs(index, example)
+    return example
+
+
+def check_differs(index: int, example: Example) -> None:
+    """Raise `InputError` where the corrupted prompt is the clean one."""
+    if example.clean == example.corrupted:
+        raise InputError(
+            f"prompt {index} has a corrupted version equal to the clean one ({short(example.clean)}); nothing can "
+            "be attributed to their difference"
+        )
+
+
 def read_answers(index: int, field: str, value: Any) -> Answers:
     """One answer or several, without repetitions; none for `None`.
 
     >>> read_answers(0, "correct", [" is", " was", " is"])
     (' is', ' was')
     """
-    read: list[str | int] = []
+    read: list[Answer] = []
     for answer in listed(value):
+        tokens = [] if isinstance(answer, str) or not _is_several(answer) else list(answer)
         if isinstance(answer, str):
             if not answer:
-                raise InputError(f"{field} of prompt {index} is empty; an answer is one token")
+                raise InputError(f"{field} of prompt {index} is empty; an answer has at least one token")
             read.append(readable(f"{field} of prompt {index}", answer))
+        elif tokens:
+            read.append(tuple(_token(index, field, token) for token in tokens))
         else:
             read.append(_token(index, field, answer))
     return tuple(dict.fromkeys(read))
+
+
+def _is_several(value: Any) -> bool:
+    return isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1
 
 
 def listed(value: Any) -> list[Any]:
     """One thing or several (list, tuple, array, tensor, series) as a list; none for `None`."""
     if value is None:
         return []
-    if isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1:
-        return list(value)
-    return [value]
+    return list(value) if _is_several(value) else [value]
 
 
 def readable(what: str, text: str) -> str:
@@ -103,18 +136,22 @@ def readable(what: str, text: str) -> str:
     return str(text)
 
 
-def _prompt(index: int, field: str, value: Any) -> Text:
+def read_prompt(index: int, field: str, value: Any) -> Text:
+    """A string, token ids or messages. Raises `InputError` for what is none of them."""
     if isinstance(value, str):
         if not value.strip():
             raise InputError(f"{field} of prompt {index} is empty; it needs at least one token")
         return readable(f"{field} of prompt {index}", value)
-    if isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1:
+    if is_chat(value):
+        return read_messages(f"{field} of prompt {index}", value)
+    if _is_several(value):
         tokens = tuple(_token(index, field, token) for token in value)
         if not tokens:
             raise InputError(f"{field} of prompt {index} is empty; it needs at least one token")
         return tokens
     raise InputError(
-        f"{field} of prompt {index} is {short(value)}, a {type(value).__name__}; it must be a string or token ids"
+        f"{field} of prompt {index} is {short(value)}, a {type(value).__name__}; it must be a string, token ids or "
+        "messages"
     )
 
 

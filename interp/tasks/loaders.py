@@ -16,7 +16,8 @@ from torch import Tensor
 
 from interp import numbers
 from interp.errors import InputError
-from interp.tasks.examples import Example, listed, read_example
+from interp.tasks.chat import is_chat
+from interp.tasks.examples import Example, listed, read_example, read_text
 
 PROMPT_COLUMNS = ("clean", "corrupted")
 ANSWER_COLUMNS = ("correct", "incorrect")
@@ -44,6 +45,44 @@ def examples_from_pairs(pairs: Iterable[Sequence[Any]]) -> list[Example]:
     return examples
 
 
+def examples_from_texts(texts: Iterable[Any], corrupted: Iterable[Any] | None, positions: Any) -> list[Example]:
+    """Examples from texts, or from `(context, continuation)`."""
+    if isinstance(texts, str | Mapping) or not isinstance(texts, Iterable):
+        raise InputError(
+            f"texts is a {type(texts).__name__}; it must be a list of texts, or of (context, continuation)"
+        )
+    given = list(texts)
+    others = [None] * len(given) if corrupted is None else listed(corrupted)
+    if len(others) != len(given):
+        raise InputError(f"corrupted has {len(others)} entries for {len(given)} texts; it needs one for each")
+    examples = []
+    for index, (text, other) in enumerate(zip(given, others, strict=True)):
+        if isinstance(text, tuple) and len(text) == 2 and isinstance(text[1], str):
+            if positions is not None:
+                raise InputError(
+                    f"positions={positions!r} with text {index} as (context, continuation): it is the continuation "
+                    "that is scored; give whole texts, or no positions"
+                )
+            examples.append(read_example(index, text[0], other, text[1], None))
+        else:
+            examples.append(read_text(index, text, other, _span(positions)))
+    return examples
+
+
+def _span(positions: Any) -> tuple[int | None, int | None]:
+    """Start and stop of a slice, of one position, or of all."""
+    if positions is None:
+        return None, None
+    if isinstance(positions, slice) and positions.step in (None, 1):
+        return tuple(
+            None if end is None else numbers.whole("positions", end) for end in (positions.start, positions.stop)
+        )  # type: ignore[return-value]
+    at = numbers.read(positions)
+    if not isinstance(at, int):
+        raise InputError(f"positions={positions!r}; it must be one position, a slice without a step, or None for all")
+    return at, None if at == -1 else at + 1
+
+
 def examples_from_frame(table: Any) -> list[Example]:
     """Examples from the rows of a data frame, or of what can be made one (see `as_frame`)."""
     frame = as_frame(table)
@@ -63,6 +102,10 @@ def examples_from_frame(table: Any) -> list[Example]:
     examples = []
     for index in range(len(frame)):
         row = {field: frame[column].iloc[index] if column in frame else None for field, column in columns.items()}
+        row["corrupted"] = None if _is_nothing(row["corrupted"]) else row["corrupted"]
+        if "scored" in frame and not _is_nothing(frame["scored"].iloc[index]):
+            examples.append(read_text(index, row["clean"], row["corrupted"], tuple(frame["scored"].iloc[index])))
+            continue
         for field in ANSWER_COLUMNS:
             row[field] = _cell(index, field, row[field], ids=columns[field] != field)
             if columns[field] == field:
@@ -163,15 +206,7 @@ def examples_from_tokens(
     wrong = _answers("incorrect", incorrect, len(one))
     if len(one) != len(other):
         raise InputError(f"clean has {len(one)} prompts and corrupted {len(other)}; they must be equally many")
-    examples = []
-    for index, row in enumerate(zip(one, other, right, wrong, strict=True)):
-        if len(row[0]) != len(row[1]):
-            raise InputError(
-                f"prompt {index} has {len(row[0])} clean and {len(row[1])} corrupted tokens (padding not counted); "
-                "they must be equally many, so that every position of one run has its counterpart in the other"
-            )
-        examples.append(read_example(index, *row))
-    return examples
+    return [read_example(index, *row) for index, row in enumerate(zip(one, other, right, wrong, strict=True))]
 
 
 def _must_exist(path: str | os.PathLike[str]) -> None:
@@ -181,7 +216,7 @@ def _must_exist(path: str | os.PathLike[str]) -> None:
 
 def _cell(index: int, field: str, value: Any, ids: bool) -> Any:
     """What an answer's cell holds: a list may be written as text, token ids as digits, nothing as nothing."""
-    if pd.api.types.is_scalar(value) and pd.isna(value):
+    if _is_nothing(value):
         value = None
     if isinstance(value, str):
         value = _written_list(value) if value.lstrip().startswith("[") else (value or None)
@@ -191,6 +226,10 @@ def _cell(index: int, field: str, value: Any, ids: bool) -> Any:
     if None in found:
         raise InputError(f"{field}_idx of prompt {index} is {value!r}; it must be a token id or a list of them")
     return found
+
+
+def _is_nothing(value: Any) -> bool:
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def _written_id(entry: Any) -> int | None:
@@ -214,7 +253,7 @@ def _written_list(text: str) -> Any:
 def _refuse_numbers(index: int, field: str, prompt: Any, answers: Any) -> None:
     """A number beside a string prompt may be meant as a text or as a token id: the user has to say."""
     for entry in listed(answers):
-        if not isinstance(prompt, str) or isinstance(entry, str):
+        if not (isinstance(prompt, str) or is_chat(prompt)) or isinstance(entry, str):
             continue
         if numbers.read(entry) is None and not isinstance(entry, bool):
             raise InputError(

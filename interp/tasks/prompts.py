@@ -1,10 +1,14 @@
-"""Prompts: token ids of clean and corrupted prompts with their answers, as engines take them."""
+"""Prompts: token ids of clean and corrupted prompts with their answers, as engines take them.
+
+What is run is a row. Where all answers are one token, the rows are the prompts; where one has several, each answer has
+a row of its own (`interp.tasks.answers`).
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -12,6 +16,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from interp.errors import InputError
+from interp.tasks.answers import Answers, Reads
+
+_TENSORS = ("clean", "corrupted", "lengths", "correct", "incorrect", "corrupted_lengths")
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +26,15 @@ class Prompts:
     """Tokenised prompts, padded on the right: with causal attention the padding changes nothing before it.
 
     Attributes:
-        clean: int64 [n, pos].
-        corrupted: int64 [n, pos], each prompt as long as its clean one.
-        lengths: int64 [n], the number of real tokens.
-        correct: int64 [n, k], ids of correct answers, filled with -1.
-        incorrect: int64 [n, k'], ids of incorrect answers, filled with -1; k' may be 0.
+        clean: int64 [row, pos]; a row is a prompt, or with `answers` a prompt and one of its answers.
+        corrupted: int64 [row, pos], each prompt as long as its clean one unless `corrupted_lengths` says otherwise.
+        lengths: int64 [row], the number of real tokens.
+        correct: int64 [n, k], ids of correct answers, filled with -1; with `answers` those of their first tokens.
+        incorrect: int64 [n, k'], the same of incorrect answers; k' may be 0.
+        answers: the answers, where one has several tokens; else None, and the row's last position is read.
+        corrupted_lengths: int64 [row], the number of real tokens of corrupted prompts of other lengths than the clean
+            ones: both are aligned at their ends. None: that of the clean ones.
+        paired: False where there are no corrupted prompts; `corrupted` is then `clean`.
 
     Raises `InputError` for shapes that do not match, no prompts, negative ids, a prompt without a correct
     answer or with one twice (from_lists counts an id once), and a corrupted prompt that equals its clean one.
@@ -33,11 +44,14 @@ class Prompts:
     (2, [3, 2], [1, 1])
     """
 
-    clean: Int[Tensor, "n pos"]
-    corrupted: Int[Tensor, "n pos"]
-    lengths: Int[Tensor, " n"]
+    clean: Int[Tensor, "row pos"]
+    corrupted: Int[Tensor, "row pos2"]
+    lengths: Int[Tensor, " row"]
     correct: Int[Tensor, "n k"]
     incorrect: Int[Tensor, "n k2"]
+    answers: Answers | None = None
+    corrupted_lengths: Int[Tensor, " row"] | None = None
+    paired: bool = True
 
     def __post_init__(self) -> None:
         self._check_shapes()
@@ -50,67 +64,88 @@ class Prompts:
         corrupted: Sequence[Sequence[int]],
         correct: Sequence[Sequence[int]],
         incorrect: Sequence[Sequence[int]],
+        answers: Answers | None = None,
+        paired: bool = True,
     ) -> Prompts:
-        """Pad lists of token ids, one list per prompt.
+        """Pad lists of token ids: clean and corrupted one list per row, answers one per prompt.
 
-        Raises `InputError` if a prompt's clean and corrupted versions differ in length, or if the four lists do.
+        Raises `InputError` if there are not equally many.
         """
         counts = [len(clean), len(corrupted), len(correct), len(incorrect)]
-        if len(set(counts)) != 1:
+        if len(set(counts)) != 1 and (answers is None or counts[0] != counts[1] or counts[2] != counts[3]):
             raise InputError(
                 "clean, corrupted, correct and incorrect must have one entry per prompt; they have "
                 f"{', '.join(map(str, counts))}"
             )
         if not clean:
             raise InputError("there are no prompts; at least one is needed")
-        for index, (one, other) in enumerate(zip(clean, corrupted, strict=True)):
-            if len(one) != len(other):
-                raise InputError(
-                    f"prompt {index} has {len(one)} clean and {len(other)} corrupted tokens; they must be equally "
-                    "many, so that every position of one run has its counterpart in the other"
-                )
+        lengths, others = ([len(tokens) for tokens in side] for side in (clean, corrupted))
         return cls(
             clean=_pad(clean, 0),
             corrupted=_pad(corrupted, 0),
-            lengths=torch.tensor([len(tokens) for tokens in clean], device="cpu"),
+            lengths=torch.tensor(lengths, device="cpu"),
             correct=_pad([list(dict.fromkeys(ids)) for ids in correct], -1),
             incorrect=_pad([list(dict.fromkeys(ids)) for ids in incorrect], -1),
+            answers=answers,
+            corrupted_lengths=None if lengths == others else torch.tensor(others, device="cpu"),
+            paired=paired,
         )
 
     def _check_shapes(self) -> None:
-        for name in ("clean", "corrupted", "correct", "incorrect", "lengths"):
-            value, ndim = getattr(self, name), 1 if name == "lengths" else 2
+        counts = {"correct": len(self.correct), "incorrect": len(self.correct)} if self.answers is not None else {}
+        for name in _TENSORS:
+            value, ndim = getattr(self, name), 1 if name.endswith("lengths") else 2
+            if value is None:
+                continue
             if value.ndim != ndim or value.dtype != torch.int64:
                 kind = str(value.dtype).removeprefix("torch.")
                 raise InputError(
                     f"{name} is {kind} of shape {list(value.shape)}; it must be int64 with {ndim} dimension(s)"
                 )
-            if len(value) != len(self.clean):
+            if len(value) != counts.get(name, len(self.clean)):
                 raise InputError(f"{name} has {len(value)} rows, but there are {len(self.clean)} prompts")
         if len(self.clean) == 0:
             raise InputError("there are no prompts; at least one is needed")
-        if self.clean.shape != self.corrupted.shape:
+        if self.corrupted_lengths is None and self.clean.shape != self.corrupted.shape:
             raise InputError(
                 f"clean has the shape {list(self.clean.shape)}, corrupted {list(self.corrupted.shape)}; "
-                "they must be equal"
+                "they must be equal, or corrupted_lengths given"
+            )
+        if self.answers is not None and len(self.answers.prompt) != len(self.clean):
+            raise InputError(
+                f"answers has {len(self.answers.prompt)} rows, clean {len(self.clean)}; they must be equal"
             )
 
     def _check_contents(self) -> None:
-        width = self.clean.shape[1]
-        bad = (self.lengths < 1) | (self.lengths > width)
-        if bad.any():
-            index = _first(bad)
-            raise InputError(
-                f"prompt {index} has the length {int(self.lengths[index])}; it must be between 1 and {width}"
-            )
-        for name in ("clean", "corrupted"):
-            bad = ((getattr(self, name) < 0) & self.mask).any(1)
+        for name, tokens, lengths in (
+            ("clean", self.clean, self.lengths),
+            ("corrupted", self.corrupted, self.corrupted_lengths),
+        ):
+            lengths = self.lengths if lengths is None else lengths
+            width = tokens.shape[1]
+            bad = (lengths < 1) | (lengths > width)
+            if bad.any():
+                index = _first(bad)
+                raise InputError(
+                    f"prompt {index} has the length {int(lengths[index])}; it must be between 1 and {width}"
+                )
+            bad = ((tokens < 0) & (torch.arange(width, device=self.device) < lengths[:, None])).any(1)
             if bad.any():
                 raise InputError(f"{name} holds a negative token id in prompt {_first(bad)}")
         for name in ("correct", "incorrect"):
             bad = (getattr(self, name) < -1).any(1)
             if bad.any():
                 raise InputError(f"{name} holds a negative token id in prompt {_first(bad)} (-1 is padding)")
+        if self.answers is None:  # several tokens may share their first
+            self._check_answers()
+        bad = self._equal()
+        if self.paired and bad.any():
+            raise InputError(
+                f"prompt {_first(bad)} has a corrupted version equal to the clean one; nothing can be attributed "
+                "to their difference"
+            )
+
+    def _check_answers(self) -> None:
         for names in (("correct",), ("incorrect",), ("correct", "incorrect")):
             ids = torch.cat([getattr(self, name) for name in names], 1).sort(1).values
             twice = (ids[:, 1:] == ids[:, :-1]) & (ids[:, 1:] >= 0)
@@ -124,19 +159,42 @@ class Prompts:
         bad = ~self.correct_mask.any(1)
         if bad.any():
             raise InputError(f"prompt {_first(bad)} has no correct answer; every prompt needs at least one")
-        bad = self.first_difference == self.lengths
-        if bad.any():
-            raise InputError(
-                f"prompt {_first(bad)} has a corrupted version equal to the clean one; nothing can be attributed "
-                "to their difference"
-            )
+
+    def _equal(self) -> Bool[Tensor, " row"]:
+        """Whether clean and corrupted are the same tokens."""
+        same = self.first_difference == self.lengths
+        return same if self.corrupted_lengths is None else same & (self.corrupted_lengths == self.lengths)
 
     def __len__(self) -> int:
-        return len(self.clean)
+        return len(self.correct)
 
     def __repr__(self) -> str:
         low, high = int(self.lengths.min()), int(self.lengths.max())
-        return f"Prompts(n={len(self)}, tokens={low if low == high else f'{low}-{high}'}, device={self.device})"
+        rows = "" if self.answers is None else f"rows={self.n_rows}, "
+        return f"Prompts(n={len(self)}, {rows}tokens={low if low == high else f'{low}-{high}'}, device={self.device})"
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows of tokens are run: the prompts, or their answers where these are several tokens."""
+        return len(self.clean)
+
+    @property
+    def longest(self) -> int:
+        """How many positions a prompt takes at most, all its rows together."""
+        rows = 1 if self.answers is None else int(self.answers.prompt.bincount().max())
+        return rows * self.clean.shape[1]
+
+    @functools.cached_property
+    def reads(self) -> Reads:
+        """Where logits are read: at each row's last position, or where an answer's tokens are predicted."""
+        if self.answers is not None:
+            return self.answers.reads
+        return Reads(torch.arange(self.n_rows, device=self.device), self.lengths - 1)
+
+    @property
+    def answer(self) -> Int[Tensor, "n answer"]:
+        """The tokens of each prompt's first correct answer, filled with -1."""
+        return self.correct[:, :1] if self.answers is None else self.answers.tokens[self.answers.first]
 
     @property
     def device(self) -> torch.device:
@@ -159,10 +217,29 @@ class Prompts:
         return self.incorrect >= 0
 
     @functools.cached_property
-    def first_difference(self) -> Int[Tensor, " n"]:
-        """First position at which clean and corrupted differ: the runs are the same before it."""
-        differs = (self.clean != self.corrupted) & self.mask
+    def first_difference(self) -> Int[Tensor, " row"]:
+        """First position at which clean and corrupted differ: the runs are the same before it.
+
+        Of unequal lengths it is the first one that has a counterpart: what one side lacks counts as no difference.
+        """
+        if self.corrupted_lengths is None:
+            return self._first_differing(self.corrupted)
+        shared = min(self.clean.shape[1], self.corrupted.shape[1])
+        other = torch.zeros_like(self.clean)
+        other[:, :shared] = self.corrupted[:, :shared]
+        lacking = self.lengths - self.corrupted_lengths
+        return torch.where(lacking == 0, self._first_differing(other), lacking.clamp(min=0))
+
+    def _first_differing(self, corrupted: Int[Tensor, "row pos"]) -> Int[Tensor, " row"]:
+        differs = (self.clean != corrupted) & self.mask
         return torch.where(differs.any(1), differs.int().argmax(1), self.lengths)
+
+    @functools.cached_property
+    def first_run(self) -> Int[Tensor, " row"]:
+        """First position that has to be run where prefixes are shared: that of a difference, or of a logit read."""
+        if self.answers is None:
+            return self.first_difference
+        return torch.minimum(self.first_difference, self.answers.positions[:, 0])
 
     def select(self, indices: Sequence[int] | Tensor | slice) -> Prompts:
         """The prompts at `indices`, in that order, with padding trimmed to the longest of them.
@@ -175,41 +252,78 @@ class Prompts:
             chosen = torch.arange(len(self), device=self.device)[indices]
         else:
             chosen = torch.as_tensor(indices, device=self.device)
+            chosen = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen
         if len(chosen) == 0:
             raise InputError("there are no prompts; at least one is needed")
-        lengths = self.lengths[chosen]
-        width = int(lengths.max())
+        answers, rows = (None, chosen) if self.answers is None else self.answers.select(chosen)
+        lengths = self.lengths[rows]
+        others = None if self.corrupted_lengths is None else self.corrupted_lengths[rows]
+        if others is not None and torch.equal(others, lengths):
+            others = None
         return Prompts(
-            clean=self.clean[chosen, :width],
-            corrupted=self.corrupted[chosen, :width],
+            clean=self.clean[rows, : int(lengths.max())],
+            corrupted=self.corrupted[rows, : int((lengths if others is None else others).max())],
             lengths=lengths,
             correct=_trim(self.correct[chosen]),
             incorrect=_trim(self.incorrect[chosen]),
+            answers=answers,
+            corrupted_lengths=others,
+            paired=self.paired,
+        )
+
+    def turned(self) -> Prompts:
+        """The corrupted prompts in the place of the clean ones, with the same answers."""
+        others, answers = self.lengths if self.corrupted_lengths is None else self.corrupted_lengths, self.answers
+        if answers is not None and self.corrupted_lengths is not None:
+            moved = answers.positions + (others - self.lengths)[:, None]
+            answers = replace(answers, positions=torch.where(answers.positions < 0, -1, moved))
+        back = None if self.corrupted_lengths is None else self.lengths
+        return replace(
+            self, clean=self.corrupted, corrupted=self.clean, lengths=others, answers=answers, corrupted_lengths=back
+        )
+
+    def until_answer(self) -> Prompts:
+        """The prompts up to where their answers begin, each with the first tokens of its answers."""
+        if self.answers is None:
+            return self
+        rows = self.answers.first
+        lengths = self.answers.positions[rows, 0] + 1
+        others = None
+        if self.corrupted_lengths is not None:
+            others = lengths + (self.corrupted_lengths - self.lengths)[rows]
+        shared = (self.incorrect[:, :, None] == self.correct[:, None]).any(2)
+        return Prompts(
+            clean=self.clean[rows, : int(lengths.max())],
+            corrupted=self.corrupted[rows, : int((lengths if others is None else others).max())],
+            lengths=lengths,
+            correct=self.correct,
+            incorrect=torch.where(shared, -1, self.incorrect),
+            corrupted_lengths=others,
+            paired=self.paired,
         )
 
     def copy(self) -> Prompts:
         """The same prompts in tensors of their own."""
-        return Prompts(**{one.name: getattr(self, one.name).clone() for one in fields(self)})
+        return self._each(torch.clone)
 
     def restore(self, kept: Prompts) -> bool:
         """Write a copy back where something has changed, and say whether it had."""
-        names = [one.name for one in fields(self)]
-        changed = [name for name in names if not torch.equal(getattr(self, name), getattr(kept, name))]
-        for name in changed:
-            getattr(self, name).copy_(getattr(kept, name))
+        pairs = [(getattr(self, name), getattr(kept, name)) for name in _TENSORS if getattr(self, name) is not None]
+        if self.answers is not None and kept.answers is not None:
+            pairs += [(getattr(self.answers, one.name), getattr(kept.answers, one.name)) for one in fields(Answers)]
+        changed = [(here, was) for here, was in pairs if not torch.equal(here, was)]
+        for here, was in changed:
+            here.copy_(was)
         return bool(changed)
 
     def to(self, device: torch.device | str) -> Prompts:
         """The same prompts on another device."""
-        if torch.device(device) == self.device:
-            return self
-        return Prompts(
-            clean=self.clean.to(device),
-            corrupted=self.corrupted.to(device),
-            lengths=self.lengths.to(device),
-            correct=self.correct.to(device),
-            incorrect=self.incorrect.to(device),
-        )
+        return self if torch.device(device) == self.device else self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Prompts:
+        changed = {name: None if getattr(self, name) is None else change(getattr(self, name)) for name in _TENSORS}
+        answers = None if self.answers is None else self.answers.each(change)
+        return Prompts(**changed, answers=answers, paired=self.paired)  # type: ignore[arg-type]  # names hold tensors
 
 
 def _first(flags: Bool[Tensor, " n"]) -> int:

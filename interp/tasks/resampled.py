@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 from interp import numbers
 from interp.errors import InputError
 from interp.running import door
-from interp.tasks.examples import Example
+from interp.tasks.encoding import Encoder
+from interp.tasks.examples import Answers
 from interp.tasks.task import Task
 
 
@@ -30,11 +32,12 @@ def resampled(task: Task, model: Any, seed: int = 0) -> Task:
     >>> [example.corrupted for example in resampled(task, model).examples]
     [(0, 8), (0, 7)]
     """
-    prompts = task.prompts(model)
-    clean, corrupted = (
-        [tuple(row[:n]) for row, n in zip(tokens.tolist(), prompts.lengths.tolist(), strict=True)]
-        for tokens in (prompts.clean, prompts.corrupted)
-    )
+    task.prompts(model)  # says what cannot be right
+    encoder = Encoder(model, task.prepend_bos)
+    if task.examples[0].corrupted is None:
+        raise InputError(f"the task {task.name!r} has no corrupted prompts to exchange")
+    clean = [tuple(row) for row in encoder.texts([example.clean for example in task.examples])]
+    corrupted = [tuple(row) for row in encoder.texts([example.corrupted or () for example in task.examples])]
     groups: dict[int, list[int]] = defaultdict(list)
     for number, tokens in enumerate(clean):
         groups[len(tokens)].append(number)
@@ -47,10 +50,15 @@ def resampled(task: Task, model: Any, seed: int = 0) -> Task:
                 given[number] = corrupted[other]
     if all(given[number] == own for number, own in enumerate(corrupted)):
         raise InputError(f"the task {task.name!r} has no two prompts of one length that can exchange corrupted prompts")
-    answers = zip(prompts.correct.tolist(), prompts.incorrect.tolist(), strict=True)
     examples = [
-        Example(clean[number], given[number], _ids(correct), _ids(incorrect))
-        for number, (correct, incorrect) in enumerate(answers)
+        replace(
+            example,
+            clean=clean[number],
+            corrupted=given[number],
+            correct=_ids(encoder.answers(example.correct, number, "correct")),
+            incorrect=_ids(encoder.answers(example.incorrect, number, "incorrect")),
+        )
+        for number, example in enumerate(task.examples)
     ]
     return Task(
         task.name, examples, objective=task.objective, description=task.description, seed=task.seed,
@@ -58,5 +66,5 @@ def resampled(task: Task, model: Any, seed: int = 0) -> Task:
     )  # fmt: skip
 
 
-def _ids(row: list[int]) -> tuple[int, ...]:
-    return tuple(token for token in row if token >= 0)
+def _ids(answers: list[tuple[int, ...]]) -> Answers:
+    return tuple(answer[0] if len(answer) == 1 else answer for answer in answers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import logging
 import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,10 +24,14 @@ from interp.tasks import loaders
 from interp.tasks.check import TaskCheck, check_task
 from interp.tasks.encoding import Encoder
 from interp.tasks.examples import Example
+from interp.tasks.notes import notes
 from interp.tasks.prompts import Prompts
+from interp.tasks.shown import shown_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+log = logging.getLogger(__name__)
 
 DEFAULT_OBJECTIVE = "logit-difference"
 
@@ -48,8 +53,11 @@ class Task:
         dropped: how many candidate prompts the builder dropped.
         parameters: the builder's further settings, JSON-able.
 
-    Raises `InputError` without prompts, for an unknown objective, and where the objective needs incorrect
-    answers and a prompt has none.
+    Answers may have several tokens, and corrupted prompts other lengths than the clean ones: `interp.tasks.notes` and
+    `check` tell what is made of them, `shown` shows it.
+
+    Raises `InputError` without prompts, for an unknown objective, where the objective needs incorrect answers and a
+    prompt has none, and where some prompts have corrupted versions and others have none.
 
     >>> task = Task.from_pairs("sums", [("2 + 2 =", "2 + 3 =", " 4", " 5"), ("3 + 4 =", "3 + 2 =", " 7", " 5")])
     >>> len(task), task.objective
@@ -80,11 +88,15 @@ class Task:
         self.parameters = dict(parameters or {})
         # by tokenizer, which is kept too: its id is not given to another while it is the key
         self._tokenised: dict[tuple[int, int | None, int], tuple[Any, Prompts]] = {}
+        self._among = self.examples  # those it was selected from: they decide whether answers get rows of their own
         if not self.examples:
             raise InputError(f"the task {name!r} has no prompts; at least one is needed")
         other = next((one for one in self.examples if not isinstance(one, Example)), None)
         if other is not None:
             raise InputError(f"examples holds a {type(other).__name__}; Task.from_pairs and its sisters make examples")
+        bare = [index for index, one in enumerate(self.examples) if one.corrupted is None]
+        if 0 < len(bare) < len(self.examples):
+            raise InputError(f"prompt {bare[0]} has no corrupted version and others do; give all prompts one, or none")
         if get_objective(objective).needs_incorrect:
             for index, example in enumerate(self.examples):
                 if not example.incorrect:
@@ -97,14 +109,46 @@ class Task:
     def from_pairs(cls, name: str, pairs: Iterable[Sequence[Any]], **settings: Any) -> Task:
         """A task from `(clean, corrupted, correct, incorrect)` strings; answers may be lists of strings.
 
-        An answer is one token and taken literally: write `" Mary"` with its space. `settings` are those of
-        `Task`. Raises `InputError` naming the prompt for whatever is not of that form.
+        A prompt may also be the messages of a chat, `[{"role": "user", "content": ...}]`, which the tokenizer's
+        template makes a text of. An answer is taken literally: write `" Mary"` with its space. One of several tokens
+        is scored by the sum of their log-probabilities, teacher-forced. Corrupted prompts of other lengths are aligned
+        at their ends; None where none is needed (zero and mean ablation). `settings` are those of `Task`. Raises
+        `InputError` naming the prompt for whatever is not of that form.
 
         >>> task = Task.from_pairs("mine", [("The keys", "The key", [" are", " were"], [" is", " was"])])
         >>> task.to_frame().columns.tolist()
         ['clean', 'corrupted', 'correct', 'incorrect']
         """
         return cls(name, loaders.examples_from_pairs(pairs), **settings)
+
+    @classmethod
+    def from_texts(
+        cls,
+        name: str,
+        texts: Iterable[Any],
+        corrupted: Iterable[Any] | None = None,
+        positions: int | slice | None = None,
+        objective: str | Objective | ObjectiveFunction = "log-probability-per-token",
+        **settings: Any,
+    ) -> Task:
+        """A task of predicting texts themselves: by default the mean log-probability of their next tokens.
+
+        Args:
+            name: what tables and files call it.
+            texts: strings or token ids, all of whose tokens but the first are scored; or `(context, continuation)`, of
+                which the continuation is, behind a context of any form a prompt may have.
+            corrupted: a corrupted version of each text (context); None for zero and mean ablation alone.
+            positions: where logits are read, each for the text's own next token: a position of the tokenised text (with
+                BOS, where the model has one), or a slice of them; None: all.
+            objective: as of `Task`; one that contrasts answers has none to contrast.
+            **settings: further ones of `Task`.
+
+        Raises `InputError` for texts that are not of that form; at `prompts` where `positions` leaves none of a text.
+
+        >>> Task.from_texts("counting", ["one two three four"], positions=slice(2, None)).examples[0].scored
+        (2, None)
+        """
+        return cls(name, loaders.examples_from_texts(texts, corrupted, positions), objective=objective, **settings)
 
     @classmethod
     def from_frame(cls, frame: Any, name: str = "frame", **settings: Any) -> Task:
@@ -157,15 +201,14 @@ class Task:
             name: what tables and files call it.
             clean: int [n, pos].
             corrupted: int [n, pos].
-            correct: a list of token ids per prompt, or int [n].
+            correct: a list of token ids per prompt, or int [n]; an answer of several tokens is a list in that list.
             incorrect: the same; None if there are none.
             attention_mask: [n, pos], nonzero at real tokens; padding may lie anywhere. It is removed and the rest
                 padded on the right, which is exact for causal models that count positions over real tokens.
             corrupted_attention_mask: the same for `corrupted`; None if it is that of `clean`.
             **settings: those of `Task`.
 
-        Raises `InputError` for shapes or types that do not fit, and for a prompt whose clean and corrupted
-        versions have different numbers of real tokens.
+        Raises `InputError` for shapes or types that do not fit.
 
         >>> task = Task.from_tokens("mine", [[0, 5, 6]], [[0, 5, 7]], [[8]], [[9]], attention_mask=[[0, 1, 1]])
         >>> task.examples[0].clean
@@ -229,13 +272,17 @@ class Task:
         """The tokenised prompts, right-padded, on the CPU; tokenised once for each tokenizer, and yours to change.
 
         `model` needs `tokenizer` (only if there are strings) and `cfg.d_vocab`. Raises `InputError`, naming the
-        prompt, for clean and corrupted prompts of different length, answers that are not exactly one known
-        token, and token ids outside the model's vocabulary.
+        prompt, for answers that the tokenizer lacks, equal answers of both sides, messages that it has no template for,
+        and token ids outside the model's vocabulary.
         """
         encoder = Encoder(model, self.prepend_bos)
         key = (id(encoder.tokenizer), encoder.bos, encoder.d_vocab)
         if key not in self._tokenised:
-            self._tokenised[key] = (encoder.tokenizer, encoder.prompts(self.examples))
+            rows = self._among is not self.examples and encoder.in_rows(self._among)
+            made = encoder.prompts(self.examples, rows)
+            self._tokenised[key] = (encoder.tokenizer, made)
+            for note in notes(made):
+                log.warning("task %s: %s", self.name, note)
         return self._tokenised[key][1].copy()
 
     @door
@@ -246,8 +293,21 @@ class Task:
         """
         return check_task(self, model)
 
+    @door
+    def shown(self, model: Any) -> pd.DataFrame:
+        """What was made of the prompts: a row for each answer that is scored, with the tokens as the model reads them.
+
+        Columns: prompt (its number), answer (`correct` or `incorrect`), clean, corrupted (lists of tokens, up to where
+        the answer begins; of a scored text all of it), positions (where logits are read), predicted (the tokens that
+        are predicted there). Raises `InputError` as `prompts` does.
+        """
+        return shown_rows(self.prompts(model), getattr(model, "tokenizer", None))
+
     def to_frame(self) -> pd.DataFrame:
-        """One row per prompt, with the columns clean, corrupted, correct, incorrect; `from_frame` reads it."""
+        """One row per prompt, with the columns clean, corrupted, correct, incorrect (of texts scored: where).
+
+        `from_frame` reads it.
+        """
         return pd.DataFrame([example.record() for example in self.examples])
 
     def to_dict(self) -> dict[str, Any]:
@@ -268,7 +328,9 @@ class Task:
             name: getattr(self, name)
             for name in ("examples", "objective", "description", "prepend_bos", "seed", "dropped", "parameters")
         }
-        return Task(self.name, **(settings | changes))
+        made = Task(self.name, **(settings | changes))
+        made._among = self._among
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         # not the tokenizers: they are large, and where the task goes they would not be the ones in use

@@ -34,13 +34,13 @@ Array = NDArray[np.float64]
 
 
 def _same_argmax(
-    logits: Float[Tensor, "n vocab"], prompts: Prompts, clean_logits: Float[Tensor, "n vocab"] | None
+    logits: Float[Tensor, "n answer vocab"], prompts: Prompts, clean_logits: Float[Tensor, "n answer vocab"] | None
 ) -> Float[Tensor, " n"]:
     assert clean_logits is not None
-    return (logits.argmax(1) == clean_logits.argmax(1)).to(logits.dtype)
+    return (logits.argmax(2) == clean_logits.argmax(2)).all(1).to(logits.dtype)
 
 
-SAME_ARGMAX = Objective("same-argmax", _same_argmax, differentiable=False, needs_clean=True)
+SAME_ARGMAX = Objective("same-argmax", _same_argmax, differentiable=False, needs_clean=True, positions="answer")
 OUTPUT_OBJECTIVES = ("kl", SAME_ARGMAX)
 
 

@@ -11,7 +11,7 @@ import contextlib
 import pytest
 import torch
 
-from attribution import Scores, attribute, methods
+from attribution import Scores, attribute, methods, neurons
 from attribution.edges.gradient import GradientMethod
 from attribution.edges.named import METHODS as NAMED
 from attribution.edges.patched import Exact
@@ -21,7 +21,8 @@ from interp.inspection import anatomy_of
 from interp.kernels.ablation import ABLATIONS, Ablator
 from interp.kernels.batching import make_batches
 from interp.objectives import get_objective
-from interp.tasks.prompts import Prompts
+from interp.setting import Setting
+from interp.tasks.notes import notes
 from tests import oracle
 from tests.oracle import TOLERANCE, error, mixed_task
 from tests.state import state
@@ -168,14 +169,19 @@ def test_trap_4_no_engine_scores_an_edge_that_does_not_exist(name, method):
 # ---- 6. misaligned prompts
 
 
-def test_trap_6_prompts_of_different_length_are_refused_by_number():
-    with pytest.raises(InputError, match="prompt 1 has 2 clean and 3 corrupted tokens"):
-        Prompts.from_lists([[5, 6], [5, 6]], [[5, 7], [5, 7, 8]], [[1], [1]], [[2], [2]])
-    with pytest.raises(InputError, match=r"prompt 1.*3 clean and 2 corrupted"):
-        Task.from_tokens(
-            "t", [[5, 6, 7], [5, 6, 7]], [[5, 6, 8], [5, 6, 8]], [[1], [1]], [[2], [2]],
-            attention_mask=[[1, 1, 1], [1, 1, 1]], corrupted_attention_mask=[[1, 1, 1], [0, 1, 1]],
-        ).prompts(oracle.model_of("gpt2"))  # fmt: skip
+def test_trap_6_prompts_of_different_length_are_told_and_refused_where_positions_must_be_the_same():
+    task = Task.from_tokens(
+        "t", [[5, 6, 7], [5, 6, 7]], [[5, 6, 8], [5, 6, 8]], [[1], [1]], [[2], [2]],
+        attention_mask=[[1, 1, 1], [1, 1, 1]], corrupted_attention_mask=[[1, 1, 1], [0, 1, 1]],
+    )  # fmt: skip
+    model = oracle.model_of("gpt2")
+    (note,) = notes(task.prompts(model))
+    assert note.startswith("1 of 2 corrupted prompts are of another length than the clean one, by up to 1 token")
+    told = "prompt 1 has 3 clean and 2 corrupted tokens, and"
+    with pytest.raises(InputError, match=f"{told} scores of neurons compare"):
+        neurons(model, task)
+    with pytest.raises(InputError, match=f"{told} circuits of neurons compare"):
+        Setting(model, task).nodes("neuron")
 
 
 @pytest.mark.parametrize("method", ["eap", "eap-ig", "exact"])

@@ -22,6 +22,7 @@ from interp.inspection import anatomy_of
 from interp.kernels import frame
 from interp.kernels.answers import answer_logits
 from interp.rotary import QueryScale, Rotary
+from interp.tasks.prompts import Prompts
 from metrics import evaluate
 from tests import oracle
 from tests.oracle import TOLERANCE, error
@@ -152,8 +153,10 @@ def one_by_one(name: str, task: Task, ask: Any) -> list[Tensor]:
 def test_padded_prompts_have_the_logits_of_each_alone(name):
     rows, lengths = torch.randint(VOCAB, (4, 30), generator=torch.Generator().manual_seed(3)), [30, 6, 12, 8]
     expected = torch.stack([alone(name, row[:n])[-1] for row, n in zip(rows, lengths, strict=True)])
-    assert error(answer_logits(model_of(name), rows, torch.tensor(lengths)), expected) < TOLERANCE
-    assert error(answer_logits(model_of(name), rows.flip(0), torch.tensor(lengths[::-1])), expected.flip(0)) < TOLERANCE
+    given = [row[:n].tolist() for row, n in zip(rows, lengths, strict=True)]
+    prompts = Prompts.from_lists(given, given, [[0]] * 4, [[]] * 4, paired=False)
+    assert error(answer_logits(model_of(name), prompts), expected) < TOLERANCE
+    assert error(answer_logits(model_of(name), prompts.select([3, 2, 1, 0])), expected.flip(0)) < TOLERANCE
 
 
 @pytest.mark.parametrize("lengths", [(12,), (8, 30), (12, 6, 7, 30)], ids=str)

@@ -201,8 +201,8 @@ def test_evaluate_gives_one_value_per_prompt(model: Any, task: Task, graph: Comp
 
 def test_the_full_and_the_empty_circuit(model: Any, task: Task, graph: ComputationalGraph) -> None:
     prompts, objective = task.prompts(model), get_objective("logit-difference")
-    clean = objective(answer_logits(model, prompts.clean, prompts.lengths), prompts)
-    corrupted = objective(answer_logits(model, prompts.corrupted, prompts.lengths), prompts)
+    clean = objective(answer_logits(model, prompts), prompts)
+    corrupted = objective(answer_logits(model, prompts.turned()), prompts)
     for ablation in ("patch", "zero", "mean", "mean-positional"):
         torch.testing.assert_close(evaluate(model, task, graph.edge_mask, ablation=ablation), clean)
     empty = torch.zeros_like(graph.edge_mask)

@@ -9,7 +9,7 @@ A head's output and an MLP's depend on the prompt: theirs are the direct effects
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -97,8 +97,8 @@ def _of_units(model: Any, circuit: NodeCircuit, task: Task | None, example: int)
     moved = dict(zip(names, _promoted(model, anatomy, _written(anatomy, dictionaries, units)), strict=True))
     if task is None or not names:
         return Known(moved)
-    prompts = check_example(task, example).prompts(model).to(anatomy.device)
-    turned = replace(prompts, clean=prompts.corrupted, corrupted=prompts.clean)
+    prompts = check_example(task, example).prompts(model).until_answer().to(anatomy.device)
+    turned = prompts.turned()
     units = units[: ACTIVATIONS // (2 * prompts.clean.shape[1])]
     runs = [_activations(anatomy, dictionaries, one, units).T.tolist() for one in (prompts, turned)]
     return Known(

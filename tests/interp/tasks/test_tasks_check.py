@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from interp.errors import InputError
-from interp.tasks import Task, TaskCheck
+from interp.tasks import Prompts, Task, TaskCheck
 from interp.tasks.check import lower_bound
 from tests.interp.tasks.test_tasks_support import model_of
 
@@ -22,11 +22,11 @@ def check(monkeypatch: pytest.MonkeyPatch, clean: list[float], corrupted: list[f
     n = len(clean)
     task = Task.from_tokens("t", [[i, 1] for i in range(n)], [[i, 2] for i in range(n)], [3] * n, [4] * n, **settings)
 
-    def answer_logits(model: Any, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def answer_logits(model: Any, prompts: Prompts) -> torch.Tensor:
         assert model is MODEL
-        assert lengths.tolist() == [2] * n
+        assert prompts.lengths.tolist() == [2] * n
         logits = torch.zeros(n, 10)
-        logits[:, 3] = torch.tensor(clean if (tokens[:, 1] == 1).all() else corrupted)
+        logits[:, 3] = torch.tensor(clean if (prompts.clean[:, 1] == 1).all() else corrupted)
         return logits
 
     monkeypatch.setattr("interp.tasks.check.answer_logits", answer_logits)

@@ -72,13 +72,15 @@ def refuse(pair: tuple[Any, ...], message: str, tokens: Any = None) -> None:
         Task.from_pairs("t", [*PAIRS, pair]).prompts(model_of(tokens or words()))
 
 
-def test_lengths_must_be_equal() -> None:
-    refuse(("the cat ran", "the cat", " is", " are"), "prompt 2 has 4 clean and 3 corrupted tokens")
+def test_lengths_may_differ() -> None:
+    prompts = Task.from_pairs("t", [("the cat ran", "the cat", " is", " are")]).prompts(model_of(words()))
+    assert prompts.corrupted_lengths is not None
+    assert (prompts.lengths.tolist(), prompts.corrupted_lengths.tolist()) == ([4], [3])
+    assert prompts.first_difference.tolist() == [1]
 
 
-def test_answers_must_be_one_known_token() -> None:
-    refuse(("the cat", "the dog", " is a", " are"), r"correct answer ' is a' of prompt 2 is 2 tokens \(' is', ' a'\)")
-    refuse(("the cat", "the dog", [" is", " is a"], " are"), "an answer must be one token: choose another, or use its")
+def test_answers_must_be_known() -> None:
+    refuse(("the cat", "the dog", " is platypus", " are"), "correct answer ' is platypus' of prompt 2 is not in")
     refuse(("the cat", "the dog", " is", " platypus"), "incorrect answer ' platypus' of prompt 2 is not in the tok")
     # unless the unknown token itself is meant
     meant = Task.from_pairs("t", [("the cat", "the dog", UNK, " is")])
@@ -86,14 +88,19 @@ def test_answers_must_be_one_known_token() -> None:
 
 
 def test_the_error_tells_which_form_is_a_token() -> None:
+    def refuse(text: str, message: str, tokens: Any) -> None:
+        with pytest.raises(InputError, match=message):
+            Encoder(model_of(tokens)).single(text, 0, "target")
+
+    refuse(" is a", r"target ' is a' of prompt 0 is 2 tokens .* choose another, or use its first token, ' is'", words())
     # digits do not take the space before them
-    advice = "an answer must be one token: '7' is one, if the space goes to the end of the prompts"
-    refuse(("the cat", "the dog", " 7", " is"), rf"is 2 tokens \(' ', '7'\); {advice}")
+    advice = "it must be one token: '7' is one, if the space goes to the end of the prompts"
+    refuse(" 7", rf"is 2 tokens \(' ', '7'\); {advice}", words())
     # words without a space before them are spelled
     known = [" keys", " key", " cat", " dog", " are", " is", " he", " she", " ran", *"aeihst"]
     spelling = tokenizer(*known, letters=" [A-Za-z]+|[A-Za-z]")
-    advice = "an answer must be one token: ' is' is one"
-    refuse(("the cat", "the dog", "is", " are"), rf"is 2 tokens \('i', 's'\); {advice}", spelling)
+    advice = "it must be one token: ' is' is one"
+    refuse("is", rf"is 2 tokens \('i', 's'\); {advice}", spelling)
 
 
 def test_answers_are_taken_literally() -> None:

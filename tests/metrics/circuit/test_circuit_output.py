@@ -51,7 +51,7 @@ def test_empty_circuit_has_the_kl_and_top_tokens_of_the_corrupted_prompts(
 ) -> None:
     found = output_agreement(model, task, circuit, quiet=True)
     prompts = task.prompts(model)
-    clean, corrupted = (answer_logits(model, tokens, prompts.lengths) for tokens in (prompts.clean, prompts.corrupted))
+    clean, corrupted = (answer_logits(model, one) for one in (prompts, prompts.turned()))
     p, q = clean.softmax(1), corrupted.softmax(1)
     assert found.kl_empty.value == pytest.approx(float((p * (p / q).log()).sum(1).mean()))
     assert found.same_empty.value == pytest.approx(float((clean.argmax(1) == corrupted.argmax(1)).float().mean()))

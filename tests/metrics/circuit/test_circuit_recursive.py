@@ -29,10 +29,7 @@ def model() -> Any:
 def task(model: Any) -> Task:
     """Random prompts, answered as the model answers them: each loses something when it is corrupted."""
     prompts = tiny_task(model, n=24).prompts(model)
-    clean, corrupted = (
-        answer_logits(model, tokens, prompts.lengths).argmax(1).tolist()
-        for tokens in (prompts.clean, prompts.corrupted)
-    )
+    clean, corrupted = (answer_logits(model, one).argmax(1).tolist() for one in (prompts, prompts.turned()))
     kept = [i for i, (right, wrong) in enumerate(zip(clean, corrupted, strict=True)) if right != wrong]
     assert len(kept) >= 4
     answers = ([[found[i]] for i in kept] for found in (clean, corrupted))
