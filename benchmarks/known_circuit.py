@@ -9,6 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from interp import Task, load_model
 from interp.kernels.answers import answer_logits
+from interp.tasks.prompts import Prompts
 
 VOCAB, LENGTH = 53, 7
 
@@ -33,7 +34,9 @@ def tiny_circuit(n: int, seed: int = 0) -> tuple[Any, Task]:
     corrupted = clean.clone()
     corrupted[:, [1, 2, 4]] = torch.randint(VOCAB, (4 * n, 3), generator=generator)
     lengths = torch.full((4 * n,), LENGTH)
-    right, wrong = (answer_logits(model, tokens, lengths).argmax(1).tolist() for tokens in (clean, corrupted))
+    zero = torch.zeros(4 * n, 1, dtype=torch.int64)
+    runs = (Prompts(one, one, lengths, zero, zero[:, :0], paired=False) for one in (clean, corrupted))
+    right, wrong = (answer_logits(model, one).argmax(1).tolist() for one in runs)
     kept = [i for i in range(4 * n) if right[i] != wrong[i]][:n]
     answers = ([[found[i]] for i in kept] for found in (right, wrong))
     return model, Task.from_tokens("own answers", clean[kept], corrupted[kept], *answers)

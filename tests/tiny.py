@@ -173,12 +173,20 @@ def behaving(model: Any, n: int, seed: int = 0, turned: bool = False) -> Task:
 
     plain = tiny_task(model, n, seed=seed)
     prompts = plain.prompts(model)
-    clean, corrupted = (answer_logits(model, tokens, prompts.lengths) for tokens in (prompts.clean, prompts.corrupted))
+    clean, corrupted = (answer_logits(model, one) for one in (prompts, prompts.turned()))
     gain = clean - corrupted
     right, wrong = gain.argmax(1), gain.argmin(1)
     if turned:
         right, wrong = wrong, right
     return Task.from_tokens("behaving", prompts.clean, prompts.corrupted, right, wrong)
+
+
+def unpaired(tokens: Any, lengths: Any) -> Any:
+    """Prompts of tokens alone, whose answers nobody asks for."""
+    from interp.tasks.prompts import Prompts
+
+    answers = lengths.new_zeros(len(lengths), 1)
+    return Prompts(tokens, tokens, lengths, answers, answers[:, :0], paired=False)
 
 
 def word_tokenizer(bos: str | None = "<bos>") -> Any:
