@@ -43,7 +43,7 @@ class Batch:
 
     def frame(self, anatomy: Anatomy) -> Frame:
         """The frame in which both the clean and the corrupted prompts run."""
-        return prepare(anatomy, self.prompts.clean, self.start, self.prompts.lengths)
+        return prepare(anatomy, self.prompts.clean, self.start, self.prompts.lengths, self.prompts.answers)
 
     def rows(self) -> Tensor:
         """Flat indices into [batch, pos] of the positions that can matter.

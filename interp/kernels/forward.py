@@ -23,6 +23,7 @@ from interp.kernels.frame import Frame, KeysValues, PerHead, PerPort
 from interp.mlps import Hidden
 
 if TYPE_CHECKING:
+    from interp.tasks.answers import Answers
     from interp.tasks.prompts import Prompts
 
 Residual = Float[Tensor, "batch pos d_model"]
@@ -284,10 +285,17 @@ class _PrefixRecorder(Recorder):
 
 
 @torch.no_grad()
-def prepare(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], start: int, lengths: Int[Tensor, " batch"]) -> Frame:
+def prepare(
+    anatomy: Anatomy,
+    tokens: Int[Tensor, "batch pos"],
+    start: int,
+    lengths: Int[Tensor, " batch"],
+    answers: Answers | None = None,
+) -> Frame:
     """The frame that runs `tokens` from position `start` on; computes the prefix's keys and values.
 
-    `lengths` are those of the prompts without padding: rotary tables may depend on them.
+    `lengths` are those of the prompts without padding: rotary tables may depend on them. With `answers` rows of one
+    prompt have one prefix, which is run once.
 
     Raises `InputError` for prompts longer than a model with learned positions can read.
     """
@@ -296,10 +304,13 @@ def prepare(anatomy: Anatomy, tokens: Int[Tensor, "batch pos"], start: int, leng
         raise InputError(f"prompts of {stop} tokens are too long: model={anatomy.name!r} reads {anatomy.max_positions}")
     if start == 0:
         return Frame.of(anatomy, 0, stop, lengths)
-    before, recorder = Frame.of(anatomy, 0, start, lengths), _PrefixRecorder()
-    x = anatomy.embed(tokens[:, :start], before.positions)
+    shared = answers is not None and not (anatomy.rotary is not None and anatomy.rotary.apart(lengths))
+    first = answers.first if shared and answers is not None else slice(None)
+    before, recorder = Frame.of(anatomy, 0, start, lengths[first]), _PrefixRecorder()
+    x = anatomy.embed(tokens[first, :start], before.positions)
     for layer in range(anatomy.n_layers - 1):
         x = run_block(before, layer, x, recorder)
     # of the last layer only keys and values are ever read
     run_attention(before, anatomy.n_layers - 1, x, recorder)
-    return Frame.of(anatomy, start, stop, lengths, tuple(recorder.kept))
+    every = answers.prompt if shared and answers is not None else slice(None)
+    return Frame.of(anatomy, start, stop, lengths, tuple((k[every], v[every]) for k, v in recorder.kept))

@@ -17,8 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from interp.errors import InputError
 from interp.tasks.answers import Answers, Reads
-
-_TENSORS = ("clean", "corrupted", "lengths", "correct", "incorrect", "corrupted_lengths")
+from interp.tasks.sound import TENSORS, check_contents, check_shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +53,8 @@ class Prompts:
     paired: bool = True
 
     def __post_init__(self) -> None:
-        self._check_shapes()
-        self._check_contents()
+        check_shapes(self)
+        check_contents(self)
 
     @classmethod
     def from_lists(
@@ -90,80 +89,6 @@ class Prompts:
             corrupted_lengths=None if lengths == others else torch.tensor(others, device="cpu"),
             paired=paired,
         )
-
-    def _check_shapes(self) -> None:
-        counts = {"correct": len(self.correct), "incorrect": len(self.correct)} if self.answers is not None else {}
-        for name in _TENSORS:
-            value, ndim = getattr(self, name), 1 if name.endswith("lengths") else 2
-            if value is None:
-                continue
-            if value.ndim != ndim or value.dtype != torch.int64:
-                kind = str(value.dtype).removeprefix("torch.")
-                raise InputError(
-                    f"{name} is {kind} of shape {list(value.shape)}; it must be int64 with {ndim} dimension(s)"
-                )
-            if len(value) != counts.get(name, len(self.clean)):
-                raise InputError(f"{name} has {len(value)} rows, but there are {len(self.clean)} prompts")
-        if len(self.clean) == 0:
-            raise InputError("there are no prompts; at least one is needed")
-        if self.corrupted_lengths is None and self.clean.shape != self.corrupted.shape:
-            raise InputError(
-                f"clean has the shape {list(self.clean.shape)}, corrupted {list(self.corrupted.shape)}; "
-                "they must be equal, or corrupted_lengths given"
-            )
-        if self.answers is not None and len(self.answers.prompt) != len(self.clean):
-            raise InputError(
-                f"answers has {len(self.answers.prompt)} rows, clean {len(self.clean)}; they must be equal"
-            )
-
-    def _check_contents(self) -> None:
-        for name, tokens, lengths in (
-            ("clean", self.clean, self.lengths),
-            ("corrupted", self.corrupted, self.corrupted_lengths),
-        ):
-            lengths = self.lengths if lengths is None else lengths
-            width = tokens.shape[1]
-            bad = (lengths < 1) | (lengths > width)
-            if bad.any():
-                index = _first(bad)
-                raise InputError(
-                    f"prompt {index} has the length {int(lengths[index])}; it must be between 1 and {width}"
-                )
-            bad = ((tokens < 0) & (torch.arange(width, device=self.device) < lengths[:, None])).any(1)
-            if bad.any():
-                raise InputError(f"{name} holds a negative token id in prompt {_first(bad)}")
-        for name in ("correct", "incorrect"):
-            bad = (getattr(self, name) < -1).any(1)
-            if bad.any():
-                raise InputError(f"{name} holds a negative token id in prompt {_first(bad)} (-1 is padding)")
-        if self.answers is None:  # several tokens may share their first
-            self._check_answers()
-        bad = self._equal()
-        if self.paired and bad.any():
-            raise InputError(
-                f"prompt {_first(bad)} has a corrupted version equal to the clean one; nothing can be attributed "
-                "to their difference"
-            )
-
-    def _check_answers(self) -> None:
-        for names in (("correct",), ("incorrect",), ("correct", "incorrect")):
-            ids = torch.cat([getattr(self, name) for name in names], 1).sort(1).values
-            twice = (ids[:, 1:] == ids[:, :-1]) & (ids[:, 1:] >= 0)
-            if twice.any():
-                index = _first(twice.any(1))
-                token = int(ids[index, 1:][twice[index]][0])
-                raise InputError(
-                    f"prompt {index} has the token id {token} twice among its {' and '.join(names)} answers; "
-                    "each counts once, and on one side"
-                )
-        bad = ~self.correct_mask.any(1)
-        if bad.any():
-            raise InputError(f"prompt {_first(bad)} has no correct answer; every prompt needs at least one")
-
-    def _equal(self) -> Bool[Tensor, " row"]:
-        """Whether clean and corrupted are the same tokens."""
-        same = self.first_difference == self.lengths
-        return same if self.corrupted_lengths is None else same & (self.corrupted_lengths == self.lengths)
 
     def __len__(self) -> int:
         return len(self.correct)
@@ -308,7 +233,7 @@ class Prompts:
 
     def restore(self, kept: Prompts) -> bool:
         """Write a copy back where something has changed, and say whether it had."""
-        pairs = [(getattr(self, name), getattr(kept, name)) for name in _TENSORS if getattr(self, name) is not None]
+        pairs = [(getattr(self, name), getattr(kept, name)) for name in TENSORS if getattr(self, name) is not None]
         if self.answers is not None and kept.answers is not None:
             pairs += [(getattr(self.answers, one.name), getattr(kept.answers, one.name)) for one in fields(Answers)]
         changed = [(here, was) for here, was in pairs if not torch.equal(here, was)]
@@ -321,13 +246,9 @@ class Prompts:
         return self if torch.device(device) == self.device else self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Prompts:
-        changed = {name: None if getattr(self, name) is None else change(getattr(self, name)) for name in _TENSORS}
+        changed = {name: None if getattr(self, name) is None else change(getattr(self, name)) for name in TENSORS}
         answers = None if self.answers is None else self.answers.each(change)
         return Prompts(**changed, answers=answers, paired=self.paired)  # type: ignore[arg-type]  # names hold tensors
-
-
-def _first(flags: Bool[Tensor, " n"]) -> int:
-    return int(flags.int().argmax())
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Int[Tensor, "n width"]:

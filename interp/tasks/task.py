@@ -27,6 +27,7 @@ from interp.tasks.examples import Example
 from interp.tasks.notes import notes
 from interp.tasks.prompts import Prompts
 from interp.tasks.shown import shown_rows
+from interp.tasks.texts import examples_from_texts
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -148,7 +149,7 @@ class Task:
         >>> Task.from_texts("counting", ["one two three four"], positions=slice(2, None)).examples[0].scored
         (2, None)
         """
-        return cls(name, loaders.examples_from_texts(texts, corrupted, positions), objective=objective, **settings)
+        return cls(name, examples_from_texts(texts, corrupted, positions), objective=objective, **settings)
 
     @classmethod
     def from_frame(cls, frame: Any, name: str = "frame", **settings: Any) -> Task:
@@ -281,7 +282,7 @@ class Task:
             rows = self._among is not self.examples and encoder.in_rows(self._among)
             made = encoder.prompts(self.examples, rows)
             self._tokenised[key] = (encoder.tokenizer, made)
-            for note in notes(made):
+            for note in notes(made) if self._among is self.examples else ():  # of a selection it has been told
                 log.warning("task %s: %s", self.name, note)
         return self._tokenised[key][1].copy()
 

@@ -54,6 +54,17 @@ def test_years_and_sums_are_worded_for_digits(model: Any) -> None:
     assert str(tasks.arithmetic(n=1, model=model).examples[0].clean).endswith("= ")
 
 
+def test_a_chat_is_answered_behind_what_the_template_makes(model: Any) -> None:
+    asked = [[{"role": "user", "content": f"What is the capital of {name}? One word."}] for name in ("France", "Italy")]
+    task = Task.from_pairs("chat", [(*asked, "Paris", "Rome")])
+    clean = task.shown(model)["clean"][0]
+    assert clean.count("<|im_start|>") == 3
+    assert "".join(clean).endswith("One word.<|im_end|>\n<|im_start|>assistant\n")
+    check = task.check(model)
+    assert check.ok
+    assert (check.accuracy_clean, check.accuracy_corrupted) == (1, 0)
+
+
 def test_answers_of_several_tokens(model: Any) -> None:
     spaced = Task.from_pairs("t", [("3 + 4 =", "3 + 5 =", " 7", " 8")]).prompts(model)
     assert spaced.answers is not None
