@@ -11,6 +11,8 @@ from attribution.edges.method import Method, Passes
 from attribution.edges.named import METHODS, methods
 from attribution.edges.patched import ActivationPatching, Exact
 from attribution.engines import attribute
+from attribution.heads.explain import attention_scores
+from attribution.heads.result import AttentionScores
 from attribution.inputs.explain import tokens
 from attribution.inputs.latents import relevance
 from attribution.inputs.method import TokenMethod
@@ -34,6 +36,7 @@ __all__ = [
     "RULE_SETS",
     "TOKEN_METHODS",
     "ActivationPatching",
+    "AttentionScores",
     "CleanCorrupted",
     "ComponentScores",
     "Decomposition",
@@ -55,6 +58,7 @@ __all__ = [
     "TokenAttributions",
     "TokenMethod",
     "applied",
+    "attention_scores",
     "attribute",
     "component_scores",
     "decompose",
