@@ -11,6 +11,8 @@ from attribution.edges.method import Method, Passes
 from attribution.edges.named import METHODS, methods
 from attribution.edges.patched import ActivationPatching, Exact
 from attribution.engines import attribute
+from attribution.heads.edges import attention_edges
+from attribution.heads.edges_result import AttentionEdges
 from attribution.heads.explain import attention_scores
 from attribution.heads.result import AttentionScores
 from attribution.inputs.explain import tokens
@@ -36,6 +38,7 @@ __all__ = [
     "RULE_SETS",
     "TOKEN_METHODS",
     "ActivationPatching",
+    "AttentionEdges",
     "AttentionScores",
     "CleanCorrupted",
     "ComponentScores",
@@ -58,6 +61,7 @@ __all__ = [
     "TokenAttributions",
     "TokenMethod",
     "applied",
+    "attention_edges",
     "attention_scores",
     "attribute",
     "component_scores",

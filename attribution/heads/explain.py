@@ -51,8 +51,8 @@ def attention_scores(
 
     with the rotary embedding and all other factors applied. Sources are the token's embedding, the learned position,
     every head and MLP of an earlier layer, and the biases in between; they sum to the model's own score, in front of a
-    soft cap, exactly. What is the same for all keys of a query is not seen by the softmax: columns and pictures that
-    are called `relative` have the mean under the pattern taken away. (Elhage et al. 2021, "A Mathematical Framework for
+    soft cap, exactly. What is the same for all keys of a query the softmax does not see: what is called `relative` is
+    less its mean over keys. (Elhage et al. 2021, "A Mathematical Framework for
     Transformer Circuits", the QK circuit; Kamath et al. 2025, "Tracing Attention Computation Through Feature
     Interactions", with features in the place of components.)
 
@@ -151,7 +151,9 @@ def _recorded(setting: Setting, layer: int) -> LayerAttention:
 def _writes(held: Held, parts: HeadParts, setting: Setting, at: tuple[int, int, int]) -> Tensor:
     """What each source at each position writes through a head, in the logits explained: [source, pos]."""
     layer, head, query = at
-    sides = tuple([i for i in ids[0].tolist() if i >= 0] for ids in (setting.prompts.correct, setting.prompts.incorrect))
+    sides = tuple(
+        [i for i in ids[0].tolist() if i >= 0] for ids in (setting.prompts.correct, setting.prompts.incorrect)
+    )
     targets, _ = logit_targets(replace(held, stream=held.stream[: query + 1]), [(sides[0], sides[1])], centred=False)
     vector, one = held.heads_behind(layer, targets.vectors)[0, head], held.layers[layer]
     if one.attention_post_divisor is not None:

@@ -66,9 +66,8 @@ class AttentionScores(Result):
 
     @property
     def relative(self) -> Float[Tensor, "source source key"]:
-        """Parts less their mean under the pattern: what the softmax sees of them, for it sees differences alone."""
-        shares = self.pattern / self.pattern.sum()
-        return self.parts - (self.parts * shares).sum(-1, keepdim=True)
+        """Parts less their mean over keys: the softmax sees differences between keys alone."""
+        return self.parts - self.parts.mean(-1, keepdim=True)
 
     @property
     def error(self) -> float:
@@ -134,7 +133,7 @@ class AttentionScores(Result):
     def figure(self, key: int | None = None, n: int = 10) -> Figure:
         """A heat map of one key's score: the `n` sources of either side with the largest parts, and all others.
 
-        `key`: a position; None: the one that is looked at most. Parts are relative to the mean under the pattern.
+        `key`: a position; None: the one that is looked at most. Parts are less their mean over keys (`relative`).
         """
         import plotly.graph_objects as go
 
@@ -147,9 +146,7 @@ class AttentionScores(Result):
         largest = float(cells.abs().max()) or 1.0
         hover = "query: %{y}<br>key: %{x}<br>%{z:.4g}<extra></extra>"
         colours = {"colorscale": theme.DIVERGING, "zmid": 0, "zmin": -largest, "zmax": largest}
-        picture = go.Figure(
-            go.Heatmap(z=cells.tolist(), x=column_names, y=row_names, hovertemplate=hover, **colours)
-        )
+        picture = go.Figure(go.Heatmap(z=cells.tolist(), x=column_names, y=row_names, hovertemplate=hover, **colours))
         picture.update_xaxes(title=f"source of the key, {for_plotly(self.tokens[where])} at {where}", type="category")
         asks = f"source of the query, {for_plotly(self.tokens[self.query])} at {self.query}"
         picture.update_yaxes(title=asks, autorange="reversed", type="category")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,10 +15,12 @@ from attribution import AttentionScores, attention_scores
 from circuits import planted
 from interp.errors import InputError
 from interp.inspection import anatomy_of
+from interp.kernels.forward import prepare, run_blocks
 from tests.tiny import ARCHITECTURES, LAYERS, VARIANTS, shared, stay_in_float64, tiny_module
 
 IDS = torch.tensor([3, 5, 2, 9, 11, 4, 7])
-QUERY, TARGET = 5, (13, 21)
+TARGET = (13, 21)
+QUERIES = (5, 5, 6)  # by layer: the last one's output is read at the last position alone
 HEADS = (0, 3)
 TOLERANCE = 1e-12
 MODELS = (*ARCHITECTURES, *VARIANTS, "phi3", "ministral3")
@@ -27,14 +28,16 @@ MODELS = (*ARCHITECTURES, *VARIANTS, "phi3", "ministral3")
 
 @functools.cache
 def module_of(name: str) -> nn.Module:
-    module = tiny_module(name)
+    module: Any = tiny_module(name)
+    if name == "mixtral":
+        module.set_experts_implementation("eager")  # the default knows no float64
     stay_in_float64(module)
     return module
 
 
 @functools.cache
 def heard(name: str) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """What the module's softmax reads and gives, [head, query, key] by layer, and the gradient of the contrast there."""
+    """What the module's softmax reads and gives, [head, query, key] by layer, and the contrast's gradient there."""
     read: list[Tensor] = []
     given: list[Tensor] = []
     softmax = nn.functional.softmax
@@ -55,12 +58,13 @@ def heard(name: str) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
 
 @functools.cache
 def found(name: str, layer: int, head: int) -> AttentionScores:
-    return attention_scores(shared(name), IDS, head=f"a{layer}.h{head}", query=QUERY, target=TARGET)
+    return attention_scores(shared(name), IDS, head=f"a{layer}.h{head}", query=QUERIES[layer], target=TARGET)
 
 
 @pytest.fixture(params=[(name, layer) for name in MODELS for layer in (1, LAYERS - 1)], ids=lambda p: f"{p[0]}-{p[1]}")
-def case(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
-    return request.param
+def case(request: pytest.FixtureRequest) -> tuple[str, int]:
+    found: tuple[str, int] = request.param
+    return found
 
 
 def capped(scores: Tensor, cap: float | None) -> Tensor:
@@ -71,9 +75,9 @@ def test_parts_sum_to_the_scores_of_the_module(case: tuple[str, int]) -> None:
     name, layer = case
     for head in HEADS:
         result = found(name, layer, head)
-        own = heard(name)[0][layer][head, QUERY, result.positions]
+        own = heard(name)[0][layer][head, QUERIES[layer], result.positions]
         assert (capped(result.parts.sum((0, 1)), result.softcap) - own).abs().max() < TOLERANCE
-        assert (result.pattern - heard(name)[1][layer][head, QUERY, result.positions]).abs().max() < TOLERANCE
+        assert (result.pattern - heard(name)[1][layer][head, QUERIES[layer], result.positions]).abs().max() < TOLERANCE
         assert float(result.pattern.sum()) == pytest.approx(1, abs=TOLERANCE)  # nothing that is seen is left out
         assert result.error < TOLERANCE
 
@@ -83,7 +87,7 @@ def test_the_gradient_is_that_of_the_explained_logits_at_the_score(case: tuple[s
     for head in HEADS:
         result = found(name, layer, head)
         slope = 1.0 if result.softcap is None else 1 - torch.tanh(result.scores / result.softcap) ** 2
-        own = heard(name)[2][layer][head, QUERY, result.positions] * slope
+        own = heard(name)[2][layer][head, QUERIES[layer], result.positions] * slope
         assert own.abs().max() > 1e-6
         assert (result.gradient - own).abs().max() < 1e-11
         assert (result.effect.sum((0, 1)) - own * result.scores).abs().max() < 1e-11
@@ -96,8 +100,9 @@ def test_a_soft_cap_is_where_the_tests_say_it_is() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
 def test_what_is_written_is_the_head_s_direct_part_of_the_logits(name: str) -> None:
-    """Of the module: the values that it weighs are read off its value projection by a hook on the unmodified pattern."""
+    """By hand, from the module's hidden states and pattern: one head alone through the output matrix."""
     layer, anatomy = LAYERS - 1, anatomy_of(shared(name))
     result = attention_scores(shared(name), IDS, head=f"a{layer}.h1", target=TARGET)
     block, (d_head, group) = anatomy.blocks[layer], (anatomy.d_head, anatomy.n_heads // anatomy.n_kv_heads)
@@ -110,12 +115,8 @@ def test_what_is_written_is_the_head_s_direct_part_of_the_logits(name: str) -> N
     if (post := block.attention_post_norm) is not None:
         assert post.gain is not None
         written = written * post.gain / post.divisor(block.o(z.flatten()))
-    kept: list[Tensor] = []
-    final = anatomy.final_norm
-    hook = final.module.register_forward_pre_hook(lambda _, given: kept.append(given[0]))
-    shared(name)(IDS[None])
-    hook.remove()
-    last = kept[0][0, -1]
+    frame, final = prepare(anatomy, IDS[None], 0, torch.tensor([len(IDS)])), anatomy.final_norm
+    last = run_blocks(frame, anatomy.embed(IDS[None], frame.positions))[0, -1]
     gain = 1.0 if final.gain is None else final.gain
     moved = gain * final.centred(written) / final.divisor(last)
     raw = anatomy.unembed(final(last))
@@ -129,18 +130,18 @@ def test_float32_sums_to_the_scores() -> None:
     assert result.error < 1e-5 * float(result.scores.abs().max())
 
 
-def test_relative_parts_sum_to_zero_under_the_pattern_and_differ_as_scores_do() -> None:
+def test_relative_parts_sum_to_zero_over_keys_and_differ_as_scores_do() -> None:
     result = found("llama", 2, 3)
-    assert (result.relative @ result.pattern).abs().max() < TOLERANCE
+    assert result.relative.sum(-1).abs().max() < TOLERANCE
     differences = result.relative.sum((0, 1)) - result.scores
     assert float(differences.max() - differences.min()) < TOLERANCE
 
 
 def test_keys_that_are_asked_for_are_those_of_all_keys() -> None:
     whole = found("gpt2", 2, 0)
-    some = attention_scores(shared("gpt2"), IDS, head="a2.h0", query=QUERY, target=TARGET, keys=[4, -6])
+    some = attention_scores(shared("gpt2"), IDS, head="a2.h0", target=TARGET, keys=[4, -6])
     assert some.positions.tolist() == [4, 1]
-    assert torch.equal(some.parts, whole.parts[..., [4, 1]])
+    assert (some.parts - whole.parts[..., [4, 1]]).abs().max() < 1e-14
     assert some.top(2, key=-6)["position"].tolist() == [1, 1]
 
 
@@ -158,13 +159,15 @@ def test_tables_and_pictures_show_the_same_numbers() -> None:
     drawn = torch.tensor(picture.data[0].z, dtype=torch.float64).sum()
     assert float(drawn) == pytest.approx(float(result.relative[..., 2].sum()))
     assert result.written(1)["writes"].abs().item() == pytest.approx(float(result.writes.abs().max()))
-    assert "a2.h0 at 5" in repr(result) and "a2.h0" in result._repr_html_()
+    assert "a2.h0 at 6" in repr(result)
+    assert "a2.h0" in result._repr_html_()
 
 
 def test_a_result_is_read_as_it_was_saved(tmp_path: Path) -> None:
     result = found("gpt2", 2, 0)
     again = AttentionScores.load(result.save(tmp_path / "scores.json"))
-    assert torch.equal(again.parts, result.parts) and again.tokens == result.tokens
+    assert torch.equal(again.parts, result.parts)
+    assert again.tokens == result.tokens
 
 
 @pytest.mark.parametrize(
@@ -181,6 +184,22 @@ def test_a_result_is_read_as_it_was_saved(tmp_path: Path) -> None:
 def test_what_cannot_be_asked_is_refused(told: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         attention_scores(shared("gpt2"), **{"prompt": IDS, "head": "a1.h0", **told})
+
+
+def test_planted_induction_heads_look_for_what_the_previous_token_head_wrote() -> None:
+    """Where the answer stands, the key's source is the head that wrote the token before it, the query's the token."""
+    model = planted.load("induction", n=4)
+    prompts = model.task.prompts(model.model)
+    for head in ("a1.h1", "a1.h3"):
+        for ids, correct in zip(prompts.clean, prompts.correct[:, 0], strict=True):
+            result = attention_scores(model.model, ids, head=head, target=int(correct))
+            at = int((ids == correct).nonzero()[0, 0])
+            assert int(result.positions[result.pattern.argmax()]) == at
+            best = result.top(1, key=at).iloc[0]
+            assert (best["query_source"], best["key_source"]) == ("token", "a0.h0")
+            assert best["relative"] > 0.9 * float(result.scores[at] - result.scores.mean())
+            written = result.written(1).iloc[0]
+            assert (written["position"], written["source"]) == (at, "token")
 
 
 def test_a_window_hides_keys() -> None:
