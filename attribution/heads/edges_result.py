@@ -103,14 +103,11 @@ class AttentionEdges(Result):
         return theme.styled(picture, title, width=160 + 3 * (size - 100), height=size)
 
     def headline(self) -> str:
-        best = self.top(1)
-        most = (
-            "nothing crosses"
-            if best.empty
-            else "most through {head}<{port}> from {source} to {target}".format(**best.iloc[0].to_dict())
-        )
-        score = "" if best.empty else f" ({best['score'][0]:+.3g})"
+        best, most = self.top(1), "nothing crosses"
+        if len(best):
+            head, port, source, target, score = best.iloc[0]
+            most = f"most through {head}<{port}> from {source} to {target} ({score:+.3g})"
         return (
-            f"{len(self.spans)} spans, {most}{score}, {self.form}, {self.objective} of {self.task!r}, "
+            f"{len(self.spans)} spans, {most}, {self.form}, {self.objective} of {self.task!r}, "
             f"{self.n_prompts} prompts, {self.model}, {self.seconds:.3g} s"
         )

@@ -58,7 +58,7 @@ def head_parts(held: Held, layer: int, head: int) -> HeadParts:
     shared = int(anatomy.kv_of_head()[head])
     places = ((block.q, head), (block.k, shared), (block.v, shared))
     norm, divisor = block.attention_norm, held.layers[layer].attention_divisor
-    names, found = list[str](), ([], [], [])  # type: tuple[list[Tensor], list[Tensor], list[Tensor]]
+    names, found = list[str](), [list[Tensor]() for _ in places]
     for some, vectors in stream_parts(held, layer):
         names += some
         normed = held_norm(norm, vectors, divisor, with_bias=some == [BIASES])

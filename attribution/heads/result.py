@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attribution.inputs.result import for_plotly
 from interp import numbers, theme
-from interp.errors import InputError
+from interp.errors import InputError, choose
 from interp.result import Result
 
 if TYPE_CHECKING:
@@ -84,13 +84,14 @@ class AttentionScores(Result):
         return frame
 
     @numbers.checked(n=numbers.COUNT)
-    def to_frame(self, n: int | None = _ROWS) -> pd.DataFrame:
-        """The `n` pairs of sources with the largest |relative| part; None: all.
+    def to_frame(self, n: int | None = _ROWS, by: str = "relative") -> pd.DataFrame:
+        """The `n` pairs of sources with the largest absolute values in the column `by`; None: all.
 
         Columns: position, token (of the key), query_source, key_source, score (the part), relative, effect.
         """
-        relative = self.relative.flatten()
-        chosen = relative.abs().topk(len(relative) if n is None else min(n, len(relative))).indices
+        columns = {"score": self.parts, "relative": self.relative, "effect": self.effect}
+        flat = columns[choose("by", by, columns)].flatten()
+        chosen = flat.abs().topk(len(flat) if n is None else min(n, len(flat))).indices
         asking, giving, key = torch.unravel_index(chosen, self.parts.shape)
         positions = self.positions[key]
         return pd.DataFrame(
@@ -99,16 +100,14 @@ class AttentionScores(Result):
                 "token": [self.tokens[i] for i in positions.tolist()],
                 "query_source": [self.sources[i] for i in asking.tolist()],
                 "key_source": [self.sources[i] for i in giving.tolist()],
-                "score": self.parts.flatten()[chosen].numpy(),
-                "relative": relative[chosen].numpy(),
-                "effect": self.effect.flatten()[chosen].numpy(),
             }
+            | {name: values.flatten()[chosen].numpy() for name, values in columns.items()}
         )
 
     @numbers.checked(n=numbers.COUNT)
-    def top(self, n: int = 20, key: int | None = None) -> pd.DataFrame:
+    def top(self, n: int = 20, key: int | None = None, by: str = "relative") -> pd.DataFrame:
         """The first rows of the table, of all keys or of the one at position `key`."""
-        frame = self.to_frame(None)
+        frame = self.to_frame(None, by)
         if key is not None:
             frame = frame[frame["position"] == self._position(key)]
         return frame.head(n).reset_index(drop=True)

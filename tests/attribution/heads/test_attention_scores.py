@@ -151,6 +151,10 @@ def test_tables_and_pictures_show_the_same_numbers() -> None:
     assert len(frame) == result.parts.numel()
     assert frame["score"].sum() == pytest.approx(float(result.scores.sum()))
     assert frame["relative"].abs().is_monotonic_decreasing
+    first = result.to_frame(1, by="effect")
+    assert first["effect"].abs().item() == pytest.approx(float(result.effect.abs().max()))
+    with pytest.raises(InputError, match="by='size' is unknown"):
+        result.top(by="size")
     assert set(frame["query_source"]) == {"token", "position", "biases", "m0", "m1"} | {
         f"a{layer}.h{head}" for layer in (0, 1) for head in range(4)
     }
