@@ -13,6 +13,10 @@ from attribution.edges.named import METHODS, methods
 from attribution.edges.patched import ActivationPatching, Exact
 from attribution.edges.ugs import UGS
 from attribution.engines import attribute
+from attribution.heads.edges import attention_edges
+from attribution.heads.edges_result import AttentionEdges
+from attribution.heads.explain import attention_scores
+from attribution.heads.result import AttentionScores
 from attribution.inputs.explain import tokens
 from attribution.inputs.latents import relevance
 from attribution.inputs.method import TokenMethod
@@ -37,6 +41,8 @@ __all__ = [
     "TOKEN_METHODS",
     "UGS",
     "ActivationPatching",
+    "AttentionEdges",
+    "AttentionScores",
     "CleanCorrupted",
     "ComponentScores",
     "Decomposition",
@@ -59,6 +65,8 @@ __all__ = [
     "TokenAttributions",
     "TokenMethod",
     "applied",
+    "attention_edges",
+    "attention_scores",
     "attribute",
     "component_scores",
     "decompose",

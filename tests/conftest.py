@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import json
@@ -74,15 +75,20 @@ def smollm2() -> Any:
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], tuple[dict[str, torch.Tensor], dict[str, Any]]]:
-    """`golden(name)` reads tests/golden/{name}.safetensors: its tensors, and its metadata parsed as JSON."""
+    """`golden(name)` reads tests/golden/{name}.safetensors: its tensors, and its metadata, parsed where it is JSON."""
 
     from safetensors import safe_open
+
+    def parsed(text: str) -> Any:
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(text)
+        return text
 
     @functools.cache
     def read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
-            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            metadata = {key: parsed(value) for key, value in (file.metadata() or {}).items()}
         return tensors, metadata
 
     return read

@@ -133,15 +133,7 @@ class Components(Units):
         return Reads(norm_pull(norm, vectors.new_ones(1), vectors), pattern / held.attention_divisor[:, 0], own)
 
     def constants(self, layer: int) -> dict[str, Stream]:
-        block, held = self.held.block(layer), self.held.layers[layer]
-        found, post, divisor = {}, block.attention_post_norm, held.attention_post_divisor
-        if block.o.bias is not None:
-            found["o"] = working(block.o.bias).expand_as(held.added)
-            if post is not None and divisor is not None:
-                found["o"] = post.centred(found["o"]) / divisor * (1.0 if post.gain is None else working(post.gain))
-        if post is not None and post.bias is not None:
-            found["attention_post_norm"] = working(post.bias).expand_as(held.added)
-        return {**found, **self.inner.constants(layer)}
+        return {**self.held.attention_constants(layer), **self.inner.constants(layer)}
 
     def own_places(self, layer: int) -> list[str]:
         return self.inner.own_places(layer)

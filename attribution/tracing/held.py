@@ -101,6 +101,18 @@ class Held:
         heads: Tensor = vectors @ working(block.o.weight)
         return heads.view(len(heads), -1, self.anatomy.d_head)
 
+    def attention_constants(self, layer: int) -> dict[str, Stream]:
+        """By place, what biases behind a layer's heads add to the residual stream."""
+        block, held = self.block(layer), self.layers[layer]
+        found, post, divisor = dict[str, Tensor](), block.attention_post_norm, held.attention_post_divisor
+        if block.o.bias is not None:
+            found["o"] = working(block.o.bias).expand_as(self.words)
+            if post is not None and divisor is not None:
+                found["o"] = post.centred(found["o"]) / divisor * (1.0 if post.gain is None else working(post.gain))
+        if post is not None and post.bias is not None:
+            found["attention_post_norm"] = working(post.bias).expand_as(self.words)
+        return found
+
     def behind_mlp(self, layer: int, gradients: Gradients) -> Gradients:
         """Gradients at an MLP's output, from those at what it adds: through a norm that follows it."""
         norm, divisor = self.block(layer).mlp_post_norm, self.layers[layer].mlp_post_divisor

@@ -98,7 +98,7 @@ def attend(
     `heads` names the query heads that `q` holds where it does not hold all of them. `k` and `v` hold one entry
     per query head of `q`, or one per key-value head of the model.
     """
-    return _attention(frame.anatomy.blocks[layer], *_ready(frame, layer, q, k, v, heads, recorder), frame).transpose(
+    return _attention(frame.anatomy.blocks[layer], *ready(frame, layer, q, k, v, heads, recorder), frame).transpose(
         1, 2
     )
 
@@ -112,19 +112,19 @@ def attention_parts(
     frame: Frame, layer: int, q: PerHead, k: PerPort, v: PerPort
 ) -> tuple[Float[Tensor, "batch head q k"], Float[Tensor, "batch head k d_head"]]:
     """The pattern of every head, and the values that it weighs, those of the prefix in front."""
-    q, k, v = _ready(frame, layer, q, k, v, None, SILENT)
+    q, k, v = ready(frame, layer, q, k, v)
     block = frame.anatomy.blocks[layer]
     return _scores(block, q, k, frame.masks[block.window]).softmax(-1), v
 
 
-def _ready(
+def ready(
     frame: Frame,
     layer: int,
     q: PerHead,
     k: PerPort,
     v: PerPort,
-    heads: Int[Tensor, " head"] | None,
-    recorder: Recorder,
+    heads: Int[Tensor, " head"] | None = None,
+    recorder: Recorder = SILENT,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values as attention multiplies them, `[batch, head, pos, d_head]`: normed, turned, repeated."""
     block, backward = frame.anatomy.blocks[layer], frame.backward
@@ -160,12 +160,20 @@ def _explicit(block: Block, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
 
 
 def _scores(block: Block, q: Tensor, k: Tensor, mask: Tensor | None) -> Float[Tensor, "batch head q k"]:
-    scores = q @ k.transpose(-1, -2) * block.scale
-    if block.softcap is not None:
-        scores = torch.tanh(scores / block.softcap) * block.softcap
+    scores = capped(block, uncapped_scores(block, q, k))
     if mask is None:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     return scores.masked_fill(~mask, float("-inf"))
+
+
+def uncapped_scores(block: Block, q: Tensor, k: Tensor) -> Float[Tensor, "batch head q k"]:
+    """Scores of ready queries and keys in front of a soft cap, also of keys that a query does not see."""
+    return q @ k.transpose(-1, -2) * block.scale
+
+
+def capped(block: Block, scores: Tensor) -> Tensor:
+    """Scores behind the soft cap of a layer that has one."""
+    return scores if block.softcap is None else torch.tanh(scores / block.softcap) * block.softcap
 
 
 def softmax(scores: Tensor, temperature: float | None) -> Tensor:
