@@ -86,8 +86,7 @@ class Circuit(Found):
 
     def to_frame(self) -> pd.DataFrame:
         """The edges of the circuit by |score| descending: columns edge, source, target, score."""
-        source, target = self.mask.nonzero().unbind(dim=1)
-        return edge_frame(self.graph, self.scores.edge_values, source, target)
+        return edge_frame(self.graph, self.scores.edge_values, self.mask.nonzero().unbind(dim=1))
 
     def edge_scores(self) -> dict[str, float]:
         """Score of each edge of the circuit by name, by |score| descending."""

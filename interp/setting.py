@@ -32,6 +32,7 @@ from interp.node_mask import NodeMask, Spans
 from interp.objectives import Objective, ObjectiveFunction, get_objective
 from interp.run import Run
 from interp.running import door, visit
+from interp.spans import Placed, SpanNames, asked_spans, place
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 
@@ -161,6 +162,15 @@ class Setting:
     def prompts(self) -> Prompts:
         """The tokenised prompts."""
         return self.task.prompts(self.model)
+
+    def placed(self, spans: SpanNames) -> Placed:
+        """Which of some spans each position of the prompts is in; raises `InputError` for names that the task lacks."""
+        return place(spans, self.prompts, self.task.spans(self.model))
+
+    def placed_at(self, positions: Any) -> Placed:
+        """The same of those that `positions=` means: `all`, `spans` (or True), or a list (`interp.spans`)."""
+        skip = self.ablator.skip_prefix
+        return self.placed(asked_spans(positions, self.prompts, self.task.spans(self.model), skip_prefix=skip))
 
     @_OfWeights
     def ablator(self) -> Ablator:

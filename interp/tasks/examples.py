@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from interp import numbers
 from interp.errors import InputError, short
+from interp.tasks.spans import Slots, read_spans
 
 Text: TypeAlias = str | tuple[int, ...]
 Answers: TypeAlias = tuple[str | int, ...]
@@ -17,7 +18,7 @@ class Example:
     """A clean prompt, its corrupted version, and the answers to the clean one.
 
     A prompt is a string or a tuple of token ids; an answer is a string (one token, taken literally: write
-    `" Mary"` with its space) or a token id.
+    `" Mary"` with its space) or a token id. `spans` are named parts of the clean prompt (`interp.tasks.spans`).
 
     >>> Example("2 + 2 =", "2 + 3 =", (" 4",), (" 5",)).incorrect
     (' 5',)
@@ -27,19 +28,24 @@ class Example:
     corrupted: Text
     correct: Answers
     incorrect: Answers = ()
+    spans: Slots = ()
 
     def record(self) -> dict[str, Any]:
-        """The four fields as JSON-able values; lists of one answer become that answer."""
+        """The fields as JSON-able values; lists of one answer become that answer. `spans` only where there are any."""
+        named = {"spans": {slot.name: slot.record() for slot in self.spans}} if self.spans else {}
         return {
             "clean": self.clean if isinstance(self.clean, str) else list(self.clean),
             "corrupted": self.corrupted if isinstance(self.corrupted, str) else list(self.corrupted),
             "correct": self.correct[0] if len(self.correct) == 1 else list(self.correct),
             "incorrect": self.incorrect[0] if len(self.incorrect) == 1 else list(self.incorrect),
+            **named,
         }
 
 
-def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect: Any) -> Example:
-    """Check the four fields of prompt `index` as a user gave them, and make them an `Example`.
+def read_example(
+    index: int, clean: Any, corrupted: Any, correct: Any, incorrect: Any, spans: Any = None
+) -> Example:
+    """Check the fields of prompt `index` as a user gave them, and make them an `Example`.
 
     Raises `InputError` that names the prompt and the field.
     """
@@ -48,6 +54,7 @@ def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect
         corrupted=_prompt(index, "corrupted", corrupted),
         correct=read_answers(index, "correct", correct),
         incorrect=read_answers(index, "incorrect", incorrect),
+        spans=read_spans(index, clean, spans),
     )
     if not example.correct:
         raise InputError(f"prompt {index} has no correct answer; every prompt needs at least one")

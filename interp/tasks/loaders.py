@@ -17,6 +17,7 @@ from torch import Tensor
 from interp import numbers
 from interp.errors import InputError
 from interp.tasks.examples import Example, listed, read_example
+from interp.tasks.spans import read_mapping
 
 PROMPT_COLUMNS = ("clean", "corrupted")
 ANSWER_COLUMNS = ("correct", "incorrect")
@@ -67,7 +68,8 @@ def examples_from_frame(table: Any) -> list[Example]:
             row[field] = _cell(index, field, row[field], ids=columns[field] != field)
             if columns[field] == field:
                 _refuse_numbers(index, field, row["clean"], row[field])
-        examples.append(read_example(index, **row))
+        spans = frame["spans"].iloc[index] if "spans" in frame else None
+        examples.append(read_example(index, **row, spans=read_mapping(index, spans)))
     return examples
 
 

@@ -24,6 +24,7 @@ from interp.tasks.check import TaskCheck, check_task
 from interp.tasks.encoding import Encoder
 from interp.tasks.examples import Example
 from interp.tasks.prompts import Prompts
+from interp.tasks.spans import TokenSpans, token_spans, with_spans
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -47,6 +48,11 @@ class Task:
         seed: the seed it was generated from.
         dropped: how many candidate prompts the builder dropped.
         parameters: the builder's further settings, JSON-able.
+        spans: names for parts of the clean prompts, for what tells positions apart (`attribute(positions="spans")`):
+            a mapping of names to (start, stop), slices of the prompt's own tokens, from 0 without the BOS that is put
+            before it (negative ones count from the end, a stop of None is the end); or a regular expression with
+            named groups, `(?P<subject>...)`, searched in the clean text. One for all prompts, or a list of one for
+            each. The examples keep them.
 
     Raises `InputError` without prompts, for an unknown objective, and where the objective needs incorrect
     answers and a prompt has none.
@@ -68,9 +74,10 @@ class Task:
         seed: int | None = None,
         dropped: int = 0,
         parameters: Mapping[str, Any] | None = None,
+        spans: Any = None,
     ) -> None:
         self.name = name
-        self.examples = tuple(examples)
+        self.examples = tuple(examples if spans is None else with_spans([*examples], spans))
         # a function is kept as the Objective that wraps it: one thing for engines to ask
         self.objective: str | Objective = objective if isinstance(objective, str) else get_objective(objective)
         self.description = description
@@ -239,6 +246,14 @@ class Task:
         return self._tokenised[key][1].copy()
 
     @door
+    def spans(self, model: Any) -> TokenSpans:
+        """The spans of each prompt as positions of `prompts(model)`, and all their names in order of appearance.
+
+        Raises `InputError`, naming the prompt, for spans out of it and for two that share a token.
+        """
+        return token_spans(self.examples, Encoder(model, self.prepend_bos))
+
+    @door
     def check(self, model: Any) -> TaskCheck:
         """How well the model does on the clean and on the corrupted prompts; see `check_task`.
 
@@ -247,7 +262,7 @@ class Task:
         return check_task(self, model)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per prompt, with the columns clean, corrupted, correct, incorrect; `from_frame` reads it."""
+        """One row per prompt: clean, corrupted, correct, incorrect, spans if there are any; `from_frame` reads it."""
         return pd.DataFrame([example.record() for example in self.examples])
 
     def to_dict(self) -> dict[str, Any]:
