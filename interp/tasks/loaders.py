@@ -229,7 +229,7 @@ def _refuse_numbers(index: int, field: str, prompt: Any, answers: Any) -> None:
         )
 
 
-def _array(name: str, value: Any) -> Any:
+def plain_array(name: str, value: Any) -> Any:
     """A numpy array of integers, or the lists themselves where rows differ in length."""
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy() if value.dtype != torch.bfloat16 else value.float().numpy()
@@ -240,7 +240,7 @@ def _array(name: str, value: Any) -> Any:
 
 
 def _real_tokens(name: str, tokens: Any, mask_name: str, mask: Any) -> list[list[int]]:
-    array = _array(name, tokens)
+    array = plain_array(name, tokens)
     if not isinstance(array, np.ndarray):
         if mask is not None:
             raise InputError(f"{name} has rows of different length; with {mask_name} it must be [n, pos]")
@@ -250,7 +250,7 @@ def _real_tokens(name: str, tokens: Any, mask_name: str, mask: Any) -> list[list
     if mask is None:
         rows: list[list[int]] = array.tolist()
         return rows
-    kept = _array(mask_name, mask)
+    kept = plain_array(mask_name, mask)
     if not isinstance(kept, np.ndarray) or kept.shape != array.shape:
         shape = list(kept.shape) if isinstance(kept, np.ndarray) else "ragged"
         raise InputError(f"{mask_name} has the shape {shape}, {name} {list(array.shape)}; they must be equal")
@@ -266,7 +266,7 @@ def _answers(name: str, answers: Any, n: int) -> list[Any]:
     """Token ids per prompt; -1 in an array is padding."""
     if answers is None:
         return [()] * n
-    array = _array(name, answers)
+    array = plain_array(name, answers)
     if isinstance(array, np.ndarray) and array.ndim == 2 and np.issubdtype(array.dtype, np.integer):
         rows: list[Any] = [[token for token in row if token != -1] for row in array.tolist()]
     else:

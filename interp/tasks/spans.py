@@ -5,11 +5,14 @@ A span of a text is kept in characters, and becomes tokens with the tokenizer th
 
 from __future__ import annotations
 
-import json
+import ast
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from interp import numbers
 from interp.errors import InputError, short
@@ -40,6 +43,7 @@ class Slot:
 
 
 Slots = tuple[Slot, ...]
+END = Slot("end", -1, None)
 
 
 @dataclass(frozen=True)
@@ -86,17 +90,17 @@ def read_spans(index: int, clean: Any, given: Any) -> Slots:
 
 
 def read_mapping(index: int, cell: Any) -> Mapping[str, Any] | None:
-    """What the cell of a table holds: a mapping, also as JSON, or nothing."""
+    """What the cell of a table holds: a mapping, also as text, or nothing."""
     if cell is None or isinstance(cell, Mapping):
         return cell
     if isinstance(cell, float) and cell != cell:
         return None  # a data frame's gap
     try:
-        found = json.loads(cell) if cell else None
-    except (TypeError, ValueError):
+        found = ast.literal_eval(cell.replace("null", "None")) if cell else None
+    except (AttributeError, TypeError, ValueError, SyntaxError):
         found = ""
     if found is not None and not isinstance(found, Mapping):
-        raise InputError(f"the spans of prompt {index} are {short(cell)}; they must be a mapping of names, also as JSON")
+        raise InputError(f"the spans of prompt {index} are {short(cell)}; they must be a mapping of names, also as text")
     return found
 
 
@@ -124,6 +128,25 @@ def field_spans(template: str, fields: Mapping[str, str], names: Mapping[str, st
             found.append(Slot(names[part[1:-1]], length, length + len(text), characters=True))
         length += len(text)
     return tuple(found)
+
+
+def with_end(slots: Slots, text: str) -> Slots:
+    """The spans of a text and its last token, where none of them reaches so far."""
+    return slots if any(slot.stop == len(text) for slot in slots) else (*slots, END)
+
+
+def without_padding(examples: Sequence[Example], attention_mask: Any) -> list[Example]:
+    """Examples whose slices were of rows with padding, which the mask `[n, pos]` tells from tokens."""
+    kept = np.asarray(attention_mask).astype(bool)
+    return [
+        replace(example, spans=tuple(_moved(slot, row) for slot in example.spans))
+        for example, row in zip(examples, kept, strict=True)
+    ]
+
+
+def _moved(slot: Slot, kept: NDArray[np.bool_]) -> Slot:
+    start, stop, _ = slice(slot.start, slot.stop).indices(len(kept))
+    return replace(slot, start=int(kept[:start].sum()), stop=int(kept[:stop].sum()))
 
 
 def _matched(index: int, clean: Any, pattern: str | re.Pattern[str]) -> Slots:

@@ -8,6 +8,7 @@ import json
 import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from interp.tasks.check import TaskCheck, check_task
 from interp.tasks.encoding import Encoder
 from interp.tasks.examples import Example
 from interp.tasks.prompts import Prompts
-from interp.tasks.spans import TokenSpans, token_spans, with_spans
+from interp.tasks.spans import TokenSpans, token_spans, with_spans, without_padding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -169,7 +170,7 @@ class Task:
             attention_mask: [n, pos], nonzero at real tokens; padding may lie anywhere. It is removed and the rest
                 padded on the right, which is exact for causal models that count positions over real tokens.
             corrupted_attention_mask: the same for `corrupted`; None if it is that of `clean`.
-            **settings: those of `Task`.
+            **settings: those of `Task`; `spans` are slices of the rows as they are given, padding counted.
 
         Raises `InputError` for shapes or types that do not fit, and for a prompt whose clean and corrupted
         versions have different numbers of real tokens.
@@ -181,6 +182,9 @@ class Task:
         examples = loaders.examples_from_tokens(
             clean, corrupted, correct, incorrect, attention_mask, corrupted_attention_mask
         )
+        examples = with_spans(examples, settings.pop("spans", None))
+        if attention_mask is not None:
+            examples = without_padding(examples, loaders.plain_array("attention_mask", attention_mask))
         return cls(name, examples, **settings)
 
     def __len__(self) -> int:
@@ -267,7 +271,8 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """Where the prompts come from, JSON-able: name, n, seed, objective, parameters, sha256 of the contents."""
-        records = [example.record() for example in self.examples]
+        # without spans: they say nothing of the behaviour
+        records = [replace(example, spans=()).record() for example in self.examples]
         contents = json.dumps([records, self.prepend_bos], ensure_ascii=False, separators=(",", ":"))
         return {
             "name": self.name,
