@@ -92,8 +92,8 @@ class BatchScorer:
         rows, placed = self.batch.rows(), self.scorer.placed
         if placed is None:
             return rows, None
-        here = placed.where[list(self.batch.indices), self.batch.start : self.batch.prompts.clean.shape[1]].flatten()
-        order, counts = segments(here.to(rows.device)[rows], len(placed.spans))
+        spans = placed.rows(self.batch.indices, self.batch.start, self.batch.prompts.clean.shape[1])
+        order, counts = segments(spans.where.to(rows.device)[rows], spans.count)
         return rows[order], counts[:-1]
 
     def _embed(self, tokens: Tensor) -> Residual:

@@ -36,13 +36,15 @@ from interp.headers import check_header, json_copy, validated
 from interp.keeping import kept
 from interp.kernels.ablation import KNOWN
 from interp.kernels.constants import Constants, constants_in, tensors_of
-from interp.node_mask import NODE_LEVELS, NodeMask, Spans, ragged, spans_of
+from interp.node_mask import NODE_LEVELS, NodeMask, ragged, spans_of
 from interp.result import Result
-from interp.spans import SpanNames, span_names
 from interp.selection import Selection, top_nodes
+from interp.selection.by_span import SpanGraph, select_by_span, threshold_by_span
 from interp.selection.empty import warn_if_below, warn_if_empty
 from interp.selection.named import mask_of
 from interp.selection.nodes import countable
+from interp.span_mask import SpanMask
+from interp.spans import SpanNames, SpanOrder, span_names
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -165,9 +167,11 @@ class Scores(Result):
         selection: str | Selection = "top-n",
         absolute: bool = True,
         pruned: bool = True,
-    ) -> Tensor | NodeMask:
+    ) -> Tensor | NodeMask | SpanMask:
         """A circuit of these scores: a bool `[source, target]` mask, by size `n` or by `threshold`.
 
+        Of edges with spans a `SpanMask`, whose `n` counts (span, source, target), by `top-n` or `connected`; pruning
+        looks at positions: what is at one reaches a later one through k and v targets alone.
         Of heads, of neurons and of nodes with spans the `n` of largest |score| (signed score without `absolute`), as a
         `NodeMask`. `selection` says how the `n` edges are taken (a name or object of `interp.selection`); `connected`
         and `program` give circuits in which nothing is left to prune. At level "node", `n` counts heads and MLPs, and
@@ -177,6 +181,8 @@ class Scores(Result):
         """
         if (n is None) == (threshold is None):
             raise InputError(f"give either n or threshold; got n={n!r} and threshold={threshold!r}")
+        if self.level == "edge" and self.spans is not None:
+            return self._mask_by_span(n, threshold, selection, absolute, pruned)
         if self.level != "edge":
             if n is None or selection != "top-n":
                 raise InputError("scores of nodes are selected by n and selection='top-n' only")
@@ -191,6 +197,23 @@ class Scores(Result):
         select = self._selecting(selection, absolute, pruned)
         largest = self.graph.n_edges if self.level == "edge" else len(self.values) - 1
         return warn_if_empty(select(n), n, select, largest)
+
+    def _mask_by_span(
+        self, n: int | None, threshold: float | None, selection: str | Selection, absolute: bool, pruned: bool
+    ) -> SpanMask:
+        assert self.spans is not None
+        among = SpanGraph(self.graph, SpanOrder.of(self.spans, self.settings.get("span_order")))
+        if threshold is not None:
+            return SpanMask(threshold_by_span(self.values, among, threshold, absolute, pruned), self.spans)
+        told = {"absolute": absolute} if isinstance(selection, str) else {}
+        told |= {"pruned": pruned} if selection == "top-n" else {}
+        rule = rules.SELECTIONS.make(selection, told)
+
+        def select(size: int) -> Tensor:
+            return select_by_span(rule, self.values, among, size)
+
+        assert n is not None
+        return SpanMask(warn_if_empty(select(n), n, select, len(among.places)), self.spans)
 
     def _selecting(self, selection: str | Selection, absolute: bool, pruned: bool) -> Callable[[int], Tensor]:
         """From a size to the mask of that size."""

@@ -36,6 +36,10 @@ class Placed:
     where: Int[Tensor, "n pos"]
     real: Bool[Tensor, "n pos"]
 
+    def rows(self, indices: Sequence[int], start: int, width: int) -> RowSpans:
+        """The spans of a batch's rows: of the prompts `indices`, positions `start` to `width`, prompt by prompt."""
+        return RowSpans(self.where[list(indices), start:width].flatten(), len(self.spans))
+
     def order(self) -> SpanOrder:
         """Which span is seen from which, in any of the prompts, and which hold last positions."""
         count, length = len(self.spans), self.where.shape[1]
@@ -49,6 +53,14 @@ class Placed:
         sees = (first[:, :, None] <= last[:, None, :]).any(0)
         ends = (last == self.real.sum(1, keepdim=True) - 1).any(0)
         return SpanOrder(sees, ends)
+
+
+@dataclass(frozen=True, eq=False)
+class RowSpans:
+    """The span of each row of a batch, out of `count`; `count` itself where it is in none."""
+
+    where: Int[Tensor, " row"]
+    count: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +174,7 @@ def _span(given: Any) -> Span:
     return given if isinstance(given, str) and given else numbers.whole("spans", given, numbers.FROM_ZERO)
 
 
-def segments(where: Sequence[int] | Int[Tensor, " row"], count: int) -> tuple[Int[Tensor, " row"], list[int]]:
+def segments(where: Int[Tensor, " row"], count: int) -> tuple[Int[Tensor, " row"], list[int]]:
     """An order of rows that puts each span's beside each other, and how many rows each span then has.
 
     Rows in none come last, and are counted last.
@@ -171,5 +183,4 @@ def segments(where: Sequence[int] | Int[Tensor, " row"], count: int) -> tuple[In
     >>> order.tolist(), counts
     ([1, 0, 2], [1, 2, 0])
     """
-    spans = torch.as_tensor(where)
-    return spans.argsort(stable=True), torch.bincount(spans, minlength=count + 1).tolist()
+    return where.argsort(stable=True), torch.bincount(where, minlength=count + 1).tolist()

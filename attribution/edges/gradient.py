@@ -76,7 +76,9 @@ class GradientMethod(Method):
 
     def settings(self) -> dict[str, Any]:
         told = super().settings()
-        return {name: value for name, value in told.items() if name not in ("level", "rules", "checkpointed", "positions")}
+        return {
+            name: value for name, value in told.items() if name not in ("level", "rules", "checkpointed", "positions")
+        }
 
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
         backward, told = self.backward(setting), told_of(setting, self.positions)

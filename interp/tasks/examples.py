@@ -42,9 +42,7 @@ class Example:
         }
 
 
-def read_example(
-    index: int, clean: Any, corrupted: Any, correct: Any, incorrect: Any, spans: Any = None
-) -> Example:
+def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect: Any, spans: Any = None) -> Example:
     """Check the fields of prompt `index` as a user gave them, and make them an `Example`.
 
     Raises `InputError` that names the prompt and the field.

@@ -100,7 +100,9 @@ def read_mapping(index: int, cell: Any) -> Mapping[str, Any] | None:
     except (AttributeError, TypeError, ValueError, SyntaxError):
         found = ""
     if found is not None and not isinstance(found, Mapping):
-        raise InputError(f"the spans of prompt {index} are {short(cell)}; they must be a mapping of names, also as text")
+        raise InputError(
+            f"the spans of prompt {index} are {short(cell)}; they must be a mapping of names, also as text"
+        )
     return found
 
 

@@ -112,7 +112,9 @@ def test_refused(positions, words):
 def test_refused_beside_others(monkeypatch):
     model = shared("llama")
     task = tiny_task(model)
-    with pytest.raises(InputError, match="at all positions at once; methods that tell positions apart: 'eap', 'eap-ig'"):
+    with pytest.raises(
+        InputError, match="at all positions at once; methods that tell positions apart: 'eap', 'eap-ig'"
+    ):
         attribute(model, task, "exact", positions="all")
     with pytest.raises(InputError, match="level='node' and positions="):
         attribute(model, task, "eap", level="node", positions="all")
