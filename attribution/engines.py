@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
 from jaxtyping import Bool
@@ -20,6 +21,7 @@ from interp.keywords import check_keywords, chosen, leftover
 from interp.run import RunKeywords
 from interp.running import door
 from interp.setting import Setting, SettingKeywords
+from interp.spans import Exactly, SpanNames
 from interp.tasks.task import Task
 
 
@@ -67,7 +69,8 @@ def attribute(model: Any, task: Task, method: str | Method = "eap-ig", **keyword
         batch_size, memory, quiet: how runs are made, see `interp.run.Run`.
         **keywords: those of the method that is named: `level` (`edge` or `node`: a node's score is the sum over its
             edges); `positions` (of methods that take gradients: `all`, absolute positions; a list of some; `spans`,
-            those that the task names: see `interp.spans.asked_spans`); `rules` (backward rules, by name or as a `RuleSet`); `steps`, `quadrature`, `credit` (of integrated
+            those that the task names: see `interp.spans.asked_spans`);
+            `rules` (backward rules, by name or as a `RuleSet`); `steps`, `quadrature`, `credit` (of integrated
             gradients); `inside` (a circuit outside of which every edge is ablated, for `eap`, `mask-ig` and
             `attribution-patching`); `tau` (of `acdc`); `edges`, `sample`, `seed`, `resume` (of patching);
             `checkpointed`. What each means: the classes of `attribution.edges`.
@@ -102,14 +105,26 @@ def method_keywords(
     return own
 
 
+def at_spans(method: Method, spans: SpanNames | None) -> Method:
+    """The method with these spans told apart, if any are; raises `InputError` for one that cannot."""
+    if spans is None:
+        return method
+    if not hasattr(method, "positions"):
+        raise _all_at_once(method.name)
+    return replace(method, positions=Exactly(spans))  # type: ignore[type-var]
+
+
+def _all_at_once(method: str) -> InputError:
+    able = [repr(name) for name in METHODS.names() if "positions" in (METHODS.settings(name) or ())]
+    return InputError(
+        f"method={method!r} scores edges at all positions at once; methods that tell positions apart: {', '.join(able)}"
+    )
+
+
 def _refuse_positions(method: str) -> None:
     """Raise `InputError` for a method that scores all positions at once, with the names of those that do not."""
     if "positions" not in (METHODS.settings(method) or ["positions"]):
-        able = [repr(name) for name in METHODS.names() if "positions" in (METHODS.settings(name) or ())]
-        raise InputError(
-            f"method={method!r} scores edges at all positions at once; methods that tell positions apart: "
-            f"{', '.join(able)}"
-        )
+        raise _all_at_once(method)
 
 
 def score(setting: Setting, method: str | Method, told: Mapping[str, Any] | None = None) -> Scores:

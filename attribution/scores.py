@@ -198,11 +198,18 @@ class Scores(Result):
         largest = self.graph.n_edges if self.level == "edge" else len(self.values) - 1
         return warn_if_empty(select(n), n, select, largest)
 
+    @property
+    def span_graph(self) -> SpanGraph:
+        """All edges at all spans, for selections; raises `InputError` for scores that tell no spans of edges apart."""
+        if self.level != "edge" or self.spans is None:
+            raise InputError("scores tell no spans of edges apart; attribute(positions=) makes some that do")
+        return SpanGraph(self.graph, SpanOrder.of(self.spans, self.settings.get("span_order")))
+
     def _mask_by_span(
         self, n: int | None, threshold: float | None, selection: str | Selection, absolute: bool, pruned: bool
     ) -> SpanMask:
         assert self.spans is not None
-        among = SpanGraph(self.graph, SpanOrder.of(self.spans, self.settings.get("span_order")))
+        among = self.span_graph
         if threshold is not None:
             return SpanMask(threshold_by_span(self.values, among, threshold, absolute, pruned), self.spans)
         told = {"absolute": absolute} if isinstance(selection, str) else {}

@@ -63,6 +63,13 @@ class RowSpans:
     count: int
 
 
+@dataclass(frozen=True)
+class Exactly:
+    """As `positions=`: these spans and no others, without `rest` unless it is one of them."""
+
+    spans: SpanNames
+
+
 @dataclass(frozen=True, eq=False)
 class SpanOrder:
     """What attention can carry between spans: `sees[k, q]`, whether a position of q may look at one of k.
@@ -114,6 +121,8 @@ def asked_spans(positions: Any, prompts: Prompts, named: TokenSpans, *, skip_pre
     Raises `InputError` for positions that no prompt has, for unknown names, and for a task without spans.
     """
     length = prompts.clean.shape[1]
+    if isinstance(positions, Exactly):
+        return positions.spans
     if isinstance(positions, str) and positions == "all":
         return tuple(range(int(prompts.first_difference.min()) if skip_prefix else 0, length))
     if positions is True or (isinstance(positions, str) and positions == "spans"):

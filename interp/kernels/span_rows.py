@@ -48,7 +48,10 @@ class SpanRows:
         self, values: Float[Tensor, "circuit source row d_model"]
     ) -> Float[Tensor, "circuit source row d_model"]:
         """The same with rows in this order."""
-        return values if self.order is None else values[:, :, self.order]
+        if self.order is None:
+            return values
+        ordered: Tensor = values[:, :, self.order]
+        return ordered
 
     def at(self, rows: Int[Tensor, " some"]) -> tuple[Int[Tensor, " some"], Int[Tensor, " some"] | None]:
         """Where some rows stand, and their spans, if these are told apart."""
@@ -63,7 +66,7 @@ class SpanRows:
         rows, width = self.shape
         if self.back is None:
             found: Tensor = torch.bmm(weights[:, 0], values)
-            return found.unflatten(2, self.shape)
+            return found.view(*found.shape[:2], *self.shape)
         found = values.new_zeros(weights.shape[0], weights.shape[2], rows * width)
         first = 0
         for span, count in enumerate(self.counts[: weights.shape[1]]):
@@ -71,4 +74,5 @@ class SpanRows:
             if count:
                 found[:, :, part] = torch.bmm(weights[:, span], values[:, :, part])
             first += count
-        return found.unflatten(2, self.shape)[:, :, self.back]
+        by_row: Tensor = found.view(*found.shape[:2], *self.shape)[:, :, self.back]
+        return by_row

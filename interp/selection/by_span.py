@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -29,10 +30,14 @@ Places = Int[np.ndarray, " place"]  # flat indices into [span, source, target]
 
 @dataclass(frozen=True, eq=False)
 class SpanGraph:
-    """The edges of a graph at some spans, which attention joins as `order` says."""
+    """The edges of a graph at some spans, which attention joins as `order` says.
+
+    `only`: the mask of those that there are, in the order of the edges at all spans; None: all.
+    """
 
     graph: ComputationalGraph
     order: SpanOrder
+    only: Bool[np.ndarray, " place"] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -42,7 +47,8 @@ class SpanGraph:
     @functools.cached_property
     def places(self) -> Places:
         """Every edge at every span."""
-        return np.flatnonzero(np.broadcast_to(self.graph.edge_mask.numpy(), self.shape))
+        every = np.flatnonzero(np.broadcast_to(self.graph.edge_mask.numpy(), self.shape))
+        return every if self.only is None else every[self.only]
 
     def mask(self, places: Places) -> Bool[Tensor, "span source target"]:
         """The mask of edges at `places`."""
@@ -78,7 +84,8 @@ class SpanGraph:
         carried = self._sees.T.astype(np.float32) @ entered.astype(np.float32) > 0  # [query span, target]
         for crosses, (targets, fed) in self._pairs:
             np.logical_or.at(reached.T, fed, (carried if crosses else entered).T[targets])
-        return leaving & reached
+        alive: Bool[np.ndarray, "span source"] = leaving & reached
+        return alive
 
     def read(self, alive: Bool[np.ndarray, "span source"]) -> Bool[np.ndarray, "span target"]:
         """The logits at spans that hold a last position, and targets that feed a live node."""
@@ -93,7 +100,8 @@ class SpanGraph:
         """Where edges may be added to a pruned circuit that join what is live."""
         alive = self.alive(*np.unravel_index(places, self.shape))
         alive[:, 0] = True
-        return alive[:, :, None] & self.read(alive)[:, None]
+        leading: Bool[np.ndarray, "span source target"] = alive[:, :, None] & self.read(alive)[:, None]
+        return leading
 
     @property
     def _sees(self) -> Bool[np.ndarray, "key query"]:
@@ -147,6 +155,11 @@ def select_by_span(
         return top_n_by_span(scores, among, n, selection.absolute, selection.pruned)
     if isinstance(selection, Connected):
         return connected_by_span(scores, among, n, selection.absolute)
+    refuse_by_span(selection)
+
+
+def refuse_by_span(selection: Selection) -> NoReturn:
+    """Raise `InputError` for a selection that knows edges at all positions alone."""
     raise InputError(
         f"selection={selection.name!r} knows edges at all positions alone; edges by position are selected by 'top-n', "
         "'connected' or, where circuits are measured, 'balanced'"
