@@ -159,7 +159,10 @@ class Circuit(Found):
         return reach("load")(path)
 
     def to_eap_ig_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write the graph JSON of the EAP-IG reference, which MIB's evaluation reads; spans are flattened, with a note."""
+        """Write the graph JSON of the EAP-IG reference, which MIB's evaluation reads.
+
+        Of a circuit by position `at_any_position`, with a note.
+        """
         return Path(reach("to_eap_ig_json")(self.at_any_position(), path))
 
     @classmethod
@@ -176,7 +179,8 @@ class Circuit(Found):
         """A networkx graph of nodes (`input`, `a0.h0`, `m0`, `logits`), with an edge per port between them.
 
         Edges are keyed by their port (`q`, `k`, `v`, or `in` for MLPs and logits) and carry `port`, `score`
-        and `edge`, their name; where spans are told apart keys are `q@S2`, and edges carry `span`. Nodes carry `layer` (-1 for the input, the number of layers for the logits).
+        and `edge`, their name; where spans are told apart keys are `q@S2`, and edges carry `span`. Nodes carry `layer`
+        (-1 for the input, the number of layers for the logits).
         """
         return reach("to_networkx")(self)
 

@@ -60,8 +60,8 @@ class SpanMask:
         """The mask, over the graph of the model called `whose`; raises `InputError` where it does not fit."""
         if tuple(self.mask.shape[1:]) != graph.shape:
             raise InputError(
-                f"mask of edges by position and shape {tuple(self.mask.shape)} does not fit model={whose!r}, whose graph "
-                f"has {graph.shape} (sources, targets)"
+                f"mask of edges by position and shape {tuple(self.mask.shape)} does not fit model={whose!r}, whose "
+                f"graph has {graph.shape} (sources, targets)"
             )
         phantom = self.mask & ~graph.edge_mask
         if phantom.any():

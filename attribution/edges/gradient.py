@@ -123,7 +123,8 @@ class EAP(GradientMethod):
             return super().check(setting)
         if self.positions is not None:
             raise InputError(
-                f"method={self.name!r} with inside= scores edges at all positions at once; leave positions or inside out"
+                f"method={self.name!r} with inside= scores edges at all positions at once; leave positions or inside "
+                "out"
             )
         if self.rules is not None:
             raise InputError(

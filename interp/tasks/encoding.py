@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -94,7 +95,7 @@ class Encoder:
         shift = len(text) - len(whole[-1])  # a space that the tokenizer puts before everything, and takes away again
         ends = [max(0, len(part) + shift) for part in whole]
         ends[0] = 0
-        return list(zip(ends[:-1], ends[1:], strict=True))
+        return list(itertools.pairwise(ends))
 
     def answers(self, answers: Answers, index: int, field: str) -> list[int]:
         """Distinct token ids of the answers to prompt `index`: `"Yes"` and `"yes"` may be one.

@@ -65,8 +65,8 @@ def with_spans(examples: Sequence[Example], spans: Any) -> list[Example]:
     if not shared and (not isinstance(spans, Iterable) or len(spans := list(spans)) != len(examples)):
         given = f"{len(spans)} entries" if isinstance(spans, list) else f"a {type(spans).__name__}"
         raise InputError(
-            f"spans is {given}; give a mapping of names to (start, stop) or a regular expression with named groups, one "
-            f"for all prompts or a list of one for each of the {len(examples)}"
+            f"spans is {given}; give a mapping of names to (start, stop) or a regular expression with named groups, "
+            f"one for all prompts or a list of one for each of the {len(examples)}"
         )
     each = [spans] * len(examples) if shared else spans
     return [
@@ -217,8 +217,8 @@ def _by_tokens(index: int, slot: Slot, n_tokens: int, shift: int) -> Slot:
     stop = length if slot.stop is None else slot.stop + (length if slot.stop < 0 else 0)
     if not 0 <= start < stop <= length:
         raise InputError(
-            f"the span {slot.name!r} of prompt {index}, tokens {slot.start} to {slot.stop}, is out of the prompt, which "
-            f"has {length} tokens, or holds none"
+            f"the span {slot.name!r} of prompt {index}, tokens {slot.start} to {slot.stop}, is out of the prompt, "
+            f"which has {length} tokens, or holds none"
         )
     return Slot(slot.name, start + shift, stop + shift)
 

@@ -64,7 +64,8 @@ def evaluate(model: Any, task: Task, circuit: Any, **keywords: Unpack[EvaluateKe
         circuit: bool `[source, target]` over the model's graph, or anything with such a `.mask` (a `Circuit`); a
             stack `[circuit, source, target]` evaluates many circuits at once and returns `[circuit, n]`. Or edges by
             position: what `scores.mask` gives of scores with spans, or bool `[span, source, target]` (a stack of these)
-            with `spans=`. Or nodes: a `NodeCircuit`, what has `.mask`, `.level` and `.spans`, or a bool tensor and its `level`.
+            with `spans=`. Or nodes: a `NodeCircuit`, what has `.mask`, `.level` and `.spans`, or a bool tensor and its
+            `level`.
         level: of a bare tensor: `neuron` `[layer, d_mlp]`, `head` `[layer, head]`, `node` `[source]` or `feature`
             `[dictionary, feature]`; one axis more in front makes a stack. None: of edges.
         spans: of a bare tensor of nodes: absolute positions that are told apart, an axis of their own in front of the

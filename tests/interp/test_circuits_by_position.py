@@ -85,7 +85,7 @@ def test_single_edges_at_single_positions(ablation):
     edges = ["input->a0.h1<k>", "m0->a1.h3<v>", "a0.h2->a2.h0<q>", "m2->logits", "a1.h1->m1"]
     masks, cases = [], []
     for edge in edges:
-        for number, position in enumerate(spans):
+        for position in spans:
             mask = graph.edge_mask.repeat(7, 1, 1)
             mask[position][graph.edge_index(edge)] = False
             masks.append(mask)

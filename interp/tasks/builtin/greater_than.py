@@ -46,7 +46,9 @@ def greater_than(n: int = 64, seed: int = 0, model: Any = None) -> Task:
     - in three and one (173|2): the prompt ends in 173, digits above 2 are correct, those below incorrect; the
       corrupted prompt starts in 1730.
 
-    Spans: noun, year, end. The objective is the difference of probabilities. Hanna et al. 2023 (arXiv 2305.00586) describe the behaviour.
+    Spans: noun, year, end.
+
+    The objective is the difference of probabilities. Hanna et al. 2023 (arXiv 2305.00586) describe the behaviour.
 
     Args:
         n: number of prompts.

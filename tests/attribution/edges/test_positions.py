@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+import metrics
 from attribution import Scores, attribute, spans
 from attribution.edges.gradient import EAPIG
+from circuits import planted
 from interp.errors import InputError
+from interp.span_mask import SpanMask
 from interp.tasks.task import Task
+from metrics.circuit.evaluate import faithfulness, measure
 from tests.tiny import shared, tiny_task
 
 METHODS = ["eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "relp", "gim", "attnlrp", "cp-lrp"]
@@ -86,8 +90,10 @@ def test_table_and_file(tmp_path):
     at = scores.graph.edge_index(row["edge"])
     assert float(scores.values[scores.spans.index(row["span"])][at]) == row["score"] != 0
     again = Scores.load(scores.save(tmp_path / "scores"))
-    assert again.spans == scores.spans and again.values.equal(scores.values)
-    assert "at 3 spans" in repr(again) and "front" in again._repr_html_()
+    assert again.spans == scores.spans
+    assert again.values.equal(scores.values)
+    assert "at 3 spans" in repr(again)
+    assert "front" in again._repr_html_()
 
 
 @pytest.mark.parametrize(
@@ -123,3 +129,21 @@ def test_refused_beside_others(monkeypatch):
     monkeypatch.setattr(spans, "_half_of_memory", lambda: 1000)
     with pytest.raises(InputError, match=r"4 spans apart.* take 0\.00 GiB"):
         attribute(model, task, EAPIG(positions=[1, 2, 3]))
+
+
+def test_the_planted_induction_circuit_is_found_by_position():
+    known = planted.load("induction", n=32)
+    task, truth = planted.by_position(known)
+    values = measure(known.model, task, truth, quiet=True)
+    assert faithfulness(values)[0].value == pytest.approx(1, abs=5e-3)  # softmaxes leak
+    # at other positions the same edges do nothing
+    elsewhere = SpanMask(truth.mask[[1, 2, 3, 0]], truth.spans)
+    assert faithfulness(measure(known.model, task, elsewhere, quiet=True))[0].value < 0.2
+    scores = attribute(known.model, task, "eap-ig", positions="spans", quiet=True)
+    assert scores.spans == truth.spans
+    assert metrics.auroc(scores, truth) > 0.95
+    assert metrics.auroc(scores.values.flip(0), truth, known.graph) < metrics.auroc(scores, truth)
+    with pytest.raises(InputError, match="that of 'induction' is known"):
+        planted.by_position(planted.load("boolean", n=4))
+    with pytest.raises(InputError, match="truth of shape"):
+        metrics.auroc(scores, known.mask)

@@ -48,9 +48,9 @@ def _paths(mask, order):
     return kept
 
 
-def _scores(seed, n_spans=len(SPANS)):
+def _scores(seed):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n_spans, *GRAPH.shape, generator=generator) * GRAPH.edge_mask
+    return torch.randn(len(SPANS), *GRAPH.shape, generator=generator) * GRAPH.edge_mask
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -66,7 +66,7 @@ def test_top_n_keeps_what_is_on_paths(seed, n):
     assert torch.equal(top_n_by_span(scores, among, n), _paths(raw, order))
 
 
-@pytest.mark.parametrize("n", [1, 10, 40, 80])
+@pytest.mark.parametrize("n", [1, 10, 40, 66])
 @pytest.mark.parametrize("absolute", [True, False])
 def test_connected_counts_what_is_left(n, absolute):
     scores = _scores(7)
