@@ -28,7 +28,7 @@ def main() -> None:
         summed = functools.partial(score, method)
         line(f"{method}, all positions", interleave(functools.partial(score, method, "all"), summed), "<= 1.3")
     line(
-        "eap, three positions",
+        "eap, two positions and the rest",
         interleave(functools.partial(score, "eap", [9, 14]), functools.partial(score, "eap")),
         "<= 1.3",
     )
@@ -42,10 +42,9 @@ def main() -> None:
     line(
         "a circuit, all positions", interleave(functools.partial(run, spread), functools.partial(run, plain)), "<= 1.5"
     )
-    size = found.values.nelement() * found.values.element_size()
-    print(
-        f"\n{len(found.spans)} positions: scores of {size / 2**20:.0f} MiB; peak memory grew by {_peak() - before:.0f} MiB"
-    )
+    size = found.values.nelement() * found.values.element_size() / 2**20
+    grown = _peak() - before
+    print(f"\n{len(found.spans or ())} positions: scores of {size:.0f} MiB; peak memory grew by {grown:.0f} MiB")
 
 
 def _peak() -> float:
