@@ -307,10 +307,13 @@ class Scores(Result):
         import plotly.graph_objects as go
 
         strongest = self.top(n).iloc[::-1]
+        names = strongest["edge" if self.level == "edge" else "node"]
+        if "span" in strongest:
+            names = names + "@" + strongest["span"].astype(str)
         picture = go.Figure(
             go.Bar(
                 x=strongest["score"].tolist(),
-                y=[theme.label(name) for name in strongest["edge" if self.level == "edge" else "node"]],
+                y=[theme.label(name) for name in names],
                 orientation="h",
                 marker_color=[theme.HELPS if score > 0 else theme.HARMS for score in strongest["score"]],
                 hovertemplate="%{y}<br>score %{x:.4g}<extra></extra>",

@@ -235,19 +235,23 @@ class CircuitComparison(Beside):
         return circuit.mask.flatten()
 
     def scores(self, circuit: Circuit) -> Tensor:
-        return circuit.scores.edge_values.flatten()
+        values = circuit.scores.edge_values if circuit.spans is None else circuit.scores.values
+        return values.flatten()
 
     def called(self, places: Tensor) -> Sequence[str]:
-        graph = self.here.graph
-        return element_names(graph, "edge", None, graph.shape, places, {})
+        return element_names(self.here.graph, "edge", self.here.spans, self.here.mask.shape, places, {})
+
+    def at_any_position(self) -> CircuitComparison:
+        """The same of the circuits at all positions at once (`Circuit.at_any_position`), which pictures show."""
+        return CircuitComparison(self.here.at_any_position(), self.there.at_any_position(), self.names)
 
     def figure(self) -> Figure:
         """Both circuits as one plain plotly figure, edges coloured by which of them has it."""
-        return reach("comparison_figure")(self)
+        return reach("comparison_figure")(self.at_any_position())
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Both circuits as one interactive page, coloured by membership; written to `path` when one is given."""
-        return str(reach("comparison_to_html")(self, path))
+        return str(reach("comparison_to_html")(self.at_any_position(), path))
 
     def show(self) -> None:
         """Show the page of `to_html`, in the notebook or else in a browser."""

@@ -49,7 +49,7 @@ def by_position(planted: Planted, task: Task | None = None) -> ByPosition:
     if planted.name != "induction":
         raise InputError(f"name={planted.name!r} has no circuit by position; that of 'induction' is known")
     asked = planted.task if task is None else task
-    examples = [example.clean for example in asked.examples]
+    examples = [list(example.clean) for example in asked.examples]
     first = [tokens.index(tokens[-1]) for tokens in examples]
     spans = [{"before": (at, at + 1), "answer": (at + 1, at + 2), "end": (-1, None)} for at in first]
     named = Task(asked.name, asked.examples, objective=asked.objective, seed=asked.seed, spans=spans)

@@ -137,6 +137,11 @@ def setting_of_scores(
     values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
     if not isinstance(values, Tensor):
         raise InputError(f"scores must be a tensor [source, target] or have such .values; got {type(scores).__name__}")
+    if values.ndim != 2:
+        raise InputError(
+            f"scores have shape {tuple(values.shape)}; this ablates edges at all positions at once: give their "
+            ".edge_values, the sum over spans, or use metrics.faithfulness_curve, which takes both"
+        )
     kv = graph_of_mask(anatomy_of(model), values).kv
     return Setting.of(model, task, {**keywords, "kv": kv}, scores), values
 

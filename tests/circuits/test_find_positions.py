@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 
@@ -72,6 +73,11 @@ def test_flattened_for_others(tmp_path, circuit):
     assert {data["span"] for *_, data in net.edges(data=True)} <= set(circuit.spans)
     assert "<html" in circuit.to_html()
     circuit.to_graphml(tmp_path / "circuit.graphml")
+    other = dataclasses.replace(circuit, mask=circuit.mask & (torch.arange(len(circuit.mask)) != 1)[:, None, None])
+    beside = circuit.compare(other)
+    assert beside.jaccard == other.n_edges / 150
+    assert beside.to_frame().iloc[:, 0].str.endswith(("@front", "@end", "@rest")).all()
+    assert beside.figure().data
     with pytest.raises(InputError, match="circuits at other positions have no overlap"):
         circuit.jaccard(circuit.at_any_position())
 
