@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
 from jaxtyping import Bool
@@ -20,6 +21,7 @@ from interp.keywords import check_keywords, chosen, leftover
 from interp.run import RunKeywords
 from interp.running import door
 from interp.setting import Setting, SettingKeywords
+from interp.spans import Exactly, SpanNames
 from interp.tasks.task import Task
 
 
@@ -40,6 +42,7 @@ class MethodKeywords(ScoringKeywords, total=False):
     """The same, and what `attribute` alone can be asked for."""
 
     level: Level | None
+    positions: Any
     inside: Any
     edges: Sequence[str] | Bool[Tensor, "source target"] | None
     seed: int
@@ -65,13 +68,16 @@ def attribute(model: Any, task: Task, method: str | Method = "eap-ig", **keyword
         ablation, objective, kv: of the setting, see `interp.setting.Setting`.
         batch_size, memory, quiet: how runs are made, see `interp.run.Run`.
         **keywords: those of the method that is named: `level` (`edge` or `node`: a node's score is the sum over its
-            edges); `rules` (backward rules, by name or as a `RuleSet`); `steps`, `quadrature`, `credit` (of integrated
+            edges); `positions` (of methods that take gradients: `all`, absolute positions; a list of some; `spans`,
+            those that the task names: see `interp.spans.asked_spans`);
+            `rules` (backward rules, by name or as a `RuleSet`); `steps`, `quadrature`, `credit` (of integrated
             gradients); `inside` (a circuit outside of which every edge is ablated, for `eap`, `mask-ig` and
             `attribution-patching`); `tau` (of `acdc`); `edges`, `sample`, `seed`, `resume` (of patching);
             `checkpointed`. What each means: the classes of `attribution.edges`.
 
     Returns:
-        `Scores`; `.values` is float32 (float64 for a float64 model), `[source, target]` or `[source]`.
+        `Scores`; `.values` is float32 (float64 for a float64 model), `[source, target]` or `[source]`, with positions
+        `[span, source, target]`: span by span they add up to the scores without.
 
     Raises:
         InputError: unknown names, keywords that the method does not take, a method that the ablation or objective
@@ -99,6 +105,28 @@ def method_keywords(
     return own
 
 
+def at_spans(method: Method, spans: SpanNames | None) -> Method:
+    """The method with these spans told apart, if any are; raises `InputError` for one that cannot."""
+    if spans is None:
+        return method
+    if not hasattr(method, "positions"):
+        raise _all_at_once(method.name)
+    return replace(method, positions=Exactly(spans))  # type: ignore[type-var]
+
+
+def _all_at_once(method: str) -> InputError:
+    able = [repr(name) for name in METHODS.names() if "positions" in (METHODS.settings(name) or ())]
+    return InputError(
+        f"method={method!r} scores edges at all positions at once; methods that tell positions apart: {', '.join(able)}"
+    )
+
+
+def _refuse_positions(method: str) -> None:
+    """Raise `InputError` for a method that scores all positions at once, with the names of those that do not."""
+    if "positions" not in (METHODS.settings(method) or ["positions"]):
+        raise _all_at_once(method)
+
+
 def score(setting: Setting, method: str | Method, told: Mapping[str, Any] | None = None) -> Scores:
     """`attribute` in a setting; `told` are the settings of a method given by name."""
     return chosen_method(method, told).scores(setting)
@@ -110,6 +138,8 @@ def chosen_method(method: str | Method, told: Mapping[str, Any] | None = None, l
     Raises `InputError` as `Registry.make` does, and for a method that scores another level than is asked for.
     """
     given = {name: value for name, value in (told or {}).items() if value is not None}
+    if isinstance(method, str) and "positions" in given:
+        _refuse_positions(method)
     made = METHODS.make(method, given)
     if level is not None and made.level != level:
         advice = "'eap-ig'" if level == "edge" else "'attribution-patching'"

@@ -38,6 +38,7 @@ from interp.kernels.forward import (
 )
 from interp.kernels.frame import Frame, PerHead
 from interp.setting import Setting
+from interp.spans import Placed, segments
 
 # points whose rank-one parts are kept before they are contracted: bounds memory on long paths
 _POINTS_KEPT = 16
@@ -51,14 +52,16 @@ class GradientScorer:
     path: Path
     plan: Plan
     backward: Backward = PLAIN
+    placed: Placed | None = None
 
-    def scores(self, advance: Callable[[int], None] = lambda n: None) -> Float[Tensor, "source target"]:
-        """Mean over prompts; float32, or float64 for a float64 model; on the CPU.
+    def scores(self, advance: Callable[[int], None] = lambda n: None) -> Float[Tensor, "span source target"]:
+        """Mean over prompts; float32, or float64 for a float64 model; on the CPU. One span where none are told apart.
 
         `advance` is called with the number of prompts done. Raises `InputError` where the objective is NaN.
         """
         setting = self.setting
-        total = torch.zeros(setting.graph.shape, dtype=torch.float64, device="cpu")
+        count = 1 if self.placed is None else len(self.placed.spans)
+        total = torch.zeros(count, *setting.graph.shape, dtype=torch.float64, device="cpu")
 
         def work(batch: Batch) -> None:
             total.add_(BatchScorer(self, batch).scores().double().cpu())
@@ -77,13 +80,22 @@ class BatchScorer:
         self.scorer, self.batch, self.anatomy = scorer, batch, scorer.setting.anatomy
         with torch.no_grad():
             self.frame: Frame = replace(batch.frame(self.anatomy), backward=scorer.backward)
-            self.rows: Rows = batch.rows()
+            self.rows, self.counts = self._rows()
             self.embedding = self._embed(batch.prompts.clean)
         self.clean: Sources | None = None
         self.corrupted: Sources | None = None
         self.difference: Sources | None = None
         self.clean_logits: Tensor | None = None
         self.corrupted_embedding: Residual | None = None
+
+    def _rows(self) -> tuple[Rows, list[int] | None]:
+        """The rows that matter, span by span, and how many each span has; None where all are of one."""
+        rows, placed = self.batch.rows(), self.scorer.placed
+        if placed is None:
+            return rows, None
+        spans = placed.rows(self.batch.indices, self.batch.start, self.batch.prompts.clean.shape[1])
+        order, counts = segments(spans.where.to(rows.device)[rows], spans.count)
+        return rows[order], counts[:-1]
 
     def _embed(self, tokens: Tensor) -> Residual:
         return self.anatomy.embed(tokens[:, self.batch.start :], self.frame.positions)
@@ -156,7 +168,7 @@ class BatchScorer:
     @torch.no_grad()
     def _contract(self, gradients: TargetGradients, site: Site | None = None) -> Tensor:
         only = None if site is None else site_sources(self.scorer.setting.graph, site)
-        return contract(self.anatomy, self.scorer.setting.graph, self.delta(), gradients, only)
+        return contract(self.anatomy, self.scorer.setting.graph, self.delta(), gradients, only, self.counts)
 
     def _capture(self, points: list[Point], gradients: TargetGradients) -> None:
         recorder = _PointRecorder(self, points, gradients)

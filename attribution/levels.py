@@ -34,7 +34,7 @@ def checked_values(values: Tensor, graph: ComputationalGraph, level: str, spans:
     if level == "edge":
         phantom = ((values != 0) & ~graph.edge_mask).nonzero()
         if len(phantom):
-            source, target = phantom[0].tolist()
+            *_, source, target = phantom[0].tolist()
             raise InputError(
                 f"values score {len(phantom):,} edges that do not exist, the first being "
                 f"{graph.edge_name(source, target)}; multiply by graph.edge_mask"
@@ -45,9 +45,7 @@ def checked_values(values: Tensor, graph: ComputationalGraph, level: str, spans:
 def _shape(graph: ComputationalGraph, level: str, spans: Spans) -> tuple[int | None, ...]:
     """Of each axis how long it is; None: any length."""
     if level == "edge":
-        if spans is not None:
-            raise InputError("spans go with scores of nodes")
-        return graph.shape
+        return graph.shape if spans is None else (len(spans), *graph.shape)
     sizes: dict[str, int | None] = {"source": graph.shape[0], "layer": graph.n_layers, "head": graph.n_heads}
     sizes |= {"d_mlp": None, "dictionary": None, "feature": None}
     known = {**sizes, "span": len(spans or ())}

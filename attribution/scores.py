@@ -9,7 +9,7 @@ import html
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,19 +36,22 @@ from interp.headers import check_header, json_copy, validated
 from interp.keeping import kept
 from interp.kernels.ablation import KNOWN
 from interp.kernels.constants import Constants, constants_in, tensors_of
-from interp.node_mask import NODE_LEVELS, NodeMask, Spans, ragged, spans_of
+from interp.node_mask import NODE_LEVELS, NodeMask, ragged, spans_of
 from interp.result import Result
 from interp.selection import Selection, top_nodes
+from interp.selection.by_span import SpanGraph, select_by_span, threshold_by_span
 from interp.selection.empty import warn_if_below, warn_if_empty
 from interp.selection.named import mask_of
 from interp.selection.nodes import countable
+from interp.span_mask import SpanMask
+from interp.spans import SpanNames, SpanOrder, span_names
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 Level = Literal["edge", "node"]  # what methods over a graph score
 FORMAT = "faithful-circuits/scores"
-VERSION = 3  # 1 did not know whole and gap, 2 neither heads nor neurons nor spans
+VERSION = 4  # 1 did not know whole and gap, 2 neither heads nor neurons nor spans, 3 no spans of edges
 _LIVE = ("goal", "dictionaries")  # what files keep names and digests of
 PACKAGES = ("torch", "transformers", "transformer-lens")
 
@@ -74,7 +77,8 @@ class Scores(Result):
 
     `values` is a float32 or float64 tensor on the CPU: `[source, target]` at level "edge" (0 where no edge exists),
     `[source]` at "node", `[layer, head]` at "head", `[layer, d_mlp]` at "neuron", `[dictionary, feature]` at "feature";
-    of nodes with `spans` (positions that are told apart) these are an axis in front of the last. A positive value means
+    of nodes with `spans` (positions that are told apart) these are an axis in front of the last, of edges in front of
+    all, `[span, source, target]`, and may have names (`interp.spans`). A positive value means
     that the edge or node helps: it estimates how much the objective falls when that one alone is corrupted, as a mean
     over prompts.
 
@@ -110,26 +114,27 @@ class Scores(Result):
     goal: Any = None
     whole: float | None = None
     gap: float | None = None
-    spans: Spans = None
+    spans: SpanNames | None = None
     dictionaries: Any = None
     constants: Constants | None = None
 
     def __post_init__(self) -> None:
         choose("level", self.level, LEVELS)
         numbers.settle(self)
-        object.__setattr__(self, "spans", spans_of(self.spans))
+        told = span_names(self.spans) if self.level == "edge" else spans_of(self.spans)
+        object.__setattr__(self, "spans", told)
         object.__setattr__(self, "values", checked_values(self.values, self.graph, self.level, self.spans))
         for name in ("settings", "task", "versions"):
             object.__setattr__(self, name, json_copy(getattr(self, name), name))
 
     @property
     def edge_values(self) -> Float[Tensor, "source target"]:
-        """A value for every edge: the values themselves, or at level "node" those of each edge's source.
+        """A value for every edge: the values themselves (the sum of all spans), or at "node" those of its source.
 
-        Raises `InputError` for finer nodes, of which a source has many, and for spans.
+        Raises `InputError` for finer nodes, of which a source has many, and for spans of nodes.
         """
         if self.level == "edge":
-            return self.values
+            return self.values if self.spans is None else self.values.sum(0)
         if self.level != "node" or self.spans is not None:
             raise InputError(f"scores of level {self.level!r} have no values for edges")
         return self.values[:, None] * self.graph.edge_mask
@@ -162,9 +167,11 @@ class Scores(Result):
         selection: str | Selection = "top-n",
         absolute: bool = True,
         pruned: bool = True,
-    ) -> Tensor | NodeMask:
+    ) -> Tensor | NodeMask | SpanMask:
         """A circuit of these scores: a bool `[source, target]` mask, by size `n` or by `threshold`.
 
+        Of edges with spans a `SpanMask`, whose `n` counts (span, source, target), by `top-n` or `connected`; pruning
+        looks at positions: what is at one reaches a later one through k and v targets alone.
         Of heads, of neurons and of nodes with spans the `n` of largest |score| (signed score without `absolute`), as a
         `NodeMask`. `selection` says how the `n` edges are taken (a name or object of `interp.selection`); `connected`
         and `program` give circuits in which nothing is left to prune. At level "node", `n` counts heads and MLPs, and
@@ -174,6 +181,8 @@ class Scores(Result):
         """
         if (n is None) == (threshold is None):
             raise InputError(f"give either n or threshold; got n={n!r} and threshold={threshold!r}")
+        if self.level == "edge" and self.spans is not None:
+            return self._mask_by_span(n, threshold, selection, absolute, pruned)
         if self.level != "edge":
             if n is None or selection != "top-n":
                 raise InputError("scores of nodes are selected by n and selection='top-n' only")
@@ -189,6 +198,30 @@ class Scores(Result):
         largest = self.graph.n_edges if self.level == "edge" else len(self.values) - 1
         return warn_if_empty(select(n), n, select, largest)
 
+    @property
+    def span_graph(self) -> SpanGraph:
+        """All edges at all spans, for selections; raises `InputError` for scores that tell no spans of edges apart."""
+        if self.level != "edge" or self.spans is None:
+            raise InputError("scores tell no spans of edges apart; attribute(positions=) makes some that do")
+        return SpanGraph(self.graph, SpanOrder.of(self.spans, self.settings.get("span_order")))
+
+    def _mask_by_span(
+        self, n: int | None, threshold: float | None, selection: str | Selection, absolute: bool, pruned: bool
+    ) -> SpanMask:
+        assert self.spans is not None
+        among = self.span_graph
+        if threshold is not None:
+            return SpanMask(threshold_by_span(self.values, among, threshold, absolute, pruned), self.spans)
+        told = {"absolute": absolute} if isinstance(selection, str) else {}
+        told |= {"pruned": pruned} if selection == "top-n" else {}
+        rule = rules.SELECTIONS.make(selection, told)
+
+        def select(size: int) -> Tensor:
+            return select_by_span(rule, self.values, among, size)
+
+        assert n is not None
+        return SpanMask(warn_if_empty(select(n), n, select, len(among.places)), self.spans)
+
     def _selecting(self, selection: str | Selection, absolute: bool, pruned: bool) -> Callable[[int], Tensor]:
         """From a size to the mask of that size."""
         if self.level == "node":
@@ -201,7 +234,8 @@ class Scores(Result):
     def to_frame(self) -> pd.DataFrame:
         """All edges (columns edge, source, target, score) or nodes (node, score), by |score| descending.
 
-        Of heads and neurons with their layer and number, and where spans are told apart with the position.
+        Of heads and neurons with their layer and number, and where spans are told apart with the position, of edges
+        with the span, in front of the score.
         """
         return self.top(None)
 
@@ -212,8 +246,8 @@ class Scores(Result):
             places = countable(self.values, "", self.exists)
             order = places[torch.from_numpy(_strongest(self.values.flatten()[places], n))]
             return node_frame(self.graph, self.level, self.spans, self.values, order, self.settings)
-        source, target = self.graph.edge_mask.nonzero().unbind(dim=1)
-        return edge_frame(self.graph, self.values, source, target, n)
+        where = self.graph.edge_mask.expand(self.values.shape).nonzero().unbind(dim=1)
+        return edge_frame(self.graph, self.values, where, n, self.spans)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the values and constants, as JSON can hold it."""
@@ -273,10 +307,13 @@ class Scores(Result):
         import plotly.graph_objects as go
 
         strongest = self.top(n).iloc[::-1]
+        names = strongest["edge" if self.level == "edge" else "node"]
+        if "span" in strongest:
+            names = names + "@" + strongest["span"].astype(str)
         picture = go.Figure(
             go.Bar(
                 x=strongest["score"].tolist(),
-                y=[theme.label(name) for name in strongest["edge" if self.level == "edge" else "node"]],
+                y=[theme.label(name) for name in names],
                 orientation="h",
                 marker_color=[theme.HELPS if score > 0 else theme.HARMS for score in strongest["score"]],
                 hovertemplate="%{y}<br>score %{x:.4g}<extra></extra>",
@@ -295,7 +332,8 @@ class Scores(Result):
 
     def headline(self) -> str:
         count = self.graph.n_edges if self.level == "edge" else len(countable(self.values, "", self.exists))
-        parts = [f"{self.method}: {count:,} {self.level}s"]
+        apart = f" at {len(self.spans):,} spans" if self.level == "edge" and self.spans is not None else ""
+        parts = [f"{self.method}: {count:,} {self.level}s{apart}"]
         if self.model:
             parts.append(self.model)
         if self.task.get("name"):
@@ -311,20 +349,27 @@ class Scores(Result):
 
 
 def edge_frame(
-    graph: ComputationalGraph, values: Tensor, source: Tensor, target: Tensor, n: int | None = None
+    graph: ComputationalGraph,
+    values: Tensor,
+    where: Sequence[Tensor],
+    n: int | None = None,
+    spans: SpanNames | None = None,
 ) -> pd.DataFrame:
-    """The edges (source[i], target[i]) with their values, by |value| descending.
+    """The edges at `where` (source and target, with spans span, source and target) with their values, by |value|.
 
-    Columns edge, source, target, score. Ties keep their order. With `n` only the first `n` are returned.
+    Columns edge, source, target, span if spans are told apart, score. Ties keep their order. With `n` only the first
+    `n` are returned.
     """
-    chosen = values[source, target]
+    *span, source, target = where
+    chosen = values[tuple(where)]
     order = _strongest(chosen, n)
     sources = np.array(graph.sources, dtype=object)[source.numpy()[order]]
     targets = np.array(graph.targets, dtype=object)[target.numpy()[order]]
     edges = sources + "->" + targets
-    return pd.DataFrame({"edge": edges, "source": sources, "target": targets, "score": chosen.numpy()[order]}).astype(
-        {"edge": "str", "source": "str", "target": "str"}
-    )
+    frame = pd.DataFrame({"edge": edges, "source": sources, "target": targets, "score": chosen.numpy()[order]})
+    if spans is not None:
+        frame.insert(3, "span", [spans[i] for i in span[0].numpy()[order]])
+    return frame.astype({"edge": "str", "source": "str", "target": "str"})
 
 
 def _strongest(values: Float[Tensor, " n"], n: int | None) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("scoring", "circuits", "memory", "growth", "decompx", "viewer", "tracing")
+NAMES = ("scoring", "positions", "circuits", "memory", "growth", "decompx", "viewer", "tracing")
 
 
 def main() -> None:

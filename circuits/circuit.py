@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,6 +24,8 @@ from interp.conditions import Conditions
 from interp.element_names import element_names
 from interp.errors import InputError
 from interp.keeping import kept
+from interp.span_mask import SpanMask
+from interp.spans import Span, SpanNames
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 class Circuit(Found):
     """The edges of a model that do a task: a mask over a computational graph, and what is known of it.
 
-    `mask` is a bool `[source, target]` tensor over the graph of `scores`; the other fields: `circuits.found.Found`.
+    `mask` is a bool `[source, target]` tensor over the graph of `scores`, or `[span, source, target]` where these tell
+    spans apart (an edge counts once at each); the other fields: `circuits.found.Found`.
     Raises `InputError` when the mask does not fit the graph.
 
     >>> import torch
@@ -53,12 +56,43 @@ class Circuit(Found):
     setting: Conditions = None  # type: ignore[assignment]  # filled in where it is not given
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mask", self.graph.check_mask(self.mask).clone())
+        if isinstance(self.mask, Tensor) and self.mask.ndim == 3 and self.scores.spans is not None:
+            mask = SpanMask(self.mask, self.scores.spans).check(self.graph, self.scores.model)
+        else:
+            mask = self.graph.check_mask(self.mask)
+        object.__setattr__(self, "mask", mask.clone())
         self._settle()
 
     @property
+    def spans(self) -> SpanNames | None:
+        """The positions and names that the circuit tells apart; None: an edge is at all positions at once."""
+        return self.scores.spans if self.mask.ndim == 3 else None
+
+    @property
+    def anywhere(self) -> Tensor:
+        """The edges that are in at any position, `[source, target]`."""
+        return self.mask if self.spans is None else self.mask.any(0)
+
+    def by_span(self) -> Iterator[tuple[Span | None, Tensor]]:
+        """Each span with the mask of its edges; None with the whole mask where spans are not told apart."""
+        yield from zip(self.spans or (None,), self.mask if self.spans else self.mask[None], strict=True)
+
+    def at_any_position(self) -> Circuit:
+        """The same as a circuit of edges at all positions at once: those that are in anywhere, with summed scores.
+
+        It runs otherwise: every edge is then in everywhere. Pictures and the formats of others show this one, and its
+        provenance notes where it comes from.
+        """
+        if self.spans is None:
+            return self
+        settings = {key: value for key, value in self.scores.settings.items() if key != "span_order"}
+        summed = replace(self.scores, values=self.scores.edge_values, spans=None, settings=settings)
+        note = {"flattened": f"{self.n_edges:,} edges at {len(self.spans)} spans: {', '.join(map(str, self.spans))}"}
+        return replace(self, scores=summed, mask=self.anywhere, provenance=self.provenance | note)
+
+    @property
     def n_edges(self) -> int:
-        """Number of edges in the circuit."""
+        """Number of edges in the circuit; where spans are told apart each counts at every span that it is in at."""
         return int(self.mask.sum())
 
     @property
@@ -68,31 +102,35 @@ class Circuit(Found):
 
     @property
     def edges(self) -> tuple[str, ...]:
-        """Names of the edges in the circuit, source by source."""
-        return tuple(self.graph.edges(self.mask))
+        """Names of the edges in the circuit, source by source; behind `@` the span where spans are told apart."""
+        if self.spans is None:
+            return tuple(self.graph.edges(self.mask))
+        return tuple(f"{edge}@{span}" for span, part in zip(self.spans, self.mask, strict=True)
+                     for edge in self.graph.edges(part))  # fmt: skip
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """Names of the nodes that an edge of the circuit leaves or enters, in the order of the graph."""
-        return links.nodes(self.mask, self.graph)
+        return links.nodes(self.anywhere, self.graph)
 
     def links(self) -> Iterator[tuple[str, str, str]]:
         """Every edge as (source, target, node that reads it).
 
         An edge into a k or v target of a key-value group is given once for each head of the group that writes
-        anything inside the circuit (for each of its heads, when none does).
+        anything inside the circuit (for each of its heads, when none does). At any position.
         """
-        return links.links(self.mask, self.graph)
+        return links.links(self.anywhere, self.graph)
 
     def to_frame(self) -> pd.DataFrame:
-        """The edges of the circuit by |score| descending: columns edge, source, target, score."""
-        source, target = self.mask.nonzero().unbind(dim=1)
-        return edge_frame(self.graph, self.scores.edge_values, source, target)
+        """The edges of the circuit by |score| descending: edge, source, target, span if told apart, score."""
+        values = self.scores.edge_values if self.spans is None else self.scores.values
+        return edge_frame(self.graph, values, self.mask.nonzero().unbind(dim=1), spans=self.spans)
 
     def edge_scores(self) -> dict[str, float]:
-        """Score of each edge of the circuit by name, by |score| descending."""
+        """Score of each edge of the circuit by name, by |score| descending; named as in `edges`."""
         frame = self.to_frame()
-        return dict(zip(frame["edge"].tolist(), frame["score"].tolist(), strict=True))
+        names = frame["edge"] if self.spans is None else frame["edge"] + "@" + frame["span"].astype(str)
+        return dict(zip(names.tolist(), frame["score"].tolist(), strict=True))
 
     def jaccard(self, other: Circuit) -> float:
         """Shared edges over edges in either circuit; 1.0 when both are empty.
@@ -103,6 +141,8 @@ class Circuit(Found):
             raise InputError(f"a circuit of edges has no overlap with one of nodes: {self!r}, {other!r}")
         if self.graph != other.graph:
             raise InputError(f"circuits over different graphs have no overlap: {self.graph}, {other.graph}")
+        if self.spans != other.spans:
+            raise InputError(f"circuits at other positions have no overlap: {self!r}, {other!r}")
         either = int((self.mask | other.mask).sum())
         return int((self.mask & other.mask).sum()) / either if either else 1.0
 
@@ -119,8 +159,11 @@ class Circuit(Found):
         return reach("load")(path)
 
     def to_eap_ig_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write the graph JSON of the EAP-IG reference, which MIB's evaluation reads."""
-        return Path(reach("to_eap_ig_json")(self, path))
+        """Write the graph JSON of the EAP-IG reference, which MIB's evaluation reads.
+
+        Of a circuit by position `at_any_position`, with a note.
+        """
+        return Path(reach("to_eap_ig_json")(self.at_any_position(), path))
 
     @classmethod
     def from_eap_ig_json(cls, path: str | os.PathLike[str]) -> Circuit:
@@ -136,7 +179,8 @@ class Circuit(Found):
         """A networkx graph of nodes (`input`, `a0.h0`, `m0`, `logits`), with an edge per port between them.
 
         Edges are keyed by their port (`q`, `k`, `v`, or `in` for MLPs and logits) and carry `port`, `score`
-        and `edge`, their name. Nodes carry `layer` (-1 for the input, the number of layers for the logits).
+        and `edge`, their name; where spans are told apart keys are `q@S2`, and edges carry `span`. Nodes carry `layer`
+        (-1 for the input, the number of layers for the logits).
         """
         return reach("to_networkx")(self)
 
@@ -150,21 +194,23 @@ class Circuit(Found):
 
     def figure(self) -> Figure:
         """The circuit as a plain plotly figure: layer by head, edges coloured by sign."""
-        return reach("figure")(self)
+        return reach("figure")(self.at_any_position())
 
     def to_html(self, path: str | os.PathLike[str] | None = None, **views: Any) -> str:
         """The interactive picture as a self-contained HTML page; written to `path` when one is given.
 
         `model=` and `task=` add what the circuit does on one prompt; see `circuits.viewer.to_html`.
         """
-        return str(reach("to_html")(self, path, **views))
+        return str(reach("to_html")(self.at_any_position(), path, **views))
 
     def show(self, **views: Any) -> None:
         """Show the interactive picture, in the notebook or else in a browser; `views` as for `to_html`."""
-        reach("show")(self, **views)
+        reach("show")(self.at_any_position(), **views)
 
     def sizes(self) -> list[str]:
-        return [f"{self.n_edges:,} of {self.graph.n_edges:,} edges", f"{self.n_nodes:,} nodes"]
+        spans = self.spans or (None,)
+        apart = "" if self.spans is None else f" at {len(spans)} spans"
+        return [f"{self.n_edges:,} of {len(spans) * self.graph.n_edges:,} edges{apart}", f"{self.n_nodes:,} nodes"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -189,19 +235,23 @@ class CircuitComparison(Beside):
         return circuit.mask.flatten()
 
     def scores(self, circuit: Circuit) -> Tensor:
-        return circuit.scores.edge_values.flatten()
+        values = circuit.scores.edge_values if circuit.spans is None else circuit.scores.values
+        return values.flatten()
 
     def called(self, places: Tensor) -> Sequence[str]:
-        graph = self.here.graph
-        return element_names(graph, "edge", None, graph.shape, places, {})
+        return element_names(self.here.graph, "edge", self.here.spans, self.here.mask.shape, places, {})
+
+    def at_any_position(self) -> CircuitComparison:
+        """The same of the circuits at all positions at once (`Circuit.at_any_position`), which pictures show."""
+        return CircuitComparison(self.here.at_any_position(), self.there.at_any_position(), self.names)
 
     def figure(self) -> Figure:
         """Both circuits as one plain plotly figure, edges coloured by which of them has it."""
-        return reach("comparison_figure")(self)
+        return reach("comparison_figure")(self.at_any_position())
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Both circuits as one interactive page, coloured by membership; written to `path` when one is given."""
-        return str(reach("comparison_to_html")(self, path))
+        return str(reach("comparison_to_html")(self.at_any_position(), path))
 
     def show(self) -> None:
         """Show the page of `to_html`, in the notebook or else in a browser."""

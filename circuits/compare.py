@@ -108,6 +108,11 @@ def compare_methods(
     check_keywords("compare_methods", keywords, CompareKeywords)
     correction = choose("correction", keywords.get("correction", "holm"), CORRECTIONS)
     asked = Asked.of(keywords, {"reference": keywords.get("reference")})
+    if asked.level == "edge" and asked.positions is not None:
+        raise InputError(
+            "positions is for circuits of nodes here: give level='neuron', 'head', 'node' or 'feature' too; edges by "
+            "position are compared by their curves, metrics.faithfulness_curve"
+        )
     reference = keywords.get("reference")
     if reference is not None:
         choose("reference", reference, REFERENCES)

@@ -20,6 +20,7 @@ from interp.running import door
 from interp.selection import Selection
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
+from metrics.circuit.controls import refuse_drawn
 from metrics.circuit.curve import AbsoluteKeyword
 from metrics.circuit.samples import REFERENCES
 
@@ -103,8 +104,11 @@ def find_circuit(
             dictionaries) and similar norms (`metrics.circuit.controls`).
         nodes: size of a circuit of nodes: a number, or a share of all; `balanced` sets the share that helps so that the
             circuit does as well as the model on the scoring prompts.
-        positions: of nodes: None (a node is at all positions at once), `all` (each position counts on its own, from the
-            first at which any prompt differs), or a list of positions. Prompts must be of one length.
+        positions: None (a node or edge is at all positions at once), `all` (each position counts on its own, from the
+            first at which any prompt differs), or a list of positions; of edges also `spans`, those of the task, and a
+            list leaves the other positions to the span `rest`. Of nodes, prompts must be of one length. The circuit of
+            edges is then `[span, source, target]`, `edges` counts an edge at each span, random circuits are connected
+            ones of edges in random order, and no last pass drops what the circuit can do without.
         dictionaries: of level `feature`: a `Dictionary` or several, of different places, whose features are the nodes.
         errors: what becomes of what dictionaries leave of their outputs: `kept` (default), `ablated`, or `nodes` of
             their own, behind the features of each.
@@ -134,7 +138,7 @@ def find_circuit(
         ladder=keywords.get("ladder", False),
         minimal=keywords.get("minimal", False),
         stable=_resampling(stable, keywords),
-        reference=choose("reference", keywords.get("reference", "paths"), REFERENCES) if of_edges else None,
+        reference=_reference(keywords) if of_edges else None,
         scoring_share=scoring_share,
         n_random=n_random,
         tests=tests,
@@ -145,6 +149,15 @@ def find_circuit(
             f"task={setting.task.name!r} has {len(setting)} prompts; find_circuit needs at least 4, to split them"
         )
     return find(setting, search, Interval.of(keywords))
+
+
+def _reference(keywords: Mapping[str, Any]) -> str | None:
+    """How random circuits of edges are drawn; by position there is one way."""
+    drawn = choose("reference", keywords.get("reference", "paths"), REFERENCES)
+    if keywords.get("positions") is None:
+        return drawn
+    refuse_drawn(keywords.get("reference"))
+    return None
 
 
 def _goal(sizes: str, size: int | float | None, faithfulness: float | None, keywords: Mapping[str, Any]) -> Goal:

@@ -14,7 +14,7 @@ from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
 from interp.node_mask import NodeMask
 from interp.selection.named import Mask
-from interp.setting import Setting
+from interp.setting import MaskObject, Setting
 from interp.tasks.notes import notes as of_prompts
 from metrics.circuit.battery import Reference, battery_in
 from metrics.circuit.elements import elements_of
@@ -58,7 +58,7 @@ class Measured:
 
 
 def measured(
-    setting: Setting, mask: Mask | NodeMask, others: Sequence[Mask | NodeMask], interval: Interval
+    setting: Setting, mask: Mask | MaskObject, others: Sequence[Mask | MaskObject], interval: Interval
 ) -> Measured:
     """Measure a circuit, and random ones of its size, on the setting's prompts; of nodes what it leaves out, too."""
     left = [~mask] if isinstance(mask, NodeMask) else []
@@ -74,7 +74,9 @@ def measured(
     return replace(of_all, complement=complement, behaviour=gap / whole if whole else math.nan)
 
 
-def judged(setting: Setting, mask: Mask | NodeMask, others: Sequence[Mask | NodeMask], interval: Interval) -> Report:
+def judged(
+    setting: Setting, mask: Mask | MaskObject, others: Sequence[Mask | MaskObject], interval: Interval
+) -> Report:
     """What is measured as a report, with what a reader must know to trust it; notes are logged, too."""
     found = measured(setting, mask, others, interval)
     values, own, random = found.values, found.own, found.random
@@ -130,7 +132,7 @@ def _elsewhere(level: str, behaviour: float) -> list[str]:
     ]
 
 
-def with_tests(report: Report, setting: Setting, mask: Mask | NodeMask, reference: Reference, seed: int) -> Report:
+def with_tests(report: Report, setting: Setting, mask: Mask | MaskObject, reference: Reference, seed: int) -> Report:
     """A report with the hypothesis tests of the circuit on the setting's prompts."""
     made = battery_in(setting, mask, reference, Testing(permutations=1000), seed=seed)
     records = [{str(key): value for key, value in row.items()} for row in made.to_frame().to_dict("records")]

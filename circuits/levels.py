@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from attribution.edges.method import Method, Passes
-from attribution.engines import chosen_method
+from attribution.engines import at_spans, chosen_method
 from attribution.scores import Scores
 from attribution.units.nodes import check_nodes, passes_of_nodes, scores_of_nodes
 from interp.dictionaries.sets import FeatureKeywords
 from interp.errors import InputError, choose
 from interp.node_mask import NODE_LEVELS, Spans, spans_of
-from interp.selection import SELECTIONS, Selection
+from interp.selection import SELECTIONS, Connected, Selection, TopN
+from interp.selection.by_span import refuse_by_span
 from interp.setting import Setting
-from metrics.circuit.balance import node_weight
+from metrics.circuit.balance import Balanced, node_weight
 from metrics.circuit.elements import Elements, elements_at
 from metrics.circuit.evaluate import refuse_dictionaries
 
@@ -39,8 +40,8 @@ class Asked:
 
     Attributes:
         level: `edge`, or `neuron`, `head`, `node`, `feature`.
-        positions: of nodes None (a node is at all positions at once), `all` (every position that can matter), or
-            positions.
+        positions: None (a node or edge is at all positions at once), `all` (every position that can matter), or
+            positions; of edges also `spans`, those of the task.
 
     Raises `InputError` for an unknown level.
     """
@@ -59,9 +60,9 @@ class Asked:
         """
         asked = cls(keywords.get("level", "edge"), keywords.get("positions"))
         if asked.level == "edge":
-            for name in ("nodes", "positions", "dictionaries", "errors"):
+            for name in ("nodes", "dictionaries", "errors"):
                 if keywords.get(name) is not None:
-                    levels = "'neuron', 'head', 'node' or 'feature'" if name in ("nodes", "positions") else "'feature'"
+                    levels = "'neuron', 'head', 'node' or 'feature'" if name == "nodes" else "'feature'"
                     raise InputError(f"{name} is for circuits of nodes: give level={levels} too")
         elif refused := [name for name, given in of_edges.items() if given]:
             raise InputError(f"{refused[0]} is for circuits of edges; of nodes there are nodes= and positions=")
@@ -83,6 +84,8 @@ class Asked:
         made = SELECTIONS.make(selection, told)
         if self.level != "edge":
             node_weight(made)
+        elif self.positions is not None and not isinstance(made, Balanced | Connected | TopN):
+            refuse_by_span(made)
         return made
 
     def elements(self, setting: Setting) -> Elements:
@@ -93,6 +96,8 @@ class Asked:
         """`all`: from the first difference of any prompt on, or all positions where none is skipped."""
         if self.positions is None:
             return None
+        if self.level == "edge":
+            return setting.placed_at(self.positions).spans
         prompts = setting.prompts
         if isinstance(self.positions, str):
             choose("positions", self.positions, ("all",))
@@ -104,14 +109,14 @@ class Asked:
 def scored(elements: Elements, method: Method) -> Scores:
     """A method's scores of edges, or of nodes."""
     if elements.level == "edge":
-        return method.scores(elements.setting)
+        return at_spans(method, elements.spans).scores(elements.setting)
     return scores_of_nodes(elements.setting, method, elements.level, elements.spans)
 
 
 def check(elements: Elements, method: Method) -> None:
     """Raise what scoring by the method would refuse, before any work."""
     if elements.level == "edge":
-        method.check(elements.setting)
+        at_spans(method, elements.spans).check(elements.setting)
     else:
         check_nodes(elements.setting, method, elements.level, elements.spans)
 

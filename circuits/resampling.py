@@ -17,7 +17,7 @@ from interp import numbers
 from interp.errors import InputError
 from interp.node_mask import with_input
 from interp.selection import prune
-from metrics.circuit.elements import Elements
+from metrics.circuit.elements import Elements, SpanElements
 from metrics.statistics import resample
 
 CHUNKS = 16  # of the prompts, that resamples draw from
@@ -107,8 +107,12 @@ def resampled_scores(
     counts = torch.stack(times) * sizes
     parts = torch.stack([one.values for one in found])
     mean = torch.einsum("c,c...->...", sizes / sizes.sum(), parts.double()).to(parts.dtype)
+    known = found[0].settings
+    if isinstance(elements, SpanElements):  # what attention joins in all prompts, not in those of a chunk
+        known = known | {"span_order": elements.among.order.to_dict()}
     whole = replace(
         found[0],
+        settings=known,
         values=mean,
         task=setting.task.to_dict(),
         n_prompts=n,
@@ -128,4 +132,7 @@ def selection_frequency(resampled: ResampledScores, select: Callable[[Tensor], T
 def steady(frequency: Float[Tensor, "*axes"], share: float, scores: Scores) -> Bool[Tensor, "*axes"]:
     """The edges, pruned, or the nodes that at least a share of the resamples of scores select."""
     often = frequency >= share - 1e-6
+    if scores.level == "edge" and scores.spans is not None:
+        among = scores.span_graph
+        return among.mask(among.pruned(often.flatten().nonzero()[:, 0].numpy()))
     return prune(often, scores.graph) if scores.level == "edge" else with_input(often, scores.level)

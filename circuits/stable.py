@@ -34,9 +34,11 @@ from interp.running import door
 from interp.selection import Selection
 from interp.selection.empty import PATHS, warn_if_empty
 from interp.selection.named import Mask
-from interp.setting import Setting, SettingKeywords
+from interp.setting import MaskObject, Setting, SettingKeywords
+from interp.span_mask import SpanMask
 from interp.tasks.task import Task
 from metrics.circuit.curve import AbsoluteKeyword
+from metrics.circuit.elements import EdgeElements
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -62,7 +64,7 @@ class Stability(Result):
         resamples, edges: how many, and how large.
     """
 
-    mask: Mask | NodeMask
+    mask: Mask | MaskObject
     scores: Scores
     frequency: Float[Tensor, "*axes"]
     jaccard: Estimate
@@ -74,7 +76,7 @@ class Stability(Result):
     edges: int
 
     @numbers.checked()
-    def stable(self, share: float = 0.75) -> Mask | NodeMask:
+    def stable(self, share: float = 0.75) -> Mask | MaskObject:
         """The edges (nodes) that at least a share of the resamples select; edges pruned.
 
         A warning says so when none are left.
@@ -88,7 +90,7 @@ class Stability(Result):
         if not mask.any():
             logger.warning("share=%g leaves no edges: those that so many resamples select %s; the steadiest edge is in "
                            "%.0f %% of them", share, f"do not {PATHS}", most)  # fmt: skip
-        return mask
+        return mask if self.scores.spans is None else SpanMask(mask, self.scores.spans)
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each edge (node) that was ever selected, the steadiest first.
@@ -99,7 +101,7 @@ class Stability(Result):
         share = self.frequency.flatten()[ever].double().numpy()
         counts = np.rint(share * self.resamples).astype(int)
         known = {int(k): binomtest(int(k), self.resamples).proportion_ci(method="wilson") for k in np.unique(counts)}
-        scores, mask = self.scores, self.mask.mask if isinstance(self.mask, NodeMask) else self.mask
+        scores, mask = self.scores, self.mask if isinstance(self.mask, Tensor) else self.mask.mask
         names = element_names(scores.graph, scores.level, scores.spans, mask.shape, ever, scores.settings)
         frame = pd.DataFrame(
             {
@@ -207,7 +209,7 @@ def stability(
 
     (select,) = elements.rules(rule, values, [size])
     mask = select(values)
-    if not nodes:
+    if isinstance(elements, EdgeElements):
         mask = warn_if_empty(mask, size, partial(rule.mask, values, setting.graph), setting.graph.n_edges)
     real = elements.places
     circuits = np.stack([select(drawn.values(i)).flatten()[real].numpy() for i in range(resamples)])

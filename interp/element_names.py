@@ -28,8 +28,9 @@ def element_names(
     ['a1.h1@4']
     """
     if level == "edge":
-        source, target = torch.unravel_index(places, tuple(shape))
-        return [graph.edge_name(*pair) for pair in zip(source.tolist(), target.tolist(), strict=True)]
+        *span, source, target = (index.tolist() for index in torch.unravel_index(places, tuple(shape)))
+        edges = [graph.edge_name(*pair) for pair in zip(source, target, strict=True)]
+        return edges if spans is None else [f"{edge}@{spans[i]}" for edge, i in zip(edges, span[0], strict=True)]
     columns = _columns(graph, level, spans, shape, places, made)
     names = [str(name) for name in columns["node"]]
     if spans is None:

@@ -28,7 +28,7 @@ AXES = {
     "node": ("source",),
     "feature": ("dictionary", "feature"),
 }
-Spans = tuple[int, ...] | None  # absolute positions, each of which has nodes of its own; None: one node for all
+Spans = tuple[int | str, ...] | None  # what positions are told apart by: of nodes absolute positions; None: all at once
 
 
 @kept
@@ -111,6 +111,11 @@ def spans_of(given: Any) -> Spans:
     return spans
 
 
+def positions_of(spans: Sequence[int | str]) -> list[int]:
+    """The spans of nodes, all of which are absolute positions."""
+    return [one for one in spans if isinstance(one, int)]
+
+
 def all_nodes(anatomy: Anatomy, level: str, spans: Spans = None) -> Bool[Tensor, "*axes"]:
     """True where the model has a node of the level (not of `feature`): layers may be of unequal width."""
     if level == "neuron":
@@ -157,7 +162,7 @@ def by_layer(
     return values[..., first : first + n_heads], values[..., first + n_heads : first + n_heads + 1]
 
 
-def node_masks(given: Any, level: str | None = None, spans: Sequence[int] | None = None) -> list[NodeMask] | None:
+def node_masks(given: Any, level: str | None = None, spans: Sequence[int | str] | None = None) -> list[NodeMask] | None:
     """Masks of nodes as objects, from what has `.mask`, `.level` and `.spans`, or from a tensor and its level.
 
     A tensor may be a stack, with one axis more in front. None for what is of edges. Raises `InputError` for a level

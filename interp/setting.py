@@ -32,9 +32,12 @@ from interp.node_mask import NodeMask, Spans
 from interp.objectives import Objective, ObjectiveFunction, get_objective
 from interp.run import Run
 from interp.running import door, visit
+from interp.span_mask import SpanMask
+from interp.spans import Placed, SpanNames, asked_spans, place
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 
+MaskObject = NodeMask | SpanMask
 GivenObjective = str | Objective | ObjectiveFunction | None
 
 
@@ -162,6 +165,15 @@ class Setting:
         """The tokenised prompts."""
         return self.task.prompts(self.model)
 
+    def placed(self, spans: SpanNames) -> Placed:
+        """Which of some spans each position of the prompts is in; raises `InputError` for names that the task lacks."""
+        return place(spans, self.prompts, self.task.spans(self.model))
+
+    def placed_at(self, positions: Any) -> Placed:
+        """The same of those that `positions=` means: `all`, `spans` (or True), or a list (`interp.spans`)."""
+        skip = self.ablator.skip_prefix
+        return self.placed(asked_spans(positions, self.prompts, self.task.spans(self.model), skip_prefix=skip))
+
     @_OfWeights
     def ablator(self) -> Ablator:
         """What corrupted sources give; means are taken, and constants fitted, at the first use."""
@@ -243,20 +255,24 @@ class Setting:
     def __len__(self) -> int:
         return len(self.task)
 
-    def measure(self, masks: Masks | Sequence[NodeMask]) -> CircuitValues:
+    def measure(self, masks: Masks | Sequence[MaskObject]) -> CircuitValues:
         """Objectives of the clean model, of the empty circuit and of each circuit, prompt by prompt.
 
-        `masks` are bool `[circuit, source, target]`, or masks of nodes of one level, whose empty circuit ablates all
-        nodes of that level; what was measured before is not measured again.
+        `masks` are bool `[circuit, source, target]`, masks of edges by position, or masks of nodes of one level, whose
+        empty circuit ablates all nodes of that level; what was measured before is not measured again.
         """
         return self.measure_all(masks, (self.goal,))[0]
 
     @door
     def measure_all(
-        self, masks: Masks | Sequence[NodeMask], objectives: Sequence[GivenObjective]
+        self, masks: Masks | Sequence[MaskObject], objectives: Sequence[GivenObjective]
     ) -> list[CircuitValues]:
         """The same for several objectives (None: the setting's own) at the cost of one."""
-        meter, checked = self._of_edges(masks) if isinstance(masks, Tensor) else self._of_nodes(masks)
+        nodes, by_span = _told_apart(masks)
+        if isinstance(masks, Tensor):
+            meter, checked = self._of_edges(masks)
+        else:
+            meter, checked = self._of_spans(by_span) if by_span else self._of_nodes(nodes)
         goals = [self.goal if one is None else get_objective(one) for one in objectives]
         stacked = torch.stack(checked) if checked else meter.grain.empty()[None][:0]
         with self.run.progress("running circuits", len(checked) * len(self)) as bar:
@@ -264,6 +280,16 @@ class Setting:
 
     def _of_edges(self, masks: Masks) -> tuple[Meter, list[Tensor]]:
         return self.meter, [self.graph.check_mask(one) for one in masks]
+
+    def _of_spans(self, masks: Sequence[SpanMask]) -> tuple[Meter, list[Tensor]]:
+        if len({one.spans for one in masks}) != 1:
+            raise InputError("masks of edges by position that are run together must have the same spans")
+        spans, known = masks[0].spans, self._node_meters
+        checked = [one.check(self.graph, self.anatomy.name) for one in masks]
+        if ("edge", spans) not in known:
+            grain = Edges(self.anatomy, self.graph, self.ablator, self.placed(spans))
+            known["edge", spans] = Meter(grain, self.prompts, self.run.batch_size, self.run.memory)
+        return known["edge", spans], checked
 
     def _of_nodes(self, masks: Sequence[NodeMask]) -> tuple[Meter, list[Tensor]]:
         kinds = {(one.level, one.spans) for one in masks}
@@ -330,3 +356,12 @@ class Setting:
             f"Setting({getattr(self.model.cfg, 'model_name', '?')}, {self.task.name!r}, n={len(self)}, "
             f"ablation={self.ablation}, objective={self.goal}, kv={self.kv})"
         )
+
+
+def _told_apart(masks: Tensor | Sequence[MaskObject]) -> tuple[list[NodeMask], list[SpanMask]]:
+    """Masks of nodes, and those of edges by position."""
+    objects = [] if isinstance(masks, Tensor) else masks
+    return (
+        [one for one in objects if isinstance(one, NodeMask)],
+        [one for one in objects if isinstance(one, SpanMask)],
+    )

@@ -388,14 +388,14 @@ def site_edits(model: Any, prompts: Prompts, corrupted: Outputs, site: str, alph
 
 @torch.no_grad()
 def circuit_values(
-    model: Any, prompts: Prompts, circuits: Sequence[tuple[set[str] | Mapping[str, float], Outputs]]
+    model: Any, prompts: Prompts, circuits: Sequence[tuple[set[str] | Mapping[str, Any], Outputs]]
 ) -> Tensor:
     """[circuit, n]: the objective when every target reads current sources through the edges that a circuit holds.
 
     A circuit is its edges by name, with what corrupted sources give (`ablated_outputs`). Targets are worked off in
     order; each reads the sum over sources of (current if the edge is in the circuit, else corrupted), and the
-    output biases of attention, which belong to no head. Edges may have weights: so much of the current source is
-    read, and the rest corrupted.
+    output biases of attention, which belong to no head. Edges may have weights (numbers, or `[n, pos]`): so much of the
+    current source is read, and the rest corrupted.
     """
     n, count = len(prompts), len(circuits)
     tokens = prompts.clean.repeat(count, 1)
@@ -408,7 +408,8 @@ def circuit_values(
 
     def weights(edge: str) -> Tensor:
         found = [edges.get(edge, 0.0) if isinstance(edges, Mapping) else float(edge in edges) for edges, _ in circuits]
-        return torch.tensor(found, dtype=torch.float64)[:, None, None, None]
+        spread = [torch.as_tensor(one, dtype=torch.float64).expand(prompts.clean.shape) for one in found]
+        return torch.stack(spread)[..., None]
 
     def read(target: str, sources: Iterable[str]) -> Tensor:
         result = torch.zeros_like(current["input"])

@@ -26,6 +26,7 @@ from attribution.paths import (
 )
 from attribution.rules.sets import RuleSet, rule_set
 from attribution.scores import Level
+from attribution.spans import placed_in, refuse_nodes, told_of
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.kernels.batching import plan
@@ -40,14 +41,18 @@ class GradientMethod(Method):
         level: a node's score is the sum over its edges: the gradient at its output is that of all its readers.
         rules: backward rules, by name or as a `RuleSet`; None: the plain gradient.
         checkpointed: recompute activations in the backward pass; None: when a prompt would not fit otherwise.
+        positions: score each edge position by position: `all`, a list of positions, or `spans`, those of the task
+            (`interp.spans.asked_spans`); their sum is the edge's score. None: summed.
     """
 
     level: Level = "edge"
     rules: str | RuleSet | None = None
     checkpointed: bool | None = None
+    positions: Any = None
 
     def __post_init__(self) -> None:
         choose("level", self.level, ("edge", "node"))
+        refuse_nodes(self.level, self.positions)
         if self.rules is not None:
             rule_set(self.rules)
 
@@ -71,23 +76,28 @@ class GradientMethod(Method):
 
     def settings(self) -> dict[str, Any]:
         told = super().settings()
-        return {name: value for name, value in told.items() if name not in ("level", "rules", "checkpointed")}
+        return {
+            name: value for name, value in told.items() if name not in ("level", "rules", "checkpointed", "positions")
+        }
 
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
-        backward = self.backward(setting)
-        return self.values(setting), ({"rules": backward.to_dict()} if backward.rules else {})
+        backward, told = self.backward(setting), told_of(setting, self.positions)
+        return self.values(setting), told | ({"rules": backward.to_dict()} if backward.rules else {})
 
     def values(self, setting: Setting) -> Tensor:
+        placed = placed_in(setting, self.positions)
         path = self.path(setting.graph.n_layers)
         planned = plan(
             setting.anatomy, len(setting), setting.prompts.longest, copies=path.n_points,
             batch_size=setting.run.batch_size, checkpointed=self.checkpointed, memory=setting.run.memory,
         )  # fmt: skip
         with setting.run.progress(f"scoring edges ({self.name})", len(setting)) as bar:
-            scorer = GradientScorer(setting, path, planned, self.backward(setting))
+            scorer = GradientScorer(setting, path, planned, self.backward(setting), placed)
             with torch.inference_mode(False):
                 values = scorer.scores(bar.advance)
-        return values.sum(1) if self.level == "node" else values
+        if placed is not None:
+            return values
+        return values[0].sum(1) if self.level == "node" else values[0]
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,11 @@ class EAP(GradientMethod):
     def check(self, setting: Setting) -> None:
         if self.inside is None:
             return super().check(setting)
+        if self.positions is not None:
+            raise InputError(
+                f"method={self.name!r} with inside= scores edges at all positions at once; leave positions or inside "
+                "out"
+            )
         if self.rules is not None:
             raise InputError(
                 f"method={self.name!r} with rules={self.rules!r} scores the whole model; inside a circuit use "

@@ -60,7 +60,7 @@ class Method(ABC):
     def values(self, setting: Setting) -> Float[Tensor, "source target"] | Float[Tensor, " source"]:
         """How much the objective falls when an edge (or node) alone is corrupted: mean over prompts.
 
-        0 where no edge exists, positive where it helps.
+        0 where no edge exists, positive where it helps. With positions `[span, source, target]`.
         """
 
     def check(self, setting: Setting) -> None:
@@ -85,7 +85,7 @@ class Method(ABC):
         self.check(setting)
         started = time.perf_counter()
         values, found = self._left_alone(setting)
-        whole, gap = found.pop("whole", None), found.pop("gap", None)
+        whole, gap, spans = (found.pop(name, None) for name in ("whole", "gap", "spans"))
         return Scores(
             settings={"kv": setting.kv, "objective": setting.goal.name, **self.settings(), **found},
             values=values,
@@ -99,6 +99,7 @@ class Method(ABC):
             n_prompts=len(setting),
             whole=whole,
             gap=gap,
+            spans=spans,
             seed=self.drawn_with(),
             goal=setting.goal,
             constants=setting.fitted,

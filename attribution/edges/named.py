@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
@@ -30,8 +31,8 @@ from interp.plugins import Registry
 def _relevance(rules: str) -> Callable[..., Relevance]:
     """What makes the method of a rule set."""
 
-    def make(level: Level = "edge", checkpointed: bool | None = None) -> Relevance:
-        return Relevance(level, rules, checkpointed)
+    def make(level: Level = "edge", checkpointed: bool | None = None, positions: Any = None) -> Relevance:
+        return Relevance(level, rules, checkpointed, positions)
 
     return make
 

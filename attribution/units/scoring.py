@@ -24,6 +24,7 @@ from interp.kernels.batching import Batch, make_batches, plan, refuse_nan, run_b
 from interp.kernels.forward import Residual
 from interp.kernels.neurons import Means, hear_neurons, in_stream, widths
 from interp.mlps import Hidden
+from interp.node_mask import Spans, positions_of
 from interp.parts import working
 from interp.setting import Setting
 from interp.tasks.refusals import refuse_rows, refuse_unequal
@@ -87,7 +88,7 @@ def score_neurons(
 
 
 def mean_neuron_scores(
-    setting: Setting, method: GradientMethod, spans: tuple[int, ...] | None = None
+    setting: Setting, method: GradientMethod, spans: Spans = None
 ) -> Float[Tensor, "layer ... d_mlp"]:
     """Scores of neurons summed over positions, means over prompts; never more than one layer of one batch is held.
 
@@ -98,7 +99,7 @@ def mean_neuron_scores(
     sink = Summed(shape, ("prompt", "position") if spans is None else ("prompt",), torch.float64)
     score_neurons(setting, method, sink, score_mask(setting, ()), paired=True)
     values = sink.values / len(setting)
-    return values if spans is None else values[:, list(spans)]
+    return values if spans is None else values[:, positions_of(spans)]
 
 
 class _BatchNeurons:

@@ -19,7 +19,7 @@ from interp.errors import InputError
 from interp.kernels.batching import Batch, make_batches, plan, refuse_nan, run_batches
 from interp.kernels.stacked import StackedRunner
 from interp.mlps import Mixture
-from interp.node_mask import NodeMask
+from interp.node_mask import NodeMask, Spans
 from interp.setting import Setting
 
 Points = Sequence[tuple[float, float]]  # (alpha, weight)
@@ -70,7 +70,7 @@ def _slopes(
     return gradient.double().cpu()
 
 
-def full_circuit(setting: Setting, level: str, spans: tuple[int, ...] | None) -> NodeMask:
+def full_circuit(setting: Setting, level: str, spans: Spans) -> NodeMask:
     """All nodes of a level."""
     full: Bool[Tensor, "*axes"] = setting.nodes(level, spans).full
     return NodeMask(full, level, spans)

@@ -33,8 +33,8 @@ def parse_size(option: str, text: str | None) -> int | float | None:
 
 
 def parse_positions(text: str | None) -> str | list[int] | None:
-    """`all`, or positions separated by commas."""
-    if text is None or text.strip() == "all":
+    """`all`, `spans` (those of the task, for edges), or positions separated by commas."""
+    if text is None or text.strip() in ("all", "spans"):
         return text and text.strip()
     try:
         return [int(part) for part in text.split(",")]

@@ -73,7 +73,9 @@ Level = Annotated[
 ]
 Positions = Annotated[
     str | None,
-    typer.Option(help="Of nodes: all, or positions as 3,4,5, each with nodes of its own.", show_default=False),
+    typer.Option(
+        help="all, or positions as 3,4,5, each told apart; of edges also spans (the task's).", show_default=False
+    ),
 ]
 Dictionaries = Annotated[
     Path | None,

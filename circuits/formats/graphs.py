@@ -9,7 +9,7 @@ from pathlib import Path
 import networkx as nx
 
 from circuits.circuit import Circuit
-from circuits.links import node_layer
+from circuits.links import links, node_layer
 from interp import theme
 from interp.files import atomic_path, write_text
 
@@ -22,10 +22,13 @@ def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
     for name in circuit.nodes:
         result.add_node(name, layer=node_layer(name, circuit.graph))
     scores = circuit.edge_scores()
-    for source, target, reader in circuit.links():
-        port = target[-2] if target.endswith(">") else "in"
-        edge = f"{source}->{target}"
-        result.add_edge(source, reader, key=port, port=port, score=scores[edge], edge=edge)
+    for span, part in circuit.by_span():
+        for source, target, reader in links(part, circuit.graph):
+            port = target[-2] if target.endswith(">") else "in"
+            edge, key, told = f"{source}->{target}", port, {}
+            if span is not None:
+                edge, key, told = f"{edge}@{span}", f"{port}@{span}", {"span": str(span)}
+            result.add_edge(source, reader, key=key, port=port, score=scores[edge], edge=edge, **told)
     return result
 
 

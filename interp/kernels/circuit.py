@@ -28,27 +28,34 @@ from interp.kernels.forward import run_mlp, unembed
 from interp.kernels.grain import BatchRunner, Grain
 from interp.kernels.mixture import MixtureRunner
 from interp.kernels.reach import live_edges
+from interp.kernels.span_rows import SpanRows
 from interp.parts import working
+from interp.spans import Placed
 
 
 @dataclass(frozen=True, eq=False)
 class Edges(Grain):
-    """Masks over the edges of a graph."""
+    """Masks over the edges of a graph, `[source, target]`; where positions are told apart, `[span, source, target]`.
+
+    `placed` says which span each position of all prompts is in.
+    """
 
     anatomy: Anatomy
     graph: ComputationalGraph
     ablator: Ablator
+    placed: Placed | None = None
 
-    def empty(self) -> Bool[Tensor, "source target"]:
-        return torch.zeros_like(self.graph.edge_mask)
+    def empty(self) -> Bool[Tensor, "*span source target"]:
+        nothing = torch.zeros_like(self.graph.edge_mask)
+        return nothing if self.placed is None else nothing.repeat(len(self.placed.spans), 1, 1)
 
     def runner(self, batch: Batch) -> CircuitRunner:
-        return CircuitRunner(self.anatomy, self.graph, self.ablator, batch)
+        return CircuitRunner(self.anatomy, self.graph, self.ablator, batch, self.placed)
 
-    def sizes(self, masks: Bool[Tensor, "circuit source target"]) -> Sequence[int]:
+    def sizes(self, masks: Bool[Tensor, "circuit *span source target"]) -> Sequence[int]:
         """How many sources of each circuit can change its output."""
         coupled = self.anatomy.coupled_heads
-        live = live_edges(masks, self.graph, from_input=self.ablator.ablation == "patch", coupled=coupled)
+        live = live_edges(_anywhere(masks), self.graph, from_input=self.ablator.ablation == "patch", coupled=coupled)
         return live.any(2).sum(1).tolist()
 
     def row_bytes(self, size: int | None = None) -> int:
@@ -59,15 +66,32 @@ class Edges(Grain):
 
 
 class CircuitRunner(MixtureRunner, BatchRunner):
-    """Runs circuits over one batch of prompts; built once per batch, called for any number of circuits."""
+    """Runs circuits over one batch of prompts; built once per batch, called for any number of circuits.
+
+    `placed`: the spans that circuits tell apart. At positions in none all edges are ablated.
+    """
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        graph: ComputationalGraph,
+        ablator: Ablator,
+        batch: Batch,
+        placed: Placed | None = None,
+    ) -> None:
+        super().__init__(anatomy, graph, ablator, batch)
+        width = batch.prompts.clean.shape[1]
+        spans = None if placed is None else placed.rows(batch.indices, batch.start, width)
+        self.rows = SpanRows.of(spans, self.embedding)
 
     @torch.no_grad()
-    def logits(self, masks: Bool[Tensor, "circuit source target"]) -> Float[Tensor, "circuit batch d_vocab"]:
+    def logits(self, masks: Bool[Tensor, "circuit *span source target"]) -> Float[Tensor, "circuit batch d_vocab"]:
         """Logits at the last real position of each prompt, for each circuit."""
-        live = live_edges(masks, self.graph, from_input=self.from_input, coupled=self.anatomy.coupled_heads)
-        whole = _whole_layers(masks, self.graph)
+        somewhere, by_span = _anywhere(masks), masks if masks.ndim == 4 else masks[:, None]
+        live = live_edges(somewhere, self.graph, from_input=self.from_input, coupled=self.anatomy.coupled_heads)
+        whole = 0 if self.rows.some_in_none else _whole_layers(by_span.all(1), self.graph)
         live[:, :, : whole * self.graph.targets_per_layer] = False  # read by what is not run
-        run = _Run(self, live.to(self.embedding.device))
+        run = _Run(self, (by_span & live[:, None]).to(self.embedding.device))
         for layer in range(whole):
             run.as_in_clean(layer)
         for layer in range(whole, self.anatomy.n_layers):
@@ -87,6 +111,11 @@ class CircuitRunner(MixtureRunner, BatchRunner):
         return super().n_bytes() + sum(tensor.element_size() * tensor.nelement() for tensor in outputs)
 
 
+def _anywhere(masks: Bool[Tensor, "circuit *span source target"]) -> Bool[Tensor, "circuit source target"]:
+    """The edges that are in at any span."""
+    return masks.any(1) if masks.ndim == 4 else masks
+
+
 def _whole_layers(masks: Bool[Tensor, "circuit source target"], graph: ComputationalGraph) -> int:
     """How many layers from the bottom have every edge into them in all circuits."""
     held = (masks.all(0) | ~graph.edge_mask.to(masks.device)).all(0)
@@ -97,13 +126,13 @@ def _whole_layers(masks: Bool[Tensor, "circuit source target"], graph: Computati
 class _Run:
     """The state of running some circuits: differences of the sources that matter, as far as they are known."""
 
-    def __init__(self, runner: CircuitRunner, live: Bool[Tensor, "circuit source target"]) -> None:
+    def __init__(self, runner: CircuitRunner, live: Bool[Tensor, "circuit span source target"]) -> None:
         self.runner, self.graph, self.anatomy = runner, runner.graph, runner.anatomy
-        self.used = live.any(0).any(1)  # sources with an edge in any of the circuits
+        self.used = live.any(0).any(0).any(1)  # sources with an edge in any of the circuits
         rows, d_model = runner.embedding.shape
         count = int(self.used.sum())
         self.n_circuits = len(live)
-        self.weights = live[:, self.used].to(runner.embedding.dtype).transpose(1, 2)  # [circuit target source]
+        self.weights = live[:, :, self.used].transpose(2, 3)  # [circuit span target source]
         self.differences = runner.embedding.new_empty(self.n_circuits, count, rows * d_model)
         self.known = 0
         if self.used[0]:
@@ -111,14 +140,13 @@ class _Run:
 
     def _add(self, differences: Float[Tensor, "circuit source row d_model"]) -> None:
         count = differences.shape[1]
-        self.differences[:, self.known : self.known + count] = differences.flatten(2)
+        self.differences[:, self.known : self.known + count] = self.runner.rows.ordered(differences).flatten(2)
         self.known += count
 
     def _mix(self, base: Float[Tensor, "row d_model"], targets: Int[Tensor, " target"]) -> Tensor:
         """What targets read: [circuit, target, row, d_model]."""
-        weights = self.weights[:, targets, : self.known]
-        differences: Tensor = torch.bmm(weights, self.differences[:, : self.known]).unflatten(2, base.shape)
-        return base + differences
+        weights = self.weights[:, :, targets, : self.known].to(base.dtype)
+        return base + self.runner.rows.mixed(weights, self.differences[:, : self.known])
 
     def as_in_clean(self, layer: int) -> None:
         """Take the sources of a layer that matter as the clean run has them."""
@@ -166,6 +194,12 @@ class _Run:
         runner = self.runner
         x = runner.at_logits.expand(self.n_circuits, -1, -1)
         if self.known:
-            last = self.differences.unflatten(2, (-1, self.anatomy.d_model))[:, :, runner.last]
-            x = x + torch.einsum("cu,cubd->cbd", self.weights[:, -1], last)
+            last, spans = runner.rows.at(runner.last)
+            differences = self.differences.unflatten(2, (-1, self.anatomy.d_model))[:, :, last]
+            weights = self.weights[:, :, -1].to(x.dtype)
+            if spans is None:
+                x = x + torch.einsum("cu,cubd->cbd", weights[:, 0], differences)
+            else:
+                beyond = torch.zeros_like(weights[:, :1])  # of rows in no span
+                x = x + torch.einsum("cbu,cubd->cbd", torch.cat((weights, beyond), 1)[:, spans], differences)
         return unembed(self.anatomy, x.to(self.anatomy.dtype))

@@ -11,6 +11,8 @@ d_model; only the rank-one part is kept per point.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,13 +31,16 @@ def contract(
     delta: Sources,
     gradients: TargetGradients,
     only: slice | None = None,
-) -> Float[Tensor, "source target"]:
-    """Scores summed over rows, in at least float32, on the model's device. Zero where no edge exists.
+    counts: Sequence[int] | None = None,
+) -> Float[Tensor, "span source target"]:
+    """Scores summed over the rows of each span, in at least float32, on the model's device. Zero where no edge exists.
 
-    `only` restricts the work to some sources (a slice of `graph.sources`); the others score zero.
+    Rows stand span by span, `counts` of them in each; None: all of one. `only` restricts the work to some sources (a
+    slice of `graph.sources`); the others score zero. Beside the scores this takes what rows take, however many spans.
     """
     n_rows, d_model = delta.embedding.shape
-    scores = delta.embedding.new_zeros(graph.shape)
+    counts = [n_rows] if counts is None else counts
+    scores = delta.embedding.new_zeros(len(counts), *graph.shape)
     if n_rows == 0:
         return scores
     only = only or slice(0, len(graph.sources))
@@ -48,8 +53,18 @@ def contract(
         shape = count, rows.stop - rows.start, d_model
         expanded = buffer[: count * shape[1] * d_model].view(shape)
         expand_sources(anatomy, graph, delta, rows, only, expanded)
-        _add_chunk(anatomy, graph, expanded.flatten(1), gradients, rows, only, scores)
-    return scores * graph.edge_mask.to(scores.device)
+        _add_chunk(anatomy, graph, expanded.flatten(1), gradients, rows, only, scores, [*_parts(counts, rows)])
+    return scores.mul_(graph.edge_mask.to(scores.device))
+
+
+def _parts(counts: Sequence[int], rows: slice) -> Iterator[tuple[int, slice]]:
+    """The spans that some rows are of, each with the rows' place among these."""
+    first = 0
+    for span, count in enumerate(counts):
+        start, stop = max(first, rows.start), min(first + count, rows.stop)
+        if start < stop:
+            yield span, slice(start - rows.start, stop - rows.start)
+        first += count
 
 
 def _add_chunk(
@@ -59,18 +74,23 @@ def _add_chunk(
     gradients: TargetGradients,
     rows: slice,
     only: slice,
-    scores: Float[Tensor, "all_sources target"],
+    scores: Float[Tensor, "span all_sources target"],
+    parts: Sequence[tuple[int, slice]],
 ) -> None:
-    """Add the products of some rows' differences with the gradients at all targets."""
+    """Add the products of some rows' differences with the gradients at all targets, span by span."""
+    flat = [(span, slice(part.start * anatomy.d_model, part.stop * anatomy.d_model)) for span, part in parts]
     for layer in range(anatomy.n_layers):
         seen = min(graph.sources_before_attention(layer), only.stop)
         if seen > only.start:
             reads = expand_ports(anatomy, graph, gradients, layer, rows).flatten(1)
-            scores[only.start : seen, graph.attention_targets(layer)] += expanded[: seen - only.start] @ reads.T
+            for span, part in flat:
+                product = expanded[: seen - only.start, part] @ reads[:, part].T
+                scores[span, only.start : seen, graph.attention_targets(layer)] += product
     assert gradients.logits is not None
     others = torch.stack([g[rows].flatten() for g in (*gradients.mlps, gradients.logits)])
     columns = [*(graph.mlp_target(layer) for layer in range(anatomy.n_layers)), graph.shape[1] - 1]
-    scores[only, columns] += expanded @ others.T
+    for span, part in flat:
+        scores[span][only, columns] += expanded[:, part] @ others[:, part].T
 
 
 def expand_sources(

@@ -23,7 +23,7 @@ from interp.kernels.alignment import corrupted_embedding
 from interp.kernels.batching import Batch
 from interp.kernels.forward import Residual, answer_rows, run_blocks, unembed
 from interp.kernels.grain import BatchRunner, Grain
-from interp.node_mask import Spans, with_input
+from interp.node_mask import Spans, positions_of, with_input
 from interp.parts import working
 from interp.tasks.prompts import Prompts
 from interp.tasks.refusals import refuse_unequal
@@ -58,8 +58,9 @@ class NodeGrain(Grain):
                 "spans names absolute positions, and the prompts are of unequal lengths: a position is another word in "
                 "each; use nodes at all positions (spans=None)"
             )
-        if max(self.spans) >= length:
-            raise InputError(f"spans names position {max(self.spans)}; the prompts have {length} tokens")
+        last = max(positions_of(self.spans))
+        if last >= length:
+            raise InputError(f"spans names position {last}; the prompts have {length} tokens")
 
     @property
     @abstractmethod
@@ -99,7 +100,7 @@ class StackedRunner(BatchRunner):
         if spans is None:
             return None
         places = torch.full((self.frame.n_positions,), len(spans), dtype=torch.long, device=self.embedded.device)
-        for i, position in enumerate(spans):
+        for i, position in enumerate(positions_of(spans)):
             if position >= self.batch.start:
                 places[position - self.batch.start] = i
         return places

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,6 +13,8 @@ from interp import numbers
 from interp.graph import ComputationalGraph
 from interp.selection.paths import leading_on, live, pruned_mask
 from interp.selection.ranking import check_size, edge_keys, edge_positions
+
+Places = Int[np.ndarray, " place"]  # flat indices into masks
 
 
 @numbers.checked(n=numbers.FROM_ZERO)
@@ -36,23 +40,44 @@ def connected(
     keys = edge_keys(scores, graph, absolute)
     n = check_size(n, graph.n_edges, "edges")
     ranked = edge_positions(graph)[np.argsort(-keys, kind="stable")]
-    taken, too_many = n, graph.n_edges + 1  # n edges never leave more than n
+    places = best_connected(ranked, n, lambda some: _pruned(some, graph), lambda some: _leading_on(some, graph))
+    return torch.from_numpy(_mask(places, graph))
+
+
+def best_connected(
+    ranked: Places, n: int, pruned: Callable[[Places], Places], leading_on: Callable[[Places], np.ndarray]
+) -> Places:
+    """The first of `ranked` edges (flat places) of which at most `n` are left by `pruned`, filled up to `n`.
+
+    What is missing is the next edges where `leading_on`, of those that are left, is true.
+    """
+    taken, too_many, all_and_one = n, 2 * n + 1, len(ranked) + 1  # n edges never leave more than n
+    while too_many < all_and_one and len(pruned(ranked[:too_many])) <= n:
+        taken, too_many = too_many, 2 * too_many
+    too_many = min(too_many, all_and_one)
     while too_many - taken > 1:
         middle = (taken + too_many) // 2
-        if np.count_nonzero(_first(ranked, middle, graph)) <= n:
+        if len(pruned(ranked[:middle])) <= n:
             taken = middle
         else:
             too_many = middle
-    mask = _first(ranked, taken, graph)
-    rest = ranked[taken:]
-    alive = live(mask, graph)
-    alive[0] = True
-    fitting = rest[leading_on(alive, graph).reshape(-1)[rest]]
-    mask.reshape(-1)[fitting[: n - np.count_nonzero(mask)]] = True
-    return torch.from_numpy(mask)
+    left, rest = pruned(ranked[:taken]), ranked[taken:]
+    fitting = rest[leading_on(left).reshape(-1)[rest]]
+    return np.concatenate((left, fitting[: n - len(left)]))
 
 
-def _first(ranked: Int[np.ndarray, " edge"], n: int, graph: ComputationalGraph) -> Bool[np.ndarray, "source target"]:
+def _mask(places: Places, graph: ComputationalGraph) -> Bool[np.ndarray, "source target"]:
     mask = np.zeros(graph.shape, dtype=bool)
-    mask.reshape(-1)[ranked[:n]] = True
-    return pruned_mask(mask, graph)
+    mask.reshape(-1)[places] = True
+    return mask
+
+
+def _pruned(places: Places, graph: ComputationalGraph) -> Places:
+    return np.flatnonzero(pruned_mask(_mask(places, graph), graph))
+
+
+def _leading_on(places: Places, graph: ComputationalGraph) -> Bool[np.ndarray, "source target"]:
+    """Where edges may be added to a pruned circuit that join what is live."""
+    alive = live(_mask(places, graph), graph)
+    alive[0] = True
+    return leading_on(alive, graph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -91,6 +92,27 @@ class Encoder:
             else:
                 rows.append([token for token in text if isinstance(token, int)])
         return rows
+
+    def added_bos(self, text: Text, ids: Sequence[int]) -> int:
+        """How many tokens `texts` has put before those of the text itself: 1 or 0."""
+        if not isinstance(text, str) or self.bos is None:
+            return 0
+        return len(ids) - len(self._encode([text])[0])
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of a text, without BOS, begins and ends in it, in characters.
+
+        By the tokenizer's own offsets where it gives them, else by how much text the first tokens make.
+        """
+        if getattr(self.tokenizer, "is_fast", False):
+            found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            return [(int(start), int(stop)) for start, stop in found["offset_mapping"]]
+        ids = self._encode([text])[0]
+        whole = [self.tokenizer.decode(ids[:n], clean_up_tokenization_spaces=False) for n in range(len(ids) + 1)]
+        shift = len(text) - len(whole[-1])  # a space that the tokenizer puts before everything, and takes away again
+        ends = [max(0, len(part) + shift) for part in whole]
+        ends[0] = 0
+        return list(itertools.pairwise(ends))
 
     def answers(self, answers: Answers, index: int, field: str) -> list[tuple[int, ...]]:
         """Distinct token ids of the answers to prompt `index`: `"Yes"` and `"yes"` may be one.

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from interp import numbers
 from interp.errors import InputError, short
 from interp.tasks.chat import Message, is_chat, read_messages
+from interp.tasks.spans import Slots, read_spans
 
 Text: TypeAlias = str | tuple[int, ...] | tuple[Message, ...]
 Answer: TypeAlias = str | int | tuple[int, ...]
@@ -22,6 +23,7 @@ class Example:
     A prompt is a string, a tuple of token ids, or messages of a chat; an answer is a string (taken literally: write
     `" Mary"` with its space), a token id, or a tuple of several. `corrupted` is None where nothing is patched. `scored`
     is of a text without answers: start and stop of the positions whose logits predict the text's own next tokens.
+    `spans` are named parts of the clean prompt (`interp.tasks.spans`).
 
     >>> Example("2 + 2 =", "2 + 3 =", (" 4",), (" 5",)).incorrect
     (' 5',)
@@ -32,14 +34,19 @@ class Example:
     correct: Answers
     incorrect: Answers = ()
     scored: Span | None = None
+    spans: Slots = ()
 
     def record(self) -> dict[str, Any]:
-        """The fields as JSON-able values; lists of one answer become that answer."""
+        """The fields as JSON-able values; lists of one answer become that answer. Some only where there are any."""
         found = {"clean": _plain(self.clean), "corrupted": None if self.corrupted is None else _plain(self.corrupted)}
         for name, answers in (("correct", self.correct), ("incorrect", self.incorrect)):
             listed = [list(one) if isinstance(one, tuple) else one for one in answers]
             found[name] = listed[0] if len(listed) == 1 and not isinstance(answers[0], tuple) else listed
-        return found if self.scored is None else found | {"scored": list(self.scored)}
+        if self.scored is not None:
+            found["scored"] = list(self.scored)
+        if self.spans:
+            found["spans"] = {slot.name: slot.record() for slot in self.spans}
+        return found
 
 
 def _plain(text: Text) -> Any:
@@ -53,8 +60,8 @@ def shown(text: Text | None) -> Any:
     return text if text is None or isinstance(text, str) else _plain(text)
 
 
-def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect: Any) -> Example:
-    """Check the four fields of prompt `index` as a user gave them, and make them an `Example`.
+def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect: Any, spans: Any = None) -> Example:
+    """Check the fields of prompt `index` as a user gave them, and make them an `Example`.
 
     Raises `InputError` that names the prompt and the field.
     """
@@ -63,6 +70,7 @@ def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect
         corrupted=None if corrupted is None else read_prompt(index, "corrupted", corrupted),
         correct=read_answers(index, "correct", correct),
         incorrect=read_answers(index, "incorrect", incorrect),
+        spans=read_spans(index, clean, spans),
     )
     if not example.correct:
         raise InputError(f"prompt {index} has no correct answer; every prompt needs at least one")

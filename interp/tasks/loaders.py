@@ -18,6 +18,7 @@ from interp import numbers
 from interp.errors import InputError
 from interp.tasks.chat import is_chat
 from interp.tasks.examples import Example, listed, read_example, read_text
+from interp.tasks.spans import read_mapping
 
 PROMPT_COLUMNS = ("clean", "corrupted")
 ANSWER_COLUMNS = ("correct", "incorrect")
@@ -72,7 +73,8 @@ def examples_from_frame(table: Any) -> list[Example]:
             row[field] = _cell(index, field, row[field], ids=columns[field] != field)
             if columns[field] == field:
                 _refuse_numbers(index, field, row["clean"], row[field])
-        examples.append(read_example(index, **row))
+        spans = frame["spans"].iloc[index] if "spans" in frame else None
+        examples.append(read_example(index, **row, spans=read_mapping(index, spans)))
     return examples
 
 
@@ -228,7 +230,7 @@ def _refuse_numbers(index: int, field: str, prompt: Any, answers: Any) -> None:
         )
 
 
-def _array(name: str, value: Any) -> Any:
+def plain_array(name: str, value: Any) -> Any:
     """A numpy array of integers, or the lists themselves where rows differ in length."""
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy() if value.dtype != torch.bfloat16 else value.float().numpy()
@@ -239,7 +241,7 @@ def _array(name: str, value: Any) -> Any:
 
 
 def _real_tokens(name: str, tokens: Any, mask_name: str, mask: Any) -> list[list[int]]:
-    array = _array(name, tokens)
+    array = plain_array(name, tokens)
     if not isinstance(array, np.ndarray):
         if mask is not None:
             raise InputError(f"{name} has rows of different length; with {mask_name} it must be [n, pos]")
@@ -249,7 +251,7 @@ def _real_tokens(name: str, tokens: Any, mask_name: str, mask: Any) -> list[list
     if mask is None:
         rows: list[list[int]] = array.tolist()
         return rows
-    kept = _array(mask_name, mask)
+    kept = plain_array(mask_name, mask)
     if not isinstance(kept, np.ndarray) or kept.shape != array.shape:
         shape = list(kept.shape) if isinstance(kept, np.ndarray) else "ragged"
         raise InputError(f"{mask_name} has the shape {shape}, {name} {list(array.shape)}; they must be equal")
@@ -265,7 +267,7 @@ def _answers(name: str, answers: Any, n: int) -> list[Any]:
     """Token ids per prompt; -1 in an array is padding."""
     if answers is None:
         return [()] * n
-    array = _array(name, answers)
+    array = plain_array(name, answers)
     if isinstance(array, np.ndarray) and array.ndim == 2 and np.issubdtype(array.dtype, np.integer):
         rows: list[Any] = [[token for token in row if token != -1] for row in array.tolist()]
     else:

@@ -9,6 +9,7 @@ import logging
 import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from interp.tasks.examples import Example
 from interp.tasks.notes import notes
 from interp.tasks.prompts import Prompts
 from interp.tasks.shown import shown_rows
+from interp.tasks.spans import TokenSpans, token_spans, with_spans, without_padding
 from interp.tasks.texts import examples_from_texts
 
 if TYPE_CHECKING:
@@ -53,6 +55,11 @@ class Task:
         seed: the seed it was generated from.
         dropped: how many candidate prompts the builder dropped.
         parameters: the builder's further settings, JSON-able.
+        spans: names for parts of the clean prompts, for what tells positions apart (`attribute(positions="spans")`):
+            a mapping of names to (start, stop), slices of the prompt's own tokens, from 0 without the BOS that is put
+            before it (negative ones count from the end, a stop of None is the end); or a regular expression with
+            named groups, `(?P<subject>...)`, searched in the clean text. One for all prompts, or a list of one for
+            each. The examples keep them.
 
     Answers may have several tokens, and corrupted prompts other lengths than the clean ones: `interp.tasks.notes` and
     `check` tell what is made of them, `shown` shows it.
@@ -77,9 +84,10 @@ class Task:
         seed: int | None = None,
         dropped: int = 0,
         parameters: Mapping[str, Any] | None = None,
+        spans: Any = None,
     ) -> None:
         self.name = name
-        self.examples = tuple(examples)
+        self.examples = tuple(examples if spans is None else with_spans([*examples], spans))
         # a function is kept as the Objective that wraps it: one thing for engines to ask
         self.objective: str | Objective = objective if isinstance(objective, str) else get_objective(objective)
         self.description = description
@@ -207,7 +215,7 @@ class Task:
             attention_mask: [n, pos], nonzero at real tokens; padding may lie anywhere. It is removed and the rest
                 padded on the right, which is exact for causal models that count positions over real tokens.
             corrupted_attention_mask: the same for `corrupted`; None if it is that of `clean`.
-            **settings: those of `Task`.
+            **settings: those of `Task`; `spans` are slices of the rows as they are given, padding counted.
 
         Raises `InputError` for shapes or types that do not fit.
 
@@ -218,6 +226,9 @@ class Task:
         examples = loaders.examples_from_tokens(
             clean, corrupted, correct, incorrect, attention_mask, corrupted_attention_mask
         )
+        examples = with_spans(examples, settings.pop("spans", None))
+        if attention_mask is not None:
+            examples = without_padding(examples, loaders.plain_array("attention_mask", attention_mask))
         return cls(name, examples, **settings)
 
     def __len__(self) -> int:
@@ -287,6 +298,14 @@ class Task:
         return self._tokenised[key][1].copy()
 
     @door
+    def spans(self, model: Any) -> TokenSpans:
+        """The spans of each prompt as positions of `prompts(model)`, and all their names in order of appearance.
+
+        Raises `InputError`, naming the prompt, for spans out of it and for two that share a token.
+        """
+        return token_spans(self.examples, Encoder(model, self.prepend_bos))
+
+    @door
     def check(self, model: Any) -> TaskCheck:
         """How well the model does on the clean and on the corrupted prompts; see `check_task`.
 
@@ -305,7 +324,7 @@ class Task:
         return shown_rows(self.prompts(model), getattr(model, "tokenizer", None))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per prompt, with the columns clean, corrupted, correct, incorrect (of texts scored: where).
+        """One row per prompt: clean, corrupted, correct, incorrect; of texts `scored`, and `spans` if there are any.
 
         `from_frame` reads it.
         """
@@ -313,7 +332,8 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """Where the prompts come from, JSON-able: name, n, seed, objective, parameters, sha256 of the contents."""
-        records = [example.record() for example in self.examples]
+        # without spans: they say nothing of the behaviour
+        records = [replace(example, spans=()).record() for example in self.examples]
         contents = json.dumps([records, self.prepend_bos], ensure_ascii=False, separators=(",", ":"))
         return {
             "name": self.name,

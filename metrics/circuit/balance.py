@@ -22,7 +22,7 @@ from interp.graph import ComputationalGraph
 from interp.node_mask import NodeMask
 from interp.numbers import COUNT, settle
 from interp.selection import SELECTIONS, Rule, Selection, TopN, connected, weighed
-from interp.setting import Setting
+from interp.setting import MaskObject, Setting
 from metrics.circuit.evaluate import faithfulness_values
 from metrics.circuit.node_scores import NodeScores
 
@@ -178,7 +178,7 @@ def _top(scores: NodeScores, n: int, helping: float, values: Tensor) -> Bool[Ten
 SELECTIONS.register(Balanced.name, Balanced)
 
 
-def seen(setting: Setting, masks: Tensor | list[NodeMask], nearest: str) -> list[Seen]:
+def seen(setting: Setting, masks: Tensor | Sequence[MaskObject], nearest: str) -> list[Seen]:
     """Faithfulness of circuits on the setting's prompts, and their distance from the model."""
     values, *kl = setting.measure_all(masks, (None, "kl") if nearest in ("kl", "both") else (None,))
     faithfulness = faithfulness_values(values)

@@ -12,9 +12,8 @@ from torch import Tensor
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.keywords import check_keywords
-from interp.node_mask import NodeMask
 from interp.running import door
-from interp.setting import Setting
+from interp.setting import MaskObject, Setting
 from interp.tasks.task import Task
 from metrics.circuit import battery_tests
 from metrics.circuit.battery_result import CircuitTests, NullTest
@@ -134,7 +133,7 @@ def circuit_tests(
 
 def battery_in(
     setting: Setting,
-    circuit: Tensor | NodeMask,
+    circuit: Tensor | MaskObject,
     against: Reference,
     testing: Testing,
     *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,19 +12,27 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.node_mask import NodeMask
-from interp.setting import Setting
+from interp.selection.by_span import SpanGraph, connected_by_span
+from interp.setting import MaskObject, Setting
+from interp.span_mask import SpanMask
 from metrics.circuit.samples import REFERENCES, random_circuit
 
 NEAREST = 8  # a random node is one of so many whose norms are nearest
 
 
 def random_controls(
-    setting: Setting, circuits: Sequence[Tensor | NodeMask], n: int, seed: int, reference: str | None = None
-) -> list[Tensor | NodeMask]:
+    setting: Setting, circuits: Sequence[Tensor | MaskObject], n: int, seed: int, reference: str | None = None
+) -> list[Tensor | MaskObject]:
     """For each circuit in turn `n` random ones of its size: of edges `random_circuit`, of nodes `random_nodes`.
 
-    Raises `InputError` for a way to draw edges beside nodes.
+    Of edges by position `random_by_span`. Raises `InputError` for a way to draw edges beside nodes.
     """
+    by_span = [one for one in circuits if isinstance(one, SpanMask)]
+    if by_span:
+        refuse_drawn(reference)
+        spans = by_span[0].spans
+        among = SpanGraph(setting.graph, setting.placed(spans).order())
+        return [SpanMask(random_by_span(among, one.n_edges, seed + i), spans) for one in by_span for i in range(n)]
     nodes = [one for one in circuits if isinstance(one, NodeMask)]
     if nodes:
         refuse_reference(reference)
@@ -34,6 +43,26 @@ def random_controls(
         if isinstance(mask, Tensor)
         for i in range(n)
     ]
+
+
+def random_by_span(
+    among: SpanGraph, n_edges: int, seed: int, within: Bool[Tensor, "span source target"] | None = None
+) -> Bool[Tensor, "span source target"]:
+    """A random circuit of edges by position: connected, of edges in random order, `within` some where any are given."""
+    scores = torch.rand(among.shape, generator=torch.Generator().manual_seed(seed), device="cpu")
+    if within is None:
+        return connected_by_span(scores, among, n_edges)
+    kept = (within.flatten()[torch.from_numpy(among.places)]).numpy()
+    return connected_by_span(scores, replace(among, only=kept), n_edges)
+
+
+def refuse_drawn(reference: str | None) -> None:
+    """Raise `InputError` for a way to draw random edges, of which edges by position know one."""
+    if reference is not None:
+        raise InputError(
+            f"reference={reference!r} is for circuits of edges at all positions; random ones by position are connected "
+            "circuits of edges in random order: leave it out"
+        )
 
 
 def refuse_reference(reference: str | None) -> None:

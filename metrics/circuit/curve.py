@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from interp import numbers, theme
 from interp.conditions import Conditions
 from interp.errors import InputError
+from interp.inspection import anatomy_of
 from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords, chosen
@@ -23,7 +24,10 @@ from interp.result import Result
 from interp.running import door
 from interp.selection import LADDER_FRACTIONS, SELECTIONS, Selection, ladder
 from interp.selection.named import rules_of
-from interp.setting import Setting
+from interp.selection.nodes import node_ladder
+from interp.setting import MaskObject, Setting
+from interp.span_mask import SpanMask
+from interp.spans import SpanNames, span_names
 from interp.tasks.task import Task
 from metrics.circuit.areas import areas
 from metrics.circuit.controls import random_controls
@@ -33,6 +37,7 @@ from metrics.circuit.evaluate import (
     JudgeKeywords,
     faithfulness_in,
     faithfulness_of_means,
+    graph_of_mask,
     refuse_dictionaries,
     setting_of_scores,
     stacked,
@@ -180,7 +185,8 @@ def faithfulness_curve(
         model: what `interp.load_model` returns.
         task: the prompts to measure on; use others than the scores were made on.
         scores: a float `[source, target]` tensor, or anything with such `.values`. Or scores of nodes: what has
-            `.values`, `.level` and `.spans`, or a tensor and its `level`; sizes are then numbers of nodes.
+            `.values`, `.level` and `.spans`, or a tensor and its `level`; sizes are then numbers of nodes. Or scores
+            of edges by position, `[span, source, target]`: sizes count an edge at each span.
         ablation, objective: as in `evaluate`; None: those that the scores were found under.
         selection: `top-n`, `greedy`, `connected`, `program`, `balanced`, or a `Selection`.
         choosing: the prompts that a selection which measures (`balanced`) chooses on: others than `task`.
@@ -216,6 +222,10 @@ def faithfulness_curve(
         of_nodes = elements.chosen(rule, nodes.values, elements.ladder)
         return curve_of(setting, of_nodes, n_random, reference, interval, complement)
     refuse_dictionaries(keywords, "edge")
+    if (spans := _spans_of(scores, keywords)) is not None:
+        setting, values = _setting_by_span(model, task, scores, keywords, spans)
+        own = elements_at(setting if choosing is None else setting.on(choosing), "edge", spans)
+        return curve_of(setting, own.chosen(rule, values, own.ladder), n_random, reference, interval, complement)
     setting, values = setting_of_scores(model, task, scores, keywords)
     picked = ladder_masks(setting if choosing is None else setting.on(choosing), values, rule)
     return curve_of(setting, picked, n_random, reference, interval, complement)
@@ -223,7 +233,7 @@ def faithfulness_curve(
 
 def curve_of(
     setting: Setting,
-    picked: Sequence[Mask | NodeMask],
+    picked: Sequence[Mask | MaskObject],
     n_random: int,
     reference: str | None,
     interval: Interval,
@@ -243,11 +253,11 @@ def curve_of(
         baseline = tuple(faithfulness_in(CircuitValues(measured.clean, measured.empty, means), interval))
     if complement:
         left = tuple(faithfulness_in(measured.only(slice(k + k * n_random, None)), interval))
-    counts = [mask.n_nodes if isinstance(mask, NodeMask) else int(mask.sum()) for mask in picked]
+    counts = [_count(mask) for mask in picked]
     area, distance, log_area, log_distance = summary[k:]
     return Curve(
         fractions=LADDER_FRACTIONS,
-        sizes=tuple(counts) if isinstance(first, NodeMask) else ladder(setting.graph),
+        sizes=_sizes(setting, first, counts),
         edges=tuple(counts),
         points=tuple(summary[:k]),
         cpr_estimate=area,
@@ -262,7 +272,39 @@ def curve_of(
     )
 
 
-def _left_out(setting: Setting, mask: Mask | NodeMask) -> Mask | NodeMask:
+def _count(mask: Mask | MaskObject) -> int:
+    if isinstance(mask, NodeMask):
+        return mask.n_nodes
+    return mask.n_edges if isinstance(mask, SpanMask) else int(mask.sum())
+
+
+def _sizes(setting: Setting, first: Mask | MaskObject, counts: list[int]) -> tuple[int, ...]:
+    """Nominal sizes of the ladder; of nodes what there is."""
+    if isinstance(first, NodeMask):
+        return tuple(counts)
+    return ladder(setting.graph) if isinstance(first, Tensor) else node_ladder(setting.graph.n_edges * len(first.spans))
+
+
+def _spans_of(scores: Any, keywords: Mapping[str, Any]) -> SpanNames | None:
+    """The spans of scores of edges, or of a bare tensor of these."""
+    return span_names(keywords.get("spans") if isinstance(scores, Tensor) else getattr(scores, "spans", None))
+
+
+def _setting_by_span(
+    model: Any, task: Task, scores: Any, keywords: Mapping[str, Any], spans: SpanNames
+) -> tuple[Setting, Float[Tensor, "span source target"]]:
+    values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
+    if not isinstance(values, Tensor) or values.ndim != 3 or len(values) != len(spans):
+        raise InputError(
+            f"scores by position must be a tensor [{len(spans)} spans, source, target] or have such .values"
+        )
+    kv = graph_of_mask(anatomy_of(model), values).kv
+    return Setting.of(model, task, {**keywords, "kv": kv}, scores), values
+
+
+def _left_out(setting: Setting, mask: Mask | MaskObject) -> Mask | MaskObject:
+    if isinstance(mask, SpanMask):
+        return mask.rest(setting.graph)
     return ~mask if isinstance(mask, NodeMask) else setting.graph.edge_mask & ~mask
 
 

@@ -23,7 +23,8 @@ from interp.keywords import check_keywords
 from interp.node_mask import NODE_LEVELS, NodeMask, node_masks
 from interp.run import RunKeywords
 from interp.running import door
-from interp.setting import Setting, UnderKeywords
+from interp.setting import MaskObject, Setting, UnderKeywords
+from interp.span_mask import SpanMask, span_masks
 from interp.tasks.task import Task
 from metrics.statistics import bootstrapped
 
@@ -35,7 +36,7 @@ class MeasureKeywords(UnderKeywords, RunKeywords, total=False):
 class SpanKeywords(FeatureKeywords, total=False):
     """Which positions and dictionaries a bare tensor is over, which objects say themselves."""
 
-    spans: Sequence[int] | None
+    spans: Sequence[int | str] | None
 
 
 class GrainKeywords(SpanKeywords, total=False):
@@ -61,12 +62,15 @@ def evaluate(model: Any, task: Task, circuit: Any, **keywords: Unpack[EvaluateKe
         model: what `interp.load_model` returns.
         task: the behaviour.
         circuit: bool `[source, target]` over the model's graph, or anything with such a `.mask` (a `Circuit`); a
-            stack `[circuit, source, target]` evaluates many circuits at once and returns `[circuit, n]`. Or nodes: a
-            `NodeCircuit`, what has `.mask`, `.level` and `.spans`, or a bool tensor and its `level`.
+            stack `[circuit, source, target]` evaluates many circuits at once and returns `[circuit, n]`. Or edges by
+            position: what `scores.mask` gives of scores with spans, or bool `[span, source, target]` (a stack of these)
+            with `spans=`. Or nodes: a `NodeCircuit`, what has `.mask`, `.level` and `.spans`, or a bool tensor and its
+            `level`.
         level: of a bare tensor: `neuron` `[layer, d_mlp]`, `head` `[layer, head]`, `node` `[source]` or `feature`
             `[dictionary, feature]`; one axis more in front makes a stack. None: of edges.
         spans: of a bare tensor of nodes: absolute positions that are told apart, an axis of their own in front of the
-            last: `[layer, span, d_mlp]`. Nodes at all other positions are ablated.
+            last: `[layer, span, d_mlp]`. Nodes at all other positions are ablated. Of edges: positions, names of the
+            task's spans, and `"rest"` for all other positions, where without it all edges are ablated.
         dictionaries, errors: of features: what they are of, in order (a circuit that was found here knows; a file holds
             their digests alone), and whether what they leave of their outputs is `kept`, `ablated`, or `nodes` behind
             the features (None: as the circuit was found, or `kept`).
@@ -104,7 +108,7 @@ def measure(model: Any, task: Task, circuit: Any, **keywords: Unpack[EvaluateKey
 
 def judging(
     model: Any, task: Task, circuit: Any, keywords: Mapping[str, Any]
-) -> tuple[Setting, Bool[Tensor, "source target"] | NodeMask]:
+) -> tuple[Setting, Bool[Tensor, "source target"] | MaskObject]:
     """The setting that a single circuit (a mask, or anything with `.mask`) is judged in, and its mask.
 
     What is not asked for is as the circuit was found.
@@ -112,13 +116,13 @@ def judging(
     setting, masks, single = _judging(model, task, circuit, keywords)
     if not single:
         raise InputError(f"circuit holds {len(masks)} circuits; this looks at one: give a mask [source, target]")
-    return setting, masks[0] if isinstance(masks[0], NodeMask) else setting.graph.check_mask(masks[0])
+    return setting, masks[0] if isinstance(masks[0], NodeMask | SpanMask) else setting.graph.check_mask(masks[0])
 
 
-def together(circuits: Sequence[Tensor | NodeMask]) -> Tensor | list[NodeMask]:
+def together(circuits: Sequence[Tensor | MaskObject]) -> Tensor | list[MaskObject]:
     """Circuits of one kind as a setting measures them: edges stacked."""
-    nodes = [one for one in circuits if isinstance(one, NodeMask)]
-    return nodes or torch.stack([one for one in circuits if isinstance(one, Tensor)])
+    objects = [one for one in circuits if isinstance(one, NodeMask | SpanMask)]
+    return objects or torch.stack([one for one in circuits if isinstance(one, Tensor)])
 
 
 def setting_of_scores(
@@ -133,13 +137,23 @@ def setting_of_scores(
     values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
     if not isinstance(values, Tensor):
         raise InputError(f"scores must be a tensor [source, target] or have such .values; got {type(scores).__name__}")
+    if values.ndim != 2:
+        raise InputError(
+            f"scores have shape {tuple(values.shape)}; this ablates edges at all positions at once: give their "
+            ".edge_values, the sum over spans, or use metrics.faithfulness_curve, which takes both"
+        )
     kv = graph_of_mask(anatomy_of(model), values).kv
     return Setting.of(model, task, {**keywords, "kv": kv}, scores), values
 
 
 def _judging(
     model: Any, task: Task, circuit: Any, keywords: Mapping[str, Any]
-) -> tuple[Setting, Bool[Tensor, "circuit source target"] | list[NodeMask], bool]:
+) -> tuple[Setting, Bool[Tensor, "circuit source target"] | Sequence[MaskObject], bool]:
+    if (by_span := span_masks(circuit, keywords.get("level"), keywords.get("spans"))) is not None:
+        refuse_dictionaries(keywords, "edge")
+        kv = graph_of_mask(anatomy_of(model), by_span[0].mask).kv
+        stacked = isinstance(circuit, Tensor) and circuit.ndim == 4
+        return Setting.of(model, task, {**keywords, "kv": kv}, circuit), by_span, not stacked
     nodes = node_masks(circuit, keywords.get("level"), keywords.get("spans"))
     refuse_dictionaries(keywords, nodes[0].level if nodes else "edge")
     if nodes is not None:

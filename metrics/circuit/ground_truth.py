@@ -36,8 +36,10 @@ def auroc(
     every true edge scores above every other, 0.5 for a random order or when all scores are equal.
 
     Args:
-        scores: float `[source, target]`, or anything with such `.values` (`Scores`); at level `node` also `[source]`.
-        truth: bool `[source, target]`, or anything with such a `.mask` (`Circuit`); at level `node` also `[source]`.
+        scores: float `[source, target]`, or anything with such `.values` (`Scores`); at level `node` also `[source]`;
+            by position `[span, source, target]`.
+        truth: bool `[source, target]`, or anything with such a `.mask` (`Circuit`); at level `node` also `[source]`; by
+            position at the same spans, `[span, source, target]`.
         graph: what both belong to; taken from `scores.graph` if there is one. Only edges that exist are counted.
         level: `edge`, or `node`: heads and MLPs. The input is not counted: every circuit has it. A node is true if
             it has a true edge out of it and one into it. Or `neuron` (`[layer, d_mlp]`), `head` (`[layer, head]`) or
@@ -131,8 +133,12 @@ def _ranked(
         return _checked(keys, labels, level, absolute)
     graph = _graph_of(scores, truth, graph)
     if level == "edge":
-        _check_shape("scores", values, graph.shape)
-        keys, labels = values[graph.edge_mask], graph.check_mask(known, "truth")[graph.edge_mask]
+        if values.ndim == 3:
+            _check_shape("truth", known, tuple(values.shape))
+        _check_shape("scores", values[0] if values.ndim == 3 else values, graph.shape)
+        there = graph.edge_mask.expand(values.shape)
+        checked = known if values.ndim == 3 else graph.check_mask(known, "truth")
+        keys, labels = values[there], checked[there]
     else:
         values = node_scores(values, graph, absolute, nodes_by) if tuple(values.shape) == graph.shape else values
         known = live_sources(known, graph) if tuple(known.shape) == graph.shape else known

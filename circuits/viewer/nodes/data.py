@@ -40,14 +40,14 @@ def node_data(circuit: NodeCircuit, known: Known) -> dict[str, Any]:
     }
 
 
-def _spans(spans: tuple[int, ...], nodes: Standing, tokens: list[str]) -> dict[str, Any]:
+def _spans(spans: tuple[int | str, ...], nodes: Standing, tokens: list[str]) -> dict[str, Any]:
     """The positions that are told apart, what stands there in the prompt that was run, and the sums of each."""
     assert nodes.span is not None
     positive = np.where(nodes.score > 0, nodes.score, 0.0)
     count = len(spans)
     return {
         "position": list(spans),
-        "token": [tokens[place] if place < len(tokens) else None for place in spans],
+        "token": [tokens[place] if isinstance(place, int) and place < len(tokens) else None for place in spans],
         "nodes": np.bincount(nodes.span, minlength=count).tolist(),
         "helps": np.bincount(nodes.span, weights=positive, minlength=count).tolist(),
         "hurts": np.bincount(nodes.span, weights=nodes.score - positive, minlength=count).tolist(),

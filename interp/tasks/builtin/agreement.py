@@ -9,6 +9,7 @@ from interp import numbers
 from interp.errors import choose
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build
+from interp.tasks.spans import field_spans
 from interp.tasks.task import Task
 
 ABOUT = About("agreement", "the verb that agrees with the subject across another noun")
@@ -44,7 +45,7 @@ def agreement(
 
     Singular and plural subjects take turns, and the verbs (be, was, have) vary. The corrupted prompt has the
     subject in the other number. Linzen et al. 2016 (arXiv 1611.01368) describe the behaviour; the words are
-    ours.
+    ours. Spans: subject, link, distractor (the last word).
 
     Args:
         n: number of prompts.
@@ -65,11 +66,14 @@ def agreement(
         differs = {"opposite": True, "same": False, "both": number // 2 % 2 == 0}[distractor]
         noun = other[1 - plural if differs else plural]
         opening, link = rng.choice(OPENINGS), rng.choice(LINKS)
+        fields = {"subject": subject[plural], "link": link, "distractor": noun}
+        wording = f"{opening} {{subject}} {{link}} the {{distractor}}"
         example = Example(
-            clean=f"{opening} {subject[plural]} {link} the {noun}",
+            clean=wording.format(**fields),
             corrupted=f"{opening} {subject[1 - plural]} {link} the {noun}",
             correct=(verb[plural],),
             incorrect=(verb[1 - plural],),
+            spans=field_spans(wording, fields, {name: name for name in fields}),
         )
         return Candidate(example, single=tuple(f" {form}" for form in subject))
 

@@ -9,6 +9,7 @@ from interp import numbers
 from interp.errors import InputError, choose
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build, encoder_of
+from interp.tasks.spans import Slots, field_spans, with_end
 from interp.tasks.task import Task
 
 ABOUT = About("arithmetic", "the result of adding or subtracting two numbers")
@@ -31,7 +32,7 @@ def arithmetic(
 
     In the corrupted prompt one operand of the last calculation is another; its result is the incorrect answer.
     A tokenizer that makes two tokens of " 7" gets prompts that end with the space. Small models need the solved
-    examples, and fail at larger numbers: see `Task.check`.
+    examples, and fail at larger numbers: see `Task.check`. Spans: first, sign, second (of the last calculation), end.
 
     Args:
         n: number of prompts.
@@ -73,10 +74,19 @@ def arithmetic(
                 corrupted=f"{front}{_write(changed)}{gap}",
                 correct=(f"{space}{_result(*asked)}",),
                 incorrect=(f"{space}{_result(*changed)}",),
+                spans=_spans(front, asked, gap),
             )
         )
 
     return build(ABOUT, draw, n, seed, model, parameters={"operation": operation, "maximum": maximum, "shots": shots})
+
+
+def _spans(front: str, asked: tuple[int, str, int], gap: str) -> Slots:
+    """Both operands and the sign of the calculation that is asked for, and the end."""
+    names = ("first", "sign", "second")
+    fields = {"front": front, **{name: str(part) for name, part in zip(names, asked, strict=True)}}
+    found = field_spans("{front}{first} {sign} {second}", fields, {name: name for name in names})
+    return with_end(found, f"{front}{_write(asked)}{gap}")
 
 
 def _neighbours(a: int, sign: str, b: int, maximum: int) -> list[tuple[int, str, int]]:

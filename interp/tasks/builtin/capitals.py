@@ -8,6 +8,7 @@ from typing import Any
 from interp import numbers
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build
+from interp.tasks.spans import field_spans, with_end
 from interp.tasks.task import Task
 
 ABOUT = About("capitals", "the capital of a country")
@@ -44,7 +45,7 @@ def capitals(n: int = 64, seed: int = 0, model: Any = None) -> Task:
     """Facts: "The capital of France is the city of" is continued by " Paris".
 
     The corrupted prompt names another country of as many tokens; its capital is the incorrect answer. Countries
-    whose capital is more than one token are dropped.
+    whose capital is more than one token are dropped. Spans: country, end.
 
     Args:
         n: number of prompts.
@@ -62,12 +63,14 @@ def capitals(n: int = 64, seed: int = 0, model: Any = None) -> Task:
     def draw(rng: random.Random, number: int) -> Candidate:
         wording = rng.choice(TEMPLATES)
         clean, corrupted = rng.sample(countries, 2)
+        text = wording.format(country=clean)
         return Candidate(
             Example(
-                clean=wording.format(country=clean),
+                clean=text,
                 corrupted=wording.format(country=corrupted),
                 correct=(f" {CAPITALS[clean]}",),
                 incorrect=(f" {CAPITALS[corrupted]}",),
+                spans=with_end(field_spans(wording, {"country": clean}, {"country": "country"}), text),
             )
         )
 

@@ -10,6 +10,7 @@ from interp.errors import InputError
 from interp.tasks.encoding import Encoder
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build, encoder_of
+from interp.tasks.spans import field_spans
 from interp.tasks.task import Task
 from interp.token_text import token_texts
 
@@ -25,6 +26,8 @@ TEMPLATES = (
     "The {noun} went on from {start} until {end}",
 )
 CENTURIES = tuple(range(11, 19))
+
+_SPANS = {"noun": "noun", "start": "year", "end": "end"}
 
 # how a tokenizer cuts the year 1754, and which of its digits are the answer: [from, to)
 FORMS = {(2, 2): (2, 4), (1, 1, 1, 1): (2, 3), (3, 1): (3, 4)}
@@ -42,6 +45,8 @@ def greater_than(n: int = 64, seed: int = 0, model: Any = None) -> Task:
       itself may be either); the corrupted prompt starts in 1702;
     - in three and one (173|2): the prompt ends in 173, digits above 2 are correct, those below incorrect; the
       corrupted prompt starts in 1730.
+
+    Spans: noun, year, end.
 
     The objective is the difference of probabilities. Hanna et al. 2023 (arXiv 2305.00586) describe the behaviour.
 
@@ -82,6 +87,7 @@ def greater_than(n: int = 64, seed: int = 0, model: Any = None) -> Task:
                 correct=tuple(answer for answer in numbers if answer > shown),
                 # as the second half of a year is never repeated, it is wrong; a single digit may be either
                 incorrect=tuple(answer for answer in numbers if answer < shown or (answer == shown and form == (2, 2))),
+                spans=field_spans(wording, {"noun": noun, "start": year, "end": year[:begin]}, _SPANS),
             )
         )
 

@@ -10,6 +10,7 @@ from interp.errors import InputError
 from interp.tasks.encoding import Encoder
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build
+from interp.tasks.spans import END, Slot
 from interp.tasks.task import Task
 
 ABOUT = About("induction", "the token that followed the first time")
@@ -22,7 +23,8 @@ def induction(n: int = 64, seed: int = 0, model: Any = None, *, length: int = 12
     A sequence of `length` different random tokens is followed by itself without its last token, which is the
     answer. In the corrupted prompt the first occurrence of that token is another one, which is the incorrect
     answer. Special tokens are left out, and BOS comes first where the model wants it. Elhage et al. 2021 and Olsson
-    et al. 2022 (arXiv 2209.11895) describe the behaviour.
+    et al. 2022 (arXiv 2209.11895) describe the behaviour. Spans: before (the token in front of the answer, the first
+    time), answer (the first time), end.
 
     Args:
         n: number of prompts.
@@ -45,12 +47,14 @@ def induction(n: int = 64, seed: int = 0, model: Any = None, *, length: int = 12
     def draw(rng: random.Random, number: int) -> Candidate:
         *tokens, replacement = rng.sample(vocabulary, length + 1)
         prefix, answer = tuple(tokens[:-1]), tokens[-1]
+        first = len(start) + len(prefix)  # where the answer stands the first time
         return Candidate(
             Example(
                 clean=(*start, *prefix, answer, *prefix),
                 corrupted=(*start, *prefix, replacement, *prefix),
                 correct=(answer,),
                 incorrect=(replacement,),
+                spans=(Slot("before", first - 1, first), Slot("answer", first, first + 1), END),
             )
         )
 

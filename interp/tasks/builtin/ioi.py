@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from interp.errors import InputError, choose
 from interp.tasks.builtin.words import MEN, WOMEN
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build
+from interp.tasks.spans import Slot, Slots, field_spans, with_end
 from interp.tasks.task import Task
 
 ABOUT = About("ioi", "the recipient of what the repeated name gives")
@@ -48,7 +50,8 @@ def ioi(
     """Indirect objects: "When Mary and John went to the store, John gave a drink to" is continued by " Mary".
 
     The recipient stands first in every other prompt (A B B A) and second in the rest (B A B A). Wang et al.
-    2023 (arXiv 2211.00593) describe the behaviour; templates and words are ours.
+    2023 (arXiv 2211.00593) describe the behaviour; templates and words are ours. Spans: IO, S1, S2, place, thing, verb
+    (the word behind S2), end.
 
     Args:
         n: number of prompts.
@@ -85,11 +88,13 @@ def ioi(
             "third-name": {"subject": others[0]},
             "all-names": dict(zip(FIELDS, others, strict=True)),
         }[corruption]
+        clean = wording.format(**words, **names)
         example = Example(
-            clean=wording.format(**words, **names),
+            clean=clean,
             corrupted=wording.format(**words, **(names | changed)),
             correct=(f" {recipient}",),
             incorrect=(f" {giver}",),
+            spans=_spans(wording, words | names, clean, recipient),
         )
         return Candidate(example, single=tuple(f" {name}" for name in changed.values()))
 
@@ -97,6 +102,17 @@ def ioi(
     if templates is not None:
         parameters["templates"] = list(wordings)
     return build(ABOUT, draw, n, seed, model, parameters=parameters)
+
+
+def _spans(wording: str, fields: dict[str, str], clean: str, recipient: str) -> Slots:
+    """IO, S1 and S2 as in the paper, place, thing, the verb behind S2, and the end."""
+    called = {field: "IO" if fields[field] == recipient else "S1" for field in ("first", "second")}
+    found = field_spans(wording, fields, {**called, "subject": "S2", "place": "place", "thing": "thing"})
+    giver = next(slot for slot in found if slot.name == "S2")
+    verb = re.compile(r" (\w+)").match(clean, giver.stop or 0)
+    if verb is not None:
+        found += (Slot("verb", *verb.span(1), characters=True),)
+    return with_end(found, clean)
 
 
 def _check_template(template: str) -> None:

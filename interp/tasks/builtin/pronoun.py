@@ -9,6 +9,7 @@ from interp import numbers
 from interp.tasks.builtin.words import MEN, WOMEN
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build
+from interp.tasks.spans import field_spans, with_end
 from interp.tasks.task import Task
 
 ABOUT = About("pronoun", "he or she, by the first name")
@@ -33,7 +34,7 @@ def pronoun(n: int = 64, seed: int = 0, model: Any = None) -> Task:
     """Gendered pronouns: "So Mary is a really good doctor, isn't" is continued by " she", not " he".
 
     Women's and men's names take turns; the corrupted prompt has a name of the other kind. Mathwin et al. 2023
-    describe the behaviour; the words are ours.
+    describe the behaviour; the words are ours. Spans: name, trait, job, end.
 
     Args:
         n: number of prompts.
@@ -51,9 +52,10 @@ def pronoun(n: int = 64, seed: int = 0, model: Any = None) -> Task:
         if number % 2:
             names.reverse()
             answers.reverse()
-        wording = rng.choice(TEMPLATES).replace("{trait}", rng.choice(TRAITS)).replace("{job}", rng.choice(JOBS))
-        clean, corrupted = (wording.format(name=name) for name in names)
-        example = Example(clean, corrupted, correct=(answers[0],), incorrect=(answers[1],))
+        wording, words = rng.choice(TEMPLATES), {"trait": rng.choice(TRAITS), "job": rng.choice(JOBS)}
+        clean, corrupted = (wording.format(name=name, **words) for name in names)
+        found = field_spans(wording, {"name": names[0], **words}, {one: one for one in ("name", "trait", "job")})
+        example = Example(clean, corrupted, (answers[0],), (answers[1],), spans=with_end(found, clean))
         return Candidate(example, single=tuple(f" {name}" for name in names))
 
     return build(ABOUT, draw, n, seed, model)

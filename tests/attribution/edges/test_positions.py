@@ -1,0 +1,149 @@
+"""Scores by position: they add up to the plain scores, span by span they are those of the rows of that span."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import metrics
+from attribution import Scores, attribute, spans
+from attribution.edges.gradient import EAPIG
+from circuits import planted
+from interp.errors import InputError
+from interp.span_mask import SpanMask
+from interp.tasks.task import Task
+from metrics.circuit.evaluate import faithfulness, measure
+from tests.tiny import shared, tiny_task
+
+METHODS = ["eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "relp", "gim", "attnlrp", "cp-lrp"]
+ABLATIONS = ["patch", "zero", "mean", "mean-positional"]
+
+
+def _with_spans(task: Task) -> Task:
+    """A span at the front, one that stands elsewhere in each prompt, and a rest."""
+    tokens = [example.clean for example in task.examples]
+    spans = [{"front": (0, 2), "middle": (2 + i % 2, 4)} for i in range(len(tokens))]
+    return Task(task.name, task.examples, objective=task.objective, spans=spans)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2", "gpt_neox"])
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_spans_add_up(architecture, ablation):
+    model = shared(architecture)
+    task = _with_spans(tiny_task(model, ragged=True))
+    for method in METHODS:
+        # under other ablations the rows are others and all else is the same: two methods show it
+        if ablation != "patch" and method not in ("relp", "eap-ig-activations"):
+            continue
+        steps = {"steps": 2} if method.startswith("eap-ig") else {}
+        plain = attribute(model, task, method, ablation=ablation, **steps).values
+        for positions in ("all", "spans") if ablation == "patch" else ([2, 4],):
+            scores = attribute(model, task, method, ablation=ablation, positions=positions, **steps)
+            assert scores.values.shape == (len(scores.spans), *plain.shape)
+            assert (scores.values.sum(0) - plain).abs().max() <= 1e-12 * plain.abs().max(), (method, positions)
+
+
+def test_own_credit_and_small_batches():
+    model = shared("llama")
+    task = tiny_task(model, n=5, ragged=True)
+    told = {"steps": 2, "credit": "own", "positions": "all"}
+    whole = attribute(model, task, "eap-ig-activations", **told)
+    parts = attribute(model, task, "eap-ig-activations", batch_size=2, checkpointed=True, **told)
+    plain = attribute(model, task, "eap-ig-activations", steps=2, credit="own")
+    torch.testing.assert_close(whole.values, parts.values, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(whole.edge_values, plain.values, rtol=1e-10, atol=1e-12)
+
+
+def test_a_position_is_its_own_row():
+    """The logits are read at the last position alone, and the input's difference is at the changed token alone."""
+    model = shared("llama")
+    clean = torch.tensor([[3, 4, 5, 6, 7], [8, 9, 10, 11, 12]])
+    corrupted = clean.clone()
+    corrupted[:, 2] = torch.tensor([20, 21])
+    task = Task.from_tokens("t", clean, corrupted, [[1], [2]], [[3], [4]])
+    scores = attribute(model, task, "eap", positions="all")
+    assert scores.spans == (2, 3, 4)
+    assert scores.values[:-1, :, -1].abs().max() == 0
+    assert scores.values[1:, 0].abs().max() == 0
+    assert scores.values[0, 0].abs().max() > 0
+    zero = attribute(model, task, "eap", positions="all", ablation="zero")
+    assert zero.spans == (0, 1, 2, 3, 4)
+
+
+def test_float32():
+    model = shared("llama", torch.float32)
+    task = tiny_task(model)
+    plain, scores = (attribute(model, task, "eap", positions=p).values for p in (None, "all"))
+    assert scores.dtype == torch.float32
+    assert (scores.sum(0) - plain).abs().max() <= 1e-5 * plain.abs().max()
+
+
+def test_table_and_file(tmp_path):
+    model = shared("llama")
+    task = _with_spans(tiny_task(model))
+    scores = attribute(model, task, "eap", positions="spans")
+    assert scores.spans == ("front", "middle", "rest")
+    frame = scores.to_frame()
+    assert frame.columns.tolist() == ["edge", "source", "target", "span", "score"]
+    assert len(frame) == 3 * scores.graph.n_edges
+    row = frame.iloc[0]
+    at = scores.graph.edge_index(row["edge"])
+    assert float(scores.values[scores.spans.index(row["span"])][at]) == row["score"] != 0
+    again = Scores.load(scores.save(tmp_path / "scores"))
+    assert again.spans == scores.spans
+    assert again.values.equal(scores.values)
+    assert "at 3 spans" in repr(again)
+    assert "front" in again._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("positions", "words"),
+    [
+        ("every", "positions='every' is none of"),
+        ([99], "names position 99; the longest prompt has"),
+        ([-1], "spans"),
+        ([2, 2], "none of them twice"),
+        (["verb"], "names the span 'verb'; the task's spans are none"),
+        ("spans", "the task has none"),
+        (True, "the task has none"),
+        (7, "positions=7"),
+    ],
+)
+def test_refused(positions, words):
+    model = shared("llama")
+    with pytest.raises(InputError, match=words):
+        attribute(model, tiny_task(model), "eap", positions=positions)
+
+
+def test_refused_beside_others(monkeypatch):
+    model = shared("llama")
+    task = tiny_task(model)
+    with pytest.raises(
+        InputError, match="at all positions at once; methods that tell positions apart: 'eap', 'eap-ig'"
+    ):
+        attribute(model, task, "exact", positions="all")
+    with pytest.raises(InputError, match="level='node' and positions="):
+        attribute(model, task, "eap", level="node", positions="all")
+    with pytest.raises(InputError, match="leave positions or inside out"):
+        attribute(model, task, "eap", inside=attribute(model, task, "eap").mask(9), positions="all")
+    monkeypatch.setattr(spans, "_half_of_memory", lambda: 1000)
+    with pytest.raises(InputError, match=r"4 spans apart.* take 0\.00 GiB"):
+        attribute(model, task, EAPIG(positions=[1, 2, 3]))
+
+
+def test_the_planted_induction_circuit_is_found_by_position():
+    known = planted.load("induction", n=32)
+    task, truth = planted.by_position(known)
+    values = measure(known.model, task, truth, quiet=True)
+    assert faithfulness(values)[0].value == pytest.approx(1, abs=5e-3)  # softmaxes leak
+    # at other positions the same edges do nothing
+    elsewhere = SpanMask(truth.mask[[1, 2, 3, 0]], truth.spans)
+    assert faithfulness(measure(known.model, task, elsewhere, quiet=True))[0].value < 0.2
+    scores = attribute(known.model, task, "eap-ig", positions="spans", quiet=True)
+    assert scores.spans == truth.spans
+    assert metrics.auroc(scores, truth) > 0.95
+    assert metrics.auroc(scores.values.flip(0), truth, known.graph) < metrics.auroc(scores, truth)
+    with pytest.raises(InputError, match="that of 'induction' is known"):
+        planted.by_position(planted.load("boolean", n=4))
+    with pytest.raises(InputError, match="truth of shape"):
+        metrics.auroc(scores, known.mask)
