@@ -4,6 +4,8 @@ from attribution.components import ComponentScores, component_scores
 from attribution.decompx.decompose import decompose
 from attribution.decompx.result import Decomposition
 from attribution.edges.acdc import ACDC
+from attribution.edges.atp_star import AtPStar
+from attribution.edges.ensemble import Ensemble
 from attribution.edges.flow import InformationFlow
 from attribution.edges.gradient import EAP, EAPIG, CleanCorrupted, EAPIGActivations, MaskIG
 from attribution.edges.hard_concrete import SampledEdgePruning
@@ -37,12 +39,14 @@ __all__ = [
     "TOKEN_METHODS",
     "UGS",
     "ActivationPatching",
+    "AtPStar",
     "CleanCorrupted",
     "ComponentScores",
     "Decomposition",
     "Dictionary",
     "EAPIGActivations",
     "EdgePruning",
+    "Ensemble",
     "Exact",
     "FeatureEdges",
     "FeatureScores",

@@ -28,7 +28,7 @@ from attribution.rules.sets import RuleSet, rule_set
 from attribution.scores import Level
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
-from interp.kernels.batching import plan
+from interp.kernels.batching import Plan, plan
 from interp.setting import Setting
 
 
@@ -69,6 +69,10 @@ class GradientMethod(Method):
         """The rules, as fitted to the model."""
         return rule_set(self.rules or "gradient").for_anatomy(setting.anatomy)
 
+    def scorer(self, setting: Setting, path: Path, planned: Plan) -> GradientScorer:
+        """What takes the gradients and scores with them."""
+        return GradientScorer(setting, path, planned, self.backward(setting))
+
     def settings(self) -> dict[str, Any]:
         told = super().settings()
         return {name: value for name, value in told.items() if name not in ("level", "rules", "checkpointed")}
@@ -84,7 +88,7 @@ class GradientMethod(Method):
             batch_size=setting.run.batch_size, checkpointed=self.checkpointed, memory=setting.run.memory,
         )  # fmt: skip
         with setting.run.progress(f"scoring edges ({self.name})", len(setting)) as bar:
-            scorer = GradientScorer(setting, path, planned, self.backward(setting))
+            scorer = self.scorer(setting, path, planned)
             with torch.inference_mode(False):
                 values = scorer.scores(bar.advance)
         return values.sum(1) if self.level == "node" else values

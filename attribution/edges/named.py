@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pandas as pd
 
 from attribution.edges.acdc import ACDC
+from attribution.edges.atp_star import AtPStar
+from attribution.edges.ensemble import Ensemble
 from attribution.edges.flow import InformationFlow
 from attribution.edges.gradient import (
     EAP,
@@ -22,9 +24,9 @@ from attribution.edges.hard_concrete import SampledEdgePruning
 from attribution.edges.learned import EdgePruning
 from attribution.edges.method import Method
 from attribution.edges.patched import ActivationPatching, Exact
+from attribution.edges.registry import METHODS
 from attribution.edges.ugs import UGS
 from attribution.scores import Level
-from interp.plugins import Registry
 
 
 def _relevance(rules: str) -> Callable[..., Relevance]:
@@ -36,15 +38,14 @@ def _relevance(rules: str) -> Callable[..., Relevance]:
     return make
 
 
-METHODS: Registry[Method] = Registry("method", Method, "faithful_circuits.methods")  # type: ignore[type-abstract]
-_ALONG_PATHS: tuple[type[Method], ...] = (EAP, EAPIG, EAPIGActivations, CleanCorrupted, MaskIG)
+_ALONG_PATHS: tuple[type[Method], ...] = (EAP, AtPStar, EAPIG, EAPIGActivations, CleanCorrupted, MaskIG)
 _LEARNED: tuple[type[Method], ...] = (EdgePruning, SampledEdgePruning, UGS)
 _PATCHING: tuple[type[Method], ...] = (InformationFlow, ACDC, Exact, AttributionPatching, ActivationPatching)
 for _kind in (*_ALONG_PATHS, *_LEARNED):
     METHODS.register(_kind.name, _kind)
 for _rules in ("relp", "gim", "attnlrp", "cp-lrp", "decompx"):
     METHODS.register(_rules, _relevance(_rules))
-for _kind in _PATCHING:
+for _kind in (*_PATCHING, Ensemble):
     METHODS.register(_kind.name, _kind)
 
 
