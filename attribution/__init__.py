@@ -5,6 +5,7 @@ from attribution.decompx.decompose import decompose
 from attribution.decompx.result import Decomposition
 from attribution.edges.acdc import ACDC
 from attribution.edges.atp_star import AtPStar
+from attribution.edges.cdt import CDT
 from attribution.edges.ensemble import Ensemble
 from attribution.edges.flow import InformationFlow
 from attribution.edges.gradient import EAP, EAPIG, CleanCorrupted, EAPIGActivations, MaskIG
@@ -32,6 +33,7 @@ from interp.dictionaries import Dictionary
 
 __all__ = [
     "ACDC",
+    "CDT",
     "EAP",
     "EAPIG",
     "METHODS",

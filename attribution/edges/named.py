@@ -8,6 +8,7 @@ import pandas as pd
 
 from attribution.edges.acdc import ACDC
 from attribution.edges.atp_star import AtPStar
+from attribution.edges.cdt import CDT
 from attribution.edges.ensemble import Ensemble
 from attribution.edges.flow import InformationFlow
 from attribution.edges.gradient import (
@@ -40,7 +41,7 @@ def _relevance(rules: str) -> Callable[..., Relevance]:
 
 _ALONG_PATHS: tuple[type[Method], ...] = (EAP, AtPStar, EAPIG, EAPIGActivations, CleanCorrupted, MaskIG)
 _LEARNED: tuple[type[Method], ...] = (EdgePruning, SampledEdgePruning, UGS)
-_PATCHING: tuple[type[Method], ...] = (InformationFlow, ACDC, Exact, AttributionPatching, ActivationPatching)
+_PATCHING: tuple[type[Method], ...] = (CDT, InformationFlow, ACDC, Exact, AttributionPatching, ActivationPatching)
 for _kind in (*_ALONG_PATHS, *_LEARNED):
     METHODS.register(_kind.name, _kind)
 for _rules in ("relp", "gim", "attnlrp", "cp-lrp", "decompx"):
