@@ -88,8 +88,10 @@ def through_attention(frame: Frame, layer: int, beta: Part, x: Whole) -> Part:
     bare = replace(block, q_norm=None, k_norm=None)  # the norms are behind us
     blocks = tuple(bare if one is block else one for one in anatomy.blocks)
     unnormed = replace(frame, anatomy=replace(anatomy, blocks=blocks))
-    z = attend(unnormed, layer, *(whole for _, whole in ready))
-    own = attend(unnormed, layer, *(part.flatten(0, 1) for part, _ in ready)).unflatten(0, (len(beta), -1))
+    q, k, v = ready
+    z = attend(unnormed, layer, q[1], k[1], v[1])
+    own = attend(unnormed, layer, q[0].flatten(0, 1), k[0].flatten(0, 1), v[0].flatten(0, 1))
+    own = own.unflatten(0, (len(beta), -1))
     added, out = through_affine(block.o, settled(own, z).flatten(-2), z.flatten(-2))
     if block.attention_post_norm is not None:
         added, out = through_norm(block.attention_post_norm, added, out)

@@ -29,6 +29,8 @@ from attribution.edges.registry import METHODS
 from attribution.edges.ugs import UGS
 from attribution.scores import Level
 
+__all__ = ["METHODS", "methods"]
+
 
 def _relevance(rules: str) -> Callable[..., Relevance]:
     """What makes the method of a rule set."""
@@ -41,12 +43,14 @@ def _relevance(rules: str) -> Callable[..., Relevance]:
 
 _ALONG_PATHS: tuple[type[Method], ...] = (EAP, AtPStar, EAPIG, EAPIGActivations, CleanCorrupted, MaskIG)
 _LEARNED: tuple[type[Method], ...] = (EdgePruning, SampledEdgePruning, UGS)
-_PATCHING: tuple[type[Method], ...] = (CDT, InformationFlow, ACDC, Exact, AttributionPatching, ActivationPatching)
+_OTHERS: tuple[type[Method], ...] = (
+    CDT, InformationFlow, ACDC, Exact, Ensemble, AttributionPatching, ActivationPatching,
+)  # fmt: skip
 for _kind in (*_ALONG_PATHS, *_LEARNED):
     METHODS.register(_kind.name, _kind)
 for _rules in ("relp", "gim", "attnlrp", "cp-lrp", "decompx"):
     METHODS.register(_rules, _relevance(_rules))
-for _kind in (*_PATCHING, Ensemble):
+for _kind in _OTHERS:
     METHODS.register(_kind.name, _kind)
 
 
