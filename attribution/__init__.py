@@ -4,6 +4,9 @@ from attribution.components import ComponentScores, component_scores
 from attribution.decompx.decompose import decompose
 from attribution.decompx.result import Decomposition
 from attribution.edges.acdc import ACDC
+from attribution.edges.atp_star import AtPStar
+from attribution.edges.cdt import CDT
+from attribution.edges.ensemble import Ensemble
 from attribution.edges.flow import InformationFlow
 from attribution.edges.gradient import EAP, EAPIG, CleanCorrupted, EAPIGActivations, MaskIG
 from attribution.edges.hard_concrete import SampledEdgePruning
@@ -34,6 +37,7 @@ from interp.dictionaries import Dictionary
 
 __all__ = [
     "ACDC",
+    "CDT",
     "EAP",
     "EAPIG",
     "METHODS",
@@ -41,6 +45,7 @@ __all__ = [
     "TOKEN_METHODS",
     "UGS",
     "ActivationPatching",
+    "AtPStar",
     "AttentionEdges",
     "AttentionScores",
     "CleanCorrupted",
@@ -49,6 +54,7 @@ __all__ = [
     "Dictionary",
     "EAPIGActivations",
     "EdgePruning",
+    "Ensemble",
     "Exact",
     "FeatureEdges",
     "FeatureScores",

@@ -59,18 +59,20 @@ class GradientScorer:
 
         `advance` is called with the number of prompts done. Raises `InputError` where the objective is NaN.
         """
-        setting = self.setting
-        count = 1 if self.placed is None else len(self.placed.spans)
-        total = torch.zeros(count, *setting.graph.shape, dtype=torch.float64, device="cpu")
+        return self.mean(lambda batch: BatchScorer(self, batch).scores(), advance)
+
+    def mean(self, summed: Callable[[Batch], Tensor], advance: Callable[[int], None]) -> Tensor:
+        """The mean over prompts of what `summed` adds up over those of a batch; all else as for `scores`."""
+        setting, parts = self.setting, list[Tensor]()
 
         def work(batch: Batch) -> None:
-            total.add_(BatchScorer(self, batch).scores().double().cpu())
+            parts[:] = [sum(parts, start=summed(batch).double().cpu())]
             advance(len(batch))
 
         skip = setting.ablator.skip_prefix
         run_batches(make_batches(setting.prompts, self.plan.batch_size, setting.anatomy.device, skip_prefix=skip), work)
         wide = torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32
-        return (total / len(setting)).to(wide)
+        return (parts[0] / len(setting)).to(wide)
 
 
 class BatchScorer:
@@ -118,9 +120,9 @@ class BatchScorer:
         for points in self.stacks([p for group in self.scorer.path.groups for p in group]):
             self._capture(points, gradients)
             if gradients.points >= _POINTS_KEPT:
-                total = total + self._contract(gradients)
+                total = total + self.contracted(gradients)
                 gradients = TargetGradients()
-        return total + self._contract(gradients) if gradients.points else as_tensor(total)
+        return total + self.contracted(gradients) if gradients.points else as_tensor(total)
 
     def _credit_own(self) -> Tensor:
         total: Tensor | float = 0.0
@@ -128,7 +130,7 @@ class BatchScorer:
             gradients = TargetGradients()
             for points in self.stacks(list(group)):
                 self._capture(points, gradients)
-            total = total + self._contract(gradients, group[0].site)
+            total = total + self.contracted(gradients, group[0].site)
         return as_tensor(total)
 
     def stacks(self, points: list[Point]) -> Iterator[list[Point]]:
@@ -166,12 +168,13 @@ class BatchScorer:
         return self.difference
 
     @torch.no_grad()
-    def _contract(self, gradients: TargetGradients, site: Site | None = None) -> Tensor:
+    def contracted(self, gradients: TargetGradients, site: Site | None = None) -> Tensor:
+        """Scores of all edges, or of a site's, from gradients at all targets."""
         only = None if site is None else site_sources(self.scorer.setting.graph, site)
         return contract(self.anatomy, self.scorer.setting.graph, self.delta(), gradients, only, self.counts)
 
     def _capture(self, points: list[Point], gradients: TargetGradients) -> None:
-        recorder = _PointRecorder(self, points, gradients)
+        recorder = PointRecorder(self, points, gradients)
         self.differentiate(points, recorder)
         recorder.keep_endpoints()
 
@@ -250,7 +253,7 @@ class PathRecorder(Recorder):
         )
 
 
-class _PointRecorder(PathRecorder, TargetRecorder):
+class PointRecorder(PathRecorder, TargetRecorder):
     """Records targets of stacked points, and sources at the ends of the path."""
 
     def __init__(self, owner: BatchScorer, points: list[Point], gradients: TargetGradients) -> None:

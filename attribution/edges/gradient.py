@@ -29,8 +29,9 @@ from attribution.scores import Level
 from attribution.spans import placed_in, refuse_nodes, told_of
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
-from interp.kernels.batching import plan
+from interp.kernels.batching import Plan, plan
 from interp.setting import Setting
+from interp.spans import Placed
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,10 @@ class GradientMethod(Method):
         """The rules, as fitted to the model."""
         return rule_set(self.rules or "gradient").for_anatomy(setting.anatomy)
 
+    def scorer(self, setting: Setting, path: Path, planned: Plan, placed: Placed | None) -> GradientScorer:
+        """What takes the gradients and scores with them, span by span."""
+        return GradientScorer(setting, path, planned, self.backward(setting), placed)
+
     def settings(self) -> dict[str, Any]:
         told = super().settings()
         return {
@@ -92,7 +97,7 @@ class GradientMethod(Method):
             batch_size=setting.run.batch_size, checkpointed=self.checkpointed, memory=setting.run.memory,
         )  # fmt: skip
         with setting.run.progress(f"scoring edges ({self.name})", len(setting)) as bar:
-            scorer = GradientScorer(setting, path, planned, self.backward(setting), placed)
+            scorer = self.scorer(setting, path, planned, placed)
             with torch.inference_mode(False):
                 values = scorer.scores(bar.advance)
         if placed is not None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from attribution.edges.learned import size_of
 from attribution.edges.sampled import Gates, Sampled, SampledMask
+from attribution.edges.start import falling
 from attribution.scores import Scores
-from interp.errors import InputError
 from interp.setting import Setting
 
 _BETA, _LOW, _HIGH = 2 / 3, -0.1, 1.1  # temperature, and how far gates reach beyond 0 and 1 before they are cut
@@ -36,13 +36,13 @@ class SampledEdgePruning(SampledMask):
 
     Attributes:
         edges: size to learn for: a number of edges, or a share of all edges between 0 and 1.
-        start: edge scores to start from: log a falls with the rank of |score| from 10 to 0; None: N(10, 0.01).
+        start: edge scores, or the method that makes them: log a falls with the rank of |score| from 10 to 0; None:
+            N(10, 0.01).
         steps, prompts, masks, seed: as for `SampledMask`.
     """
 
     steps: int = 1000
     edges: int | float = 0.01
-    start: Scores | None = None
 
     name = "edge-pruning-sampled"
     paper: ClassVar[str] = "Bhaskar et al. 2024, arXiv:2406.16778"
@@ -50,15 +50,13 @@ class SampledEdgePruning(SampledMask):
     def check(self, setting: Setting) -> None:
         super().check(setting)
         size_of(self.edges, setting.graph)
-        if self.start is not None and (self.start.level != "edge" or self.start.graph != setting.graph):
-            raise InputError(f"start must be edge scores over {setting.graph}; got {self.start}")
 
-    def gates(self, setting: Setting, generator: torch.Generator) -> HardConcrete:
-        noise = torch.randn(setting.graph.n_edges, generator=generator, dtype=torch.float64, device="cpu")
-        log_a = _OPEN + 0.01 * noise
-        if self.start is not None:
-            order = self.start.values[setting.graph.edge_mask].abs().argsort(descending=True, stable=True)
-            log_a[order] -= torch.linspace(0, _OPEN, len(order), dtype=torch.float64, device="cpu")
+    def gates(self, setting: Setting, generator: torch.Generator, start: Scores | None) -> HardConcrete:
+        if start is None:
+            noise = torch.randn(setting.graph.n_edges, generator=generator, dtype=torch.float64, device="cpu")
+            log_a = _OPEN + 0.01 * noise
+        else:
+            log_a = falling(start, _OPEN, 0.0)
         return HardConcrete(log_a, size_of(self.edges, setting.graph), self.steps, self.masks)
 
 

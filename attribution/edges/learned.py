@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attribution.edges.gradient import EAPIG, MaskIG
 from attribution.edges.method import Method, Passes, check_objective
+from attribution.edges.start import Start, check_start, start_scores
 from attribution.scores import Scores
 from interp import numbers
 from interp.errors import InputError
@@ -65,12 +66,13 @@ class EdgePruning(Method):
 
     Attributes:
         edges: size to learn for: a number of edges, or a share of all edges between 0 and 1.
-        start: edge scores to start from, ranked by |score|; None: `eap-ig` under `patch`, else `mask-ig`.
+        start: edge scores to start from, ranked by |score|, or the method that makes them; None: `eap-ig` under
+            `patch`, else `mask-ig`.
         schedule: steps, rate and temperatures.
     """
 
     edges: int | float = 0.01
-    start: Scores | None = None
+    start: Start | None = None
     schedule: Schedule = Schedule()
 
     name = "edge-pruning"
@@ -83,6 +85,7 @@ class EdgePruning(Method):
     def check(self, setting: Setting) -> None:
         super().check(setting)
         size_of(self.edges, setting.graph)
+        check_start(self.start, setting.graph)
         check_objective(setting.goal, self.name, only_clean=False)
 
     def passes(self, graph: ComputationalGraph) -> Passes:
@@ -93,7 +96,7 @@ class EdgePruning(Method):
 
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
         graph, size = setting.graph, size_of(self.edges, setting.graph)
-        start = self.start or (EAPIG() if setting.ablation == "patch" else MaskIG()).scores(setting)
+        start = start_scores(self.start or (EAPIG() if setting.ablation == "patch" else MaskIG()), setting)
         logits = _logits(start, graph, size)
         fitting = setting.run.batch_size or prompts_that_fit(
             setting.anatomy, graph, setting.prompts, setting.run.memory
@@ -127,7 +130,7 @@ def edge_pruning(
     model: Any,
     task: Task,
     edges: int | float,
-    start: Scores | None = None,
+    start: Start | None = None,
     *,
     schedule: Schedule | None = None,
     **keywords: Unpack[PruningKeywords],
@@ -221,8 +224,6 @@ def size_of(edges: int | float, graph: ComputationalGraph) -> int:
 
 def _logits(start: Scores, graph: ComputationalGraph, size: int) -> Float[Tensor, " edge"]:
     """Logarithms of |score| over that of the last edge kept."""
-    if start.level != "edge" or start.graph != graph:
-        raise InputError(f"start must be edge scores over {graph}; got {start}")
     strength = start.values[graph.edge_mask].abs().double()
     last = strength.topk(size).values[-1].clamp(min=1e-300)
     return (strength / last).clamp(min=1e-300).log().clamp(-_REACH, _REACH)

@@ -8,6 +8,9 @@ from typing import Any
 import pandas as pd
 
 from attribution.edges.acdc import ACDC
+from attribution.edges.atp_star import AtPStar
+from attribution.edges.cdt import CDT
+from attribution.edges.ensemble import Ensemble
 from attribution.edges.flow import InformationFlow
 from attribution.edges.gradient import (
     EAP,
@@ -23,9 +26,11 @@ from attribution.edges.hard_concrete import SampledEdgePruning
 from attribution.edges.learned import EdgePruning
 from attribution.edges.method import Method
 from attribution.edges.patched import ActivationPatching, Exact
+from attribution.edges.registry import METHODS
 from attribution.edges.ugs import UGS
 from attribution.scores import Level
-from interp.plugins import Registry
+
+__all__ = ["METHODS", "methods"]
 
 
 def _relevance(rules: str) -> Callable[..., Relevance]:
@@ -37,15 +42,16 @@ def _relevance(rules: str) -> Callable[..., Relevance]:
     return make
 
 
-METHODS: Registry[Method] = Registry("method", Method, "faithful_circuits.methods")  # type: ignore[type-abstract]
-_ALONG_PATHS: tuple[type[Method], ...] = (EAP, EAPIG, EAPIGActivations, CleanCorrupted, MaskIG)
+_ALONG_PATHS: tuple[type[Method], ...] = (EAP, AtPStar, EAPIG, EAPIGActivations, CleanCorrupted, MaskIG)
 _LEARNED: tuple[type[Method], ...] = (EdgePruning, SampledEdgePruning, UGS)
-_PATCHING: tuple[type[Method], ...] = (InformationFlow, ACDC, Exact, AttributionPatching, ActivationPatching)
+_OTHERS: tuple[type[Method], ...] = (
+    CDT, InformationFlow, ACDC, Exact, Ensemble, AttributionPatching, ActivationPatching,
+)  # fmt: skip
 for _kind in (*_ALONG_PATHS, *_LEARNED):
     METHODS.register(_kind.name, _kind)
 for _rules in ("relp", "gim", "attnlrp", "cp-lrp", "decompx"):
     METHODS.register(_rules, _relevance(_rules))
-for _kind in _PATCHING:
+for _kind in _OTHERS:
     METHODS.register(_kind.name, _kind)
 
 

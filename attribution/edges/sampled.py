@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attribution.edges.method import Method, Passes
+from attribution.edges.start import Start, check_start, start_scores
+from attribution.scores import Scores
 from interp import numbers
 from interp.graph import ComputationalGraph
 from interp.kernels.batching import Batch, draws, make_batches, run_batches
@@ -56,20 +58,26 @@ class SampledMask(Method):
         prompts: prompts in each step, drawn until all were seen, and again.
         masks: masks drawn in each step.
         seed: of all draws.
+        start: edge scores to start from, or the method that makes them; None: as the sub-class says.
     """
 
     steps: int = 300
     prompts: int = 8
     masks: int = 1
     seed: int = 0
+    start: Start | None = None
 
     formula: ClassVar[tuple[str, str]] = ("2SM", "SM")
 
     def __post_init__(self) -> None:
         numbers.settle(self, steps=numbers.COUNT, prompts=numbers.COUNT, masks=numbers.COUNT)
 
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        check_start(self.start, setting.graph)
+
     @abstractmethod
-    def gates(self, setting: Setting, generator: torch.Generator) -> Gates:
+    def gates(self, setting: Setting, generator: torch.Generator, start: Scores | None) -> Gates:
         """The gates to start from."""
 
     def passes(self, graph: ComputationalGraph) -> Passes:
@@ -85,7 +93,8 @@ class SampledMask(Method):
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
         graph = setting.graph
         generator = torch.Generator(device="cpu").manual_seed(self.seed)
-        gates, losses = self.gates(setting, generator), list[float]()
+        start = None if self.start is None else start_scores(self.start, setting)
+        gates, losses = self.gates(setting, generator, start), list[float]()
         with torch.inference_mode(False), setting.run.progress("learning a mask", self.steps) as bar:
             for step, chosen in enumerate(draws(len(setting), self.prompts, self.steps, generator)):
                 weights = torch.zeros(self.masks, *graph.shape, dtype=torch.float64, device="cpu")
@@ -100,7 +109,8 @@ class SampledMask(Method):
         if unsettled:
             logger.warning("method=%r did not converge: %s; see settings['losses'], and give more than steps=%d",
                            self.name, unsettled, self.steps)  # fmt: skip
-        return values, {"loss": "kl", "losses": losses, "converged": not unsettled, **told}
+        told |= {"loss": "kl", "losses": losses, "start": None if start is None else start.method}
+        return values, {"converged": not unsettled, **told}
 
 
 def losses_of(

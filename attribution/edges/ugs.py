@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attribution.edges.sampled import Gates, Sampled, SampledMask
+from attribution.edges.start import falling
+from attribution.scores import Scores
 from interp import numbers
 from interp.graph import ComputationalGraph
 from interp.setting import Setting
@@ -17,6 +19,7 @@ from interp.setting import Setting
 _RATES = ((1e-4, 0.15), (5e-4, 0.1), (float("inf"), 0.05))  # up to a penalty
 _STEPS = 3000  # of the paper; with fewer the rate is larger, so that gates reach as far
 _FASTEST = 0.3
+_FALLING = (2.0, 0.0)  # phi where it starts from scores: 1 in the mean, as without
 _CLIP = 5.0  # the norm of the gradient
 _DECIDED = 0.1  # from 0 or 1
 
@@ -39,6 +42,7 @@ class UGS(SampledMask):
 
     Attributes:
         penalty: lambda, what an edge costs, in nats of KL: more of it gives smaller circuits.
+        start: edge scores, or the method that makes them: phi falls with the rank of |score| from 2 to 0; None: 1.
         steps, prompts, masks, seed: as for `SampledMask`.
     """
 
@@ -53,18 +57,22 @@ class UGS(SampledMask):
         super().__post_init__()
         numbers.settle(self, penalty=numbers.POSITIVE)
 
-    def gates(self, setting: Setting, generator: torch.Generator) -> Uniform:
+    def gates(self, setting: Setting, generator: torch.Generator, start: Scores | None) -> Uniform:
         rate = next(rate for most, rate in _RATES if self.penalty <= most)
         rate *= (0.2 if setting.ablation == "patch" else 1.0) * max(1.0, _STEPS / self.steps)
-        return Uniform(setting.graph, self.penalty, min(rate, _FASTEST), self.masks)
+        known = None if start is None else falling(start, *_FALLING)
+        return Uniform(setting.graph, self.penalty, min(rate, _FASTEST), self.masks, known)
 
 
 class Uniform(Gates):
     """The gates and their optimiser."""
 
-    def __init__(self, graph: ComputationalGraph, penalty: float, rate: float, masks: int) -> None:
+    def __init__(
+        self, graph: ComputationalGraph, penalty: float, rate: float, masks: int, phi: Tensor | None = None
+    ) -> None:
         self.penalty, self.masks = penalty, masks
-        self.phi = torch.ones(graph.n_edges, dtype=torch.float64, device="cpu", requires_grad=True)
+        start = torch.ones(graph.n_edges, dtype=torch.float64, device="cpu") if phi is None else phi
+        self.phi = start.requires_grad_()
         self.of_head = _heads(graph)
         self.costs: list[float] = []
         with torch.device("cpu"):  # AdamW counts its steps on the default device

@@ -9,8 +9,9 @@ import typer
 
 # names by kind, as the registries have them (a test compares): importing these to show help would load torch
 METHODS = (
-    "eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "mask-ig", "edge-pruning",
-    "edge-pruning-sampled", "ugs", "relp", "gim", "attnlrp", "cp-lrp", "decompx", "information-flow", "acdc", "exact",
+    "eap", "atp-star", "eap-ig", "eap-ig-activations", "clean-corrupted", "mask-ig", "edge-pruning",
+    "edge-pruning-sampled", "ugs", "relp", "gim", "attnlrp", "cp-lrp", "decompx", "cd-t", "information-flow", "acdc",
+    "exact", "ensemble",
 )  # fmt: skip
 SELECTIONS = ("balanced", "top-n", "greedy", "connected", "program")
 ABLATIONS = "patch, zero, zero-token, mean, mean-positional or optimal."

@@ -117,6 +117,13 @@ def attention_parts(
     return _scores(block, q, k, frame.masks[block.window]).softmax(-1), v
 
 
+def attention_scores(frame: Frame, layer: int, q: PerHead, k: PerPort) -> Float[Tensor, "batch head q k"]:
+    """What the pattern is the softmax of: capped where the model caps it, -inf where a query may not look."""
+    q, k, _ = ready(frame, layer, q, k, k, None, SILENT)
+    block = frame.anatomy.blocks[layer]
+    return _scores(block, q, k, frame.masks[block.window])
+
+
 def ready(
     frame: Frame,
     layer: int,

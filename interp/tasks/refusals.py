@@ -18,6 +18,15 @@ def refuse_unequal(prompts: Prompts, what: str) -> None:
         )
 
 
+def refuse_answers(prompts: Prompts, what: str) -> None:
+    """Raise `InputError` for answers of several tokens, for what reads one position of each prompt."""
+    if prompts.answers is not None:
+        raise InputError(
+            f"the task has answers of several tokens, and {what} reads the prompt's last position alone; give answers of "
+            "one token"
+        )
+
+
 def refuse_rows(prompts: Prompts, what: str) -> None:
     """Raise `InputError` where a prompt has several rows, for what gives values by prompt and position."""
     if prompts.n_rows != len(prompts):
