@@ -173,7 +173,7 @@ def behaving(model: Any, n: int, seed: int = 0, turned: bool = False) -> Task:
 
     plain = tiny_task(model, n, seed=seed)
     prompts = plain.prompts(model)
-    clean, corrupted = (answer_logits(model, tokens, prompts.lengths) for tokens in (prompts.clean, prompts.corrupted))
+    clean, corrupted = (answer_logits(model, one) for one in (prompts, prompts.turned()))
     gain = clean - corrupted
     right, wrong = gain.argmax(1), gain.argmin(1)
     if turned:
