@@ -9,7 +9,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from interp import Task, load_model
 from interp.kernels.answers import answer_logits
-from interp.tasks.prompts import Prompts
 
 VOCAB, LENGTH = 53, 7
 
@@ -33,10 +32,8 @@ def tiny_circuit(n: int, seed: int = 0) -> tuple[Any, Task]:
     clean = torch.randint(VOCAB, (4 * n, LENGTH), generator=generator)
     corrupted = clean.clone()
     corrupted[:, [1, 2, 4]] = torch.randint(VOCAB, (4 * n, 3), generator=generator)
-    lengths = torch.full((4 * n,), LENGTH)
-    zero = torch.zeros(4 * n, 1, dtype=torch.int64)
-    runs = (Prompts(one, one, lengths, zero, zero[:, :0], paired=False) for one in (clean, corrupted))
-    right, wrong = (answer_logits(model, one).argmax(1).tolist() for one in runs)
+    prompts = Task.from_tokens("unanswered", clean, corrupted, [0] * 4 * n, [1] * 4 * n).prompts(model)
+    right, wrong = (answer_logits(model, one).argmax(1).tolist() for one in (prompts, prompts.turned()))
     kept = [i for i in range(4 * n) if right[i] != wrong[i]][:n]
     answers = ([[found[i]] for i in kept] for found in (right, wrong))
     return model, Task.from_tokens("own answers", clean[kept], corrupted[kept], *answers)

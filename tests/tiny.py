@@ -181,14 +181,6 @@ def behaving(model: Any, n: int, seed: int = 0, turned: bool = False) -> Task:
     return Task.from_tokens("behaving", prompts.clean, prompts.corrupted, right, wrong)
 
 
-def unpaired(tokens: Any, lengths: Any) -> Any:
-    """Prompts of tokens alone, whose answers nobody asks for."""
-    from interp.tasks.prompts import Prompts
-
-    answers = lengths.new_zeros(len(lengths), 1)
-    return Prompts(tokens, tokens, lengths, answers, answers[:, :0], paired=False)
-
-
 def word_tokenizer(bos: str | None = "<bos>") -> Any:
     """A tokenizer of a few words that adds no BOS by itself, with a name that leads nowhere."""
     from tokenizers import Tokenizer

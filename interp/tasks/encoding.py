@@ -160,14 +160,14 @@ class Encoder:
 
     def single(self, text: str, index: int, field: str) -> int:
         """The id of a text that has to be one token. Raises `InputError` for one that is not."""
-        ids = self._answer(text, index, field)
+        ids = self.pieces(text)
         if len(ids) != 1:
-            pieces = ", ".join(map(repr, token_texts(self.tokenizer, list(ids))))
+            pieces = ", ".join(map(repr, token_texts(self.tokenizer, ids)))
             raise InputError(
                 f"{field} {text!r} of prompt {index} is {len(ids)} tokens ({pieces}); it must be one "
                 f"token{self._advice(text)}"
             )
-        return ids[0]
+        return self._answer(text, index, field)[0]
 
     def _advice(self, text: str) -> str:
         """What would work instead of a text of several tokens."""

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from interp.errors import InputError
-
-if TYPE_CHECKING:
-    from interp.tasks.prompts import Prompts
+from interp.tasks.answers import Answers
 
 TENSORS = ("clean", "corrupted", "lengths", "correct", "incorrect", "corrupted_lengths")
+
+
+class Prompts(Protocol):
+    """What is asked of prompts (`interp.tasks.prompts`)."""
+
+    @property
+    def clean(self) -> Tensor: ...
+    @property
+    def corrupted(self) -> Tensor: ...
+    @property
+    def lengths(self) -> Tensor: ...
+    @property
+    def corrupted_lengths(self) -> Tensor | None: ...
+    @property
+    def correct(self) -> Tensor: ...
+    @property
+    def answers(self) -> Answers | None: ...
+    @property
+    def paired(self) -> bool: ...
+    @property
+    def first_difference(self) -> Tensor: ...
 
 
 def check_shapes(prompts: Prompts) -> None:
@@ -55,7 +74,7 @@ def check_contents(prompts: Prompts) -> None:
         if bad.any():
             index = _first(bad)
             raise InputError(f"prompt {index} has the length {int(lengths[index])}; it must be between 1 and {width}")
-        bad = ((tokens < 0) & (torch.arange(width, device=prompts.device) < lengths[:, None])).any(1)
+        bad = ((tokens < 0) & (torch.arange(width, device=prompts.clean.device) < lengths[:, None])).any(1)
         if bad.any():
             raise InputError(f"{name} holds a negative token id in prompt {_first(bad)}")
     for name in ("correct", "incorrect"):
@@ -83,7 +102,7 @@ def _check_answers(prompts: Prompts) -> None:
                 f"prompt {index} has the token id {token} twice among its {' and '.join(names)} answers; "
                 "each counts once, and on one side"
             )
-    bad = ~prompts.correct_mask.any(1)
+    bad = ~(prompts.correct >= 0).any(1)
     if bad.any():
         raise InputError(f"prompt {_first(bad)} has no correct answer; every prompt needs at least one")
 

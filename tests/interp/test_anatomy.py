@@ -11,8 +11,9 @@ from interp.inspection import anatomy_of
 from interp.kernels.answers import answer_logits
 from interp.kernels.forward import prepare, run_blocks
 from interp.parts import Norm
+from interp.tasks.prompts import Prompts
 from tests import oracle, versions
-from tests.tiny import tiny, tiny_module, tiny_task, unpaired
+from tests.tiny import tiny, tiny_module, tiny_task
 
 TOKENS = torch.tensor([[2, 7, 20, 33, 8, 52, 3, 11], [5, 9, 9, 2, 51, 30, 6, 5]])
 
@@ -33,8 +34,10 @@ def test_running_the_weights_gives_the_bridges_own_logits(name):
     model = oracle.model_of(name)
     lengths = torch.tensor([8, 5])
     expected = model(TOKENS)[torch.arange(2), lengths - 1]
-    assert oracle.error(answer_logits(model, unpaired(TOKENS, lengths)), expected) < oracle.TOLERANCE
-    one_by_one = answer_logits(model, unpaired(TOKENS, lengths), batch_size=1)
+    given = [row[:n] for row, n in zip(TOKENS.tolist(), lengths.tolist(), strict=True)]
+    prompts = Prompts.from_lists(given, given, [[0]] * 2, [[]] * 2, paired=False)
+    assert oracle.error(answer_logits(model, prompts), expected) < oracle.TOLERANCE
+    one_by_one = answer_logits(model, prompts, batch_size=1)
     assert oracle.error(one_by_one, expected) < oracle.TOLERANCE
 
 

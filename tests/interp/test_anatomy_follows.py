@@ -19,7 +19,8 @@ from interp.errors import InputError
 from interp.inspection import anatomy_of
 from interp.kernels.answers import answer_logits
 from interp.models import load_model
-from tests.tiny import ARCHITECTURES, VOCAB, tiny_module, unpaired
+from interp.tasks.prompts import Prompts
+from tests.tiny import ARCHITECTURES, VOCAB, tiny_module
 
 TOKENS = torch.randint(VOCAB, (2, 9), generator=torch.Generator().manual_seed(0))
 
@@ -35,7 +36,8 @@ def error(model: Any) -> float:
     """Relative error of the anatomy's logits against the model's own run."""
     with torch.no_grad():
         own = model(TOKENS.to(model.cfg.device))[:, -1].double().cpu()
-    read = answer_logits(model, unpaired(TOKENS, torch.full((2,), 9))).double()
+    given = TOKENS.tolist()
+    read = answer_logits(model, Prompts.from_lists(given, given, [[0]] * 2, [[]] * 2, paired=False)).double()
     return float((read - own).norm() / own.norm())
 
 
