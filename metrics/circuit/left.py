@@ -95,7 +95,8 @@ def removal_scores(model: Any, task: Task, **keywords: Unpack[EvaluateKeywords])
         elements, mask = asking.about(left)
         scores = torch.zeros(mask.numel(), dtype=torch.float64, device="cpu")
         whole = elements.measure([mask]).circuits[0].double().mean()
-        for part in elements.inside(mask).split(_STACK):
+        inside = elements.inside(mask)
+        for part in inside.split(_STACK) if len(inside) else ():
             after = elements.measure([elements.without(mask, [place]) for place in part.tolist()])
             scores[part] = whole - after.circuits.double().mean(1)
         return scores.view(mask.shape)

@@ -106,8 +106,8 @@ def test_removal_scores_are_exact(model: Any, task: Any, found: NodeCircuit) -> 
 
 
 def test_what_is_left_is_scored_again_by_gradients_there(model: Any, task: Any, found: NodeCircuit) -> None:
-    """Along the weights of what is left the scores of its nodes add up to M(left) - M(empty)."""
-    score = rescorer(model, task, "mask-ig", steps=24, **bare(found))
+    """Along the weights of what is left its nodes' scores add up to M(left) - M(empty)."""
+    score = rescorer(model, task, "mask-ig", steps=16, **bare(found))
     asked: list[Tensor] = []
 
     def asking(left: Tensor) -> Tensor:
@@ -118,9 +118,10 @@ def test_what_is_left_is_scored_again_by_gradients_there(model: Any, task: Any, 
     assert [one.tolist() for one in asked] == [one.tolist() for one in curve.masks[:-1]]
     left = curve.masks[1]
     inside = nodes_of(left, found.level)
-    measured = metrics.measure(model, task, left, quiet=True, **bare(found))
-    whole = float((measured.circuits[0] - measured.empty).mean())
-    assert float(score(left).flatten()[inside].sum()) == pytest.approx(whole, rel=1e-3, abs=1e-5)
+    if found.level != "feature":  # of thresholds, which jump, no gradient says anything
+        measured = metrics.measure(model, task, left, quiet=True, **bare(found))
+        whole = float((measured.circuits[0] - measured.empty).mean())
+        assert float(score(left).flatten()[inside].sum()) == pytest.approx(whole, rel=1e-3, abs=1e-5)
     assert error(score(left), score(curve.masks[0])) > 1e-6  # not what the whole model's scores say
 
 
