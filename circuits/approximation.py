@@ -12,16 +12,16 @@ from torch import Tensor
 
 import metrics
 from attribution.components import KINDS, components_in
-from attribution.edges.gradient import GradientMethod
 from attribution.edges.method import Method
 from attribution.edges.named import METHODS
 from attribution.edges.patched import ActivationPatching, Exact
 from attribution.engines import chosen_method
-from attribution.scores import Level
-from attribution.units.explain import for_units
+from attribution.sparse.patched import mean_patched_features
+from attribution.units.nodes import check_nodes, scores_of_nodes
 from attribution.units.patched import mean_patched
-from attribution.units.scoring import mean_neuron_scores
+from circuits.levels import Asked
 from interp import numbers
+from interp.dictionaries.sets import FeatureKeywords
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.interval import Interval, IntervalKeywords
@@ -32,6 +32,7 @@ from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 from metrics.agreement_table import AgreementTable, combine
 from metrics.circuit.elements import Elements, NodeElements, Places
+from metrics.circuit.evaluate import refuse_dictionaries
 
 DEFAULT_METHODS = ("eap", "eap-ig", "relp")
 Given = str | Method | Mapping[str, Any]
@@ -39,11 +40,13 @@ SETTINGS = {  # that methods may differ in; all else is shared
     "edge": ("method", "rules", "steps", "quadrature", "credit", "checkpointed"),
     "node": ("method", "rules", "steps", "quadrature"),
     "neuron": ("method", "rules", "steps", "quadrature", "credit", "checkpointed"),
+    "head": ("method", "rules", "steps", "quadrature", "credit", "checkpointed"),
+    "feature": ("method", "rules", "steps", "quadrature", "checkpointed"),
 }
 BANDS = (0.01, 0.1, 1.0)  # strata by magnitude: the top 1 %, the next 9 %, the rest
 
 
-class AgreementKeywords(SettingKeywords, RunKeywords, IntervalKeywords, total=False):
+class AgreementKeywords(FeatureKeywords, SettingKeywords, RunKeywords, IntervalKeywords, total=False):
     """The keywords of `agreement`."""
 
 
@@ -53,7 +56,7 @@ def agreement(
     model: Any,
     task: Task,
     methods: str | Method | Sequence[str | Method] | Mapping[str, Given] = DEFAULT_METHODS,
-    level: Level | Literal["neuron"] = "edge",
+    level: Literal["edge", "node", "neuron", "head", "feature"] = "edge",
     *,
     sample: int = 600,
     top: Sequence[int] = (10, 50),
@@ -72,11 +75,15 @@ def agreement(
             output and residual stream at every layer and position of every prompt (`attribution.components`), all
             of them patched; intervals resample whole prompts. `neuron`: a stratified sample of the MLPs' neurons
             (`attribution.neurons`), each at all positions together and a mean over prompts; with ablation `zero`
-            this is single-neuron ablation.
-        sample: number of edges, or of neurons (whose kinds are their layers). Strata are the kinds of edge (which
-            source, which target) times three bands of magnitude (the top 1 %, the next 9 % and the rest, by the mean
-            rank over the methods compared, so that none chooses its own ground); every stratum gives as many. The
-            figures hold for such a sample: among all edges, most of which do nothing, they would be others.
+            this is single-neuron ablation. `head` and `feature`: the same for heads and for features of `dictionaries`
+            (errors among them with `errors="nodes"`): each alone is ablated in the whole model.
+        sample: number of edges, neurons, heads or features (all heads where there are fewer). Strata are the kinds of
+            edge (which source, which target; of nodes their layer or dictionary) times three bands of magnitude (the
+            top 1 %, the next 9 % and the rest, by the mean rank over the methods compared, so that none chooses its own
+            ground); every stratum gives as many. The figures hold for such a sample: among all edges, most of which do
+            nothing, they would be others.
+        dictionaries, errors: of features: what they are of, and whether what dictionaries leave of their outputs is
+            `kept` (None), `ablated`, or `nodes` behind the features.
         ablation, objective, kv: of the setting, see `interp.setting.Setting`.
         top, drop: as for `metrics.agreement`.
         confidence, resamples, seed: of the bootstrap over points (1000 draws); `seed` also draws the sample.
@@ -91,7 +98,8 @@ def agreement(
         InputError: unknown names, a method that patches instead of approximating, a sample larger than the graph.
     """
     check_keywords("agreement", keywords, AgreementKeywords)
-    choose("level", level, ("edge", "node", "neuron"))
+    choose("level", level, tuple(SETTINGS))
+    refuse_dictionaries(keywords, level)
     if resume is not None and level != "edge":
         raise InputError(f"resume is for level='edge'; at level={level!r} all is patched in one go")
     chosen = _chosen(methods, level)
@@ -102,8 +110,8 @@ def agreement(
     }  # fmt: skip
     if level == "node":
         return _nodes(setting, chosen, judged)
-    if level == "neuron":
-        return _neurons(setting, chosen, sample, interval.seed, judged)
+    if level != "edge":
+        return _single(NodeElements(setting, level), chosen, sample, interval.seed, judged)
     values = {name: method.scores(setting).values for name, method in chosen.items()}
     graph = setting.graph
     mask = stratified_edges(graph, values, sample, interval.seed)
@@ -133,11 +141,9 @@ def _method(name: str, given: Given, level: str) -> Method:
         choose(f"setting of methods[{name!r}]", setting, SETTINGS[level])
     if level == "edge" and isinstance(method, str) and "level" in (METHODS.settings(method) or ()):
         told["level"] = "edge"  # also of those that score nodes by default
-    made = chosen_method(method, told)
+    made = Asked(level).method(method, told) if level == "feature" else chosen_method(method, told)
     if isinstance(made, Exact | ActivationPatching):
         raise InputError(f"methods names {name!r}, which patches: it is what the others are compared with")
-    if level == "neuron":
-        return for_units(made)
     return chosen_method(made, level="edge") if level == "edge" else made
 
 
@@ -161,23 +167,39 @@ def _nodes(setting: Setting, methods: dict[str, Method], judged: dict[str, Any])
     return combine(tables, name="component")
 
 
-def _neurons(
-    setting: Setting, methods: dict[str, Method], sample: int, seed: int, judged: dict[str, Any]
+def _single(
+    elements: NodeElements, methods: dict[str, Method], sample: int, seed: int, judged: dict[str, Any]
 ) -> AgreementTable:
+    """Methods against nodes that are ablated one at a time."""
+    setting, level = elements.setting, elements.level
     for method in methods.values():
-        method.check(setting)
-    values = {
-        name: mean_neuron_scores(setting, method)
-        for name, method in methods.items()
-        if isinstance(method, GradientMethod)
-    }
-    elements = NodeElements(setting, "neuron")
+        check_nodes(setting, method, level)
+    values = {name: scores_of_nodes(setting, method, level).values.double() for name, method in methods.items()}
+    if level == "head":
+        sample = min(sample, len(elements.places))
     places = stratified_nodes(elements, values, sample, seed)
-    width = elements.full.shape[1]
-    neurons = [divmod(place, width) for place in places.tolist()]
-    exact = mean_patched(setting, neurons)
-    labels = [f"layer {layer}, neuron {neuron}" for layer, neuron in neurons]
-    return metrics.agreement(exact, {n: v.flatten()[places] for n, v in values.items()}, labels=labels, **judged)
+    exact = _patched(elements, places)
+    found = {name: one.flatten()[places] for name, one in values.items()}
+    return metrics.agreement(exact, found, labels=elements.names(places), **judged)
+
+
+def _patched(elements: NodeElements, places: Places) -> Float[Tensor, " n"]:
+    """What patching each alone does; of neurons and features all in front of them is run once."""
+    setting, width = elements.setting, elements.full.shape[1]
+    single = [divmod(place, width) for place in places.tolist()]
+    if elements.level == "neuron":
+        return mean_patched(setting, single)
+    if elements.level == "head":
+        return _removed(elements, places)
+    assert setting.features is not None
+    error = width - 1 if setting.features.errors == "nodes" else width  # errors stand last
+    chosen = [(index, -1 if feature == error else feature) for index, feature in single]
+    return mean_patched_features(setting, setting.features.on(setting.anatomy), chosen)
+
+
+def _removed(elements: Elements, places: Places) -> Float[Tensor, " n"]:
+    found = elements.measure([elements.without(elements.full, [place]) for place in places.tolist()])
+    return (found.clean - found.circuits).double().mean(1)
 
 
 def patched_sample(
@@ -188,8 +210,7 @@ def patched_sample(
         mask = stratified_edges(elements.setting.graph, values, n, seed)
         return elements.inside(mask), Exact(edges=mask).scores(elements.setting).values[mask]
     places = stratified_nodes(elements, values, n, seed)
-    found = elements.measure([elements.without(elements.full, [place]) for place in places.tolist()])
-    return places, (found.clean - found.circuits).double().mean(1)
+    return places, _removed(elements, places)
 
 
 def stratified_nodes(elements: Elements, values: Mapping[str, Tensor], n: int, seed: int) -> Places:

@@ -8,10 +8,11 @@ from metrics.circuit.completeness import Completeness, completeness
 from metrics.circuit.curve import Curve, faithfulness_curve, mib
 from metrics.circuit.evaluate import evaluate, faithfulness, measure
 from metrics.circuit.ground_truth import auroc, average_precision
+from metrics.circuit.left import removal_scores
 from metrics.circuit.minimality import Minimality, minimality
 from metrics.circuit.output import OutputAgreement, output_agreement
 from metrics.circuit.prompts import PromptFaithfulness, prompt_faithfulness
-from metrics.circuit.recursive import RecursiveCurve, recursive_curve, removal_scores
+from metrics.circuit.recursive import RecursiveCurve, recursive_curve
 from metrics.circuit.saco import CircuitSaCo, circuit_saco
 from metrics.correlation import agreement
 from metrics.explanation.curves import Curves, RemovalCurvesMetric, removal_curves

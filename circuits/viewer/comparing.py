@@ -7,23 +7,37 @@ from typing import Any
 
 import numpy as np
 
-from circuits.beside import BOTH, HERE, THERE
+from circuits.beside import BOTH, HERE, THERE, Beside
 from circuits.circuit import Circuit, CircuitComparison
+from circuits.node_circuit import NodeCircuit
+from circuits.node_comparison import NodeComparison
 from circuits.viewer.data import EMBEDDED_LIMIT, packed, page_data
 from circuits.viewer.figures import union
 from circuits.viewer.headings import facts, title
 from circuits.viewer.page import circuit_shell
 
 
-def compare(here: Circuit, there: Circuit, names: tuple[str, str] = ("here", "there")) -> CircuitComparison:
-    """Two circuits over one graph: `compare(a, b).show()`, `.to_frame()`, `.jaccard`; see `CircuitComparison`."""
-    return CircuitComparison(here, there, names)
+def compare(
+    here: Circuit | NodeCircuit, there: Circuit | NodeCircuit, names: tuple[str, str] = ("here", "there")
+) -> Beside:
+    """Two circuits of the same edges or nodes: `compare(a, b).show()`, `.to_frame()`, `.jaccard`.
+
+    See `CircuitComparison` and `NodeComparison`. Raises `InputError` for circuits of different things.
+    """
+    return here.compare(there, names)  # type: ignore[arg-type]  # refused there
 
 
-def comparison_to_html(comparison: CircuitComparison, path: str | os.PathLike[str] | None = None) -> str:
-    """The page that draws both circuits; edges are ordered by the larger of their two |scores|."""
-    here, there = comparison.here, comparison.there
+def comparison_to_html(
+    comparison: CircuitComparison | NodeComparison, path: str | os.PathLike[str] | None = None
+) -> str:
+    """The page that draws both circuits; edges are ordered by the larger of their two |scores|.
+
+    Of nodes: the page of `NodeComparison.to_html`.
+    """
+    if isinstance(comparison, NodeComparison):
+        return comparison.to_html(path)
     both, edges = union(comparison, EMBEDDED_LIMIT)
+    here, there = comparison.here, comparison.there
     other = there.scores.edge_values.double().numpy()
     data = page_data(both, edges) | {"compare": _compared(comparison, edges.index, other)}
     first, second = comparison.names

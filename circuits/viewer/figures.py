@@ -15,11 +15,14 @@ import plotly.graph_objects as go
 from jaxtyping import Bool
 
 from circuits.circuit import Circuit, CircuitComparison
+from circuits.node_circuit import NodeCircuit
+from circuits.node_comparison import NodeComparison
 from circuits.viewer import look
 from circuits.viewer.adjacency import Adjacency, adjacency
 from circuits.viewer.headings import facts, title
 from circuits.viewer.layout import MLP_GAP, column_labels, curves, edge_ends, node_position, row_labels
 from interp import theme
+from interp.errors import InputError
 from interp.graph import ComputationalGraph
 
 LABELLED_LIMIT = 160  # nodes, beyond which names would run into each other
@@ -34,22 +37,29 @@ class Tone:
     edges: Bool[np.ndarray, " edge"]
 
 
-def figure(circuit: Circuit) -> go.Figure:
+def figure(circuit: Circuit | NodeCircuit) -> go.Figure:
     """The circuit as a plain plotly figure: rows are layers, columns heads, MLPs at the right, edges run upwards.
 
     Colour is the sign of an edge's score, width its strength; click the legend to hide a sign. At most `DRAWN_LIMIT`
-    edges are drawn, the strongest; the subtitle then says how many of how many.
+    edges are drawn, the strongest; the subtitle then says how many of how many. Of nodes: `NodeCircuit.figure`.
     """
+    if isinstance(circuit, NodeCircuit):
+        return circuit.figure()
     edges = adjacency(circuit, look.DRAWN_LIMIT)
     negative = edges.score < 0
     tones = [Tone(*named, of) for named, of in zip(look.SIGNS.items(), (~negative, negative), strict=True)]
     return _drawn(circuit, edges, tones, title(circuit), facts(circuit))
 
 
-def comparison_figure(comparison: CircuitComparison) -> go.Figure:
-    """Both circuits as one plain plotly figure, edges coloured by which of them has it, width by the larger score."""
-    here, there = comparison.here, comparison.there
+def comparison_figure(comparison: CircuitComparison | NodeComparison) -> go.Figure:
+    """Both circuits as one plain plotly figure, edges coloured by which of them has it, width by the larger score.
+
+    Of nodes: `NodeComparison.figure`.
+    """
+    if isinstance(comparison, NodeComparison):
+        return comparison.figure()
     both, edges = union(comparison, look.DRAWN_LIMIT)
+    here, there = comparison.here, comparison.there
     inside = [circuit.mask.numpy()[edges.source, edges.target] for circuit in (here, there)]
     parts = (inside[0] & inside[1], inside[0] & ~inside[1], ~inside[0])
     labels = ("both", *(f"only {name}" for name in comparison.names))
@@ -58,7 +68,12 @@ def comparison_figure(comparison: CircuitComparison) -> go.Figure:
 
 
 def union(comparison: CircuitComparison, limit: int) -> tuple[Circuit, Adjacency]:
-    """The edges of either circuit as one, and the strongest of them by the larger of their two |scores|."""
+    """The edges of either circuit as one, and the strongest of them by the larger of their two |scores|.
+
+    Raises `InputError` for what is no comparison.
+    """
+    if not isinstance(comparison, CircuitComparison):
+        raise InputError(f"comparison must be what compare(here, there) gives; got {type(comparison).__name__}")
     here, there = comparison.here, comparison.there
     both = Circuit(here.scores, here.mask | there.mask, here.report, here.provenance)
     values = [circuit.scores.edge_values.double().numpy() for circuit in (here, there)]

@@ -13,6 +13,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from circuits.circuit import Circuit
+from circuits.node_circuit import NodeCircuit
 from circuits.viewer.adjacency import adjacency
 from circuits.viewer.data import EMBEDDED_LIMIT, page_data
 from circuits.viewer.headings import facts, title
@@ -51,11 +52,12 @@ SCRIPTS = (
 )
 
 
-def to_html(circuit: Circuit, path: str | os.PathLike[str] | None = None, **views: Any) -> str:
+def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None = None, **views: Any) -> str:
     """The interactive picture of `circuit` as a self-contained page of about 5 MB, most of it plotly.js.
 
     Args:
-        circuit: what is drawn; of more than `EMBEDDED_LIMIT` edges the page holds the strongest.
+        circuit: what is drawn; of more than `EMBEDDED_LIMIT` edges the page holds the strongest. Of nodes: the page
+            and the views of `NodeCircuit.to_html`.
         path: where the page is also written; a kill or a full disk leaves what the file held before.
         **views: `model=` and `task=` (and `example=`, the number of a prompt) add that prompt's tokens, attention
             patterns, direct effects and the layout by position; `positions=` gives node scores `[node, pos]` of
@@ -63,6 +65,8 @@ def to_html(circuit: Circuit, path: str | os.PathLike[str] | None = None, **view
 
     Raises `InputError` when the model does not fit the circuit, or only one of model and task is given.
     """
+    if isinstance(circuit, NodeCircuit):
+        return circuit.to_html(path, **views)
     edges = adjacency(circuit, EMBEDDED_LIMIT)
     data = page_data(circuit, edges, **views)
     return circuit_shell().render(title(circuit), facts(circuit), data, path)
@@ -74,7 +78,7 @@ def circuit_shell() -> Shell:
     return Shell("help.html", "stage.html", SCRIPTS, STYLES, LOOK, get_plotlyjs())
 
 
-def show(circuit: Circuit, **views: Any) -> None:
+def show(circuit: Circuit | NodeCircuit, **views: Any) -> None:
     """Show the interactive picture: in a frame of its own inside a notebook, else in the browser.
 
     `views` are those of `to_html`. A notebook cell then holds the whole page; `figure` gives a lighter picture.

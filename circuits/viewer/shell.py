@@ -22,6 +22,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from interp.errors import InputError
 from interp.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,14 @@ class Shell:
 
 
 def show_page(page: str) -> None:
-    """Show a page in a notebook's cell, or else in the browser; where there is none, a warning names the file."""
+    """Show a page in a notebook's cell, or else in the browser; where there is none, a warning names the file.
+
+    Raises `InputError` for what is no text.
+    """
+    if not isinstance(page, str):
+        raise InputError(
+            f"page must be the text of a page, as to_html gives it; got {type(page).__name__} (show takes it)"
+        )
     if _in_notebook():
         notebook = importlib.import_module("IPython.display")  # there when a notebook is, else not needed
         style = f"width:100%;height:{FRAME_HEIGHT}px;border:0"

@@ -22,8 +22,8 @@ def refuse_answers(prompts: Prompts, what: str) -> None:
     """Raise `InputError` for answers of several tokens, for what reads one position of each prompt."""
     if prompts.answers is not None:
         raise InputError(
-            f"the task has answers of several tokens, and {what} reads the prompt's last position alone; give answers of "
-            "one token"
+            f"the task has answers of several tokens, and {what} reads the prompt's last position alone; give answers "
+            "of one token"
         )
 
 

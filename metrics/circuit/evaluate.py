@@ -20,7 +20,7 @@ from interp.inspection import anatomy_of
 from interp.interval import Estimate, Interval, IntervalKeywords
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
-from interp.node_mask import NODE_LEVELS, NodeMask, node_masks
+from interp.node_mask import NodeMask, node_masks
 from interp.run import RunKeywords
 from interp.running import door
 from interp.setting import MaskObject, Setting, UnderKeywords
@@ -129,10 +129,6 @@ def setting_of_scores(
     model: Any, task: Task, scores: Any, keywords: Mapping[str, Any]
 ) -> tuple[Setting, Float[Tensor, "source target"]]:
     """The setting that scores over edges are judged in, and their values; raises `InputError` for others."""
-    if (level := getattr(scores, "level", None)) in NODE_LEVELS:
-        raise InputError(
-            f"scores are of {level}s; this ablates edges: metrics.faithfulness_curve and circuit_saco take both"
-        )
     # a tensor has a method of that name
     values = scores if isinstance(scores, Tensor) else getattr(scores, "values", None)
     if not isinstance(values, Tensor):

@@ -1,4 +1,4 @@
-"""Recursive ablation of edges: take out the most important ones, score again inside what is left, repeat."""
+"""Recursive ablation of edges or nodes: take out the most important, score again inside what is left, repeat."""
 
 from __future__ import annotations
 
@@ -10,56 +10,46 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
 from interp import numbers, theme
 from interp.conditions import Conditions
 from interp.errors import InputError
-from interp.graph import KV, ComputationalGraph
-from interp.inspection import anatomy_of
 from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
 from interp.result import Result
 from interp.running import door
-from interp.selection import LADDER_FRACTIONS, top_n
-from interp.setting import Setting
+from interp.selection import LADDER_FRACTIONS
 from interp.tasks.task import Task
-from metrics.circuit.evaluate import (
-    JudgeKeywords,
-    MeasureKeywords,
-    faithfulness_of_means,
-    graph_of_mask,
-    setting_of_scores,
-    stacked,
-)
+from metrics.circuit.elements import Elements, Mask, Values
+from metrics.circuit.evaluate import GrainKeywords, JudgeKeywords, faithfulness_of_means, stacked
+from metrics.circuit.left import Rescore, elements_to_ablate
 from metrics.statistics import bootstrapped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-Rescore = Callable[[Bool[Tensor, "source target"]], Float[Tensor, "source target"]]
-_STACK = 64  # circuits that a rescoring by removal measures at a time
-
 
 @dataclass(frozen=True, repr=False)
 class RecursiveCurve(Result):
-    """Faithfulness of what is left after the most important edges were ablated, against random edges.
+    """Faithfulness of what is left after the most important edges (nodes) were ablated, against random ones.
 
     Attributes:
-        shares: of the graph's edges that are ablated, from 0 to the last.
-        removed: how many edges that is.
+        shares: of all edges (nodes) that are ablated, from 0 to the last.
+        removed: how many that is.
         points: faithfulness of what is left, with intervals over prompts; 1 where nothing is ablated.
-        random: the same with random edges ablated, mean over the draws.
+        random: the same with random ones ablated, mean over the draws.
         area: area(b - m) / area(b - b_100) by trapezoids over the shares, as RACU; b is the random curve, m the
-            scores', b_100 = 0 the empty circuit. 0 is what random edges get. It is no share: above 1 where ablation
+            scores', b_100 = 0 the empty circuit. 0 is what random orders get. It is no share: above 1 where ablation
             drives the objective below the empty circuit's; NaN where the random curve has no area.
         log_area: the same over log share (without the share 0), which the largest shares do not rule.
-        masks: what is left at each share, [share, source, target].
+        masks: what is left at each share, [share, source, target]; of nodes [share, ...] with the axes of their level.
         values: objectives per prompt of the clean model, the empty circuit and what is left.
         setting: ablation, objective and prompts that it was judged under.
+        level: `edge`, or `neuron`, `head`, `node`, `feature`.
     """
 
     matching: ClassVar = (("shares", "removed", "points", "random", "masks"),)
@@ -70,12 +60,13 @@ class RecursiveCurve(Result):
     random: tuple[Estimate, ...]
     area: Estimate
     log_area: Estimate
-    masks: Bool[Tensor, "share source target"]
+    masks: Bool[Tensor, "share ..."]
     values: CircuitValues
     setting: Conditions | None = None
+    level: str = "edge"
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per share: share, removed, faithfulness, low, high, and random edges'."""
+        """One row per share: share, removed, faithfulness, low, high, and random ones'."""
         columns: dict[str, Any] = {"share": self.shares, "removed": self.removed}
         for name, points in (("faithfulness", self.points), ("random", self.random)):
             prefix = "" if name == "faithfulness" else "random_"
@@ -89,11 +80,11 @@ class RecursiveCurve(Result):
         return f"area {self.area}, over log share {self.log_area}{under}"
 
     def figure(self) -> Figure:
-        """Faithfulness of what is left over the share ablated, beside random edges; the further below, the better."""
+        """Faithfulness of what is left over the share ablated, beside random ones; the further below, the better."""
         import plotly.graph_objects as go
 
-        figure = go.Figure()
-        for name, points, colour in (("scores", self.points, theme.OWN), ("random edges", self.random, theme.CONTROL)):
+        figure, random = go.Figure(), f"random {self.level}s"
+        for name, points, colour in (("scores", self.points, theme.OWN), (random, self.random, theme.CONTROL)):
             figure.add_scatter(
                 x=self.shares[1:],
                 y=[one.value for one in points[1:]],
@@ -103,9 +94,13 @@ class RecursiveCurve(Result):
                 line={"color": colour},
             )
         theme.target_line(figure, 0)
-        figure.update_xaxes(type="log", title="share of edges ablated")
+        figure.update_xaxes(type="log", title=f"share of {self.level}s ablated")
         figure.update_yaxes(title="faithfulness of what is left")
         return theme.styled(figure, f"area {self.area}, over log share {self.log_area}")
+
+
+class RecursiveKeywords(GrainKeywords, JudgeKeywords, total=False):
+    """The keywords of `recursive_curve`."""
 
 
 @numbers.checked(shares=numbers.SHARE, n_random=numbers.COUNT)
@@ -118,24 +113,28 @@ def recursive_curve(
     *,
     n_random: int = 5,
     absolute: bool = False,
-    **keywords: Unpack[JudgeKeywords],
+    **keywords: Unpack[RecursiveKeywords],
 ) -> RecursiveCurve:
-    """A curve in the manner of Recursive ROAR (Madsen et al. 2022) for edges, with ablation instead of retraining.
+    """A curve in the manner of Recursive ROAR (Madsen et al. 2022) for circuits, with ablation instead of retraining.
 
-    At each share the edges with the highest scores are ablated; what is left is scored again, and edges that are
-    ablated stay ablated. Random edges (nested, not scored again) are the baseline.
+    At each share the edges (nodes) with the highest scores are ablated; what is left is scored again, and what is
+    ablated stays ablated. Random ones (nested, not scored again) are the baseline.
 
     Args:
         model: what `interp.load_model` returns.
         task: the prompts to measure on; use others than the scores were made on.
         score: a callable (bool mask [source, target] of the edges that are left) -> scores [source, target], called
-            once for each share, first with the whole graph (a key and a value target per query head).
-            `removal_scores` makes one, exact and slow; `circuits.rescorer` one of gradients at what is left. Scores
-            themselves (a tensor [source, target], or anything with such `.values`) are not made again: they are
-            restricted to what is left, and the curve is not recursive.
-        shares: of the graph's edges, ascending, above 0 and up to 1; the number of edges is rounded down.
-        n_random: so many random orders of edges. One alone is no baseline: orders differ much.
+            once for each share, first with the whole graph (a key and a value target per query head); of nodes, with
+            `level`, mask and scores have the axes of the level, as in `evaluate`. `removal_scores` makes one, exact
+            and slow; `circuits.rescorer` one of gradients at what is left. Scores themselves (a tensor, or anything
+            with such `.values`) are not made again: they are restricted to what is left, and the curve is not
+            recursive.
+        shares: of all edges (nodes), ascending, above 0 and up to 1; their number is rounded down.
+        n_random: so many random orders. One alone is no baseline: orders differ much.
         absolute: choose by |score|. By default by signed score, since the fall of the objective is measured.
+        level: of a callable or a bare tensor: `neuron`, `head`, `node` or `feature`; None: what scores say of
+            themselves, or edges. The input of level `node` is never ablated.
+        spans, dictionaries, errors: of a callable or a bare tensor of nodes, as in `evaluate`.
         ablation, objective, batch_size, memory, quiet: as in `evaluate`.
         confidence, resamples, seed: of the bootstrap over prompts and over random orders; `seed` also draws the orders.
 
@@ -146,17 +145,15 @@ def recursive_curve(
         InputError: scores of another shape, NaN, or constant; shares out of order; unknown names.
     """
     steps = _shares(shares)
-    check_keywords("recursive_curve", keywords, JudgeKeywords)
-    interval, recursive = Interval.of(keywords), callable(score) and not isinstance(score, Tensor)
-    scores = score(ComputationalGraph.of(model).edge_mask.clone()) if recursive else score
-    setting, first = setting_of_scores(model, task, scores, keywords)
-    graph = setting.graph
-    sizes = [int(share * graph.n_edges) for share in steps]
-    rescore: Rescore | None = score if recursive else None
-    with setting.run.progress("scoring what is left", len(sizes)) as bar:
-        own = _what_is_left(graph, first, rescore, sizes, absolute, bar.advance)
-    others = [mask for draw in range(n_random) for mask in _random_orders(graph, sizes, interval.seed + draw)]
-    measured = setting.measure(torch.stack([*own, *others]))
+    check_keywords("recursive_curve", keywords, RecursiveKeywords)
+    interval = Interval.of(keywords)
+    elements, first = elements_to_ablate(model, task, score, keywords)
+    rescore: Rescore | None = score if first is None else None
+    sizes = [int(share * len(elements.places)) for share in steps]
+    with elements.setting.run.progress("scoring what is left", len(sizes)) as bar:
+        own = _what_is_left(elements, first, rescore, sizes, absolute, bar.advance)
+    others = [mask for draw in range(n_random) for mask in _random_orders(elements, sizes, interval.seed + draw)]
+    measured = elements.measure([*own, *others])
     mine = measured.circuits[: len(sizes)]
     statistic = _statistic(np.array([0.0, *steps]), n_random, interval.seed)
     found = bootstrapped(stacked(measured), statistic, interval)
@@ -168,80 +165,55 @@ def recursive_curve(
         random=tuple(found[half : 2 * half]),
         area=found[-2],
         log_area=found[-1],
-        masks=torch.stack([graph.edge_mask, *own]),
+        masks=torch.stack([elements.full, *own]),
         values=CircuitValues(measured.clean, measured.empty, torch.cat((measured.clean[None], mine))),
-        setting=setting.conditions,
+        setting=elements.setting.conditions,
+        level=elements.level,
     )
 
 
-@numbers.checked()
-@door
-def removal_scores(model: Any, task: Task, **keywords: Unpack[MeasureKeywords]) -> Rescore:
-    """A `score` for `recursive_curve`: how far the mean objective falls when an edge is taken out of what is left.
-
-    Exact inside any circuit, at one circuit for every edge that is left: for small models and small circuits.
-    `keywords` are those of `evaluate`.
-    """
-    check_keywords("removal_scores", keywords, MeasureKeywords)
-    settings: dict[KV, Setting] = {}  # by the kind of graph, which the first circuit tells
-
-    def score(left: Bool[Tensor, "source target"]) -> Float[Tensor, "source target"]:
-        kv = graph_of_mask(anatomy_of(model), left).kv
-        setting = settings.setdefault(kv, Setting.of(model, task, {**keywords, "kv": kv}))
-        edges = left.nonzero()
-        scores = torch.zeros(left.shape, dtype=torch.float64, device="cpu")
-        whole = setting.measure(left[None]).circuits[0].double().mean()
-        for part in edges.split(_STACK) if len(edges) else ():
-            masks = left.repeat(len(part), 1, 1)
-            masks[torch.arange(len(part), device="cpu"), part[:, 0], part[:, 1]] = False
-            after = setting.measure(masks).circuits.double().mean(1)
-            scores[part[:, 0], part[:, 1]] = whole - after
-        return scores
-
-    return score
-
-
 def _what_is_left(
-    graph: ComputationalGraph,
-    scores: Tensor,
+    elements: Elements,
+    scores: Values | None,
     rescore: Rescore | None,
     sizes: list[int],
     absolute: bool,
     advance: Callable[[int], None],
-) -> list[Bool[Tensor, "source target"]]:
-    """The circuits that are left after so many edges are ablated, scored again in between."""
-    left, result = graph.edge_mask.clone(), []
+) -> list[Mask]:
+    """What is left after so many elements are ablated, scored again in between."""
+    left, result = elements.full.clone(), []
     for step, size in enumerate(sizes):
-        if step and rescore is not None:
+        if rescore is not None:
             scores = rescore(left.clone())
-            if not isinstance(scores, Tensor) or tuple(scores.shape) != graph.shape:
-                raise InputError(f"score must give a tensor of shape {graph.shape} each time; got {scores!r}")
-        left = left & ~_highest(graph, scores, left, graph.n_edges - size, absolute, first=step == 0)
+        if not isinstance(scores, Tensor) or scores.shape != left.shape:
+            raise InputError(f"score must give a tensor of shape {tuple(left.shape)} each time; got {scores!r}")
+        gone = elements.count(elements.full) - elements.count(left)
+        left = elements.without(left, _highest(elements, scores, left, size - gone, absolute, first=step == 0))
         result.append(left)
         advance(1)
     return result
 
 
-def _highest(
-    graph: ComputationalGraph, scores: Tensor, left: Tensor, keep: int, absolute: bool, first: bool
-) -> Bool[Tensor, "source target"]:
-    """The edges of highest score, so many that `keep` of those left stay."""
-    known = scores.detach().cpu().double()
-    bad = int((~torch.isfinite(known) & left).sum())
+def _highest(elements: Elements, scores: Values, left: Mask, n: int, absolute: bool, first: bool) -> list[int]:
+    """The `n` elements of highest score among those left, ties in their order."""
+    places = elements.inside(left)
+    known = scores.detach().cpu().double().flatten()[places]
+    bad = int((~torch.isfinite(known)).sum())
     if bad:
-        raise InputError(f"{bad:,} of {int(left.sum()):,} scores are NaN or infinite and cannot be ranked")
-    if first and known[left].min() == known[left].max():
-        raise InputError("scores are constant: there is no order to ablate edges in")
+        raise InputError(f"{bad:,} of {len(known):,} scores are NaN or infinite and cannot be ranked")
+    if first and known.min() == known.max():
+        raise InputError(f"scores are constant: there is no order to ablate {elements.level}s in")
     key = known.abs() if absolute else known
-    # below all that is left: what is ablated already is not taken again
-    key = torch.where(left, key, key[left].min() - 1 if left.any() else 0.0)
-    return top_n(key, graph, int(left.sum()) - keep, absolute=False, pruned=False)
+    chosen: list[int] = places[key.argsort(descending=True, stable=True)[:n]].tolist()
+    return chosen
 
 
-def _random_orders(graph: ComputationalGraph, sizes: list[int], seed: int) -> list[Bool[Tensor, "source target"]]:
-    """What is left when the first edges of one random order are ablated."""
-    noise = torch.rand(graph.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu")
-    return [graph.edge_mask & ~top_n(noise, graph, size, pruned=False) for size in sizes]
+def _random_orders(elements: Elements, sizes: list[int], seed: int) -> list[Mask]:
+    """What is left when the first elements of one random order are ablated."""
+    places, generator = elements.places, torch.Generator().manual_seed(seed)
+    noise = torch.rand(elements.full.shape, generator=generator, dtype=torch.float64, device="cpu").flatten()
+    order = places[noise[places].argsort(descending=True, stable=True)].tolist()
+    return [elements.without(elements.full, order[:size]) for size in sizes]
 
 
 def _statistic(x: NDArray[np.float64], random: int, seed: int) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:

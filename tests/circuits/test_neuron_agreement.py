@@ -52,7 +52,8 @@ def test_the_sample_takes_every_layer_and_every_band():
 @pytest.mark.parametrize(
     ("methods", "settings", "message"),
     [
-        (("mask-ig",), {}, "method='mask-ig' has no meaning for neurons"),
+        (("acdc",), {}, "method='acdc' has no meaning for neurons"),
+        (("eap",), {"dictionaries": []}, "dictionaries are for features"),
         (("exact",), {}, "which patches"),
         (("eap-ig",), {"ablation": "zero"}, "follows a path between two prompts"),
         (("eap",), {"sample": 10_000}, "sample=10000"),

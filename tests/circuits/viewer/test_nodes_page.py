@@ -311,3 +311,37 @@ def test_the_figure_draws_every_node_and_the_sums(level, spans):
     else:
         assert len(figure.data[1].x) == frame["node"].nunique()
         assert figure.data[0].z.shape == (LAYERS, HEADS + (level == "node"))
+
+
+def test_what_draws_circuits_of_edges_draws_those_of_nodes(tmp_path, monkeypatch):
+    circuit, other = make("neuron"), make("neuron", share=0.2)
+    shown: list[str] = []
+    monkeypatch.setattr(viewer, "show_page", shown.append)
+    monkeypatch.setattr("circuits.viewer.page.show_page", shown.append)
+    page = viewer.to_html(circuit, tmp_path / "page.html")
+    assert page == circuit.to_html() == (tmp_path / "page.html").read_text(encoding="utf-8")
+    viewer.show(circuit)
+    assert shown == [page]
+    assert viewer.figure(circuit) == circuit.figure()
+    beside = viewer.compare(circuit, other, ("one", "two"))
+    assert beside.to_frame().equals(circuit.compare(other, ("one", "two")).to_frame())
+    assert viewer.comparison_figure(beside) == beside.figure()
+    figure = json.loads(beside.figure().to_json())
+    page = viewer.comparison_to_html(beside, tmp_path / "beside.html")
+    assert page == (tmp_path / "beside.html").read_text(encoding="utf-8")
+    assert figure["layout"]["title"]["text"] in page
+
+
+def test_what_is_no_page_or_no_circuit_of_the_same_is_refused():
+    circuit = make("neuron")
+    with pytest.raises(InputError, match="page must be the text of a page, as to_html gives it; got NodeCircuit"):
+        viewer.show_page(circuit)
+    for draw in (viewer.comparison_figure, viewer.comparison_to_html):
+        with pytest.raises(InputError, match=r"comparison must be what compare\(here, there\) gives; got NodeCircuit"):
+            draw(circuit)
+    edges = make("node").to_circuit()
+    for here, there in ((circuit, edges), (edges, circuit)):
+        with pytest.raises(InputError, match="overlap"):
+            viewer.compare(here, there)
+    with pytest.raises(InputError, match="keyword of to_html='curve' is unknown"):
+        viewer.to_html(circuit, curve=None)

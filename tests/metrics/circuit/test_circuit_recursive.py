@@ -14,7 +14,8 @@ from interp.graph import ComputationalGraph
 from interp.kernels.answers import answer_logits
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import evaluate
-from metrics.circuit.recursive import recursive_curve, removal_scores
+from metrics.circuit.left import removal_scores
+from metrics.circuit.recursive import recursive_curve
 from tests.tiny import shared, tiny_task
 
 SHARES = (0.02, 0.1, 0.3, 1.0)
@@ -167,8 +168,8 @@ def test_what_people_see(model: Any, task: Task, scores: torch.Tensor) -> None:
     [
         (lambda left: left.double() * torch.nan, {}, "are NaN or infinite"),
         (lambda left: left.double(), {}, "scores are constant"),
-        (lambda left: left.double()[:3], {}, "does not fit model="),
-        (lambda left: None, {}, "scores must be a tensor .* got NoneType"),
+        (lambda left: left.double()[:3], {}, "score must give a tensor of shape"),
+        (lambda left: None, {}, "score must give a tensor of shape .* got None"),
         ([1.0], {}, "scores must be a tensor .* got list"),
         (None, {"shares": [0.5]}, "shares=.* at least two"),
         (None, {"shares": [0.5, 0.2]}, "must ascend"),

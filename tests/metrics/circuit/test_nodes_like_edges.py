@@ -168,5 +168,3 @@ def test_groups_of_nodes_are_ablated_in_the_whole_model(model: Any, task: Any, f
     if found.level != "node":
         told = metrics.circuit_saco(model, task, found.scores.values, 3, n_random=1, **bare(found), **QUIET)
         assert told.mean == saco.mean
-    with pytest.raises(InputError, match=f"scores are of {found.level}s; this ablates edges"):
-        metrics.recursive_curve(model, task, found.scores, **QUIET)
