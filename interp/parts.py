@@ -10,10 +10,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interp import compat
+
 
 def working(x: Tensor) -> Tensor:
     """Half-precision tensors as float32, others as they are: norms and sums are taken in this precision."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def sample(module: nn.Module) -> Tensor:
+    """A tensor with the dtype and the device of a module's weight: that itself, or an empty one where it streams."""
+    source = module.__dict__.get("streamed", {}).get("weight")
+    weight: Tensor = module.weight if source is None else source.sample  # type: ignore[assignment]
+    return weight
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,13 @@ class Affine:
         """The weight as `F.linear` wants it."""
         weight: Tensor = self.module.weight  # type: ignore[assignment]
         return weight.T if self.transposed else weight
+
+    @property
+    def shape(self) -> torch.Size:
+        """Outputs and inputs; a weight that streams is not read for it."""
+        weight = compat.parameters_of(self.module).get("weight")
+        shape = (self.module.weight if weight is None else weight).shape
+        return torch.Size(reversed(shape)) if self.transposed else shape
 
     @property
     def bias(self) -> Float[Tensor, " out"] | None:

@@ -1,0 +1,48 @@
+"""Where streamed weights lie in memory: buffers that are used again as soon as nothing holds a tensor in them.
+
+Fresh memory costs more than reading into it: the system has to find and clear every page.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_ALIGNED = 64  # bytes
+_lone = [np.empty(0, dtype=np.uint8)]
+_UNUSED = sys.getrefcount(_lone[0])  # what is counted of an array that only its list holds
+
+
+class Pool:
+    """Buffers of one device. Those of a GPU are torch's own to keep; of a CPU they are arrays counted here."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._arrays: list[np.ndarray] = []
+
+    def tensors(self, shapes: list[torch.Size], dtype: torch.dtype) -> list[Tensor]:
+        """Empty tensors that lie side by side, each with a storage of its own."""
+        if self._device.type != "cpu":
+            return [torch.empty(shape, dtype=dtype, device=self._device) for shape in shapes]
+        sizes = [shape.numel() * dtype.itemsize for shape in shapes]
+        starts = [0]
+        for size in sizes:
+            starts.append(starts[-1] + -(-size // _ALIGNED) * _ALIGNED)
+        array = self._take(starts[-1] + _ALIGNED)
+        first = -array.ctypes.data % _ALIGNED
+        parts = (array[first + start :][:size] for start, size in zip(starts, sizes, strict=False))
+        # a tensor keeps its slice alive, and that the whole array: counting references tells whether it is in use
+        return [torch.from_numpy(part).view(dtype).view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def _take(self, n_bytes: int) -> np.ndarray:
+        free = [i for i in range(len(self._arrays)) if sys.getrefcount(self._arrays[i]) <= _UNUSED]
+        fitting = [i for i in free if len(self._arrays[i]) >= n_bytes]
+        if not fitting:
+            for i in reversed(free):  # too small: give them back rather than keep both
+                del self._arrays[i]
+            self._arrays.append(np.empty(n_bytes, dtype=np.uint8))
+            return self._arrays[-1]
+        return self._arrays[min(fitting, key=lambda i: len(self._arrays[i]))]
