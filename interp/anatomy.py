@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.mlps import Dense, Gated, Mixture
-from interp.parts import Affine, Norm, sample, working
+from interp.parts import Affine, Norm, sample, streams, working
 from interp.rotary import QueryScale, Rotary
 
 
@@ -95,6 +95,11 @@ class Anatomy:
     def coupled_heads(self) -> bool:
         """Whether a norm behind attention makes every head's output depend on all heads of its layer."""
         return any(block.attention_post_norm is not None for block in self.blocks)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the weights are read from files as they are needed (`interp.streaming`)."""
+        return streams(self.blocks[0].q.module)
 
     @property
     def device(self) -> torch.device:

@@ -92,8 +92,8 @@ def load_model(
     source = uncompiled(source)
     if weights == "streamed" and isinstance(source, nn.Module):
         raise InputError(
-            f"source is a {type(source).__name__}, whose weights are in memory already; weights='streamed' takes a name, "
-            "a folder or a .gguf file"
+            f"source is a {type(source).__name__}, whose weights are in memory already; weights='streamed' takes a "
+            "name, a folder or a .gguf file"
         )
     if isinstance(source, TransformerBridge):
         if (tokenizer, device, dtype) != (None, None, None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +18,15 @@ def working(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def streams(module: nn.Module) -> bool:
+    """Whether a module's weight is read when it is asked for (`interp.streaming`)."""
+    return "weight" in module.__dict__.get("streamed", ())
+
+
 def sample(module: nn.Module) -> Tensor:
     """A tensor with the dtype and the device of a module's weight: that itself, or an empty one where it streams."""
-    source = module.__dict__.get("streamed", {}).get("weight")
-    weight: Tensor = module.weight if source is None else source.sample  # type: ignore[assignment]
+    held: Any = module
+    weight: Tensor = held.streamed["weight"].sample if streams(module) else held.weight
     return weight
 
 
@@ -41,8 +46,9 @@ class Affine:
     @property
     def shape(self) -> torch.Size:
         """Outputs and inputs; a weight that streams is not read for it."""
-        weight = compat.parameters_of(self.module).get("weight")
-        shape = (self.module.weight if weight is None else weight).shape
+        held = compat.parameters_of(self.module).get("weight")
+        weight: Tensor = self.module.weight if held is None else held  # type: ignore[assignment]
+        shape = weight.shape
         return torch.Size(reversed(shape)) if self.transposed else shape
 
     @property

@@ -17,18 +17,18 @@ _FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 def fits(folder: Path, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the weights in a folder, as `dtype`, fit into what the device has free now."""
     count = sum(torch.Size(one.shape).numel() for one in read_folder(folder).values())
-    return count * dtype.itemsize <= _SHARE * free_memory(device)
+    return count * dtype.itemsize <= _SHARE * memory_available(device)
 
 
-def free_memory(device: torch.device) -> float:
-    """Bytes that are free on a device; of a CPU what Linux calls available, without end where that is not known."""
+def memory_available(device: torch.device) -> float:
+    """Bytes that are free on a device; of a CPU what Linux calls available, 1 TiB where that is not known."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return float(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
     except (OSError, StopIteration):
-        return float("inf")
+        return float(1 << 40)
 
 
 def snapshot(hub: str, revision: str | None) -> str | os.PathLike[str]:

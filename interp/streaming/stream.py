@@ -42,6 +42,11 @@ class Stream:
         saved.streams.add(self)
 
     @property
+    def n_parts(self) -> int:
+        """How many parts the model has."""
+        return len(self._parts)
+
+    @property
     def n_bytes(self) -> int:
         """How many bytes were read from the files so far."""
         return self._reader.n_bytes + self._rows.n_bytes
