@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 _ALIGNED = 64  # bytes
+_IDLE = 4  # other uses after which a buffer is given back
 _lone = [np.empty(0, dtype=np.uint8)]
 _UNUSED = sys.getrefcount(_lone[0])  # what is counted of an array that only its list holds
 
@@ -22,6 +23,7 @@ class Pool:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._arrays: list[np.ndarray] = []
+        self._idle: list[int] = []  # for each array how often another one was taken since
 
     def tensors(self, shapes: list[torch.Size], dtype: torch.dtype) -> list[Tensor]:
         """Empty tensors that lie side by side, each with a storage of its own."""
@@ -40,9 +42,14 @@ class Pool:
     def _take(self, n_bytes: int) -> np.ndarray:
         free = [i for i in range(len(self._arrays)) if sys.getrefcount(self._arrays[i]) <= _UNUSED]
         fitting = [i for i in free if len(self._arrays[i]) >= n_bytes]
+        chosen = min(fitting, key=lambda i: len(self._arrays[i]), default=len(self._arrays))
+        self._idle = [0 if i == chosen else idle + 1 for i, idle in enumerate(self._idle)]
         if not fitting:
-            for i in reversed(free):  # too small: give them back rather than keep both
-                del self._arrays[i]
             self._arrays.append(np.empty(n_bytes, dtype=np.uint8))
-            return self._arrays[-1]
-        return self._arrays[min(fitting, key=lambda i: len(self._arrays[i]))]
+            self._idle.append(0)
+        array = self._arrays[chosen]
+        # too small, or for something as large as an unembedding, which is not needed again soon
+        for i in reversed(free):
+            if i != chosen and (not fitting or self._idle[i] > _IDLE):
+                del self._arrays[i], self._idle[i]
+        return array

@@ -58,6 +58,13 @@ def empty_module(config: Any, dtype: torch.dtype) -> nn.Module:
     return frozen
 
 
+def shapes_of(module: nn.Module) -> dict[str, Weight]:
+    """The parameters of a module whose weights are nowhere: its vectors are zero, its matrices cannot be read."""
+    weights: dict[int, Weight] = {}
+    state: dict[str, Tensor] = module.state_dict(keep_vars=True)
+    return {name: weights.setdefault(id(value), Weight(name, value.shape, ())) for name, value in state.items()}
+
+
 def weights_of(module: nn.Module, tensors: Mapping[str, Stored], where: str) -> dict[str, Weight]:
     """Where each parameter and buffer of a module comes from; tied ones come from one and the same.
 
@@ -109,7 +116,8 @@ def stream_weights(module: nn.Module, weights: Mapping[str, Weight], device: tor
             large[id(value)] = weights[name]
         elif name in weights:
             kept[id(value)] = weights[name]
-    stream, reader = Stream(_parts(list(large.values())), device, dtype), Reader(device)
+    last = large[id(hf.get_output_embeddings().weight)]
+    stream, reader = Stream(*_parts(list(dict.fromkeys(large.values())), last), device, dtype), Reader(device)
     read = {key: _read(reader, weight, dtype) for key, weight in kept.items()}
     for part in module.modules():
         parameters, buffers = compat.parameters_of(part), compat.buffers_of(part)
@@ -124,16 +132,22 @@ def stream_weights(module: nn.Module, weights: Mapping[str, Weight], device: tor
     _gather(words)
 
 
-def _parts(weights: list[Weight]) -> list[Part]:
-    """The weights of a layer's attention, of its MLP and so on, in order."""
-    parts: dict[str, dict[Weight, None]] = {}
+def _parts(weights: list[Weight], last: Weight) -> tuple[list[Part], int]:
+    """The weights of a layer's attention, of its MLP and so on, in order, then `last`, the unembedding's.
+
+    Other embeddings follow, which runs do not come to; with how many parts they do come to.
+    """
+    parts: dict[str, list[Weight]] = {}
     for weight in weights:
-        inside = _IN_LAYER.match(weight.name)
-        parts.setdefault(inside[1] if inside else weight.name, {})[weight] = None
-    return [tuple(part) for part in parts.values()]
+        if inside := _IN_LAYER.match(weight.name):
+            parts.setdefault(inside[1], []).append(weight)
+    others = [(weight,) for weight in weights if not _IN_LAYER.match(weight.name) and weight is not last]
+    return [*map(tuple, parts.values()), (last,), *others], len(parts) + 1
 
 
 def _read(reader: Reader, weight: Weight, dtype: torch.dtype) -> Tensor:
+    if not weight.stored:
+        return torch.zeros(weight.shape, dtype=dtype, device=reader.device)
     (stored,) = weight.stored
     kind = dtype if stored.dtype.is_floating_point else stored.dtype
     values = torch.empty(weight.shape, dtype=kind, device=reader.device)

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from interp.errors import InputError
 from interp.streaming import saved
 from interp.streaming.memory import Pool
 from interp.streaming.order import Order
@@ -23,16 +24,18 @@ Part = tuple[Weight | Share, ...]
 class Stream:
     """Holds the part in use and the one that is likely to be next; a part that is neither is dropped.
 
+    Runs come to the first `n_run` of the parts, in order or back; others are read when they are asked for.
+
     Attributes:
         device, dtype: what weights are given as.
         reading: seconds in which files were read and cast, beside everything else.
         waiting: seconds of these in which a run waited for them.
     """
 
-    def __init__(self, parts: Sequence[Part], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, parts: Sequence[Part], n_run: int, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
         self.reading = self.waiting = 0.0
-        self._parts = list(parts)
+        self._parts, self._n_run = list(parts), n_run
         self._part_of = {weight: number for number, part in enumerate(parts) for weight in part}
         self._reader, self._rows, self._pool = Reader(device), Reader(device), Pool(device)
         self._order = Order()
@@ -45,6 +48,18 @@ class Stream:
     def n_parts(self) -> int:
         """How many parts the model has."""
         return len(self._parts)
+
+    @property
+    def held_bytes(self) -> int:
+        """The most that is held at a time: a part and the one after it."""
+        parts = [sum(one.shape.numel() for one in part if isinstance(one, Weight)) for part in self._parts]
+        pairs = zip(parts[: self._n_run], parts[1 : self._n_run], strict=False)
+        return self.dtype.itemsize * max(a + b for a, b in pairs)
+
+    def n_stored(self, first: str = "") -> int:
+        """Elements of the parts that runs come to, of those alone whose weights' names hold `first`."""
+        run = [one for part in self._parts[: self._n_run] for one in part if isinstance(one, Weight)]
+        return sum(one.shape.numel() for one in run if first in one.name)
 
     @property
     def n_bytes(self) -> int:
@@ -90,7 +105,7 @@ class Stream:
         """Make a part the one in use; begin to read what is likely to follow."""
         self._order.visit(number)
         following = self._order.next()
-        if following is not None and following not in range(len(self._parts)):
+        if following is not None and following not in range(self._n_run):
             following = 0 if following > number else None  # from the top another run begins at the bottom
         for other in [one for one in self._held if one not in (number, following)]:
             self._drop(other)
@@ -113,6 +128,8 @@ class Stream:
         part = self._parts[number]
         wholes = {one.of if isinstance(one, Share) else one: None for one in part}
         plain = [one for one in wholes if one.build is None]
+        if not all(one.stored for one in wholes):
+            raise InputError("this model was made of a configuration alone and has no weights")
         values: Values = {}
         with self._reader.copying():
             places = self._pool.tensors([one.shape for one in plain], self.dtype)
