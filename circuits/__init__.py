@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from circuits.comparison import MethodComparison
     from circuits.find import find_circuit
     from circuits.node_circuit import NodeCircuit
+    from circuits.planning import ScoringPlan, plan
     from circuits.report import Report
     from circuits.resampling import Stable
     from circuits.rescoring import rescorer
@@ -34,6 +35,7 @@ __all__ = [
     "NodeCircuit",
     "Report",
     "Robustness",
+    "ScoringPlan",
     "Stability",
     "Stable",
     "TraceCost",
@@ -41,6 +43,7 @@ __all__ = [
     "average",
     "compare_methods",
     "find_circuit",
+    "plan",
     "rescorer",
     "robustness",
     "stability",
@@ -57,6 +60,7 @@ _HOMES = {
     "NodeCircuit": "circuits.node_circuit",
     "Report": "circuits.report",
     "Robustness": "circuits.transfer",
+    "ScoringPlan": "circuits.planning",
     "Stability": "circuits.stable",
     "Stable": "circuits.resampling",
     "TraceCost": "circuits.tracing.cost",
@@ -64,6 +68,7 @@ _HOMES = {
     "average": "circuits.tracing.averaging",
     "compare_methods": "circuits.compare",
     "find_circuit": "circuits.find",
+    "plan": "circuits.planning",
     "rescorer": "circuits.rescoring",
     "robustness": "circuits.transfer",
     "stability": "circuits.stable",

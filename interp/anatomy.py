@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.mlps import Dense, Gated, Mixture
-from interp.parts import Affine, Norm, sample, streams, working
+from interp.parts import Affine, Norm, sample, working
 from interp.rotary import QueryScale, Rotary
 
 
@@ -85,6 +85,7 @@ class Anatomy:
     unembed: Affine
     cap: Callable[[Tensor], Tensor] | None  # the soft cap of the logits
     parameter: Callable[[], Tensor]  # any weight: tells device and dtype as they are now
+    streams: bool = False  # weights are read from files as they are needed (`interp.streaming`)
 
     @property
     def n_layers(self) -> int:
@@ -95,11 +96,6 @@ class Anatomy:
     def coupled_heads(self) -> bool:
         """Whether a norm behind attention makes every head's output depend on all heads of its layer."""
         return any(block.attention_post_norm is not None for block in self.blocks)
-
-    @property
-    def streams(self) -> bool:
-        """Whether the weights are read from files as they are needed (`interp.streaming`)."""
-        return streams(self.blocks[0].q.module)
 
     @property
     def device(self) -> torch.device:

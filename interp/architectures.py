@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from interp.anatomy import Anatomy, Block, Embedding
 from interp.errors import InputError
 from interp.mlps import Dense, Gated, Mixture
-from interp.parts import Affine, Norm, sample
+from interp.parts import Affine, Norm, sample, streams
 from interp.rotary import QueryScale, Rotary, StoredRotary
 from interp.wrappers import refuse_wrapped
 
@@ -68,6 +68,7 @@ def read_anatomy(model: Any) -> Anatomy:
             unembed=_affine(model.unembed),
             cap=_read_cap(config),
             parameter=lambda: sample(blocks[0].q.module),
+            streams=streams(blocks[0].q.module),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(

@@ -20,7 +20,7 @@ from interp.files import expanded
 from interp.registry import MODELS, ModelEntry, models
 from interp.running import door, one_at_a_time
 from interp.streaming.folders import WEIGHTS, fits, snapshot
-from interp.streaming.load import load_streamed
+from interp.streaming.load import hollow_model, load_streamed
 from interp.wrappers import refuse_adapter, refuse_wrapped, uncompiled
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def load_model(
     """
     from transformer_lens.model_bridge import TransformerBridge
 
-    wanted_device, wanted_dtype = _check_device(device), _check_dtype(dtype)
+    wanted_device, wanted_dtype = _check_device(device), check_dtype(dtype)
     choose("weights", weights, WEIGHTS)
     if tokenizer is not None:
         tokenizer = boot.own_tokenizer(tokenizer)
@@ -216,7 +216,29 @@ def _check_device(device: str | torch.device | None) -> torch.device | None:
     return torch.device(device)
 
 
-def _check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+def configured(source: str, dtype: torch.dtype) -> TransformerBridge:
+    """A model of a name, a folder or a hub id that has its shapes and its tokenizer alone, and refuses to run.
+
+    Of a folder `config.json` is enough. Raises `InputError` where there is none.
+    """
+    from transformers import AutoConfig
+
+    place = expanded(source)
+    entry = MODELS.get(source)
+    if entry is not None and entry.package is not None and (file := entry.package.find()) is not None:
+        return gguf_cache.load(entry.package.sha256, file, lambda folder: configured(str(folder), dtype))
+    if not place.is_dir():
+        where = source if entry is None else entry.hub
+        with _from_hub(where, None), _quiet():
+            config, tokenizer = AutoConfig.from_pretrained(where, trust_remote_code=False), _read_tokenizer(where)
+        return hollow_model(config, tokenizer, source, dtype)
+    with _from_folder(place):
+        config = AutoConfig.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
+        return hollow_model(config, _folders_tokenizer(place), source, dtype)
+
+
+def check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """A dtype or its name as a torch dtype; raises `InputError` for another one."""
     if dtype is None or dtype in _DTYPES.values():
         return dtype  # type: ignore[return-value]
     name = str(dtype).removeprefix("torch.")

@@ -15,7 +15,7 @@ from interp import boot, compat
 from interp.errors import InputError
 from interp.inspection import anatomy_of, trust
 from interp.streaming.checkpoint import Stored, read_folder
-from interp.streaming.modules import empty_module, stream_weights, weights_of
+from interp.streaming.modules import empty_module, shapes_of, stream_weights, weights_of
 from interp.streaming.split import boot_split
 
 if TYPE_CHECKING:
@@ -53,18 +53,27 @@ def load_streamed(
     return whole
 
 
+def hollow_model(config: Any, tokenizer: Any | None, name: str, dtype: torch.dtype) -> TransformerBridge:
+    """A bridge of a configuration alone: it knows its shapes, and refuses to run."""
+    whole = _Folder(None, {}, torch.device("cpu"), dtype, config).bridge(tokenizer, name)
+    trust(whole)
+    return whole
+
+
 class _Folder:
-    """The model of a configuration, with the weights in a folder."""
+    """The model of a configuration, with the weights in a folder; None: without any."""
 
     def __init__(
-        self, folder: Path, tensors: Mapping[str, Stored], device: torch.device, dtype: torch.dtype, config: Any
+        self, folder: Path | None, tensors: Mapping[str, Stored], device: torch.device, dtype: torch.dtype, config: Any
     ) -> None:
         self.folder, self.tensors, self.device, self.dtype, self.config = folder, tensors, device, dtype, config
 
     def module(self) -> nn.Module:
         """The module of transformers, which streams its weights."""
         module = empty_module(copy.deepcopy(self.config), self.dtype)
-        weights = weights_of(module, self.tensors, str(self.folder))
+        weights = (
+            shapes_of(module) if self.folder is None else weights_of(module, self.tensors, str(self.folder))
+        )
         compat.fill_fused_bias(module)
         stream_weights(module, weights, self.device, self.dtype)
         if self.dtype == torch.float64:

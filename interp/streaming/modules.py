@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from interp import compat
 from interp.errors import InputError
+from interp.running import parts_of
 from interp.streaming.checkpoint import Stored
 from interp.streaming.reading import Reader
 from interp.streaming.stream import Part, Stream
@@ -164,6 +165,14 @@ def give(module: nn.Module, name: str, source: Source) -> None:
         module.__class__ = _with_property(base, name)
 
 
+def stream_of(model: Any) -> Stream:
+    """The stream that gives a model's weights; raises `InputError` for a model whose weights are loaded."""
+    for part in parts_of(model):
+        for source in part.__dict__.get("streamed", {}).values():
+            return source.stream  # type: ignore[no-any-return]
+    raise InputError("model holds its weights in memory; load it with weights='streamed'")
+
+
 def shell(source: Source) -> nn.Parameter:
     """What stands in a module's table of parameters for a weight that a source gives."""
     empty = torch.empty(source.weight.shape, device="meta", dtype=source.stream.dtype)
@@ -181,6 +190,8 @@ def take_back(module: nn.Module, name: str) -> Source:
 def _with_property(base: type[nn.Module], name: str) -> type[nn.Module]:
     def read(module: nn.Module) -> Tensor:
         source: Source = module.__dict__["streamed"][name]
+        if source.stream.asleep:
+            return compat.parameters_of(module)[name]  # type: ignore[return-value]
         return source()
 
     return type(base.__name__, (base,), {name: property(read), "__module__": base.__module__})

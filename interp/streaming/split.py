@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from interp import compat
 from interp.running import parts_of
-from interp.streaming.modules import Source, give, shell, take_back
+from interp.streaming.modules import Source, give, shell, stream_of, take_back
 from interp.streaming.weights import Share, Weight
 
 _FUSED = ("c_attn", "qkv_proj", "gate_up_proj", "query_key_value")
@@ -43,7 +43,12 @@ def boot_split(module: nn.Module, boot: Callable[[], Any]) -> Any:
     }
     kept = [_number(part, i, name.endswith(_UNREAD)) for i, (part, name) in enumerate(fused.items())]
     known = {part: dict(compat.parameters_of(part)) for part in module.modules()}
-    bridge = boot()
+    stream = stream_of(module)
+    stream.asleep = True  # TransformerLens asks for shapes alone
+    try:
+        bridge = boot()
+    finally:
+        stream.asleep = False
     for part in parts_of(bridge):
         if part not in known and any(one is not None for one in compat.parameters_of(part).values()):
             _settle(part, kept)

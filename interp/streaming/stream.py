@@ -28,12 +28,14 @@ class Stream:
 
     Attributes:
         device, dtype: what weights are given as.
+        asleep: nothing is read: who asks for a weight gets one on the meta device, which has a shape.
         reading: seconds in which files were read and cast, beside everything else.
         waiting: seconds of these in which a run waited for them.
     """
 
     def __init__(self, parts: Sequence[Part], n_run: int, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
+        self.asleep = False
         self.reading = self.waiting = 0.0
         self._parts, self._n_run = list(parts), n_run
         self._part_of = {weight: number for number, part in enumerate(parts) for weight in part}
@@ -55,6 +57,11 @@ class Stream:
         parts = [sum(one.shape.numel() for one in part if isinstance(one, Weight)) for part in self._parts]
         pairs = zip(parts[: self._n_run], parts[1 : self._n_run], strict=False)
         return self.dtype.itemsize * max(a + b for a, b in pairs)
+
+    @property
+    def n_all(self) -> int:
+        """Elements of all weights."""
+        return sum(one.shape.numel() for part in self._parts for one in part if isinstance(one, Weight))
 
     def n_stored(self, first: str = "") -> int:
         """Elements of the parts that runs come to, of those alone whose weights' names hold `first`."""
