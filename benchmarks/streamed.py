@@ -222,7 +222,9 @@ def report(folder: Path, what: str, config: Any) -> None:
     floor = max(reading, computing + contracting)
     computed = found["seconds"] - found["waiting"] - found["contracting"]
     print(f"{what}: {found['seconds']:.1f} s, floor {floor:.1f} s, ratio {found['seconds'] / floor:.2f} (aim 2)")
-    print(f"  peak memory {found['peak']:.2f} GB (aim 6), read {found['bytes'] / 1e9:.1f} GB, load {found['loading']:.1f} s")
+    print(
+        f"  peak memory {found['peak']:.2f} GB (aim 6), read {found['bytes'] / 1e9:.1f} GB, load {found['loading']:.1f} s"
+    )
     print(
         f"  of it computing {computed:.1f} s, contracting {found['contracting']:.1f} s, waiting for files "
         f"{found['waiting']:.1f} s; files were read for {found['reading']:.1f} s, most of it beside"
@@ -247,7 +249,9 @@ def main(arguments: list[str] | None = None) -> None:
         return
     folder, shape = prepared(options.shape, options.layers)
     config = config_of(shape, options.layers)
-    print(f"Streamed weights: Llama {shape.upper()} shape, {config.num_hidden_layers} layers, bfloat16 on disk, float32")
+    print(
+        f"Streamed weights: Llama {shape.upper()} shape, {config.num_hidden_layers} layers, bfloat16 on disk, float32"
+    )
     print(f"{PROMPTS} prompts of {TOKENS} tokens, load of the machine {os.getloadavg()[0]:.1f}")
     try:
         for what in ("eap", "circuit"):

@@ -89,9 +89,7 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
     return bridge
 
 
-def wrap(
-    module: nn.Module, architecture: str, tokenizer: Any | None, name: str, weight: Tensor
-) -> TransformerBridge:
+def wrap(module: nn.Module, architecture: str, tokenizer: Any | None, name: str, weight: Tensor) -> TransformerBridge:
     """What `boot` does, but for the comparison with the module before; `weight` is any of the model's."""
     from transformer_lens.model_bridge import TransformerBridge
 

@@ -37,6 +37,7 @@ _READ_ERRORS = (OSError, ValueError, LookupError, RuntimeError, ImportError)
 
 _Read = tuple[nn.Module, Any]  # a module and its tokenizer, or None
 
+
 @door
 @one_at_a_time()
 def load_model(

@@ -71,9 +71,7 @@ class _Folder:
     def module(self) -> nn.Module:
         """The module of transformers, which streams its weights."""
         module = empty_module(copy.deepcopy(self.config), self.dtype)
-        weights = (
-            shapes_of(module) if self.folder is None else weights_of(module, self.tensors, str(self.folder))
-        )
+        weights = shapes_of(module) if self.folder is None else weights_of(module, self.tensors, str(self.folder))
         compat.fill_fused_bias(module)
         stream_weights(module, weights, self.device, self.dtype)
         if self.dtype == torch.float64:

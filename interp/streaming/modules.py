@@ -187,7 +187,7 @@ def take_back(module: nn.Module, name: str) -> Source:
 
 
 @functools.cache
-def _with_property(base: type[nn.Module], name: str) -> type[nn.Module]:
+def _with_property(base: Any, name: str) -> type[nn.Module]:
     def read(module: nn.Module) -> Tensor:
         source: Source = module.__dict__["streamed"][name]
         if source.stream.asleep:
@@ -197,7 +197,7 @@ def _with_property(base: type[nn.Module], name: str) -> type[nn.Module]:
     return type(base.__name__, (base,), {name: property(read), "__module__": base.__module__})
 
 
-def _gather(words: nn.Module) -> None:
+def _gather(words: Any) -> None:
     """Let an embedding read the rows of the tokens that it is given, instead of all."""
     source: Source = words.__dict__["streamed"]["weight"]
     words.padding_idx = None  # it may lie beyond the rows that are there; it matters to gradients of the weight alone
@@ -218,7 +218,7 @@ class _Rows(Source):
 
 
 @functools.cache
-def _gathering(base: type[nn.Module]) -> type[nn.Module]:
+def _gathering(base: Any) -> type[nn.Module]:
     def forward(module: Any, ids: Tensor) -> Any:
         source: _Rows = module.__dict__["streamed"]["weight"]
         assert isinstance(source.weight, Weight)

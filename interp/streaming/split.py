@@ -90,5 +90,3 @@ def _settle(part: nn.Module, kept: list[_Fused]) -> None:
         assert fused.bias is not None
         own["bias"] = nn.Parameter(fused.bias[rows], requires_grad=False)
     give(part, "weight", source)
-
-
