@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from circuits.find import find_circuit
     from circuits.mechanism_result import Mechanisms
     from circuits.node_circuit import NodeCircuit
+    from circuits.planning import ScoringPlan, plan
     from circuits.report import Report
     from circuits.resampling import Stable
     from circuits.rescoring import rescorer
@@ -37,6 +38,7 @@ __all__ = [
     "NodeCircuit",
     "Report",
     "Robustness",
+    "ScoringPlan",
     "Stability",
     "Stable",
     "TraceCost",
@@ -45,6 +47,7 @@ __all__ = [
     "compare_methods",
     "find_circuit",
     "mechanisms",
+    "plan",
     "rescorer",
     "robustness",
     "stability",
@@ -62,6 +65,7 @@ _HOMES = {
     "NodeCircuit": "circuits.node_circuit",
     "Report": "circuits.report",
     "Robustness": "circuits.transfer",
+    "ScoringPlan": "circuits.planning",
     "Stability": "circuits.stable",
     "Stable": "circuits.resampling",
     "TraceCost": "circuits.tracing.cost",
@@ -70,6 +74,7 @@ _HOMES = {
     "compare_methods": "circuits.compare",
     "find_circuit": "circuits.find",
     "mechanisms": "circuits.by_prompt",
+    "plan": "circuits.planning",
     "rescorer": "circuits.rescoring",
     "robustness": "circuits.transfer",
     "stability": "circuits.stable",

@@ -65,6 +65,12 @@ def _forget_peak() -> bool:
     return True
 
 
+def resident() -> float:
+    """Bytes of memory that this process holds now; 0 where the system does not say."""
+    held = _resident("VmRSS")
+    return held if math.isfinite(held) else 0.0
+
+
 def _resident(field: str) -> float:
     """Bytes of a field of the process's status: `VmRSS` is resident memory now, `VmHWM` its peak."""
     try:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.mlps import Dense, Gated, Mixture
-from interp.parts import Affine, Norm, working
+from interp.parts import Affine, Norm, sample, working
 from interp.rotary import QueryScale, Rotary
 
 
@@ -59,9 +60,9 @@ class Embedding:
     def positional(self, positions: Int[Tensor, " pos"]) -> Float[Tensor, "pos d_model"]:
         """What positions alone give: nothing where they are not learned."""
         if self.places is None:
-            table: Tensor = self.words.weight  # type: ignore[assignment]
-            return table.new_zeros(len(positions), table.shape[1])
-        table = self.places.weight  # type: ignore[assignment]
+            width: Any = self.words.embedding_dim
+            return sample(self.words).new_zeros(len(positions), width)
+        table: Tensor = self.places.weight  # type: ignore[assignment]
         return table[positions + self.offset]
 
 
@@ -84,6 +85,7 @@ class Anatomy:
     unembed: Affine
     cap: Callable[[Tensor], Tensor] | None  # the soft cap of the logits
     parameter: Callable[[], Tensor]  # any weight: tells device and dtype as they are now
+    streams: bool = False  # weights are read from files as they are needed (`interp.streaming`)
 
     @property
     def n_layers(self) -> int:

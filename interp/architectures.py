@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from interp.anatomy import Anatomy, Block, Embedding
 from interp.errors import InputError
 from interp.mlps import Dense, Gated, Mixture
-from interp.parts import Affine, Norm
+from interp.parts import Affine, Norm, sample, streams
 from interp.rotary import QueryScale, Rotary, StoredRotary
 from interp.wrappers import refuse_wrapped
 
@@ -51,11 +51,11 @@ def read_anatomy(model: Any) -> Anatomy:
         _refuse_foreign(model, config, name)
         blocks = tuple(_read_block(block, config, i) for i, block in enumerate(model.blocks))
         attention = _own(model.blocks[0].attn)
-        d_head = blocks[0].q.weight.shape[0] // int(config.num_attention_heads)
+        d_head = blocks[0].q.shape[0] // int(config.num_attention_heads)
         return Anatomy(
             name=str(getattr(model.cfg, "model_name", "") or name),
             n_heads=int(config.num_attention_heads),
-            n_kv_heads=blocks[0].k.weight.shape[0] // d_head,
+            n_kv_heads=blocks[0].k.shape[0] // d_head,
             d_model=int(config.hidden_size),
             d_head=d_head,
             d_mlp=_mlp_width(model.blocks[0], config),
@@ -67,7 +67,8 @@ def read_anatomy(model: Any) -> Anatomy:
             final_norm=_read_norm(model.ln_final),
             unembed=_affine(model.unembed),
             cap=_read_cap(config),
-            parameter=lambda: blocks[0].q.weight,
+            parameter=lambda: sample(blocks[0].q.module),
+            streams=streams(blocks[0].q.module),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(
@@ -125,7 +126,7 @@ def _optional_norm(holder: Any, name: str) -> Norm | None:
 def _head_norm(attention: Any, name: str, queries: Any, config: Any) -> Norm | None:
     """A norm of each head's queries or keys; over all heads at once (OLMoE, MiniMax-M2) it would couple them."""
     norm = _optional_norm(attention, name)
-    d_head = _affine(queries).weight.shape[0] // int(config.num_attention_heads)
+    d_head = _affine(queries).shape[0] // int(config.num_attention_heads)
     if norm is not None and norm.gain is not None and norm.gain.shape[-1] != d_head:
         raise TypeError(f"{name} normalises all heads together, so that no edge leads to one of them alone")
     return norm
@@ -205,7 +206,7 @@ def _read_mlp(block: Any, config: Any) -> Dense | Gated | Mixture:
 
 def _mlp_width(block: Any, config: Any) -> int:
     if hasattr(block.mlp, "in"):
-        return int(_affine(getattr(block.mlp, "in")).weight.shape[0])
+        return int(_affine(getattr(block.mlp, "in")).shape[0])
     return int(config.intermediate_size) * int(getattr(config, "num_experts_per_tok", 1))
 
 

@@ -80,6 +80,17 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
 
     `tokenizer` comes from `own_tokenizer` or `put_bos_first`; `name` is what the bridge is called.
     """
+    weight = next(module.parameters())
+    if weight.dtype == torch.float64:
+        module.set_experts_implementation("eager")  # type: ignore[operator] # the default, grouped_mm, has no float64
+    before = logits_of(module, module)
+    bridge = wrap(module, architecture, tokenizer, name, weight)
+    refuse_changed(before, bridge)
+    return bridge
+
+
+def wrap(module: nn.Module, architecture: str, tokenizer: Any | None, name: str, weight: Tensor) -> TransformerBridge:
+    """What `boot` does, but for the comparison with the module before; `weight` is any of the model's."""
     from transformer_lens.model_bridge import TransformerBridge
 
     config: Any = module.config
@@ -87,11 +98,7 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
     if architecture not in (config.architectures or ()):
         # TransformerLens reads the architecture from here, and some properties (GPT-J's parallel blocks) only here
         config.architectures = [architecture]
-    weight = next(module.parameters())
-    if weight.dtype == torch.float64:
-        module.set_experts_implementation("eager")  # type: ignore[operator] # the default, grouped_mm, has no float64
     kind = type(module).__name__
-    before = _logits(module, module)
     compat.fill_fused_bias(module)
     # layers that split fused weights are initialised at random before they get their weights
     with refused(f"source is a {kind} that TransformerLens cannot boot"), torch.random.fork_rng(devices=[]):
@@ -110,13 +117,11 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
             )
             _take_back(bridge, lacking)
     bridge.cfg.model_name = name
-    freeze(bridge)
-    _refuse_changed(before, bridge)
-    return bridge
+    return freeze(bridge)
 
 
 @torch.no_grad()
-def _logits(model: Any, module: Any) -> Tensor | None:
+def logits_of(model: Any, module: Any) -> Tensor | None:
     """Logits of a module, or of the bridge around it, for a short random prompt, as if it were its first.
 
     None where it cannot be run, which whatever uses it will say.
@@ -128,20 +133,22 @@ def _logits(model: Any, module: Any) -> Tensor | None:
             length = min(_CHECKED, int(getattr(module.config, "max_position_embeddings", None) or _CHECKED))
             generator = torch.Generator().manual_seed(0)
             ids = torch.randint(int(module.config.vocab_size), (1, length), generator=generator, device="cpu")
-            result = model(ids.to(next(module.parameters()).device))
+            # the matrices of a model that streams its weights are on no device
+            there = next(one for one in module.parameters() if not one.is_meta)
+            result = model(ids.to(there.device))
             logits: Tensor = getattr(result, "logits", result)
             return logits
     except InputError:
         return None
 
 
-def _refuse_changed(before: Tensor | None, bridge: TransformerBridge) -> None:
+def refuse_changed(before: Tensor | None, bridge: TransformerBridge) -> None:
     """Refuse a module that TransformerLens runs otherwise than it runs by itself.
 
     `interp.validation` compares our run with the bridge's, which is no help where the bridge itself is another model:
     TransformerLens applies a soft cap in Gemma 3's attention that transformers only keeps in the configuration.
     """
-    after = _logits(bridge, bridge.original_model)
+    after = logits_of(bridge, bridge.original_model)
     if before is None or after is None:
         return
     error, tolerance = relative_error(after, before), TOLERANCE[before.dtype]

@@ -6,6 +6,9 @@ to change. What the viewer's page asks of plotly.js stands in `circuits/viewer/a
 
 from __future__ import annotations
 
+import copy
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,6 +45,58 @@ def home_of_hook(handle: Any) -> str:
     Test: those of `tests/attribution/rules/test_rules_applied.py` that expect "model carries a hook".
     """
     return str(getattr(handle.user_hook, "__module__", ""))
+
+
+def fill_buffers(module: nn.Module, part: nn.Module) -> None:
+    """Give the buffers of a module's part the values that its configuration says, such as rotary frequencies.
+
+    Why: a module on the meta device has none, and no checkpoint holds them; transformers fills them the same way.
+    Test: `tests/interp/streaming/test_equal.py`.
+    """
+    module._init_weights(part)  # type: ignore[operator]
+
+
+def made_of(module: nn.Module, stored: Iterable[str]) -> dict[str, tuple[list[str], Callable[..., Tensor] | None]]:
+    """For the parameters of a transformers module the names in its checkpoint that make them.
+
+    With it, where several or changed tensors make one (experts that are stored one by one), the function from these to
+    the parameter's values. Parameters that the checkpoint lacks are missing from the result.
+
+    Why: only the loader in transformers knows of renamed and fused weights, and it reads all of them.
+    Test: `tests/interp/streaming/test_equal.py`, Mixtral.
+    """
+    from transformers import conversion_mapping
+    from transformers import core_model_loading as loading
+
+    changes = conversion_mapping.get_model_conversion_mapping(module)
+    renamings = [one for one in changes if isinstance(one, loading.WeightRenaming)]
+    converters = [one for one in changes if isinstance(one, loading.WeightConverter)]
+    state, prefix = module.state_dict(), module.base_model_prefix
+    found: dict[str, tuple[list[str], Callable[..., Tensor] | None]] = {}
+    patterns: dict[str, list[str]] = {}
+    for key in sorted(stored, key=loading.dot_natural_key):
+        name, pattern = loading.rename_source_key(key, renamings, converters, prefix, state)
+        if name not in state and key in state:
+            name, pattern = key, None
+        found.setdefault(name, ([], None))[0].append(key)
+        if pattern is not None:
+            patterns.setdefault(name, []).append(pattern)
+    for name, used in patterns.items():
+        converter = next(one for one in converters if used[0] in one.source_patterns)
+        build = functools.partial(_converted, converter, module.config, name, found[name][0], used)
+        found[name] = (found[name][0], build)
+    return found
+
+
+def _converted(
+    converter: Any, config: Any, name: str, keys: list[str], patterns: list[str], pieces: list[Tensor]
+) -> Tensor:
+    one = copy.deepcopy(converter)
+    for key, pattern, piece in zip(keys, patterns, pieces, strict=True):
+        one.add_tensor(name, key, pattern, piece)
+    made = one.convert(name, config=config)[name]
+    result: Tensor = made[0] if isinstance(made, list) else made
+    return result
 
 
 def put_no_bos(tokenizer: Any) -> None:

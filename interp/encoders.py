@@ -14,7 +14,7 @@ from interp import numbers
 from interp.errors import InputError, unknown
 from interp.files import expanded
 from interp.gguf_cache import file_sha256
-from interp.models import _HUB_ID, _READ_ERRORS, _check_device, _check_dtype, _quiet
+from interp.models import _HUB_ID, _READ_ERRORS, _check_device, _quiet, check_dtype
 from interp.registry import Package
 from interp.running import door, one_at_a_time
 from interp.wrappers import refuse_adapter
@@ -62,7 +62,7 @@ def load_encoder(
     >>> encoder(**tokenizer("a film", return_tensors="pt")).last_hidden_state.shape  # doctest: +SKIP
     torch.Size([1, 4, 384])
     """
-    wanted_device, wanted_dtype = _check_device(device), _check_dtype(dtype)
+    wanted_device, wanted_dtype = _check_device(device), check_dtype(dtype)
     where, more = _find(source, revision)
     try:
         with _quiet(), _no_report(), torch.random.fork_rng(devices=[]):

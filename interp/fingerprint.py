@@ -103,7 +103,8 @@ def _all_places(module: nn.Module) -> Iterator[Place]:
 @torch.no_grad()
 def _sample(tensors: list[Tensor]) -> list[float]:
     """A sum over some elements of each: changes with all that training, or a new draw, does."""
-    sums = [one.flatten()[:: max(1, one.numel() // _SAMPLED)].double().sum().cpu() for one in tensors]
+    there = [one for one in tensors if not one.is_meta]  # what streams is as its files are
+    sums = [one.flatten()[:: max(1, one.numel() // _SAMPLED)].double().sum().cpu() for one in there]
     return torch.stack(sums).tolist() if sums else []
 
 

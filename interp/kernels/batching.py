@@ -15,6 +15,7 @@ from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.kernels.forward import prepare
 from interp.kernels.frame import Frame
+from interp.streaming.folders import memory_available
 from interp.tasks.prompts import Prompts
 
 DEFAULT_BUDGET = 1 << 30  # bytes; larger batches bring no speed on a CPU
@@ -82,13 +83,16 @@ def check_batch_size(batch_size: int | None) -> None:
         numbers.whole("batch_size", batch_size, numbers.COMMON["batch_size"])
 
 
-def budget_of(device: torch.device, memory: int | None) -> int:
-    """Bytes that a batch may take: `memory`, or half of what the device has free, at most 1 GiB on a CPU."""
+def budget_of(device: torch.device, memory: int | None, streams: bool = False) -> int:
+    """Bytes that a batch may take: `memory`, or half of what the device has free, at most 1 GiB on a CPU.
+
+    Where weights stream on a CPU an eighth of what is free, if that is more: each batch costs a pass over the files.
+    """
     if memory is not None:
         return numbers.whole("memory", memory, numbers.COMMON["memory"])
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] // 2)
-    return DEFAULT_BUDGET
+    return max(DEFAULT_BUDGET, int(memory_available(device) // 8)) if streams else DEFAULT_BUDGET
 
 
 def bytes_per_position(anatomy: Anatomy, *, gradient: bool, checkpointed: bool = False) -> int:
@@ -119,10 +123,11 @@ def plan(
 ) -> Plan:
     """Choose batch size, stacked copies and checkpointing so that a gradient pass keeps to the budget.
 
-    Checkpointing goes on by itself when a single prompt would not fit without it.
+    Checkpointing goes on by itself when a single prompt would not fit without it, and where weights stream when not
+    all prompts would: passes over the files cost more than computing activations again.
     """
     check_batch_size(batch_size)
-    budget = budget_of(anatomy.device, memory)
+    budget = budget_of(anatomy.device, memory, anatomy.streams)
     scores = anatomy.n_heads * n_positions**2 * anatomy.parameter().element_size()
     softcapped = any(block.softcap is not None for block in anatomy.blocks)
 
@@ -130,7 +135,8 @@ def plan(
         attention = scores * 4 * (1 if recompute else anatomy.n_layers) if softcapped else 0
         return n_positions * bytes_per_position(anatomy, gradient=True, checkpointed=recompute) + attention
 
-    recompute = checkpointed if checkpointed is not None else prompt_bytes(False) * (batch_size or 1) > budget
+    together = (batch_size or n_prompts) * copies if anatomy.streams else batch_size or 1
+    recompute = checkpointed if checkpointed is not None else prompt_bytes(False) * together > budget
     fitting = max(1, budget // prompt_bytes(recompute))
     size = batch_size or min(n_prompts, fitting)
     return Plan(size, max(1, min(copies, fitting // size)), recompute)

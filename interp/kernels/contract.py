@@ -23,6 +23,13 @@ from interp.kernels.capture import Sources, TargetGradients
 from interp.parts import working
 
 CHUNK_BYTES = 24 << 20  # of expanded differences: small enough to stay in a core's outer cache
+_STREAMED_CHUNK_BYTES = 3 << 29  # where each chunk costs a pass over the files
+
+
+def chunk_rows(anatomy: Anatomy, n_sources: int, n_rows: int, itemsize: int) -> int:
+    """How many rows are expanded at a time."""
+    row = n_sources * anatomy.d_model * itemsize
+    return max(1, min(n_rows, (_STREAMED_CHUNK_BYTES if anatomy.streams else CHUNK_BYTES) // row))
 
 
 def contract(
@@ -45,15 +52,14 @@ def contract(
         return scores
     only = only or slice(0, len(graph.sources))
     count = only.stop - only.start
-    step = max(1, min(n_rows, CHUNK_BYTES // (count * d_model * delta.embedding.element_size())))
+    step = chunk_rows(anatomy, count, n_rows, delta.embedding.element_size())
     # one buffer for all chunks: fresh pages would cost as much time as the products
     buffer = delta.embedding.new_empty(count * step * d_model)
     for first in range(0, n_rows, step):
         rows = slice(first, min(n_rows, first + step))
         shape = count, rows.stop - rows.start, d_model
         expanded = buffer[: count * shape[1] * d_model].view(shape)
-        expand_sources(anatomy, graph, delta, rows, only, expanded)
-        _add_chunk(anatomy, graph, expanded.flatten(1), gradients, rows, only, scores, [*_parts(counts, rows)])
+        _add_chunk(anatomy, graph, delta, expanded, gradients, rows, only, scores, [*_parts(counts, rows)])
     return scores.mul_(graph.edge_mask.to(scores.device))
 
 
@@ -70,15 +76,21 @@ def _parts(counts: Sequence[int], rows: slice) -> Iterator[tuple[int, slice]]:
 def _add_chunk(
     anatomy: Anatomy,
     graph: ComputationalGraph,
-    expanded: Float[Tensor, "source flat"],
+    delta: Sources,
+    into: Float[Tensor, "source row d_model"],
     gradients: TargetGradients,
     rows: slice,
     only: slice,
     scores: Float[Tensor, "span all_sources target"],
     parts: Sequence[tuple[int, slice]],
 ) -> None:
-    """Add the products of some rows' differences with the gradients at all targets, span by span."""
+    """Add the products of some rows' differences, expanded `into` a buffer, with the gradients at all targets.
+
+    Span by span, and layer by layer, so that a layer's weights are asked for once.
+    """
     flat = [(span, slice(part.start * anatomy.d_model, part.stop * anatomy.d_model)) for span, part in parts]
+    _expand_embedding(delta, rows, only, into)
+    expanded = into.flatten(1)
     for layer in range(anatomy.n_layers):
         seen = min(graph.sources_before_attention(layer), only.stop)
         if seen > only.start:
@@ -86,6 +98,7 @@ def _add_chunk(
             for span, part in flat:
                 product = expanded[: seen - only.start, part] @ reads[:, part].T
                 scores[span, only.start : seen, graph.attention_targets(layer)] += product
+        _expand_layer(anatomy, graph, delta, layer, rows, only, into)
     assert gradients.logits is not None
     others = torch.stack([g[rows].flatten() for g in (*gradients.mlps, gradients.logits)])
     columns = [*(graph.mlp_target(layer) for layer in range(anatomy.n_layers)), graph.shape[1] - 1]
@@ -102,15 +115,26 @@ def expand_sources(
     out: Float[Tensor, "source row d_model"],
 ) -> None:
     """Write the differences of the sources `only` in residual space at some rows into `out`."""
+    _expand_embedding(delta, rows, only, out)
+    for layer in range(anatomy.n_layers):
+        _expand_layer(anatomy, graph, delta, layer, rows, only, out)
+
+
+def _expand_embedding(delta: Sources, rows: slice, only: slice, out: Tensor) -> None:
     if only.start == 0:
         out[0] = delta.embedding[rows]
-    for layer in range(anatomy.n_layers):
-        heads, mlp = graph.head_sources(layer), graph.mlp_source(layer)
-        if only.start <= heads.start and heads.stop <= only.stop:
-            into = out[heads.start - only.start : heads.stop - only.start]
-            torch.bmm(delta.heads[layer][rows].transpose(0, 1), anatomy.head_weights(layer), out=into)
-        if only.start <= mlp < only.stop:
-            out[mlp - only.start] = delta.mlps[layer][rows]
+
+
+def _expand_layer(
+    anatomy: Anatomy, graph: ComputationalGraph, delta: Sources, layer: int, rows: slice, only: slice, out: Tensor
+) -> None:
+    """What `expand_sources` does, of one layer."""
+    heads, mlp = graph.head_sources(layer), graph.mlp_source(layer)
+    if only.start <= heads.start and heads.stop <= only.stop:
+        into = out[heads.start - only.start : heads.stop - only.start]
+        torch.bmm(delta.heads[layer][rows].transpose(0, 1), anatomy.head_weights(layer), out=into)
+    if only.start <= mlp < only.stop:
+        out[mlp - only.start] = delta.mlps[layer][rows]
 
 
 def expand_heads(

@@ -112,7 +112,7 @@ class Meter:
         used = self.grain.sizes(masks)
         order = sorted(range(len(masks)), key=lambda i: used[i])
         values = torch.zeros(len(objectives), len(keys), len(self.prompts), dtype=dtype, device="cpu")
-        budget = budget_of(anatomy.device, self.memory)
+        budget = budget_of(anatomy.device, self.memory, anatomy.streams)
 
         def work(batch: Batch) -> None:
             runner = self._runner(batch, budget)
