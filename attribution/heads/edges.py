@@ -23,6 +23,7 @@ from interp.keywords import check_keywords
 from interp.run import RunKeywords
 from interp.running import door
 from interp.setting import GivenObjective, Setting
+from interp.tasks.refusals import refuse_rows, refuse_unequal
 from interp.tasks.task import Task
 
 FORMS = ("linear", "peap")
@@ -41,7 +42,7 @@ class AttentionEdgeKeywords(RunKeywords, total=False):
 def attention_edges(
     model: Any,
     task: Task,
-    spans: Mapping[str, Any] | Sequence[int] | None = None,
+    spans: str | Mapping[str, Any] | Sequence[int] | None = None,
     form: str = "linear",
     *,
     pooled: str = "sum",
@@ -63,9 +64,9 @@ def attention_edges(
     Args:
         model: what `interp.load_model` returns.
         task: clean and corrupted prompts, position by position.
-        spans: None: every position from the earliest first difference on; positions (negative ones count from the
-            end); or a mapping from names to a position, a pair `(start, stop)`, or a list with one of these for each
-            prompt. What is in none is the span `rest`.
+        spans: None: every position from the earliest first difference on; `spans`: those of the task; positions
+            (negative ones count from the end); or a mapping from names to a position, a pair `(start, stop)`, or a list
+            with one of these for each prompt. What is in none is the span `rest`.
         form: `linear`, or `peap`: k and q finite, one score of the softmax replaced at a time (position-aware edge
             attribution patching, Haklay et al. 2025, arXiv:2502.04577; their sign is the other one).
         pooled: over the pairs of two spans: `sum`, `mean` (of pairs whose key is not behind the query), `absolute`
@@ -88,7 +89,9 @@ def attention_edges(
         raise InputError(f"task is a {type(task).__name__}; give a Task: edges compare its clean and corrupted prompts")
     setting, started = Setting.of(model, task, keywords), time.perf_counter()
     EAP().check(setting)
-    found = _Edges(setting, span_index(spans, setting.prompts), form, pooled)
+    refuse_unequal(setting.prompts, "attention edges")
+    refuse_rows(setting.prompts, "attention edges")
+    found = _Edges(setting, span_index(spans, setting), form, pooled)
     return AttentionEdges(
         values=found.run(),
         ports=list(PORTS),

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from interp import numbers
 from interp.errors import InputError, short
+from interp.setting import Setting
 from interp.tasks.prompts import Prompts
-
-REST = "rest"
+from interp.tasks.spans import REST
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,19 @@ class SpanIndex:
     index: Int[Tensor, "n pos"]
 
 
-def span_index(given: Any, prompts: Prompts) -> SpanIndex:
+def span_index(given: Any, setting: Setting) -> SpanIndex:
     """From what a caller gives.
 
-    None: each position from the earliest first difference on. A sequence of positions (negative ones count from each
-    prompt's end). A mapping from names to a position, a pair `(start, stop)`, or a list with one of these for each
+    None: each position from the earliest first difference on. `spans`: those of the task. A sequence of positions
+    (negative ones count from each prompt's end). A mapping from names to a position, a pair `(start, stop)`, or a list with one of these for each
     prompt. Positions in none form the span `rest`, which stands last.
 
     Raises `InputError` for spans that overlap, are empty, or lie outside of a prompt.
     """
+    prompts = setting.prompts
+    if isinstance(given, str) and given == "spans":
+        placed = setting.placed_at(given)
+        return SpanIndex([str(one) for one in placed.spans], placed.where.masked_fill(~placed.real, -1))
     names, index = _all(prompts) if given is None else _given(given, prompts)
     left = prompts.mask.cpu() & (index < 0)
     rest = [REST] if left.any() else []

@@ -191,3 +191,16 @@ def test_what_cannot_be_asked_is_refused(told: dict[str, Any], words: str | None
         return
     with pytest.raises((InputError, TypeError), match=words):
         attention_edges(shared("llama"), task_for("llama"), **told)
+
+
+def test_the_spans_of_a_task_are_those_that_are_given():
+    model = shared("gpt2")
+    plain = tiny_task(model, 4)
+    prompts = plain.prompts(model)
+    named = Task.from_tokens(
+        "named", prompts.clean, prompts.corrupted, [[1]] * 4, [[2]] * 4, prompts.mask, spans={"front": (0, 3)}
+    )
+    own = attention_edges(model, named, "spans", quiet=True)
+    given = attention_edges(model, named, {"front": (0, 3)}, quiet=True)
+    assert own.spans == given.spans == ["front", "rest"]
+    torch.testing.assert_close(own.values, given.values)
