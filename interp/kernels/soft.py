@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.anatomy import Anatomy
@@ -37,17 +37,22 @@ from interp.kernels.batching import (
 from interp.kernels.contract import expand_heads
 from interp.kernels.forward import run_mlp, unembed
 from interp.kernels.mixture import MixtureRunner
+from interp.kernels.span_rows import SpanRows
 from interp.objectives import Objective
 from interp.parts import working
+from interp.spans import Placed, RowSpans
 from interp.tasks.prompts import Prompts
 
 
 @dataclass(frozen=True)
 class SoftValues:
-    """Objectives per prompt and gradients of their mean; float32 (float64 for a float64 model), on the CPU."""
+    """Objectives per prompt and gradients of their mean; float32 (float64 for a float64 model), on the CPU.
+
+    Where spans are told apart, gradients are at an edge's weight at each of them, `[circuit, span, source, target]`.
+    """
 
     values: Float[Tensor, "circuit n"]
-    gradients: Float[Tensor, "circuit source target"]
+    gradients: Float[Tensor, "circuit *span source target"]
 
 
 def soft_values(
@@ -60,6 +65,7 @@ def soft_values(
     *,
     batch_size: int | None = None,
     memory: int | None = None,
+    placed: Placed | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> SoftValues:
     """The objective under each set of edge weights, prompt by prompt, and dM/dw[u, t] of its mean for every edge.
@@ -73,10 +79,14 @@ def soft_values(
     check_batch_size(batch_size)
     dtype = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
     values = torch.zeros(len(weights), len(prompts), dtype=dtype, device="cpu")
-    gradients = torch.zeros(weights.shape, dtype=torch.float64, device="cpu")
+    spans = () if placed is None else (len(placed.spans),)
+    gradients = torch.zeros(len(weights), *spans, *graph.shape, dtype=torch.float64, device="cpu")
 
     def work(batch: Batch) -> None:
+        width = batch.prompts.clean.shape[1]
+        rows = None if placed is None else placed.rows(batch.indices, batch.start, width)
         runner = SoftRunner(anatomy, graph, ablator, batch)
+        runner.row_spans = rows
         found = [runner.differentiate(each, objective) for each in weights]
         for i, (value, gradient) in enumerate(found):
             values[i, list(batch.indices)] = value.to(dtype).cpu()
@@ -97,19 +107,25 @@ def prompts_that_fit(anatomy: Anatomy, graph: ComputationalGraph, prompts: Promp
 
 
 class SoftRunner(MixtureRunner):
-    """Differentiates weighted circuits over one batch of prompts; built once per batch, for any number of weights."""
+    """Differentiates weighted circuits over one batch of prompts; built once per batch, for any number of weights.
+
+    `row_spans`: the spans at which an edge's weight is differentiated; None: all rows together.
+    """
+
+    row_spans: RowSpans | None = None
 
     @torch.no_grad()
     def differentiate(
         self, weights: Float[Tensor, "source target"], objective: Objective
-    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "source target"]]:
-        """The objective of each prompt, and the gradient of their sum at every edge's weight."""
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "*span source target"]]:
+        """The objective of each prompt, and the gradient of their sum at every edge's weight (at each span)."""
         mask = self.graph.edge_mask.to(self.embedding.device)
         run = _Run(self, weights.to(self.embedding) * mask)
         run.forward()
         values, gradient = self._at_logits(run.logits_input(), objective)
         run.backward(gradient)
-        return values, run.slopes * mask
+        slopes = run.slopes * mask
+        return values, slopes[0] if self.row_spans is None else slopes
 
     def _at_logits(self, x: Float[Tensor, "batch d_model"], objective: Objective) -> tuple[Tensor, Tensor]:
         """The objective, and the gradient of its sum at what the logits read."""
@@ -145,7 +161,8 @@ class _Run:
         self.weights = weights
         rows, d_model = runner.embedding.shape
         self.differences = runner.embedding.new_empty(len(weights), rows * d_model)
-        self.slopes = torch.zeros_like(weights)
+        self.spans = SpanRows.of(runner.row_spans, runner.embedding)
+        self.slopes = weights.new_zeros(1 if runner.row_spans is None else runner.row_spans.count, *weights.shape)
 
     def _sub_layers(self) -> Iterator[_SubLayer]:
         graph, runner = self.graph, self.runner
@@ -192,13 +209,21 @@ class _Run:
     def _last(self, of_sources: Float[Tensor, "source flat"]) -> Float[Tensor, "source batch d_model"]:
         return of_sources.view(len(of_sources), -1, self.anatomy.d_model)[:, self.runner.last]
 
+    def _at(self, values: Float[Tensor, "each flat"], rows: slice | Int[Tensor, " some"]) -> Float[Tensor, "each some"]:
+        """The same at some rows."""
+        if isinstance(rows, slice):
+            return values
+        return values.view(len(values), -1, self.anatomy.d_model)[:, rows].flatten(1)
+
     def logits_input(self) -> Float[Tensor, "batch d_model"]:
         """What the logits read at the last positions."""
         return self.runner.at_logits + torch.einsum("u,ubd->bd", self.weights[:, -1], self._last(self.differences))
 
     def backward(self, gradient: Float[Tensor, "batch d_model"]) -> None:
         """Fill in the slopes, from the gradient at what the logits read."""
-        self.slopes[:, -1] = torch.einsum("ubd,bd->u", self._last(self.differences), gradient)
+        for span, rows in self.spans.each(self.runner.last):
+            differences = self._last(self.differences)[:, rows]
+            self.slopes[span, :, -1] = torch.einsum("ubd,bd->u", differences, gradient[rows])
         gradients = torch.zeros_like(self.differences)
         by_row = gradients.view(len(gradients), -1, self.anatomy.d_model)
         by_row[:, self.runner.last] = self.weights[:, -1, None, None] * gradient
@@ -210,7 +235,9 @@ class _Run:
                 x = self._mix(part).requires_grad_()
                 (at_targets,) = torch.autograd.grad(part.run(x), x, by_row[part.sources])
             flat = at_targets.flatten(1)
-            self.slopes[: part.seen, part.targets] = self.differences[: part.seen] @ flat.T
+            for span, rows in self.spans.each():
+                seen, here = self._at(self.differences[: part.seen], rows), self._at(flat, rows)
+                self.slopes[span, : part.seen, part.targets] = seen @ here.T
             weights = self.weights[: part.seen, part.targets]
             gradients[: part.seen].addmm_(weights, flat)
             heard[: part.seen] |= (weights != 0).any(1)
