@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp.kernels.soft import soft_values
 from interp.setting import Setting
+from interp.spans import Placed
 
 Points = Sequence[tuple[float, float]]  # (alpha, weight)
 AT_THE_CIRCUIT: Points = ((1.0, 1.0),)
@@ -28,18 +29,22 @@ def inside_scores(
     mask: Bool[Tensor, "source target"],
     points: Points,
     advance: Callable[[float], None] = lambda n: None,
-) -> Float[Tensor, "source target"]:
+    placed: Placed | None = None,
+) -> Float[Tensor, "*span source target"]:
     """Scores of all edges, inside the mask and outside; float32, or float64 for a float64 model; on the CPU.
+
+    With `placed` at each of its spans: their sum is what they are without.
 
     `advance` is called with the number of prompts done, a fraction for each point.
     """
-    total = torch.zeros(setting.graph.shape, dtype=torch.float64, device="cpu")
+    spans = () if placed is None else (len(placed.spans),)
+    total = torch.zeros(*spans, *setting.graph.shape, dtype=torch.float64, device="cpu")
     for first in range(0, len(points), _POINTS_AT_ONCE):
         some = points[first : first + _POINTS_AT_ONCE]
         found = soft_values(
             setting.anatomy, setting.graph, setting.prompts, torch.stack([alpha * mask.double() for alpha, _ in some]),
             setting.ablator, setting.goal, batch_size=setting.run.batch_size, memory=setting.run.memory,
-            advance=lambda n: advance(n / len(points)),
+            placed=placed, advance=lambda n: advance(n / len(points)),
         )  # fmt: skip
         for (_, weight), gradient in zip(some, found.gradients, strict=True):
             total += weight * gradient

@@ -258,6 +258,7 @@ class MaskIG(Method):
     steps: int = 5
     quadrature: str | None = "gauss-legendre"
     inside: Any = None
+    positions: Any = None
 
     name = "mask-ig"
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
@@ -265,6 +266,7 @@ class MaskIG(Method):
 
     def __post_init__(self) -> None:
         choose("level", self.level, ("edge", "node"))
+        refuse_nodes(self.level, self.positions)
         _settle_rule(self, "gauss-legendre")
 
     def check(self, setting: Setting) -> None:
@@ -285,16 +287,18 @@ class MaskIG(Method):
 
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
         mask = self._mask(setting)
-        values = _along_weights(self, setting, mask, self.points)
-        whole, gap = shortfall(setting, mask, values)
-        found = {"whole": whole, "gap": gap} | ({} if self.inside is None else {"edges_inside": int(mask.sum())})
+        values = _along_weights(self, setting, mask, self.points, placed_in(setting, self.positions))
+        whole, gap = shortfall(setting, mask, values if self.positions is None else values.sum(0))
+        found = {"whole": whole, "gap": gap, **told_of(setting, self.positions)} | (
+            {} if self.inside is None else {"edges_inside": int(mask.sum())}
+        )
         return node_scores(values, mask) if self.level == "node" else values, found
 
     def _mask(self, setting: Setting) -> Bool[Tensor, "source target"]:
         return setting.graph.edge_mask if self.inside is None else mask_of(self.inside, setting.graph)
 
     def values(self, setting: Setting) -> Tensor:
-        return _inside(self, setting, self._mask(setting), self.points)
+        return self._found(setting)[0]
 
 
 def mask_of(circuit: Any, graph: ComputationalGraph) -> Bool[Tensor, "source target"]:
@@ -321,7 +325,11 @@ def _inside(
 
 
 def _along_weights(
-    method: Method, setting: Setting, mask: Bool[Tensor, "source target"], points: Points
-) -> Float[Tensor, "source target"]:
+    method: Method,
+    setting: Setting,
+    mask: Bool[Tensor, "source target"],
+    points: Points,
+    placed: Placed | None = None,
+) -> Float[Tensor, "*span source target"]:
     with setting.run.progress(f"scoring edges ({method.name})", len(setting)) as bar:
-        return inside_scores(setting, mask, points, bar.advance)
+        return inside_scores(setting, mask, points, bar.advance, placed)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.anatomy import Anatomy
@@ -37,17 +37,22 @@ from interp.kernels.batching import (
 from interp.kernels.contract import expand_heads
 from interp.kernels.forward import run_mlp, unembed
 from interp.kernels.mixture import MixtureRunner
+from interp.kernels.span_rows import SpanRows
 from interp.objectives import Objective
 from interp.parts import working
+from interp.spans import Placed, RowSpans
 from interp.tasks.prompts import Prompts
 
 
 @dataclass(frozen=True)
 class SoftValues:
-    """Objectives per prompt and gradients of their mean; float32 (float64 for a float64 model), on the CPU."""
+    """Objectives per prompt and gradients of their mean; float32 (float64 for a float64 model), on the CPU.
+
+    Where spans are told apart, gradients are at an edge's weight at each of them, `[circuit, span, source, target]`.
+    """
 
     values: Float[Tensor, "circuit n"]
-    gradients: Float[Tensor, "circuit source target"]
+    gradients: Float[Tensor, "circuit *span source target"]
 
 
 def soft_values(
@@ -60,6 +65,7 @@ def soft_values(
     *,
     batch_size: int | None = None,
     memory: int | None = None,
+    placed: Placed | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> SoftValues:
     """The objective under each set of edge weights, prompt by prompt, and dM/dw[u, t] of its mean for every edge.
@@ -73,10 +79,13 @@ def soft_values(
     check_batch_size(batch_size)
     dtype = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
     values = torch.zeros(len(weights), len(prompts), dtype=dtype, device="cpu")
-    gradients = torch.zeros(weights.shape, dtype=torch.float64, device="cpu")
+    spans = () if placed is None else (len(placed.spans),)
+    gradients = torch.zeros(len(weights), *spans, *graph.shape, dtype=torch.float64, device="cpu")
 
     def work(batch: Batch) -> None:
         runner = SoftRunner(anatomy, graph, ablator, batch)
+        if placed is not None:
+            runner.row_spans = placed.rows(batch.indices, batch.start, batch.prompts.clean.shape[1])
         found = [runner.differentiate(each[None], objective) for each in weights]
         for i, (value, gradient) in enumerate(found):
             values[i, list(batch.indices)] = value[0].to(dtype).cpu()
@@ -99,19 +108,28 @@ def prompts_that_fit(
 
 
 class SoftRunner(MixtureRunner):
-    """Differentiates weighted circuits over one batch of prompts; built once per batch, for any number of weights."""
+    """Differentiates weighted circuits over one batch of prompts; built once per batch, for any number of weights.
+
+    `row_spans`: the spans at which an edge's weight is differentiated; None: all rows together.
+    """
+
+    row_spans: RowSpans | None = None
 
     @torch.no_grad()
     def differentiate(
         self, weights: Float[Tensor, "circuit source target"], objective: Objective
-    ) -> tuple[Float[Tensor, "circuit batch"], Float[Tensor, "circuit source target"]]:
-        """The objective of each prompt, and the gradient of their sum at every edge's weight; circuits are stacked."""
+    ) -> tuple[Float[Tensor, "circuit batch"], Float[Tensor, "circuit *span source target"]]:
+        """The objective of each prompt, and the gradient of their sum at every edge's weight (at each span).
+
+        Circuits are stacked.
+        """
         mask = self.graph.edge_mask.to(self.embedding.device)
         run = _Run(self, weights.to(self.embedding) * mask)
         run.forward()
         values, gradient = self._at_logits(run.logits_input(), objective)
         run.backward(gradient)
-        return values, run.slopes * mask
+        slopes = run.slopes * mask
+        return values, slopes[:, 0] if self.row_spans is None else slopes
 
     def _at_logits(self, x: Float[Tensor, "circuit batch d_model"], objective: Objective) -> tuple[Tensor, Tensor]:
         """The objective, and the gradient of its sum at what the logits read."""
@@ -148,7 +166,9 @@ class _Run:
         self.weights = weights
         rows, d_model = runner.embedding.shape
         self.differences = runner.embedding.new_empty(*weights.shape[:2], rows * d_model)
-        self.slopes = torch.zeros_like(weights)
+        self.spans = SpanRows.of(runner.row_spans, runner.embedding)
+        count = 1 if runner.row_spans is None else runner.row_spans.count
+        self.slopes = weights.new_zeros(len(weights), count, *weights.shape[1:])
 
     def _sub_layers(self) -> Iterator[_SubLayer]:
         graph, runner = self.graph, self.runner
@@ -198,6 +218,14 @@ class _Run:
         for part in self._sub_layers():
             self.differences[:, part.sources] = part.run(self._mix(part)).flatten(2)
 
+    def _at(
+        self, values: Float[Tensor, "circuit each flat"], rows: slice | Int[Tensor, " some"]
+    ) -> Float[Tensor, "circuit each some"]:
+        """The same at some rows."""
+        if isinstance(rows, slice):
+            return values
+        return values.unflatten(2, (-1, self.anatomy.d_model))[:, :, rows].flatten(2)
+
     def _last(self, of_sources: Float[Tensor, "circuit source flat"]) -> Float[Tensor, "circuit source batch d_model"]:
         last: Tensor = of_sources.unflatten(2, (-1, self.anatomy.d_model))[:, :, self.runner.last]
         return last
@@ -209,7 +237,9 @@ class _Run:
 
     def backward(self, gradient: Float[Tensor, "circuit batch d_model"]) -> None:
         """Fill in the slopes, from the gradient at what the logits read."""
-        self.slopes[:, :, -1] = torch.einsum("cubd,cbd->cu", self._last(self.differences), gradient)
+        last = self._last(self.differences)
+        for span, rows in self.spans.each(self.runner.last):
+            self.slopes[:, span, :, -1] = torch.einsum("cubd,cbd->cu", last[:, :, rows], gradient[:, rows])
         gradients = torch.zeros_like(self.differences)
         by_row = gradients.unflatten(2, (-1, self.anatomy.d_model))
         by_row[:, :, self.runner.last] = self.weights[:, :, -1, None, None] * gradient[:, None]
@@ -221,9 +251,9 @@ class _Run:
                 x = self._mix(part).requires_grad_()
                 (at_targets,) = torch.autograd.grad(part.run(x), x, by_row[:, part.sources])
             flat = at_targets.flatten(2)
-            self.slopes[:, : part.seen, part.targets] = torch.bmm(
-                self.differences[:, : part.seen], flat.transpose(1, 2)
-            )
+            for span, rows in self.spans.each():
+                seen, here = self._at(self.differences[:, : part.seen], rows), self._at(flat, rows)
+                self.slopes[:, span, : part.seen, part.targets] = torch.bmm(seen, here.transpose(1, 2))
             weights = self.weights[:, : part.seen, part.targets]
             gradients[:, : part.seen].baddbmm_(weights, flat)
             heard[: part.seen] |= (weights != 0).any(2).any(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,17 @@ class SpanRows:
     def some_in_none(self) -> bool:
         """Whether any row is in no span."""
         return self.counts[-1] > 0
+
+    def each(self, among: Int[Tensor, " some"] | None = None) -> Iterator[tuple[int, slice | Int[Tensor, " row"]]]:
+        """Each span with its rows, or with those of `among` (as indices into these); all rows where there is one."""
+        if self.where is None:
+            yield 0, slice(None)
+            return
+        where = self.where if among is None else self.where[among]
+        for span in range(len(self.counts) - 1):
+            rows = (where == span).nonzero()[:, 0]
+            if len(rows):
+                yield span, rows
 
     def ordered(
         self, values: Float[Tensor, "circuit source row d_model"]

@@ -7,7 +7,7 @@ import torch
 
 import metrics
 from attribution import Scores, attribute, spans
-from attribution.edges.gradient import EAPIG
+from attribution.edges.gradient import EAPIG, MaskIG
 from circuits import planted
 from interp.errors import InputError
 from interp.span_mask import SpanMask
@@ -41,6 +41,21 @@ def test_spans_add_up(architecture, ablation):
             scores = attribute(model, task, method, ablation=ablation, positions=positions, **steps)
             assert scores.values.shape == (len(scores.spans), *plain.shape)
             assert (scores.values.sum(0) - plain).abs().max() <= 1e-12 * plain.abs().max(), (method, positions)
+
+
+@pytest.mark.parametrize("ablation", ["patch", "mean"])
+def test_scores_along_weights_add_up(ablation):
+    model = shared("llama")
+    task = _with_spans(tiny_task(model, ragged=True))
+    told = {"steps": 2, "ablation": ablation, "inside": attribute(model, task, "eap").mask(60, selection="connected")}
+    plain = attribute(model, task, "mask-ig", **told)
+    scores = attribute(model, task, "mask-ig", positions="spans", **told)
+    assert (scores.edge_values - plain.values).abs().max() <= 1e-12 * plain.values.abs().max()
+    assert scores.gap == pytest.approx(plain.gap, abs=1e-12)
+    # with all weights at 1 the gradient is that of edge attribution patching, span by span
+    full = MaskIG(steps=1, quadrature="right", positions="spans")
+    eap = attribute(model, task, "eap", positions="spans", ablation=ablation).values
+    assert (attribute(model, task, full, ablation=ablation).values - eap).abs().max() <= 1e-10 * eap.abs().max()
 
 
 def test_own_credit_and_small_batches():
