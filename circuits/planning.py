@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ import torch
 from attribution.edges.gradient import GradientMethod
 from attribution.engines import chosen_method
 from circuits.cost import resident
-from interp import numbers
+from interp import numbers, tasks
 from interp.anatomy import Anatomy
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
@@ -22,7 +21,6 @@ from interp.kernels.contract import chunk_rows
 from interp.models import check_dtype, configured
 from interp.running import door
 from interp.streaming.modules import stream_of
-from interp import tasks
 
 _LIBRARIES = 0.5e9  # bytes that Python, torch and the rest take, where the system does not say
 
