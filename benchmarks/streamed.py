@@ -222,15 +222,14 @@ def report(folder: Path, what: str, config: Any) -> None:
     floor = max(reading, computing + contracting)
     computed = found["seconds"] - found["waiting"] - found["contracting"]
     print(f"{what}: {found['seconds']:.1f} s, floor {floor:.1f} s, ratio {found['seconds'] / floor:.2f} (aim 2)")
-    print(
-        f"  peak memory {found['peak']:.2f} GB (aim 6), read {found['bytes'] / 1e9:.1f} GB, load {found['loading']:.1f} s"
-    )
+    gigabytes = found["bytes"] / 1e9
+    print(f"  peak memory {found['peak']:.2f} GB (aim 6), read {gigabytes:.1f} GB, load {found['loading']:.1f} s")
     print(
         f"  of it computing {computed:.1f} s, contracting {found['contracting']:.1f} s, waiting for files "
         f"{found['waiting']:.1f} s; files were read for {found['reading']:.1f} s, most of it beside"
     )
     print(
-        f"  floor: reading {reading:.1f} s (file cache dropped before: {cold / 1e9:.2f} GB/s; {warm / 1e9:.2f} cached), "
+        f"  floor: reading {reading:.1f} s (file cache dropped: {cold / 1e9:.2f} GB/s; {warm / 1e9:.2f} cached), "
         f"computing {computing:.1f} s and contracting {contracting:.1f} s ({product / 1e9:.0f} GFLOP/s)",
         flush=True,
     )

@@ -6,7 +6,7 @@ import functools
 import re
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -77,12 +77,14 @@ def weights_of(module: nn.Module, tensors: Mapping[str, Stored], where: str) -> 
     names_of: dict[int, list[str]] = {}
     for name, value in state.items():
         names_of.setdefault(id(value), []).append(name)
-    weights, missing = {}, []
+    weights: dict[str, Weight] = {}
+    missing: list[str] = []
     for names in names_of.values():
-        name = next((one for one in names if one in made_of), None)
-        if name is None:
+        known = [one for one in names if one in made_of]
+        if not known:
             missing.append(names[0])
             continue
+        name = known[0]
         keys, build = made_of[name]
         weight = Weight(name, state[name].shape, tuple(tensors[key] for key in keys), build)
         if build is None:
@@ -162,14 +164,15 @@ def give(module: nn.Module, name: str, source: Source) -> None:
     sources[name] = source
     base = type(module)
     if name not in vars(base):
-        module.__class__ = _with_property(base, name)
+        module.__class__ = _with_property(cast(Any, base), name)
 
 
 def stream_of(model: Any) -> Stream:
     """The stream that gives a model's weights; raises `InputError` for a model whose weights are loaded."""
     for part in parts_of(model):
         for source in part.__dict__.get("streamed", {}).values():
-            return source.stream  # type: ignore[no-any-return]
+            stream: Stream = source.stream
+            return stream
     raise InputError("model holds its weights in memory; load it with weights='streamed'")
 
 
@@ -190,9 +193,7 @@ def take_back(module: nn.Module, name: str) -> Source:
 def _with_property(base: Any, name: str) -> type[nn.Module]:
     def read(module: nn.Module) -> Tensor:
         source: Source = module.__dict__["streamed"][name]
-        if source.stream.asleep:
-            return compat.parameters_of(module)[name]  # type: ignore[return-value]
-        return source()
+        return source.sample.new_zeros(1).expand(source.weight.shape) if source.stream.asleep else source()
 
     return type(base.__name__, (base,), {name: property(read), "__module__": base.__module__})
 
@@ -201,7 +202,7 @@ def _gather(words: Any) -> None:
     """Let an embedding read the rows of the tokens that it is given, instead of all."""
     source: Source = words.__dict__["streamed"]["weight"]
     words.padding_idx = None  # it may lie beyond the rows that are there; it matters to gradients of the weight alone
-    words.__class__ = _gathering(type(words))
+    words.__class__ = _gathering(cast(Any, type(words)))
     words.__dict__["streamed"]["weight"] = _Rows(source)
 
 

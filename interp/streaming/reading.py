@@ -88,7 +88,7 @@ def _opened(file: File) -> Iterator[int]:
 
 def _fill(descriptor: int, file: File, buffer: Tensor, offset: int) -> None:
     """Read exactly as many bytes as `buffer` has."""
-    left = memoryview(buffer.numpy())
+    left = memoryview(buffer.numpy().data)
     while left:
         try:
             n = os.preadv(descriptor, [left], offset)

@@ -25,7 +25,6 @@ class _Packed(NamedTuple):
     size: torch.Size
     stride: tuple[int, ...]
     offset: int  # from the start of the whole weight
-    dtype: torch.dtype
 
 
 streams: weakref.WeakSet[Any] = weakref.WeakSet()  # all there are
@@ -34,7 +33,7 @@ _known: dict[int, _Origin] = {}  # by the address of the storage
 
 def know(values: Tensor, stream: Any, weight: Any) -> None:
     """From now on tensors in this memory are saved as parts of `stream.get(weight)`."""
-    _known[values.untyped_storage().data_ptr()] = _Origin(stream, weight, values.storage_offset())
+    _known[values.untyped_storage().data_ptr()] = _Origin(stream, weight, int(values.storage_offset()))
 
 
 def forget(values: Tensor) -> None:
@@ -46,14 +45,14 @@ def _pack(tensor: Tensor) -> Tensor | _Packed:
     origin = _known.get(tensor.untyped_storage().data_ptr()) if tensor.layout == torch.strided else None
     if origin is None:
         return tensor
-    return _Packed(origin, tensor.size(), tensor.stride(), tensor.storage_offset() - origin.start, tensor.dtype)
+    return _Packed(origin, tensor.size(), tensor.stride(), int(tensor.storage_offset()) - origin.start)
 
 
 def _unpack(packed: Tensor | _Packed) -> Tensor:
     if isinstance(packed, Tensor):
         return packed
     whole: Tensor = packed.origin.stream.get(packed.origin.weight)
-    return whole.as_strided(packed.size, packed.stride, whole.storage_offset() + packed.offset)
+    return whole.as_strided(packed.size, packed.stride, int(whole.storage_offset()) + packed.offset)
 
 
 @contextlib.contextmanager

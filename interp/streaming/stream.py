@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ class Stream:
 
     Attributes:
         device, dtype: what weights are given as.
-        asleep: nothing is read: who asks for a weight gets one on the meta device, which has a shape.
+        asleep: nothing is read; who asks for a weight gets zeros of its shape that take no memory.
         reading: seconds in which files were read and cast, beside everything else.
         waiting: seconds of these in which a run waited for them.
     """
@@ -55,8 +56,7 @@ class Stream:
     def held_bytes(self) -> int:
         """The most that is held at a time: a part and the one after it."""
         parts = [sum(one.shape.numel() for one in part if isinstance(one, Weight)) for part in self._parts]
-        pairs = zip(parts[: self._n_run], parts[1 : self._n_run], strict=False)
-        return self.dtype.itemsize * max(a + b for a, b in pairs)
+        return self.dtype.itemsize * max(a + b for a, b in itertools.pairwise(parts[: self._n_run]))
 
     @property
     def n_all(self) -> int:
@@ -140,12 +140,10 @@ class Stream:
         values: Values = {}
         with self._reader.copying():
             places = self._pool.tensors([one.shape for one in plain], self.dtype)
-            for one, place in zip(plain, places, strict=True):
-                self._reader.read(one.stored[0], place)
-                values[one] = place
-            for one in wholes:
-                if one.build is not None:
-                    values[one] = self._built(one)
+            for weight, place in zip(plain, places, strict=True):
+                self._reader.read(weight.stored[0], place)
+                values[weight] = place
+            values.update({weight: self._built(weight) for weight in wholes if weight.build is not None})
             for one in part:
                 if isinstance(one, Share):
                     values[one] = one.take(values[one.of])

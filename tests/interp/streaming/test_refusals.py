@@ -60,7 +60,9 @@ def test_a_header_that_is_none(folder: Path) -> None:
 
 def test_a_block_is_missing(folder: Path) -> None:
     edit(folder, lambda tensors: [tensors.pop(name) for name in list(tensors) if "layers.2." in name])
-    with pytest.raises(InputError, match=r"does not hold all the weights .* model\.layers\.2\..* and 8 more"):
+    with pytest.raises(
+        InputError, match=r"does not hold all the weights .* model\.layers\.2\..* is missing, and 8 more"
+    ):
         streamed(folder)
 
 
