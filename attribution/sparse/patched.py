@@ -83,7 +83,7 @@ def patch_features(
 def mean_patched_features(
     setting: Setting, dictionaries: Sequence[Dictionary], features: Sequence[tuple[int, int]]
 ) -> Float[Tensor, " feature"]:
-    """What patching each `(dictionary, feature)` at all positions does, as a mean over prompts; feature -1: the error."""
+    """What patching each `(dictionary, feature)` everywhere does, as a mean over prompts; feature -1: the error."""
     frame, _, _ = patch_features(setting, dictionaries, list(features), setting.prompts.mask)
     means = frame.groupby(["dictionary", "feature"])["score"].mean()
     return torch.tensor([float(means[place]) for place in features], dtype=torch.float64, device="cpu")
