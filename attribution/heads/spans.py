@@ -29,8 +29,8 @@ def span_index(given: Any, setting: Setting) -> SpanIndex:
     """From what a caller gives.
 
     None: each position from the earliest first difference on. `spans`: those of the task. A sequence of positions
-    (negative ones count from each prompt's end). A mapping from names to a position, a pair `(start, stop)`, or a list with one of these for each
-    prompt. Positions in none form the span `rest`, which stands last.
+    (negative ones count from each prompt's end). A mapping from names to a position, a pair `(start, stop)`, or a list
+    with one of these for each prompt. Positions in none form the span `rest`, which stands last.
 
     Raises `InputError` for spans that overlap, are empty, or lie outside of a prompt.
     """

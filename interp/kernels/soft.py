@@ -224,7 +224,8 @@ class _Run:
         """The same at some rows."""
         if isinstance(rows, slice):
             return values
-        return values.unflatten(2, (-1, self.anatomy.d_model))[:, :, rows].flatten(2)
+        some: Tensor = values.unflatten(2, (-1, self.anatomy.d_model))[:, :, rows].flatten(2)
+        return some
 
     def _last(self, of_sources: Float[Tensor, "circuit source flat"]) -> Float[Tensor, "circuit source batch d_model"]:
         last: Tensor = of_sources.unflatten(2, (-1, self.anatomy.d_model))[:, :, self.runner.last]
