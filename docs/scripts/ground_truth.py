@@ -89,14 +89,15 @@ Ablation is by counterfactual unless the name says otherwise; the truth is that 
   valley is steep, rank the two edges that carry this bit among the true ones. Along the path of `eap-ig` its two sides
   cancel only in part, because the other bits move with it, and xor is not monotone on the way: signed scores of
   `eap-ig` are wrong there. Along the activations of one source at a time (own credit) they cancel.
-- `atp-star` sees what a saturated pattern hides from `eap` (`induction`) and nothing else: where gradients mislead behind
-  attention, in the trained models, its signed scores are as wrong as those of `eap`.
-- `cd-t` has no gradient to saturate. In `boolean` it is worse than every gradient: xor is not a sum of two parts. The two methods of the ensemble have opposite signs on a true edge of `boolean`, which cancel.
+- `atp-star` sees what a saturated pattern hides from `eap` (`induction`) and nothing else: where gradients mislead
+  behind attention, in the trained models, its signed scores are as wrong as those of `eap`.
+- `cd-t` has no gradient to saturate. In `boolean` it is worse than every gradient: xor is not a sum of two parts.
+  The two methods of the ensemble have opposite signs on a true edge of `boolean`, which cancel.
 - `information-flow` ranks what every prompt needs. `acdc` (tau 0.1) finds every circuit: it runs them.
-- Learned masks are not in the table: a run takes a hundred times as long. Three draws each: `ugs` (penalty 0.01, 60 steps) 1.000,
-  1.000, 1.000 on `induction` and 0.996, 0.981, 0.987 on `boolean`; `edge-pruning-sampled` (1,000 steps) **0.815, 0.684,
-  0.607** on `induction`, and 0.875, 0.779, 0.772 from the ranking of `eap-ig`: five of these six runs said that they had not
-  converged.
+- Learned masks are not in the table: a run takes a hundred times as long. Three draws each: `ugs` (penalty 0.01, 60
+  steps) 1.000, 1.000, 1.000 on `induction` and 0.996, 0.981, 0.987 on `boolean`; `edge-pruning-sampled` (1,000
+  steps) **0.815, 0.684, 0.607** on `induction`, and 0.875, 0.779, 0.772 from the ranking of `eap-ig`: five of these
+  six runs said that they had not converged.
 - Nodes are easier than edges in the trained models, where other nodes hardly write anything, and not in the written
   ones, where they do. The trained models leave some of the answer to edges that are not planted: see the faithfulness
   of the true circuit alone. Interchange of whole nodes does not forbid such edges.
