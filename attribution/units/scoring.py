@@ -131,7 +131,7 @@ class _BatchNeurons:
         def hear(layer: int, hidden: Hidden, written: Residual) -> None:
             self._layer(layer, hidden, written, means)
 
-        logits = hear_neurons(self.frame, torch.cat(stacked), batch, hear)[: len(batch)]
+        logits = hear_neurons(self.frame, torch.cat(stacked), batch, hear)[: len(batch.prompts.reads.row)]
         values = setting.goal(logits, batch.prompts, logits)
         refuse_nan(values, setting.goal.name, batch)
         beside.explained[self.indices] = values.to(beside.explained)
