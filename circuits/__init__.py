@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from circuits.comparison import MethodComparison
     from circuits.find import find_circuit
     from circuits.node_circuit import NodeCircuit
-    from circuits.planning import ScoringPlan, plan
+    from circuits.planning import plan
     from circuits.report import Report
     from circuits.resampling import Stable
     from circuits.rescoring import rescorer
@@ -35,7 +35,6 @@ __all__ = [
     "NodeCircuit",
     "Report",
     "Robustness",
-    "ScoringPlan",
     "Stability",
     "Stable",
     "TraceCost",
@@ -60,7 +59,6 @@ _HOMES = {
     "NodeCircuit": "circuits.node_circuit",
     "Report": "circuits.report",
     "Robustness": "circuits.transfer",
-    "ScoringPlan": "circuits.planning",
     "Stability": "circuits.stable",
     "Stable": "circuits.resampling",
     "TraceCost": "circuits.tracing.cost",
