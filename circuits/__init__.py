@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from circuits.find import find_circuit
     from circuits.mechanism_result import Mechanisms
     from circuits.node_circuit import NodeCircuit
-    from circuits.planning import ScoringPlan, plan
+    from circuits.planning import plan
     from circuits.report import Report
     from circuits.resampling import Stable
     from circuits.rescoring import rescorer
@@ -38,7 +38,6 @@ __all__ = [
     "NodeCircuit",
     "Report",
     "Robustness",
-    "ScoringPlan",
     "Stability",
     "Stable",
     "TraceCost",
@@ -65,7 +64,6 @@ _HOMES = {
     "NodeCircuit": "circuits.node_circuit",
     "Report": "circuits.report",
     "Robustness": "circuits.transfer",
-    "ScoringPlan": "circuits.planning",
     "Stability": "circuits.stable",
     "Stable": "circuits.resampling",
     "TraceCost": "circuits.tracing.cost",
