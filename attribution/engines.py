@@ -109,13 +109,13 @@ def at_spans(method: Method, spans: SpanNames | None) -> Method:
     """The method with these spans told apart, if any are; raises `InputError` for one that cannot."""
     if spans is None:
         return method
-    if not hasattr(method, "positions"):
+    if not method.by_position:
         raise _all_at_once(method.name)
     return replace(method, positions=Exactly(spans))  # type: ignore[type-var]
 
 
 def _all_at_once(method: str) -> InputError:
-    able = [repr(name) for name in METHODS.names() if "positions" in (METHODS.settings(name) or ())]
+    able = [repr(name) for name in METHODS.names() if _tells_positions(name)]
     return InputError(
         f"method={method!r} scores edges at all positions at once; methods that tell positions apart: {', '.join(able)}"
     )
@@ -123,8 +123,17 @@ def _all_at_once(method: str) -> InputError:
 
 def _refuse_positions(method: str) -> None:
     """Raise `InputError` for a method that scores all positions at once, with the names of those that do not."""
-    if "positions" not in (METHODS.settings(method) or ["positions"]):
+    if not _tells_positions(method):
         raise _all_at_once(method)
+
+
+def _tells_positions(method: str) -> bool:
+    """Whether a method by name scores edges position by position."""
+    takes = METHODS.settings(method)
+    if takes is None or "positions" not in takes:
+        return takes is None
+    made = METHODS.make(method)
+    return made.by_position and made.level == "edge"
 
 
 def score(setting: Setting, method: str | Method, told: Mapping[str, Any] | None = None) -> Scores:

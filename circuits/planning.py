@@ -86,6 +86,7 @@ class ScoringPlan:
         return "\n".join(lines + ([f"  read          {self.read / 1e9:.1f} GB"] if self.read else []))
 
 
+@numbers.checked(n=numbers.COUNT, tokens=numbers.COUNT)
 @door
 def plan(
     source: str,
@@ -117,7 +118,6 @@ def plan(
     >>> print(plan("meta-llama/Llama-3.1-8B", "ioi", weights="streamed"))  # doctest: +SKIP
     """
     choose("weights", weights, ("loaded", "streamed"))
-    numbers.whole("n", n, numbers.COUNT)
     scorer = chosen_method(method, {"steps": steps}, "edge")
     if not isinstance(scorer, GradientMethod):
         raise InputError(

@@ -55,6 +55,7 @@ class AtPStar(GradientMethod):
     verify: int = 0
 
     name = "atp-star"
+    by_position: ClassVar[bool] = False  # a key that changes moves whole rows of the pattern
     paper: ClassVar[str] = "Kramar et al. 2024, arXiv:2403.00745"
     formula: ClassVar[tuple[str, str]] = ("2", "1")
 
@@ -114,7 +115,7 @@ class _Dropped(GradientScorer):
 
     def scores(self, advance: Callable[[int], None] = lambda n: None) -> Float[Tensor, "1 source target"]:
         graph = self.setting.graph
-        layers = torch.full((graph.shape[1],), graph.n_layers - 1.0, device="cpu")
+        layers = torch.full((graph.shape[1],), graph.n_layers - 1.0, dtype=torch.float64, device="cpu")
         layers[-1] = graph.n_layers
 
         def summed(batch: Batch) -> Float[Tensor, "part source target"]:

@@ -51,6 +51,8 @@ class GradientMethod(Method):
     checkpointed: bool | None = None
     positions: Any = None
 
+    by_position: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         choose("level", self.level, ("edge", "node"))
         refuse_nodes(self.level, self.positions)
@@ -260,6 +262,7 @@ class MaskIG(Method):
     inside: Any = None
     positions: Any = None
 
+    by_position: ClassVar[bool] = True
     name = "mask-ig"
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
     formula: ClassVar[tuple[str, str]] = ("2S+4", "S")

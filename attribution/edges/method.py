@@ -48,6 +48,7 @@ class Method(ABC):
         paper: where it comes from.
         ablations: those that it has a meaning for.
         formula: forward and backward passes per prompt, for tables; S = steps, L = layers, E = edges, N = nodes.
+        by_position: whether it tells positions apart, by a field `positions`.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Method(ABC):
     paper: ClassVar[str] = ""
     ablations: ClassVar[tuple[str, ...]] = KNOWN
     formula: ClassVar[tuple[str, str]] = ("", "")
+    by_position: ClassVar[bool] = False
 
     @abstractmethod
     def values(self, setting: Setting) -> Float[Tensor, "source target"] | Float[Tensor, " source"]:

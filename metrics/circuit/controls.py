@@ -49,7 +49,8 @@ def random_by_span(
     among: SpanGraph, n_edges: int, seed: int, within: Bool[Tensor, "span source target"] | None = None
 ) -> Bool[Tensor, "span source target"]:
     """A random circuit of edges by position: connected, of edges in random order, `within` some where any are given."""
-    scores = torch.rand(among.shape, generator=torch.Generator().manual_seed(seed), device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(among.shape, generator=generator, dtype=torch.float32, device="cpu")
     if within is None:
         return connected_by_span(scores, among, n_edges)
     kept = (within.flatten()[torch.from_numpy(among.places)]).numpy()

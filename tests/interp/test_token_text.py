@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerFast
 from attribution import tokens
 from interp.errors import InputError
 from interp.models import load_model
-from interp.tasks import Task
 from interp.token_text import token_texts
 from tests.tiny import tiny_module, word_tokenizer
 
@@ -80,6 +79,5 @@ def test_spaces_of_llamas_tokens_reach_results_and_errors() -> None:
     assert result.target_tokens == [" Pa"]
     assert "<code>·Pa</code>" in result._repr_html_()
     assert result.figure().layout.xaxis.ticktext == ("<s>".replace("<", "&lt;").replace(">", "&gt;"), "·Pa", "·Pa")
-    task = Task.from_pairs("t", [("Pa Pa", "Pa P", " Paa", " P")])
     with pytest.raises(InputError, match=r"is 2 tokens \(' Pa', 'a'\); .* or use its first token, ' Pa'$"):
-        task.prompts(model)
+        tokens(model, "Pa Pa", target=" Paa", quiet=True)

@@ -393,7 +393,9 @@ def test_evaluate_on_fresh_prompts(saved: Path, bridge: Any, tmp_path: Path) -> 
     expected_means = {name: float(one.mean()) for name, one in means.items()}
     assert data["mean_objective"] == pytest.approx(expected_means, rel=1e-4)
     frame = pd.read_csv(tmp_path / "prompts.csv")
-    assert frame.columns.tolist() == ["clean", "corrupted", "correct", "incorrect", "model", "empty", "circuit"]
+    assert frame.columns.tolist() == [
+        "clean", "corrupted", "correct", "incorrect", "spans", "model", "empty", "circuit",
+    ]  # fmt: skip
     assert frame["clean"].tolist() == [example.clean for example in task.examples]
     assert frame["circuit"].tolist() == pytest.approx(values.circuits[0].tolist(), rel=1e-4)
     assert data["files"] == {"prompts": str(tmp_path / "prompts.csv")}
@@ -587,8 +589,6 @@ def test_find_refuses(arguments: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (("When Mary and John", "When Mary", " Mary", " John"), "prompt"),
-        (("When Mary and John", "When John and John", " Mary John", " John"), "is 2 tokens"),
         (("When Mary and John", "When Mary and John", " Mary", " John"), "corrupted version equal to the clean one"),
         (("When Mary and John", "When John and John", " zyx", " John"), "is not in the tokenizer's vocabulary"),
     ],
