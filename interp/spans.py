@@ -17,7 +17,8 @@ from interp import numbers
 from interp.errors import InputError, short
 from interp.tasks.prompts import Prompts
 from interp.tasks.refusals import refuse_rows
-from interp.tasks.spans import REST, TokenSpans
+from interp.tasks.spans import REST
+from interp.tasks.token_spans import TokenSpans
 
 Span = int | str
 SpanNames = tuple[Span, ...]

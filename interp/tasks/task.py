@@ -28,8 +28,8 @@ from interp.tasks.examples import Example
 from interp.tasks.notes import notes
 from interp.tasks.prompts import Prompts
 from interp.tasks.shown import shown_rows
-from interp.tasks.spans import TokenSpans, token_spans, with_spans, without_padding
 from interp.tasks.texts import examples_from_texts
+from interp.tasks.token_spans import TokenSpans, token_spans, with_spans, without_padding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -1,0 +1,113 @@
+"""Spans of a task's prompts as positions of their tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp.errors import InputError
+from interp.tasks.encoding import Encoder
+from interp.tasks.examples import Example
+from interp.tasks.spans import Slot, Slots, read_spans
+
+
+@dataclass(frozen=True)
+class TokenSpans:
+    """The spans of each prompt as positions, BOS counted, and all their names in order of appearance."""
+
+    names: tuple[str, ...] = ()
+    of: tuple[Slots, ...] = ()
+
+
+def with_spans(examples: Sequence[Example], spans: Any) -> list[Example]:
+    """Examples with the spans that a user gave: one mapping or regular expression for all, or one for each prompt.
+
+    Raises `InputError` that names the prompt for whatever is not of that form, or is not in it.
+    """
+    if spans is None:
+        return list(examples)
+    shared = isinstance(spans, str | re.Pattern | Mapping)
+    if not shared and (not isinstance(spans, Iterable) or len(spans := list(spans)) != len(examples)):
+        given = f"{len(spans)} entries" if isinstance(spans, list) else f"a {type(spans).__name__}"
+        raise InputError(
+            f"spans is {given}; give a mapping of names to (start, stop) or a regular expression with named groups, "
+            f"one for all prompts or a list of one for each of the {len(examples)}"
+        )
+    each = [spans] * len(examples) if shared else spans
+    return [
+        replace(example, spans=read_spans(index, example.clean, one))
+        for index, (example, one) in enumerate(zip(examples, each, strict=True))
+    ]
+
+
+def token_spans(examples: Sequence[Example], encoder: Encoder) -> TokenSpans:
+    """The spans of examples as positions of their tokens.
+
+    Raises `InputError`, naming the prompt, for spans out of the prompt and for two that share a token.
+    """
+    names = dict.fromkeys(slot.name for example in examples for slot in example.spans)
+    rows = encoder.texts([example.clean for example in examples]) if names else []
+    found = [_on_tokens(i, one, row, encoder) for i, (one, row) in enumerate(zip(examples, rows, strict=False))]
+    return TokenSpans(tuple(names), tuple(found))
+
+
+def without_padding(examples: Sequence[Example], attention_mask: Any) -> list[Example]:
+    """Examples whose slices were of rows with padding, which the mask `[n, pos]` tells from tokens."""
+    kept = np.asarray(attention_mask).astype(bool)
+    return [
+        replace(example, spans=tuple(_moved(slot, row) for slot in example.spans))
+        for example, row in zip(examples, kept, strict=True)
+    ]
+
+
+def _moved(slot: Slot, kept: NDArray[np.bool_]) -> Slot:
+    start, stop, _ = slice(slot.start, slot.stop).indices(len(kept))
+    return replace(slot, start=int(kept[:start].sum()), stop=int(kept[:stop].sum()))
+
+
+def _on_tokens(index: int, example: Example, tokens: Sequence[int], encoder: Encoder) -> Slots:
+    if not example.spans:
+        return ()
+    shift = encoder.added_bos(example.clean, tokens)
+    texts = [slot for slot in example.spans if slot.characters]
+    offsets = encoder.offsets(str(example.clean)) if texts else []
+    found = [
+        _by_characters(index, slot, offsets, shift) if slot.characters else _by_tokens(index, slot, len(tokens), shift)
+        for slot in example.spans
+    ]
+    taken: dict[int, str] = {}
+    for slot in found:
+        assert slot.stop is not None
+        for position in range(slot.start, slot.stop):
+            if position in taken:
+                raise InputError(
+                    f"the spans {taken[position]!r} and {slot.name!r} of prompt {index} share its token {position}; "
+                    "spans must be disjoint"
+                )
+            taken[position] = slot.name
+    return tuple(found)
+
+
+def _by_tokens(index: int, slot: Slot, n_tokens: int, shift: int) -> Slot:
+    length = n_tokens - shift
+    start = slot.start + (length if slot.start < 0 else 0)
+    stop = length if slot.stop is None else slot.stop + (length if slot.stop < 0 else 0)
+    if not 0 <= start < stop <= length:
+        raise InputError(
+            f"the span {slot.name!r} of prompt {index}, tokens {slot.start} to {slot.stop}, is out of the prompt, "
+            f"which has {length} tokens, or holds none"
+        )
+    return Slot(slot.name, start + shift, stop + shift)
+
+
+def _by_characters(index: int, slot: Slot, offsets: Sequence[tuple[int, int]], shift: int) -> Slot:
+    assert slot.stop is not None
+    inside = [i for i, (start, stop) in enumerate(offsets) if start < slot.stop and stop > slot.start]
+    if not inside:
+        raise InputError(f"the span {slot.name!r} of prompt {index} holds none of its tokens")
+    return Slot(slot.name, inside[0] + shift, inside[-1] + 1 + shift)
