@@ -24,7 +24,7 @@ class Ensemble(Method):
     `EdgePruning(start="eap-ig")`.
 
     Attributes:
-        methods: names or `Method`s, at least two.
+        methods: names or objects, at least two.
         by: `rank` averages each score's sign times the rank of its size, from 0 to 1 (equal ones share theirs);
             `scale` divides each method's scores by their mean size first.
     """
