@@ -9,7 +9,7 @@ import ast
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,8 +54,10 @@ class TokenSpans:
     of: tuple[Slots, ...] = ()
 
 
-def with_spans(examples: Sequence[Example], spans: Any) -> list[Example]:
+def with_spans(examples: Sequence[Example], spans: Any, side: Literal["clean", "corrupted"] = "clean") -> list[Example]:
     """Examples with the spans that a user gave: one mapping or regular expression for all, or one for each prompt.
+
+    `side` says of which prompts they are.
 
     Raises `InputError` that names the prompt for whatever is not of that form, or is not in it.
     """
@@ -69,10 +71,11 @@ def with_spans(examples: Sequence[Example], spans: Any) -> list[Example]:
             f"one for all prompts or a list of one for each of the {len(examples)}"
         )
     each = [spans] * len(examples) if shared else spans
-    return [
-        replace(example, spans=read_spans(index, example.clean, one))
-        for index, (example, one) in enumerate(zip(examples, each, strict=True))
+    name = "spans" if side == "clean" else "corrupted_spans"
+    found = [
+        read_spans(i, getattr(example, side), one) for i, (example, one) in enumerate(zip(examples, each, strict=True))
     ]
+    return [replace(example, **{name: slots}) for example, slots in zip(examples, found, strict=True)]
 
 
 def read_spans(index: int, clean: Any, given: Any) -> Slots:
