@@ -14,6 +14,7 @@ from attribution.patching import Patcher
 from attribution.resumed import Resumed
 from interp.kernels.batching import budget_of, bytes_per_position, make_batches
 from interp.setting import Setting
+from interp.spans import Placed
 
 
 def exact_scores(
@@ -22,8 +23,11 @@ def exact_scores(
     resume: str | os.PathLike[str] | None,
     fingerprint: dict[str, Any],
     advance: Callable[[int], None] = lambda n: None,
+    placed: Placed | None = None,
 ) -> Tensor:
     """Mean scores of the edges in a mask ([source, target]), or with `edges=None` of all nodes ([source]).
+
+    With `placed` those of each edge at each span, [span, source, target].
 
     `resume` names a file that holds what is done so far: an interrupted run that is started again with the same
     file goes on where it stopped; `fingerprint` says what it is a run of. `advance` is called with the number of
@@ -34,7 +38,8 @@ def exact_scores(
     batches = list(make_batches(setting.prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix))
     n_targets = 1 if edges is None else graph.shape[1]
     whole = {**fingerprint, "size": size, "weights": anatomy.weights_digest()}
-    progress = _Progress(resume, (len(graph.sources), n_targets), len(batches), whole)
+    shape = (() if placed is None else (len(placed.spans),)) + (len(graph.sources), n_targets)
+    progress = _Progress(resume, shape, len(batches), whole)
     try:
         for number, batch in enumerate(batches):
             patcher: Patcher | None = None
@@ -42,7 +47,9 @@ def exact_scores(
                 sources = _sources_of(edges, target, len(graph.sources))
                 if sources and not progress.has(number, target):
                     patcher = patcher or Patcher(anatomy, graph, ablator, setting.goal, batch, stacked)
-                    values = patcher.nodes(sources) if edges is None else patcher.edges_into(target, sources)
+                    width = batch.prompts.clean.shape[1]
+                    spans = None if placed is None else placed.rows(batch.indices, batch.start, width)
+                    values = patcher.nodes(sources) if edges is None else patcher.edges_into(target, sources, spans)
                     progress.add(number, target, sources, values)
                 advance(len(sources) * len(batch))
     finally:
@@ -74,16 +81,16 @@ class _Progress:
     def __init__(
         self,
         path: str | os.PathLike[str] | None,
-        shape: tuple[int, int],
+        shape: tuple[int, ...],
         n_batches: int,
         fingerprint: dict[str, Any],
     ) -> None:
-        totals: Float[Tensor, "source target"] = torch.zeros(shape, dtype=torch.float64, device="cpu")
-        done: Bool[Tensor, "batch target"] = torch.zeros(n_batches, shape[1], dtype=torch.bool, device="cpu")
+        totals: Float[Tensor, "*span source target"] = torch.zeros(shape, dtype=torch.float64, device="cpu")
+        done: Bool[Tensor, "batch target"] = torch.zeros(n_batches, shape[-1], dtype=torch.bool, device="cpu")
         self.file = Resumed(path, {"totals": totals, "done": done}, fingerprint)
 
     @property
-    def totals(self) -> Float[Tensor, "source target"]:
+    def totals(self) -> Float[Tensor, "*span source target"]:
         """Scores so far, summed over the prompts that are done."""
         return self.file.state["totals"]
 
@@ -94,6 +101,6 @@ class _Progress:
     def add(self, number: int, target: int, sources: list[int], values: Tensor) -> None:
         """Add a batch's scores of a target."""
         totals, done = self.totals.clone(), self.file.state["done"].clone()
-        totals[sources, target] += values
+        totals[..., sources, target] += values
         done[number, target] = True
         self.file.put(totals=totals, done=done)

@@ -38,6 +38,7 @@ from interp.kernels.forward import (
 from interp.kernels.frame import PerHead, PerPort
 from interp.objectives import Objective
 from interp.parts import working
+from interp.spans import RowSpans
 
 
 class _Trace(SourceRecorder):
@@ -111,9 +112,29 @@ class Patcher:
         return values.double()
 
     @torch.no_grad()
-    def edges_into(self, target: int, sources: list[int]) -> Float[Tensor, " source"]:
-        """Scores, summed over the batch's prompts, of edges from `sources` into one target."""
-        return self._scores(sources, functools.partial(self._run_edges, target)).sum(1)
+    def edges_into(
+        self, target: int, sources: list[int], spans: RowSpans | None = None
+    ) -> Float[Tensor, " source"] | Float[Tensor, "span source"]:
+        """Scores, summed over the batch's prompts, of edges from `sources` into one target; at each of `spans` alone.
+
+        `spans`: the span of each row (prompt and position) of the batch.
+        """
+        run = functools.partial(self._run_edges, target)
+        if spans is None:
+            return self._scores(sources, run).sum(1)
+        whole, where = self.delta, spans.where.to(self.delta.device)
+        found = torch.zeros(spans.count, len(sources), dtype=torch.float64, device="cpu")
+        try:
+            for span in where.unique().tolist():
+                inside = (where == span).view(whole.shape[1:3])[..., None]
+                self.delta = whole * inside
+                # an edge that carries no difference in a span changes nothing there
+                moved = [i for i, source in enumerate(sources) if span < spans.count and self.delta[source].any()]
+                if moved:
+                    found[span, moved] = self._scores([sources[i] for i in moved], run).sum(1)
+        finally:
+            self.delta = whole
+        return found
 
     @torch.no_grad()
     def nodes(self, sources: list[int]) -> Float[Tensor, " source"]:

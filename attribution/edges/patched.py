@@ -13,10 +13,12 @@ from torch import Tensor
 
 from attribution.edges.method import Method, Passes
 from attribution.exact import exact_scores
+from attribution.spans import placed_in, told_of
 from interp import numbers
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.setting import Setting
+from interp.spans import Placed
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,15 @@ class Exact(Method):
         sample: so many random ones of these (drawn with `seed`).
         resume: a file to keep partial results in, and to go on from. An objective of your own is known to it by its
             name alone.
+        positions: patch each edge at one span at a time: `all`, a list of positions, or `spans`, those of the task
+            (`interp.spans.asked_spans`).
     """
 
     edges: Sequence[str] | Bool[Tensor, "source target"] | None = None
     sample: int | None = None
     seed: int = 0
     resume: str | os.PathLike[str] | None = None
+    positions: Any = None
 
     name = "exact"
     paper: ClassVar[str] = "Conmy et al. 2023, arXiv:2304.14997"
@@ -60,10 +65,12 @@ class Exact(Method):
         return {}
 
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
-        return self.values(setting), {"n_edges_patched": int(self.chosen(setting.graph).sum())}
+        told = told_of(setting, self.positions)
+        return self.values(setting), {"n_edges_patched": int(self.chosen(setting.graph).sum()), **told}
 
     def values(self, setting: Setting) -> Tensor:
-        return _patched(self, setting, self.chosen(setting.graph), self.resume)
+        placed = placed_in(setting, self.positions)
+        return _patched(self, setting, self.chosen(setting.graph), self.resume, placed)
 
 
 @dataclass(frozen=True)
@@ -117,12 +124,15 @@ def _patched(
     setting: Setting,
     edges: Bool[Tensor, "source target"] | None,
     resume: str | os.PathLike[str] | None,
+    placed: Placed | None = None,
 ) -> Tensor:
     fingerprint = {
         **setting.to_dict(),
         "method": method.name,
         "edges": None if edges is None else edges.nonzero().tolist(),
     }
+    if placed is not None:
+        fingerprint["spans"] = list(placed.spans)
     count = len(setting.graph.sources) if edges is None else int(edges.sum())
     with setting.run.progress(f"patching ({method.name})", count * len(setting)) as bar:
-        return exact_scores(setting, edges, resume, fingerprint, bar.advance)
+        return exact_scores(setting, edges, resume, fingerprint, bar.advance, placed)

@@ -92,12 +92,13 @@ class Ablator:
         if prompts.corrupted_lengths is None:
             return record_sources(frame, self.anatomy.embed(prompts.corrupted[:, batch.start :], frame.positions), rows)
         aligned = Aligned(self.anatomy, batch)
-        found = record_sources(aligned.frame, aligned.embedded, aligned.places[rows])
+        whole = torch.arange(aligned.embedded.shape[:2].numel(), device=rows.device)
+        found = record_sources(aligned.frame, aligned.embedded, whole)
         clean = record_sources(frame, self.anatomy.embed(prompts.clean[:, batch.start :], frame.positions), rows)
         lacking = aligned.lacking[rows]
 
         def filled(corrupted: Tensor, own: Tensor) -> Tensor:
-            return torch.where(lacking.reshape(-1, *[1] * (own.ndim - 1)), own, corrupted)
+            return torch.where(lacking.reshape(-1, *[1] * (own.ndim - 1)), own, aligned.at(corrupted, rows))
 
         return found.beside(filled, clean)
 

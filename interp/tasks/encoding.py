@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
 
 from interp.errors import InputError
 from interp.tasks.chat import Message, templated
+from interp.tasks.counterparts import check_read, of_spans, padded
 from interp.tasks.examples import Answer, Answers, Example, Text, readable, shown
 from interp.tasks.prompts import Prompts
-from interp.tasks.rows import Rows
+from interp.tasks.rows import Ids, Rows
+from interp.tasks.token_spans import token_spans
 from interp.token_text import token_texts
 
 
@@ -67,8 +73,34 @@ class Encoder:
                     f"{self._named(min(both))}; reword one of them, or leave it out"
                 )
         if rows or self.in_rows(examples):
-            return Rows.of(examples, clean, corrupted, correct, incorrect).prompts(paired)
-        return Prompts.from_lists(clean, corrupted, flat[0], flat[1], paired=paired)
+            made = Rows.of(examples, clean, corrupted, correct, incorrect)
+            return made.prompts(paired, self._aligned(examples, made.clean, made.corrupted, made.reads))
+        reads = [(index, [len(tokens) - 1]) for index, tokens in enumerate(clean)]
+        aligned = self._aligned(examples, clean, corrupted, reads)
+        return Prompts.from_lists(clean, corrupted, flat[0], flat[1], paired=paired, aligned=aligned)
+
+    def _aligned(
+        self,
+        examples: Sequence[Example],
+        clean: Sequence[Ids],
+        corrupted: Sequence[Ids],
+        reads: Sequence[tuple[int, Sequence[int]]],
+    ) -> Int[Tensor, "row pos 2"] | None:
+        """Counterparts by spans, of rows that `reads` gives the prompt's number and where logits are read.
+
+        None where no example is aligned.
+        """
+        if not any(example.corrupted_spans for example in examples):
+            return None
+        turned = [replace(one, clean=one.corrupted or (), spans=one.corrupted_spans) for one in examples]
+        own, others = token_spans(examples, self).of, token_spans(turned, self).of
+        found = []
+        for (index, positions), one, other in zip(reads, clean, corrupted, strict=True):
+            sides = (own[index], len(one)), (others[index], len(other))
+            found.append(of_spans(index, *sides, examples[index].align))
+            for position in positions:
+                check_read(index, found[-1], len(other), position)
+        return padded(found)
 
     def in_rows(self, examples: Sequence[Example]) -> bool:
         """Whether an answer has several tokens, or tokens of the prompts themselves are scored."""

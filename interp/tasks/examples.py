@@ -23,7 +23,8 @@ class Example:
     A prompt is a string, a tuple of token ids, or messages of a chat; an answer is a string (taken literally: write
     `" Mary"` with its space), a token id, or a tuple of several. `corrupted` is None where nothing is patched. `scored`
     is of a text without answers: start and stop of the positions whose logits predict the text's own next tokens.
-    `spans` are named parts of the clean prompt (`interp.tasks.spans`).
+    `spans` are named parts of the clean prompt (`interp.tasks.spans`), `corrupted_spans` those of the corrupted one, to
+    be aligned with them as `align` says (`Task.aligned`).
 
     >>> Example("2 + 2 =", "2 + 3 =", (" 4",), (" 5",)).incorrect
     (' 5',)
@@ -35,6 +36,8 @@ class Example:
     incorrect: Answers = ()
     scored: Span | None = None
     spans: Slots = ()
+    corrupted_spans: Slots = ()
+    align: str = "end"
 
     def record(self) -> dict[str, Any]:
         """The fields as JSON-able values; lists of one answer become that answer. Some only where there are any."""
@@ -46,6 +49,9 @@ class Example:
             found["scored"] = list(self.scored)
         if self.spans:
             found["spans"] = {slot.name: slot.record() for slot in self.spans}
+        if self.corrupted_spans:
+            found["corrupted_spans"] = {slot.name: slot.record() for slot in self.corrupted_spans}
+            found["align"] = self.align
         return found
 
 

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor
 
 from interp import numbers
-from interp.errors import InputError
+from interp.errors import InputError, choose
 from interp.tasks.chat import is_chat
+from interp.tasks.counterparts import ALIGNMENTS
 from interp.tasks.examples import Example, listed, read_example, read_text
-from interp.tasks.spans import read_mapping
+from interp.tasks.spans import read_mapping, read_spans
 
 PROMPT_COLUMNS = ("clean", "corrupted")
 ANSWER_COLUMNS = ("correct", "incorrect")
@@ -74,7 +76,12 @@ def examples_from_frame(table: Any) -> list[Example]:
             if columns[field] == field:
                 _refuse_numbers(index, field, row["clean"], row[field])
         spans = frame["spans"].iloc[index] if "spans" in frame else None
-        examples.append(read_example(index, **row, spans=read_mapping(index, spans)))
+        example = read_example(index, **row, spans=read_mapping(index, spans))
+        there = read_mapping(index, frame["corrupted_spans"].iloc[index]) if "corrupted_spans" in frame else None
+        if there:
+            align = choose("align", frame["align"].iloc[index] if "align" in frame else "end", ALIGNMENTS)
+            example = replace(example, corrupted_spans=read_spans(index, example.corrupted, there), align=align)
+        examples.append(example)
     return examples
 
 

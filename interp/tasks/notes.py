@@ -20,12 +20,20 @@ def notes(prompts: Prompts) -> tuple[str, ...]:
         unequal, most = len({one for one, by in zip(owner, away, strict=True) if by}), max(away)
         found.append(
             f"{unequal} of {len(prompts)} corrupted prompts are of another length than the clean one, by up to {most} "
-            f"token{'s' if most > 1 else ''}: both are aligned at their ends, and what one side lacks counts as no "
-            "difference"
+            f"token{'' if most == 1 else 's'}: {_aligned(prompts)}, and what one side lacks counts as no difference"
         )
     if not prompts.paired:
         found.append("there are no corrupted prompts, so that ablation='patch' has nothing to put in")
     return tuple(found)
+
+
+def _aligned(prompts: Prompts) -> str:
+    if prompts.aligned is None:
+        return "both are aligned at their ends"
+    start, stop = prompts.aligned.unbind(2)
+    averaged = int((stop - start > 1).sum())
+    means = f", with the mean over a corrupted span at {averaged} positions" if averaged else ""
+    return f"they are aligned span by span, each from its end{means}"
 
 
 def _of_answers(prompts: Prompts) -> list[str]:

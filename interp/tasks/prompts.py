@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from interp.errors import InputError
 from interp.tasks.answers import Answers, Reads
+from interp.tasks.counterparts import of_ends, same_positions, turned_around
 from interp.tasks.sound import TENSORS, check_contents, check_shapes
 
 
@@ -32,7 +33,9 @@ class Prompts:
         incorrect: int64 [n, k'], the same of incorrect answers; k' may be 0.
         answers: the answers, where one has several tokens; else None, and the row's last position is read.
         corrupted_lengths: int64 [row], the number of real tokens of corrupted prompts of other lengths than the clean
-            ones: both are aligned at their ends. None: that of the clean ones.
+            ones: both are aligned at their ends, if not by `aligned`. None: that of the clean ones, one to one.
+        aligned: int64 [row, pos, 2], start and stop of the corrupted positions that stand for each clean one, where
+            spans say so (`interp.tasks.counterparts`); `corrupted_lengths` are then given.
         paired: False where there are no corrupted prompts; `corrupted` is then `clean`.
 
     Raises `InputError` for shapes that do not match, no prompts, negative ids, a prompt without a correct
@@ -51,6 +54,7 @@ class Prompts:
     answers: Answers | None = None
     corrupted_lengths: Int[Tensor, " row"] | None = None
     paired: bool = True
+    aligned: Int[Tensor, "row pos 2"] | None = None
 
     def __post_init__(self) -> None:
         check_shapes(self)
@@ -65,6 +69,7 @@ class Prompts:
         incorrect: Sequence[Sequence[int]],
         answers: Answers | None = None,
         paired: bool = True,
+        aligned: Int[Tensor, "row pos 2"] | None = None,
     ) -> Prompts:
         """Pad lists of token ids: clean and corrupted one list per row, answers one per prompt.
 
@@ -79,6 +84,8 @@ class Prompts:
         if not clean:
             raise InputError("there are no prompts; at least one is needed")
         lengths, others = ([len(tokens) for tokens in side] for side in (clean, corrupted))
+        if aligned is not None and same_positions(aligned, torch.tensor(lengths, device="cpu")):
+            aligned = None
         return cls(
             clean=_pad(clean, 0),
             corrupted=_pad(corrupted, 0),
@@ -86,8 +93,9 @@ class Prompts:
             correct=_pad([list(dict.fromkeys(ids)) for ids in correct], -1),
             incorrect=_pad([list(dict.fromkeys(ids)) for ids in incorrect], -1),
             answers=answers,
-            corrupted_lengths=None if lengths == others else torch.tensor(others, device="cpu"),
+            corrupted_lengths=None if lengths == others and aligned is None else torch.tensor(others, device="cpu"),
             paired=paired,
+            aligned=aligned,
         )
 
     def __len__(self) -> int:
@@ -147,17 +155,23 @@ class Prompts:
 
         Of unequal lengths it is the first one that has a counterpart: what one side lacks counts as no difference.
         """
-        if self.corrupted_lengths is None:
-            return self._first_differing(self.corrupted)
-        shared = min(self.clean.shape[1], self.corrupted.shape[1])
-        other = torch.zeros_like(self.clean)
-        other[:, :shared] = self.corrupted[:, :shared]
-        lacking = self.lengths - self.corrupted_lengths
-        return torch.where(lacking == 0, self._first_differing(other), lacking.clamp(min=0))
-
-    def _first_differing(self, corrupted: Int[Tensor, "row pos"]) -> Int[Tensor, " row"]:
-        differs = (self.clean != corrupted) & self.mask
+        counterparts = self.counterparts
+        if counterparts is None:
+            differs = (self.clean != self.corrupted) & self.mask
+        else:
+            own = torch.arange(self.clean.shape[1], device=self.device)
+            there = self.corrupted[:, own.clamp(max=self.corrupted.shape[1] - 1)]
+            start, stop = counterparts.unbind(2)
+            same = (start == own) & (stop == own + 1) & (self.clean == there)
+            differs = ~same.int().cumprod(1).bool() & (stop > start) & self.mask  # all in front of it is the same too
         return torch.where(differs.any(1), differs.int().argmax(1), self.lengths)
+
+    @functools.cached_property
+    def counterparts(self) -> Int[Tensor, "row pos 2"] | None:
+        """Start and stop of the corrupted positions that stand for each clean one; None: each stands for itself."""
+        if self.aligned is not None or self.corrupted_lengths is None:
+            return self.aligned
+        return of_ends(self.lengths, self.corrupted_lengths, self.clean.shape[1])
 
     @functools.cached_property
     def first_run(self) -> Int[Tensor, " row"]:
@@ -183,7 +197,10 @@ class Prompts:
         answers, rows = (None, chosen) if self.answers is None else self.answers.select(chosen)
         lengths = self.lengths[rows]
         others = None if self.corrupted_lengths is None else self.corrupted_lengths[rows]
-        if others is not None and torch.equal(others, lengths):
+        aligned = None if self.aligned is None else self.aligned[rows, : int(lengths.max())]
+        if aligned is not None and same_positions(aligned, lengths):
+            aligned = None
+        if others is not None and aligned is None and torch.equal(others, lengths):
             others = None
         return Prompts(
             clean=self.clean[rows, : int(lengths.max())],
@@ -194,6 +211,7 @@ class Prompts:
             answers=answers,
             corrupted_lengths=others,
             paired=self.paired,
+            aligned=aligned,
         )
 
     def turned(self) -> Prompts:
@@ -203,9 +221,11 @@ class Prompts:
             moved = answers.positions + (others - self.lengths)[:, None]
             answers = replace(answers, positions=torch.where(answers.positions < 0, -1, moved))
         back = None if self.corrupted_lengths is None else self.lengths
+        aligned = None if self.aligned is None else turned_around(self.aligned, self.corrupted.shape[1])
         return replace(
-            self, clean=self.corrupted, corrupted=self.clean, lengths=others, answers=answers, corrupted_lengths=back
-        )
+            self, clean=self.corrupted, corrupted=self.clean, lengths=others, corrupted_lengths=back, answers=answers,
+            aligned=aligned,
+        )  # fmt: skip
 
     def until_answer(self) -> Prompts:
         """The prompts up to where their answers begin, each with the first tokens of its answers."""
@@ -225,6 +245,7 @@ class Prompts:
             incorrect=torch.where(shared, -1, self.incorrect),
             corrupted_lengths=others,
             paired=self.paired,
+            aligned=None if self.aligned is None else self.aligned[rows, : int(lengths.max())],
         )
 
     def copy(self) -> Prompts:

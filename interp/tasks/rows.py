@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from jaxtyping import Int
+from torch import Tensor
+
 from interp.errors import InputError
 from interp.tasks.answers import Answers
 from interp.tasks.examples import Example
@@ -70,6 +73,12 @@ class Rows:
         self.first_tokens[0].append(tokens[:1])
         self.first_tokens[1].append([])
 
-    def prompts(self, paired: bool) -> Prompts:
+    @property
+    def reads(self) -> list[tuple[int, Sequence[int]]]:
+        """Of each row the number of its prompt, and where logits are read."""
+        return [(prompt, positions) for prompt, _, positions, _ in self.scored]
+
+    def prompts(self, paired: bool, aligned: Int[Tensor, "row pos 2"] | None = None) -> Prompts:
         """The prompts that these rows make."""
-        return Prompts.from_lists(self.clean, self.corrupted, *self.first_tokens, Answers.of(self.scored), paired)
+        answers = Answers.of(self.scored)
+        return Prompts.from_lists(self.clean, self.corrupted, *self.first_tokens, answers, paired, aligned)

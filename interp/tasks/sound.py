@@ -11,7 +11,8 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.tasks.answers import Answers
 
-TENSORS = ("clean", "corrupted", "lengths", "correct", "incorrect", "corrupted_lengths")
+TENSORS = ("clean", "corrupted", "lengths", "correct", "incorrect", "corrupted_lengths", "aligned")
+_DIMENSIONS = {"lengths": 1, "corrupted_lengths": 1, "aligned": 3}
 
 
 class Prompts(Protocol):
@@ -39,7 +40,7 @@ def check_shapes(prompts: Prompts) -> None:
     """Raise `InputError` unless all tensors are of the shapes and dtypes that belong together."""
     counts = {"correct": len(prompts.correct), "incorrect": len(prompts.correct)} if prompts.answers is not None else {}
     for name in TENSORS:
-        value, ndim = getattr(prompts, name), 1 if name.endswith("lengths") else 2
+        value, ndim = getattr(prompts, name), _DIMENSIONS.get(name, 2)
         if value is None:
             continue
         if value.ndim != ndim or value.dtype != torch.int64:

@@ -10,19 +10,20 @@ import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from interp import numbers
-from interp.errors import InputError
+from interp.errors import InputError, choose
 from interp.objectives import Objective, ObjectiveFunction, get_objective
 from interp.plain import plain
 from interp.running import door
 from interp.tasks import loaders
 from interp.tasks.check import TaskCheck, check_task
+from interp.tasks.counterparts import ALIGNMENTS
 from interp.tasks.encoding import Encoder
 from interp.tasks.examples import Example
 from interp.tasks.notes import notes
@@ -271,6 +272,35 @@ class Task:
         cut = min(max(round(fraction * len(self)), 1), len(self) - 1)
         return self.select(order[:cut]), self.select(order[cut:])
 
+    def aligned(self, corrupted_spans: Any, align: Literal["end", "mean"] = "end") -> Task:
+        """The same prompts, with corrupted positions standing for clean ones span by span, not from the end.
+
+        A span has the corrupted one of the same name as its counterpart, and what is between two spans what is between
+        these there. Of equal lengths both are aligned one to one; of others at their ends, or with `align="mean"` a
+        span's positions all get the mean over the corrupted span (between spans: at their ends).
+
+        Args:
+            corrupted_spans: the spans of the corrupted prompts, as `spans` are given for the clean ones: a mapping or a
+                regular expression, one for all or a list of one for each.
+            align: `end` or `mean`.
+
+        Raises `InputError` for a task without spans; `prompts` does, naming the prompt, for a span that one side lacks,
+        spans in another order, and where logits are not read at the same distance from both ends.
+
+        >>> task = Task.from_tokens("t", [[0, 5, 6]], [[0, 5, 5, 6]], [[8]], [[9]], spans={"name": (1, 2)})
+        >>> task.aligned({"name": (1, 3)}).examples[0].align
+        'end'
+        """
+        choose("align", align, ALIGNMENTS)
+        bare = next((index for index, one in enumerate(self.examples) if not one.spans or one.corrupted is None), None)
+        if bare is not None:
+            raise InputError(
+                f"prompt {bare} has no spans, or no corrupted version, to align with corrupted_spans; give the task "
+                "spans=, and each prompt a corrupted version"
+            )
+        found = with_spans(self.examples, corrupted_spans, "corrupted")
+        return self._copy(examples=[replace(example, align=align) for example in found])
+
     def with_objective(self, objective: str | Objective | ObjectiveFunction) -> Task:
         """The same prompts with another objective. Raises `InputError` as the constructor does.
 
@@ -332,8 +362,10 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """Where the prompts come from, JSON-able: name, n, seed, objective, parameters, sha256 of the contents."""
-        # without spans: they say nothing of the behaviour
-        records = [replace(example, spans=()).record() for example in self.examples]
+        # without spans, unless prompts are aligned by them: else they say nothing of the behaviour
+        records = [
+            (example if example.corrupted_spans else replace(example, spans=())).record() for example in self.examples
+        ]
         contents = json.dumps([records, self.prepend_bos], ensure_ascii=False, separators=(",", ":"))
         return {
             "name": self.name,

@@ -5,15 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from interp.errors import InputError
-from interp.tasks.encoding import Encoder
-from interp.tasks.examples import Example
+from interp.tasks.examples import Example, Text
 from interp.tasks.spans import Slot, Slots, read_spans
+
+
+class Encoder(Protocol):
+    """What `interp.tasks.encoding.Encoder` does here."""
+
+    def texts(self, texts: Sequence[Text]) -> list[list[int]]:
+        """Token ids of prompts."""
+
+    def added_bos(self, text: Text, ids: Sequence[int]) -> int:
+        """How many tokens stand before those of the text itself."""
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of a text begins and ends in it."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +36,10 @@ class TokenSpans:
     of: tuple[Slots, ...] = ()
 
 
-def with_spans(examples: Sequence[Example], spans: Any) -> list[Example]:
+def with_spans(examples: Sequence[Example], spans: Any, side: Literal["clean", "corrupted"] = "clean") -> list[Example]:
     """Examples with the spans that a user gave: one mapping or regular expression for all, or one for each prompt.
+
+    `side` says of which prompts they are.
 
     Raises `InputError` that names the prompt for whatever is not of that form, or is not in it.
     """
@@ -39,10 +53,12 @@ def with_spans(examples: Sequence[Example], spans: Any) -> list[Example]:
             f"one for all prompts or a list of one for each of the {len(examples)}"
         )
     each = [spans] * len(examples) if shared else spans
-    return [
-        replace(example, spans=read_spans(index, example.clean, one))
-        for index, (example, one) in enumerate(zip(examples, each, strict=True))
+    name = "spans" if side == "clean" else "corrupted_spans"
+    found = [
+        read_spans(i, getattr(example, side), one) for i, (example, one) in enumerate(zip(examples, each, strict=True))
     ]
+    changes: list[dict[str, Any]] = [{name: slots} for slots in found]
+    return [replace(example, **change) for example, change in zip(examples, changes, strict=True)]
 
 
 def token_spans(examples: Sequence[Example], encoder: Encoder) -> TokenSpans:

@@ -136,7 +136,7 @@ def test_refused_beside_others(monkeypatch):
     with pytest.raises(
         InputError, match="at all positions at once; methods that tell positions apart: 'eap', 'eap-ig'"
     ):
-        attribute(model, task, "exact", positions="all")
+        attribute(model, task, "acdc", positions="all")
     with pytest.raises(InputError, match="level='node' and positions="):
         attribute(model, task, "eap", level="node", positions="all")
     with pytest.raises(InputError, match="leave positions or inside out"):
@@ -157,8 +157,39 @@ def test_the_planted_induction_circuit_is_found_by_position():
     scores = attribute(known.model, task, "eap-ig", positions="spans", quiet=True)
     assert scores.spans == truth.spans
     assert metrics.auroc(scores, truth) > 0.95
+    exact = attribute(known.model, task.select(range(8)), "exact", positions="spans", quiet=True)
+    assert exact.spans == truth.spans
+    assert metrics.auroc(exact, truth) == 1.0
     assert metrics.auroc(scores.values.flip(0), truth, known.graph) < metrics.auroc(scores, truth)
     with pytest.raises(InputError, match="that of 'induction' is known"):
         planted.by_position(planted.load("boolean", n=4))
     with pytest.raises(InputError, match="truth of shape"):
         metrics.auroc(scores, known.mask)
+
+
+@pytest.mark.parametrize("ablation", ["patch", "mean"])
+def test_exact_at_a_span_is_the_circuit_that_lacks_the_edge_there(ablation):
+    model = shared("llama")
+    task = _with_spans(tiny_task(model, ragged=True))
+    edges = ["input->a0.h1<k>", "m0->a1.h1<v>", "a0.h0->m1", "m1->logits", "a0.h1->m0"]
+    told = {"ablation": ablation, "quiet": True}
+    scores = attribute(model, task, "exact", positions="spans", edges=edges, batch_size=2, **told)
+    full = scores.graph.edge_mask.repeat(3, 1, 1)
+    masks = torch.stack([full] * 16)
+    for number, edge in enumerate(edges):
+        for span in range(3):
+            masks[1 + 3 * number + span, span][scores.graph.edge_index(edge)] = False
+    values = metrics.measure(model, task, masks, spans=scores.spans, **told).circuits.mean(1)
+    expected = (values[0] - values[1:]).view(5, 3)
+    found = torch.stack([scores.values[:, *scores.graph.edge_index(edge)] for edge in edges])
+    assert expected.abs().max() > 0
+    assert (found - expected).abs().max() <= 1e-10 * expected.abs().max()
+    assert int((scores.values != 0).sum()) <= 15
+
+
+def test_exact_at_a_span_of_everything_is_exact():
+    model = shared("gpt2")
+    task = tiny_task(model)
+    plain = attribute(model, task, "exact", sample=12, quiet=True)
+    scores = attribute(model, task, "exact", sample=12, positions=["rest"], quiet=True)
+    torch.testing.assert_close(scores.values[0], plain.values, rtol=1e-10, atol=1e-13)
