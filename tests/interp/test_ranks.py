@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ import pytest
 import torch
 
 from attribution import attribute
-from circuits import Circuit, find_circuit
+from circuits import find_circuit
 from interp import InputError, ranks
 from metrics import evaluate, faithfulness_curve
 from tests.processes import ended, fork
-from tests.tiny import behaving, shared, tiny_task
+from tests.tiny import shared, tiny_task
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
 
@@ -51,10 +50,8 @@ def numbers_of(model: Any, task: Any) -> dict[str, torch.Tensor]:
     found["node"] = attribute(model, task, "attribution-patching", quiet=True).values
     circuit = find_circuit(model, task, method="eap", edges=12, n_random=1, quiet=True)
     found["mask"] = circuit.mask
-    report = evaluate(model, task, circuit, quiet=True)
-    found["faithfulness"] = torch.tensor([report.faithfulness.value])
-    curve = faithfulness_curve(model, task, circuit.scores, fractions=(0.1, 0.5), quiet=True)
-    found["curve"] = torch.tensor(curve.to_frame()["faithfulness"].to_numpy())
+    found["evaluated"] = evaluate(model, task, circuit, quiet=True)
+    found["curve"] = torch.tensor(faithfulness_curve(model, task, circuit.scores, quiet=True).faithfulness)
     return found
 
 
@@ -73,3 +70,79 @@ def test_ranks_find_what_one_finds(count: int, tmp_path: Path) -> None:
         for one in found:
             torch.testing.assert_close(one[name], values, rtol=1e-9, atol=1e-12)
             assert one[name].equal(found[0][name]), name
+
+
+def sentence(call: Callable[[], object]) -> str:
+    with pytest.raises(InputError) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_what_is_wrong_is_said_on_every_rank(tmp_path: Path) -> None:
+    model = shared("gpt2")
+    tasks = [tiny_task(model, n=4, seed=seed) for seed in range(2)]
+    few = tasks[0].select(range(1))
+    task = tasks[0]
+
+    def fails(rank: int) -> None:
+        with ranks.together():
+            if rank == 1:
+                raise InputError("prompt 3 is bad")
+
+    def work(rank: int) -> None:
+        said = [
+            sentence(lambda: attribute(model, tasks[rank], "eap", quiet=True)),
+            sentence(lambda: attribute(model, few, "eap", quiet=True)),
+            sentence(lambda: attribute(model, task, "exact", resume=tmp_path / "resume", quiet=True)),
+            sentence(lambda: fails(rank)),
+        ]
+        (tmp_path / f"{rank}.txt").write_text("\n".join(said))
+
+    assert on_ranks(2, work) == [0, 0]
+    said, other = ((tmp_path / f"{rank}.txt").read_text().splitlines() for rank in range(2))
+    assert said == other
+    assert said[0].startswith("ranks have different tasks: rank 0 tiny, 4 prompts")
+    assert said[1].startswith("task='tiny' has 1 prompts for 2 ranks")
+    assert "keeps the work of one process" in said[2]
+    assert said[3] == "prompt 3 is bad"
+
+
+def test_a_rank_that_dies_ends_all_and_leaves_files_whole(tmp_path: Path) -> None:
+    model = shared("gpt2")
+    task, path = tiny_task(model, n=4), tmp_path / "scores"
+    path.write_text("old")
+
+    def work(rank: int) -> None:
+        if rank == 1:
+            os._exit(9)
+        said = sentence(lambda: attribute(model, task, "eap", quiet=True).save(path))
+        (tmp_path / "said").write_text(said)
+
+    assert on_ranks(2, work) == [0, 9]
+    assert (tmp_path / "said").read_text().startswith("rank 0 lost another rank")
+    assert path.read_text() == "old"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["said", "scores"]
+
+
+def test_the_first_rank_writes(tmp_path: Path) -> None:
+    model = shared("gpt2")
+    task = tiny_task(model, n=4)
+
+    def work(rank: int) -> None:
+        found = find_circuit(model, task, method="eap", edges=12, n_random=1, quiet=True)
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        assert found.save(folder / "circuit.json") == folder / "circuit.json"
+        found.scores.save(folder / "scores")
+
+    assert on_ranks(2, work) == [0, 0]
+    assert len(list((tmp_path / "0").iterdir())) == 3
+    assert list((tmp_path / "1").iterdir()) == []
+
+
+def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    ranks.join()
+    assert (ranks.rank(), ranks.count(), ranks.first()) == (0, 1, True)
+    assert ranks.share([3, 1, 2]) == [3, 1, 2]
+    assert ranks.gathered("one") == ["one"]
