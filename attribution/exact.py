@@ -32,7 +32,9 @@ def exact_scores(
     edges (nodes) x prompts done.
     """
     if resume is not None and ranks.count() > 1:
-        raise InputError(f"resume={str(resume)!r} keeps the work of one process; leave it out with {ranks.count()} ranks")
+        raise InputError(
+            f"resume={str(resume)!r} keeps the work of one process; leave it out with {ranks.count()} ranks"
+        )
     told = ranks.for_all(advance)
     anatomy, graph, ablator = setting.anatomy, setting.graph, setting.ablator
     size, stacked = patching_sizes(setting)

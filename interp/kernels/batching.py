@@ -165,9 +165,7 @@ def in_order(prompts: Prompts) -> list[int]:
     )
 
 
-def _batches(
-    prompts: Prompts, order: list[int], size: int, device: torch.device, skip_prefix: bool
-) -> Iterator[Batch]:
+def _batches(prompts: Prompts, order: list[int], size: int, device: torch.device, skip_prefix: bool) -> Iterator[Batch]:
     for first in range(0, len(order), size):
         indices = order[first : first + size]
         chosen = prompts.select(indices)
@@ -181,7 +179,7 @@ def own_batches(prompts: Prompts, size: int, device: torch.device, *, skip_prefi
 
 
 def run_shared(batches: Iterator[Batch], work: Callable[[Batch], None]) -> None:
-    """`run_batches` on `own_batches`: an error on one rank is raised on all. What `work` adds up is then to be summed."""
+    """`run_batches` on `own_batches`: an error on one rank is raised on all. Sums are then to be added up."""
     with ranks.together():
         run_batches(batches, work)
 

@@ -19,7 +19,7 @@ from interp.tasks.prompts import Prompts
 def clean_runs(
     anatomy: Anatomy, prompts: Prompts, batch_size: int | None = None, memory: int | None = None
 ) -> Iterator[tuple[Batch, Frame, Residual]]:
-    """The clean prompts from their beginning, batch by batch, with the embeddings to start from: of this rank's share."""
+    """This rank's share of the clean prompts, from their beginning, in batches, with the embeddings to start from."""
     size = plan(anatomy, len(prompts), prompts.longest, batch_size=batch_size, memory=memory)
     for batch in own_batches(prompts, size.batch_size, anatomy.device, skip_prefix=False):
         frame = batch.frame(anatomy)
