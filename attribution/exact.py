@@ -12,7 +12,9 @@ from torch import Tensor
 
 from attribution.patching import Patcher
 from attribution.resumed import Resumed
-from interp.kernels.batching import budget_of, bytes_per_position, make_batches
+from interp import ranks
+from interp.errors import InputError
+from interp.kernels.batching import budget_of, bytes_per_position, own_batches
 from interp.setting import Setting
 from interp.spans import Placed
 
@@ -33,29 +35,36 @@ def exact_scores(
     file goes on where it stopped; `fingerprint` says what it is a run of. `advance` is called with the number of
     edges (nodes) x prompts done.
     """
+    if resume is not None and ranks.count() > 1:
+        raise InputError(
+            f"resume={str(resume)!r} keeps the work of one process; leave it out with {ranks.count()} ranks"
+        )
+    told = ranks.for_all(advance)
     anatomy, graph, ablator = setting.anatomy, setting.graph, setting.ablator
     size, stacked = patching_sizes(setting)
-    batches = list(make_batches(setting.prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix))
+    batches = list(own_batches(setting.prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix))
     n_targets = 1 if edges is None else graph.shape[1]
     whole = {**fingerprint, "size": size, "weights": anatomy.weights_digest()}
     shape = (() if placed is None else (len(placed.spans),)) + (len(graph.sources), n_targets)
     progress = _Progress(resume, shape, len(batches), whole)
-    try:
-        for number, batch in enumerate(batches):
-            patcher: Patcher | None = None
-            for target in range(n_targets):
-                sources = _sources_of(edges, target, len(graph.sources))
-                if sources and not progress.has(number, target):
-                    patcher = patcher or Patcher(anatomy, graph, ablator, setting.goal, batch, stacked)
-                    width = batch.prompts.clean.shape[1]
-                    spans = None if placed is None else placed.rows(batch.indices, batch.start, width)
-                    values = patcher.nodes(sources) if edges is None else patcher.edges_into(target, sources, spans)
-                    progress.add(number, target, sources, values)
-                advance(len(sources) * len(batch))
-    finally:
-        progress.file.save()
+    with ranks.together():
+        try:
+            for number, batch in enumerate(batches):
+                patcher: Patcher | None = None
+                width = batch.prompts.clean.shape[1]
+                spans = None if placed is None else placed.rows(batch.indices, batch.start, width)
+                for target in range(n_targets):
+                    sources = _sources_of(edges, target, len(graph.sources))
+                    if sources and not progress.has(number, target):
+                        patcher = patcher or Patcher(anatomy, graph, ablator, setting.goal, batch, stacked)
+                        values = patcher.nodes(sources) if edges is None else patcher.edges_into(target, sources, spans)
+                        progress.add(number, target, sources, values)
+                    told(len(sources) * len(batch))
+        finally:
+            progress.file.save()
+    scores = ranks.total(progress.totals)
     wide = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
-    scores = (progress.totals / len(setting)).to(wide)
+    scores = (scores / len(setting)).to(wide)
     return scores[:, 0] if edges is None else scores
 
 

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from interp import ranks
 from interp.errors import InputError
 
 try:
@@ -31,12 +32,17 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The body writes the temporary file (any library may); an exception or a kill leaves what `path` held before. An
     existing file keeps its permissions; hard links to it keep the old content. For what is no regular file the
-    temporary path lies elsewhere, and its bytes are written to `path` in the end.
+    temporary path lies elsewhere, and its bytes are written to `path` in the end. Of several ranks (`interp.ranks`) the
+    first writes; on the others the temporary path leads nowhere.
 
     Raises `InputError` where no file can be written (see `check_writable`), and for a pipe that nobody reads; `OSError`
     that names `path` when the disk is full.
     """
     final = check_writable(path)
+    if not ranks.first():
+        with tempfile.TemporaryDirectory(prefix="rank-") as folder:
+            yield Path(folder, "unused")
+        return
     try:
         with _replaced(final) if is_regular(final) else _written_straight(final) as temporary:
             yield temporary

@@ -12,6 +12,8 @@ from typing import TypeVar
 from rich import progress as rich_progress
 from rich.console import Console
 
+from interp import ranks
+
 T = TypeVar("T")
 
 # All visible bars share one rich display, so that a bar within a bar is a second line and not a scramble.
@@ -40,7 +42,11 @@ class Bar:
         with _lock:
             self._done += n
             if self._task is not None and _display is not None:
-                _display.update(self._task, completed=self._done)
+                _display.update(self._task, completed=self._capped())
+
+    def _capped(self) -> float:
+        """What is done; the first of several ranks may count a little more than all."""
+        return self._done if self._total is None else min(self._done, self._total)
 
     def _show(self) -> None:
         global _display, _visible
@@ -51,7 +57,7 @@ class Bar:
                 _display = _new_display(self._console)
                 _display.start()
             _visible += 1
-            self._task = _display.add_task(self._description, total=self._total, completed=int(self._done))
+            self._task = _display.add_task(self._description, total=self._total, completed=int(self._capped()))
 
     def _close(self) -> None:
         global _display, _visible
@@ -86,6 +92,8 @@ def _new_display(console: Console | None) -> rich_progress.Progress:
 
 def _watching_console() -> Console | None:
     """A console on standard error when a terminal or a Jupyter notebook shows it, else None."""
+    if not ranks.first():
+        return None
     console = Console(file=sys.stderr)
     if console.is_jupyter:
         # without ipywidgets rich would warn instead of drawing

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypedDict, TypeVar
 import torch
 from torch import Tensor
 
-from interp import numbers
+from interp import numbers, ranks
 from interp.anatomy import Anatomy
 from interp.conditions import Conditions, conditions_of, constants_of, objective_of
 from interp.dictionaries.circuits import FeatureNodes, feature_norms
@@ -142,7 +142,22 @@ class Setting:
                 told["constants"] = constants_of(circuit)
         if told.get("objective") is None:
             told["objective"] = objective_of(circuit, task)
-        return cls(model, task, run=Run.of(keywords), features=DictionarySet.of(keywords, circuit), **told)
+        made = cls(model, task, run=Run.of(keywords), features=DictionarySet.of(keywords, circuit), **told)
+        if ranks.count() > 1:
+            made._agree()
+        return made
+
+    def _agree(self) -> None:
+        """Raise `InputError` unless all ranks ask the same of the same model, and each has a prompt to run."""
+        told, anatomy = self.task.to_dict(), self.anatomy
+        ranks.agree("tasks", f"{told['name']}, {told['n']} prompts, {told['sha256'][:12]}")
+        ranks.agree("models", f"{anatomy.name}, {anatomy.dtype}, {sum(anatomy.weights_digest())!r}")
+        ranks.agree("ablations and objectives", f"{self.ablation}, {self.goal.name}")
+        if len(self) < ranks.count():
+            raise InputError(
+                f"task={self.task.name!r} has {len(self)} prompts for {ranks.count()} ranks; start at most one rank "
+                "for each prompt (--nproc-per-node), or give more prompts"
+            )
 
     @property
     def goal(self) -> Objective:

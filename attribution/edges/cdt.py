@@ -19,10 +19,11 @@ from attribution.contextual import (
     through_projections,
 )
 from attribution.edges.method import Method, Passes
+from interp import ranks
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import record_sources
-from interp.kernels.batching import Batch, budget_of, bytes_per_position, make_batches, refuse_nan, run_batches
+from interp.kernels.batching import Batch, budget_of, bytes_per_position, own_batches, refuse_nan, run_shared
 from interp.kernels.contract import expand_sources
 from interp.kernels.forward import Recorder, Residual, last_rows, run_block, unembed
 from interp.mlps import Mixture
@@ -72,12 +73,14 @@ class CDT(Method):
         size = run.batch_size or max(1, budget_of(anatomy.device, run.memory) // each)
         total = torch.zeros(setting.graph.shape, dtype=torch.float64, device="cpu")
         with run.progress(f"scoring edges ({self.name})", len(setting)) as bar:
+            told = ranks.for_all(bar.advance)
 
             def work(batch: Batch) -> None:
                 total.add_(_Decomposition(setting, batch).scores().double().cpu())
-                bar.advance(len(batch))
+                told(len(batch))
 
-            run_batches(make_batches(setting.prompts, size, anatomy.device, skip_prefix=False), work)
+            run_shared(own_batches(setting.prompts, size, anatomy.device, skip_prefix=False), work)
+        ranks.add(total)
         wide = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
         return (total / len(setting)).to(wide)
 

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attribution.edges.method import Method, Passes
+from interp import ranks
 from interp.graph import ComputationalGraph
-from interp.kernels.batching import Batch, budget_of, bytes_per_position, make_batches, run_batches
+from interp.kernels.batching import Batch, budget_of, bytes_per_position, own_batches, run_shared
 from interp.kernels.capture import SourceRecorder
 from interp.kernels.contract import expand_sources
 from interp.kernels.forward import Residual, attention_parts, run_blocks
@@ -53,12 +54,14 @@ class InformationFlow(Method):
         size = run.batch_size or max(1, budget_of(anatomy.device, run.memory) // _prompt_bytes(setting))
         total = torch.zeros(setting.graph.shape, dtype=torch.float64, device="cpu")
         with run.progress(f"scoring edges ({self.name})", len(setting)) as bar:
+            told = ranks.for_all(bar.advance)
 
             def work(batch: Batch) -> None:
                 total.add_(_Walk(setting, batch).scores().double().cpu())
-                bar.advance(len(batch))
+                told(len(batch))
 
-            run_batches(make_batches(prompts, size, anatomy.device, skip_prefix=False), work)
+            run_shared(own_batches(prompts, size, anatomy.device, skip_prefix=False), work)
+        ranks.add(total)
         wide = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
         return (total / len(setting)).to(wide)
 

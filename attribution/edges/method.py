@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attribution.scores import Level, Scores
+from interp import ranks
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import KNOWN
@@ -87,6 +88,7 @@ class Method(ABC):
         self.check(setting)
         started = time.perf_counter()
         values, found = self._left_alone(setting)
+        values = ranks.same(values)
         whole, gap, spans = (found.pop(name, None) for name in ("whole", "gap", "spans"))
         return Scores(
             settings={"kv": setting.kv, "objective": setting.goal.name, **self.settings(), **found},

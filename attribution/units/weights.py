@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp import ranks
 from interp.errors import InputError
-from interp.kernels.batching import Batch, make_batches, plan, refuse_nan, run_batches
+from interp.kernels.batching import Batch, own_batches, plan, refuse_nan, run_shared
 from interp.kernels.stacked import StackedRunner
 from interp.mlps import Mixture
 from interp.node_mask import NodeMask, Spans
@@ -47,12 +48,14 @@ def inside_node_scores(setting: Setting, mask: NodeMask, points: Points) -> Floa
         found = torch.zeros_like(total)
         for alpha, weight in points:
             found += weight * _slopes(setting, runner, (alpha * inside).to(wide), planned.checkpointed)
-            bar.advance(len(batch) / len(points))
+            told(len(batch) / len(points))
         total.add_(found)
 
     skip = setting.ablator.skip_prefix
     with run.progress(f"scoring {mask.level}s by their weights", len(setting)) as bar, torch.inference_mode(False):
-        run_batches(make_batches(setting.prompts, planned.batch_size, setting.anatomy.device, skip_prefix=skip), work)
+        told = ranks.for_all(bar.advance)
+        run_shared(own_batches(setting.prompts, planned.batch_size, setting.anatomy.device, skip_prefix=skip), work)
+    ranks.add(total)
     return (total / len(setting)).to(wide)
 
 

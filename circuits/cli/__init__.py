@@ -19,6 +19,7 @@ from circuits.cli.evaluate import evaluate
 from circuits.cli.find import find
 from circuits.cli.output import complain, is_input_error
 from circuits.cli.plan import plan
+from circuits.cli.several import one_of_several, speaker
 from circuits.cli.tables import methods, models, tasks
 from circuits.cli.trace import trace
 
@@ -30,7 +31,8 @@ class _Command(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with one_of_several():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             complain("interrupted; no file was left half-written")
             raise typer.Exit(130) from None
@@ -38,12 +40,12 @@ class _Command(TyperGroup):
             raise  # the reader of a pipe went away, as `| head` does: typer ends quietly
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""
-            complain(f"error: {error.strerror or error}{where}")
+            complain(f"{speaker()}error: {error.strerror or error}{where}")
             raise typer.Exit(1) from None
         except Exception as error:
             if not is_input_error(error):
                 raise
-            complain(f"error: {error}")
+            complain(f"{speaker()}error: {error}")
             raise typer.Exit(2) from None
 
 

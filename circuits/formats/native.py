@@ -25,6 +25,7 @@ from attribution.scores import Scores
 from circuits.circuit import Circuit
 from circuits.node_circuit import NodeCircuit
 from circuits.report import Report
+from interp import ranks
 from interp.conditions import Conditions
 from interp.errors import InputError
 from interp.files import as_path, check_writable, existing, is_regular, locked, write_bytes, write_text
@@ -116,6 +117,8 @@ def save(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str]) -> Path:
         **_listed(circuit),
     }
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    if not ranks.first():
+        return named
     with locked(path.parent):  # another process that saves there must not remove what is about to be named
         there_before = tensors.exists()
         old = _tensors_of(path)

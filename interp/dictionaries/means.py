@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from interp import ranks
 from interp.anatomy import Anatomy
 from interp.dictionaries.dictionary import Dictionary
 from interp.dictionaries.sites import Parts, SiteRecorder, run_sites, split
@@ -44,4 +45,6 @@ def mean_parts(
             return written
 
         run_sites(frame, embedding, SiteRecorder(anatomy, dictionaries, hear))
+    for pair in totals:
+        ranks.add(*pair)
     return [Parts(*(averaged(total, prompts, positional) for total in pair)) for pair in totals]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp import numbers
+from interp import numbers, ranks
 from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.kernels.forward import prepare
@@ -154,15 +154,34 @@ def draws(n: int, size: int, steps: int, generator: torch.Generator) -> Iterator
 
 def make_batches(prompts: Prompts, size: int, device: torch.device, *, skip_prefix: bool) -> Iterator[Batch]:
     """Prompts in batches of like length and like shared prefix; every prompt is in exactly one."""
+    yield from _batches(prompts, in_order(prompts), size, device, skip_prefix)
+
+
+def in_order(prompts: Prompts) -> list[int]:
+    """Numbers of the prompts, those of like length and like shared prefix beside each other."""
     rows = list(range(len(prompts))) if prompts.answers is None else prompts.answers.first.tolist()
-    order = sorted(
+    return sorted(
         range(len(prompts)), key=lambda i: (int(prompts.lengths[rows[i]]), int(prompts.first_difference[rows[i]]), i)
     )
+
+
+def _batches(prompts: Prompts, order: list[int], size: int, device: torch.device, skip_prefix: bool) -> Iterator[Batch]:
     for first in range(0, len(order), size):
         indices = order[first : first + size]
         chosen = prompts.select(indices)
         start = int(chosen.first_run.min()) if skip_prefix else 0
         yield Batch(tuple(indices), chosen.to(device), start)
+
+
+def own_batches(prompts: Prompts, size: int, device: torch.device, *, skip_prefix: bool) -> Iterator[Batch]:
+    """The batches of this rank's share of the prompts (`interp.ranks`): of all of them where there is one rank."""
+    yield from _batches(prompts, ranks.share(in_order(prompts)), size, device, skip_prefix)
+
+
+def run_shared(batches: Iterator[Batch], work: Callable[[Batch], None]) -> None:
+    """`run_batches` on `own_batches`: an error on one rank is raised on all. Sums are then to be added up."""
+    with ranks.together():
+        run_batches(batches, work)
 
 
 def run_batches(batches: Iterator[Batch], work: Callable[[Batch], None]) -> None:

@@ -15,14 +15,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp import ranks
 from interp.keeping import kept
 from interp.kernels.batching import (
     Batch,
     budget_of,
     check_batch_size,
-    make_batches,
+    own_batches,
     refuse_nan,
-    run_batches,
+    run_shared,
 )
 from interp.kernels.grain import BatchRunner, Grain
 from interp.objectives import Objective
@@ -103,7 +104,7 @@ class Meter:
     def _measure(
         self, circuits: dict[bytes, Tensor], objectives: Sequence[Objective], advance: Callable[[float], None]
     ) -> None:
-        """Run circuits, and the clean model, and keep their values."""
+        """Run circuits, and the clean model, and keep their values; each rank runs its share of the prompts."""
         anatomy = self.grain.anatomy
         dtype = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
         keys = [_CLEAN, *circuits]
@@ -113,6 +114,8 @@ class Meter:
         order = sorted(range(len(masks)), key=lambda i: used[i])
         values = torch.zeros(len(objectives), len(keys), len(self.prompts), dtype=dtype, device="cpu")
         budget = budget_of(anatomy.device, self.memory, anatomy.streams)
+
+        told = ranks.for_all(advance)
 
         def work(batch: Batch) -> None:
             runner = self._runner(batch, budget)
@@ -129,10 +132,11 @@ class Meter:
             for group in _stacks(order, used, rows, budget, self.grain):
                 for index, logits in zip(group, runner.logits(masks[group]), strict=True):
                     measure(index + 1, logits)
-                advance(len(batch) * len(group))
+                told(len(batch) * len(group))
 
         with torch.no_grad():
-            run_batches(self._batches(budget), work)
+            run_shared(self._batches(budget), work)
+        ranks.add(values)
         for number, objective in enumerate(objectives):
             self._known.update({(objective, key): values[number, row] for row, key in enumerate(keys)})
 
@@ -141,7 +145,7 @@ class Meter:
         row = self.grain.row_bytes()
         fitting = max(1, min(len(self.prompts), budget // (self.prompts.longest * row)))
         size, skip = self.batch_size or fitting, self.grain.ablator.skip_prefix
-        return make_batches(self.prompts, size, self.grain.anatomy.device, skip_prefix=skip)
+        return own_batches(self.prompts, size, self.grain.anatomy.device, skip_prefix=skip)
 
     def _runner(self, batch: Batch, budget: int) -> BatchRunner:
         runner = self._runners.get(batch.indices)

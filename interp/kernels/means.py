@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.anatomy import Anatomy
-from interp.kernels.batching import Batch, make_batches, plan
+from interp.kernels.batching import Batch, own_batches, plan
 from interp.kernels.forward import Residual
 from interp.kernels.frame import Frame
 from interp.parts import working
@@ -19,9 +19,9 @@ from interp.tasks.prompts import Prompts
 def clean_runs(
     anatomy: Anatomy, prompts: Prompts, batch_size: int | None = None, memory: int | None = None
 ) -> Iterator[tuple[Batch, Frame, Residual]]:
-    """The clean prompts from their beginning, batch by batch, with the embeddings to start from."""
+    """This rank's share of the clean prompts, from their beginning, in batches, with the embeddings to start from."""
     size = plan(anatomy, len(prompts), prompts.longest, batch_size=batch_size, memory=memory)
-    for batch in make_batches(prompts, size.batch_size, anatomy.device, skip_prefix=False):
+    for batch in own_batches(prompts, size.batch_size, anatomy.device, skip_prefix=False):
         frame = batch.frame(anatomy)
         yield batch, frame, anatomy.embed(batch.prompts.clean, frame.positions)
 

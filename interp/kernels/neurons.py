@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp import ranks
 from interp.anatomy import Anatomy, Block
 from interp.kernels.batching import Batch
 from interp.kernels.forward import Recorder, Residual, answer_rows, run_blocks, unembed
@@ -90,4 +91,5 @@ def mean_activations(
             add_real(totals[layer], in_stream(anatomy.blocks[layer], hidden, written), real)
 
         hear_neurons(frame, embedding, batch, hear)
+    ranks.add(*totals)
     return [averaged(total, prompts, positional) for total in totals]

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp import ranks
 from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
@@ -30,9 +31,9 @@ from interp.kernels.batching import (
     budget_of,
     bytes_per_position,
     check_batch_size,
-    make_batches,
+    own_batches,
     refuse_nan,
-    run_batches,
+    run_shared,
 )
 from interp.kernels.contract import expand_heads
 from interp.kernels.forward import run_mlp, unembed
@@ -82,6 +83,8 @@ def soft_values(
     spans = () if placed is None else (len(placed.spans),)
     gradients = torch.zeros(len(weights), *spans, *graph.shape, dtype=torch.float64, device="cpu")
 
+    told = ranks.for_all(advance)
+
     def work(batch: Batch) -> None:
         runner = SoftRunner(anatomy, graph, ablator, batch)
         if placed is not None:
@@ -90,11 +93,12 @@ def soft_values(
         for i, (value, gradient) in enumerate(found):
             values[i, list(batch.indices)] = value[0].to(dtype).cpu()
             gradients[i] += gradient[0].double().cpu()
-        advance(len(batch) * len(weights))
+        told(len(batch) * len(weights))
 
     size = batch_size or prompts_that_fit(anatomy, graph, prompts, memory)
     with torch.inference_mode(False):
-        run_batches(make_batches(prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix), work)
+        run_shared(own_batches(prompts, size, anatomy.device, skip_prefix=ablator.skip_prefix), work)
+    ranks.add(values, gradients)
     return SoftValues(values, (gradients / len(prompts)).to(dtype))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from interp import ranks
 from interp.anatomy import Anatomy
 from interp.kernels.capture import Sources
 from interp.kernels.forward import Recorder, Residual, run_blocks
@@ -64,6 +65,7 @@ def source_totals(
     for batch, frame, embedding in clean_runs(anatomy, prompts, batch_size, memory):
         add_real(totals.embedding, of(embedding), batch.prompts.mask)
         run_blocks(frame, embedding, _SumRecorder(totals, batch.prompts.mask, of))
+    ranks.add(totals.embedding, *totals.heads, *totals.mlps)
     return totals
 
 
