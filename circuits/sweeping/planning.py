@@ -78,9 +78,10 @@ def _scoring(cell: Cell) -> dict[str, float]:
     unknown = {"forward": float("nan"), "backward": float("nan"), "peak_gb": float("nan")}
     if "task" not in cell.prompts or set(told) - {"steps"}:
         return unknown
+    scoring = max(1, round(cell.prompts["n"] * cell.settings.get("scoring_share", 0.5)))
     try:
         planned = plan(
-            cell.model, cell.prompts["task"], n=max(1, round(cell.prompts["n"] * cell.settings.get("scoring_share", 0.5))),
+            cell.model, cell.prompts["task"], n=scoring,
             method=cell.settings["method"], dtype=cell.dtype, batch_size=cell.settings.get("batch_size"), **told,
         )  # fmt: skip
     except InputError:  # no path, or no configuration without a network: the rest of the plan stands

@@ -111,7 +111,8 @@ def _points(figure: Figure, rows: pd.DataFrame, value: str, name: str, colour: s
     estimates = [Estimate(*ends) for ends in rows[[value, f"{value}_low", f"{value}_high"]].itertuples(index=False)]
     places = zip(rows["model"], rows["task"], strict=True)
     figure.add_scatter(
-        x=[f"{theme.label(task)}<br>{theme.label(model)}" for model, task in places], y=rows[value], mode="markers", name=theme.label(name), marker={"color": colour, "size": 8},
+        x=[f"{theme.label(task)}<br>{theme.label(model)}" for model, task in places],
+        y=rows[value], mode="markers", name=theme.label(name), marker={"color": colour, "size": 8},
         error_y=theme.error_bars(estimates), customdata=rows["seed"],
         hovertemplate="%{y:.3f}, seed %{customdata}<extra>" + theme.label(name) + "</extra>",
     )  # fmt: skip

@@ -119,7 +119,7 @@ def test_a_full_disk_says_so_and_leaves_what_was_kept(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("interp.files.os.fsync", full)
-    with pytest.raises(OSError, match="No space left on device.*json"):
+    with pytest.raises(OSError, match=r"No space left on device.*json"):
         sweep(grid, store=tmp_path, quiet=True)
     assert len(list(tmp_path.iterdir())) == 1
     assert len(sweep(one, store=tmp_path, quiet=True).frame) == 1

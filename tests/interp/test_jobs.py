@@ -52,10 +52,10 @@ def test_the_users_engine_is_the_one_that_works(backend: str, tmp_path: Path) ->
 def test_a_damaged_job_and_bad_workers_are_told(tmp_path: Path) -> None:
     run(JOBS[:1], store=tmp_path, quiet=True)
     Store(tmp_path).path(JOBS[0]).write_text("{")
-    with pytest.raises(InputError, match="is damaged.*remove it, and the job is done again"):
+    with pytest.raises(InputError, match=r"is damaged.*remove it, and the job is done again"):
         run(JOBS[:1], store=tmp_path, quiet=True)
     with pytest.raises(InputError, match="workers=0"):
         run(JOBS[:1], workers=0, quiet=True)
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="store=.*cannot be made"):
+    with pytest.raises(InputError, match=r"store=.*cannot be made"):
         run(JOBS[:1], store=tmp_path / "file", quiet=True)
