@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from circuits.resampling import Stable
     from circuits.rescoring import rescorer
     from circuits.stable import Stability, stability
+    from circuits.sweeping.result import SweepResult
+    from circuits.sweeping.running import sweep
     from circuits.tracing.averaging import average
     from circuits.tracing.changes import Intervention
     from circuits.tracing.cost import TraceCost
@@ -40,6 +42,7 @@ __all__ = [
     "Robustness",
     "Stability",
     "Stable",
+    "SweepResult",
     "TraceCost",
     "agreement",
     "average",
@@ -50,6 +53,7 @@ __all__ = [
     "rescorer",
     "robustness",
     "stability",
+    "sweep",
     "trace",
     "trace_cost",
 ]
@@ -66,6 +70,7 @@ _HOMES = {
     "Robustness": "circuits.transfer",
     "Stability": "circuits.stable",
     "Stable": "circuits.resampling",
+    "SweepResult": "circuits.sweeping.result",
     "TraceCost": "circuits.tracing.cost",
     "agreement": "circuits.approximation",
     "average": "circuits.tracing.averaging",
@@ -76,6 +81,7 @@ _HOMES = {
     "rescorer": "circuits.rescoring",
     "robustness": "circuits.transfer",
     "stability": "circuits.stable",
+    "sweep": "circuits.sweeping.running",
     "trace": "circuits.tracing.explain",
     "trace_cost": "circuits.tracing.explain",
 }

@@ -20,6 +20,7 @@ from circuits.cli.find import find
 from circuits.cli.output import complain, is_input_error
 from circuits.cli.plan import plan
 from circuits.cli.several import one_of_several, speaker
+from circuits.cli.sweep import sweep
 from circuits.cli.tables import methods, models, tasks
 from circuits.cli.trace import trace
 
@@ -82,7 +83,7 @@ def _options(
     """
 
 
-for _function in (find, evaluate, curve, compare, trace, plan, tasks, models, methods):
+for _function in (find, evaluate, curve, compare, sweep, trace, plan, tasks, models, methods):
     app.command()(_function)
 app.add_typer(mib.app, name="mib")
 

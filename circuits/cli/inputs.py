@@ -93,9 +93,7 @@ def built_in(name: str, n: int, seed: int, model: Any, parameters: Mapping[str, 
     """A task by name, or `module:function`, with those settings that its function takes."""
     from interp import tasks
 
-    taken = tasks.TASKS.settings(tasks.named(name))
-    settings = {**(parameters or {}), "n": n, "seed": seed, "model": model}
-    return tasks.get(name, **{key: value for key, value in settings.items() if taken is None or key in taken})
+    return tasks.offered(name, **{**(parameters or {}), "n": n, "seed": seed, "model": model})
 
 
 def load(source: str, device: str | None, dtype: str | None, notes: Notes) -> Any:

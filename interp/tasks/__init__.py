@@ -51,6 +51,7 @@ __all__ = [
     "ioi",
     "multiple_choice",
     "names",
+    "offered",
     "pronoun",
 ]
 
@@ -95,6 +96,16 @@ def get(name: str, **settings: Any) -> Task:
     4
     """
     return TASKS.make(named(name), settings)
+
+
+def offered(name: str, **settings: Any) -> Task:
+    """As `get`, but what the task's function does not take of `settings` is left out.
+
+    >>> len(offered("ioi", n=4, size=3))
+    4
+    """
+    taken = TASKS.settings(named(name))
+    return get(name, **{key: value for key, value in settings.items() if taken is None or key in taken})
 
 
 def describe() -> pd.DataFrame:
