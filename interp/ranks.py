@@ -12,13 +12,13 @@ import datetime
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from interp._version import __version__
 from interp.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 N = TypeVar("N", int, float)
@@ -65,6 +65,8 @@ def join() -> None:
     on a GPU where every process of a machine has its own, which becomes its default. All ranks then have to make the
     same calls, in the same order. Raises `InputError` where ranks run different versions.
     """
+    import torch
+
     if not started() or _place.count > 1:
         return
     local, here = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
@@ -85,6 +87,8 @@ def join() -> None:
 
 def leave() -> None:
     """Share nothing any more: this process works for itself again, and torch.distributed is shut down."""
+    import torch
+
     if _place.count > 1:
         _place.rank, _place.count = 0, 1
         torch.distributed.destroy_process_group()
@@ -102,6 +106,8 @@ def for_all(advance: Callable[[N], None]) -> Callable[[N], None]:
 
 def add(*totals: Tensor) -> None:
     """Sum each tensor over the ranks, in place: all then hold the same bits."""
+    import torch
+
     if _place.count > 1:
         with _others_alive():
             for total in totals:
@@ -110,6 +116,8 @@ def add(*totals: Tensor) -> None:
 
 def total(part: Tensor | None) -> Tensor:
     """The sum over the ranks of what their shares gave; None is what an empty share gave."""
+    import torch
+
     if _place.count > 1:
         shapes = [one for one in gathered(None if part is None else (tuple(part.shape), part.dtype)) if one is not None]
         if part is None:
@@ -121,6 +129,8 @@ def total(part: Tensor | None) -> Tensor:
 
 def same(values: Tensor) -> Tensor:
     """What the first rank holds, on all of them: for what each has computed whole, which rounding may tell apart."""
+    import torch
+
     if _place.count == 1:
         return values
     with _others_alive():
@@ -131,6 +141,8 @@ def same(values: Tensor) -> Tensor:
 
 def gathered(value: T) -> list[T]:
     """What each rank has, in their order."""
+    import torch
+
     if _place.count == 1:
         return [value]
     values: list[Any] = [None] * _place.count
@@ -177,6 +189,6 @@ def _others_alive() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise InputError(
-            f"rank {_place.rank} lost another rank, which ended or could not be reached, and stops too; no file was left "
-            f"half-written ({str(error).strip().splitlines()[0]})"
+            f"rank {_place.rank} lost another rank, which ended or could not be reached, and stops too; no file was "
+            f"left half-written ({str(error).strip().splitlines()[0]})"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ class SweepResult(Result):
             write_text(path, text)
         return text
 
-    def _failure(self, row: dict[str, Any]) -> str:
+    def _failure(self, row: Mapping[Hashable, Any]) -> str:
         return f"{row['method']} on {row['task']} in {row['model']}, seed {row['seed']}, failed: {row['error']}"
 
 
