@@ -177,6 +177,6 @@ def _others_alive() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise InputError(
-            f"rank {_place.rank} lost another rank, which ended or could not be reached, and stops too; no file was left "
+            f"rank {_place.rank} lost another rank, which ended or cannot be reached, and stops too; no file was left "
             f"half-written ({str(error).strip().splitlines()[0]})"
         ) from error
