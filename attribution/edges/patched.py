@@ -41,6 +41,7 @@ class Exact(Method):
     positions: Any = None
 
     name = "exact"
+    by_position: ClassVar[bool] = True
     paper: ClassVar[str] = "Conmy et al. 2023, arXiv:2304.14997"
     formula: ClassVar[tuple[str, str]] = ("E/2", "0")
 

@@ -12,7 +12,7 @@ import pandas as pd
 from circuits.sweeping.cell import job_of, loaded
 from circuits.sweeping.grid import Cell, Grid
 from circuits.sweeping.result import KEYS, SweepResult
-from interp import jobs
+from interp import jobs, numbers
 from interp.headers import json_copy
 
 COLUMNS = [
@@ -21,6 +21,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+@numbers.checked(workers=numbers.Limits(-1, advice="-1 is one on each core"))
 def sweep(
     grid: Grid | Mapping[str, Any] | str | os.PathLike[str],
     *,
