@@ -222,8 +222,15 @@ class Prompts:
             answers = replace(answers, positions=torch.where(answers.positions < 0, -1, moved))
         back = None if self.corrupted_lengths is None else self.lengths
         aligned = None if self.aligned is None else turned_around(self.aligned, self.corrupted.shape[1])
-        turned = {"clean": self.corrupted, "corrupted": self.clean, "lengths": others, "corrupted_lengths": back}
-        return replace(self, answers=answers, aligned=aligned, **turned)
+        return replace(
+            self,
+            clean=self.corrupted,
+            corrupted=self.clean,
+            lengths=others,
+            corrupted_lengths=back,
+            answers=answers,
+            aligned=aligned,
+        )
 
     def until_answer(self) -> Prompts:
         """The prompts up to where their answers begin, each with the first tokens of its answers."""

@@ -71,11 +71,13 @@ def with_spans(examples: Sequence[Example], spans: Any, side: Literal["clean", "
             f"one for all prompts or a list of one for each of the {len(examples)}"
         )
     each = [spans] * len(examples) if shared else spans
-    name = "spans" if side == "clean" else "corrupted_spans"
     found = [
-        read_spans(i, getattr(example, side), one) for i, (example, one) in enumerate(zip(examples, each, strict=True))
+        (one, read_spans(i, getattr(one, side), given))
+        for i, (one, given) in enumerate(zip(examples, each, strict=True))
     ]
-    return [replace(example, **{name: slots}) for example, slots in zip(examples, found, strict=True)]
+    if side == "corrupted":
+        return [replace(example, corrupted_spans=slots) for example, slots in found]
+    return [replace(example, spans=slots) for example, slots in found]
 
 
 def read_spans(index: int, clean: Any, given: Any) -> Slots:
