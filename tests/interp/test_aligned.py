@@ -104,7 +104,7 @@ def test_filed_noted_and_hashed(tmp_path):
     assert again.prompts(model).counterparts.equal(task.prompts(model).counterparts)
     assert task.to_dict()["sha256"] != _task("end").to_dict()["sha256"]
     assert (
-        "aligned span by span, each from its end, with the mean over a corrupted span at 4 positions"
+        "aligned span by span, each from its end, with the mean over a corrupted span at 2 positions"
         in (notes(task.prompts(model))[0])
     )
     assert "at their ends" in notes(Task.from_tokens("t", CLEAN, CORRUPTED, [[8], [7]], [[1], [2]]).prompts(model))[0]
