@@ -53,12 +53,13 @@ def with_spans(examples: Sequence[Example], spans: Any, side: Literal["clean", "
             f"one for all prompts or a list of one for each of the {len(examples)}"
         )
     each = [spans] * len(examples) if shared else spans
-    name = "spans" if side == "clean" else "corrupted_spans"
     found = [
-        read_spans(i, getattr(example, side), one) for i, (example, one) in enumerate(zip(examples, each, strict=True))
+        (one, read_spans(i, getattr(one, side), given))
+        for i, (one, given) in enumerate(zip(examples, each, strict=True))
     ]
-    changes: list[dict[str, Any]] = [{name: slots} for slots in found]
-    return [replace(example, **change) for example, change in zip(examples, changes, strict=True)]
+    if side == "corrupted":
+        return [replace(example, corrupted_spans=slots) for example, slots in found]
+    return [replace(example, spans=slots) for example, slots in found]
 
 
 def token_spans(examples: Sequence[Example], encoder: Encoder) -> TokenSpans:
