@@ -306,7 +306,7 @@ class Spy:
     def __init__(self, path):
         self.path, self.existed = path, []
 
-    def __call__(self, target, sources):
+    def __call__(self, target, sources, spans):
         self.existed.append(self.path.exists())
         if len(self.existed) == 3:
             raise KeyboardInterrupt
