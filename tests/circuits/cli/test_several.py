@@ -58,7 +58,7 @@ def test_find_under_torchrun(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_too_few_prompts_for_the_ranks(folder: Path, tmp_path: Path) -> None:
-    asked = ["curve", "-m", folder, "--task", "ioi", "-n", 1, "--method", "eap"]
+    asked = ["find", "-m", folder, "--task", "ioi", "-n", 1, "--method", "eap", "-o", tmp_path / "x.json"]
     done = command(*TORCHRUN, arguments=asked)
     assert done.returncode != 0
     assert "has 1 prompts for 2 ranks; start at most one rank for each prompt" in done.stderr
