@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attribution.over_prompts import mean_over_prompts
 from attribution.paths import Path, Point, Site
-from interp import ranks
 from interp.anatomy import Anatomy
 from interp.arrays import as_tensor
 from interp.errors import InputError
@@ -27,7 +27,7 @@ from interp.kernels.ablation import record_sources
 from interp.kernels.alignment import corrupted_embedding
 from interp.kernels.answers import answer_logits_of
 from interp.kernels.backward import PLAIN, Backward
-from interp.kernels.batching import Batch, Plan, own_batches, refuse_nan, run_shared
+from interp.kernels.batching import Batch, Plan, refuse_nan
 from interp.kernels.capture import Rows, SourceRecorder, Sources, TargetGradients, TargetRecorder
 from interp.kernels.contract import contract, expand_heads
 from interp.kernels.forward import (
@@ -63,21 +63,9 @@ class GradientScorer:
         return self.mean(lambda batch: BatchScorer(self, batch).scores(), advance)
 
     def mean(self, summed: Callable[[Batch], Tensor], advance: Callable[[int], None]) -> Tensor:
-        """The mean over prompts of what `summed` adds up over those of a batch; all else as for `scores`.
-
-        Each rank runs its share of the prompts.
-        """
-        setting, parts = self.setting, list[Tensor]()
-        told = ranks.for_all(advance)
-
-        def work(batch: Batch) -> None:
-            parts[:] = [sum(parts, start=summed(batch).double().cpu())]
-            told(len(batch))
-
-        skip = setting.ablator.skip_prefix
-        run_shared(own_batches(setting.prompts, self.plan.batch_size, setting.anatomy.device, skip_prefix=skip), work)
-        wide = torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32
-        return (ranks.total(parts[0] if parts else None) / len(setting)).to(wide)
+        """The mean over prompts of what `summed` adds up over those of a batch; all else as for `scores`."""
+        skip = self.setting.ablator.skip_prefix
+        return mean_over_prompts(self.setting, self.plan.batch_size, summed, advance, skip_prefix=skip)
 
 
 class BatchScorer:

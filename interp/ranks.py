@@ -65,10 +65,10 @@ def join() -> None:
     on a GPU where every process of a machine has its own, which becomes its default. All ranks then have to make the
     same calls, in the same order. Raises `InputError` where ranks run different versions.
     """
-    import torch
-
     if not started() or _place.count > 1:
         return
+    import torch  # here and below: files and bars, which ask for `first`, load nothing heavy
+
     local, here = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     own_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= here > 0
     if own_gpu:
@@ -87,9 +87,9 @@ def join() -> None:
 
 def leave() -> None:
     """Share nothing any more: this process works for itself again, and torch.distributed is shut down."""
-    import torch
-
     if _place.count > 1:
+        import torch
+
         _place.rank, _place.count = 0, 1
         torch.distributed.destroy_process_group()
 
@@ -106,9 +106,9 @@ def for_all(advance: Callable[[N], None]) -> Callable[[N], None]:
 
 def add(*totals: Tensor) -> None:
     """Sum each tensor over the ranks, in place: all then hold the same bits."""
-    import torch
-
     if _place.count > 1:
+        import torch
+
         with _others_alive():
             for total in totals:
                 torch.distributed.all_reduce(total)
@@ -116,11 +116,11 @@ def add(*totals: Tensor) -> None:
 
 def total(part: Tensor | None) -> Tensor:
     """The sum over the ranks of what their shares gave; None is what an empty share gave."""
-    import torch
-
     if _place.count > 1:
         shapes = [one for one in gathered(None if part is None else (tuple(part.shape), part.dtype)) if one is not None]
         if part is None:
+            import torch
+
             part = torch.zeros(shapes[0][0], dtype=shapes[0][1], device="cpu")
         add(part)
     assert part is not None
@@ -129,10 +129,10 @@ def total(part: Tensor | None) -> Tensor:
 
 def same(values: Tensor) -> Tensor:
     """What the first rank holds, on all of them: for what each has computed whole, which rounding may tell apart."""
-    import torch
-
     if _place.count == 1:
         return values
+    import torch
+
     with _others_alive():
         values = values.contiguous()
         torch.distributed.broadcast(values, 0)
@@ -141,10 +141,10 @@ def same(values: Tensor) -> Tensor:
 
 def gathered(value: T) -> list[T]:
     """What each rank has, in their order."""
-    import torch
-
     if _place.count == 1:
         return [value]
+    import torch
+
     values: list[Any] = [None] * _place.count
     with _others_alive():
         torch.distributed.all_gather_object(values, value)

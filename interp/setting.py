@@ -36,6 +36,7 @@ from interp.span_mask import SpanMask
 from interp.spans import Placed, SpanNames, asked_spans, place
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
+from interp.tasks.token_spans import TokenSpans
 
 MaskObject = NodeMask | SpanMask
 GivenObjective = str | Objective | ObjectiveFunction | None
@@ -180,14 +181,19 @@ class Setting:
         """The tokenised prompts."""
         return self.task.prompts(self.model)
 
+    @functools.cached_property
+    def _named_spans(self) -> TokenSpans:
+        """The task's spans: found by tokenising its prompts once more."""
+        return self.task.spans(self.model)
+
     def placed(self, spans: SpanNames) -> Placed:
         """Which of some spans each position of the prompts is in; raises `InputError` for names that the task lacks."""
-        return place(spans, self.prompts, self.task.spans(self.model))
+        return place(spans, self.prompts, self._named_spans)
 
     def placed_at(self, positions: Any) -> Placed:
         """The same of those that `positions=` means: `all`, `spans` (or True), or a list (`interp.spans`)."""
         skip = self.ablator.skip_prefix
-        return self.placed(asked_spans(positions, self.prompts, self.task.spans(self.model), skip_prefix=skip))
+        return self.placed(asked_spans(positions, self.prompts, self._named_spans, skip_prefix=skip))
 
     @_OfWeights
     def ablator(self) -> Ablator:

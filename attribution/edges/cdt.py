@@ -19,11 +19,11 @@ from attribution.contextual import (
     through_projections,
 )
 from attribution.edges.method import Method, Passes
-from interp import ranks
+from attribution.over_prompts import mean_over_prompts
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.kernels.ablation import record_sources
-from interp.kernels.batching import Batch, budget_of, bytes_per_position, own_batches, refuse_nan, run_shared
+from interp.kernels.batching import Batch, budget_of, bytes_per_position, refuse_nan
 from interp.kernels.contract import expand_sources
 from interp.kernels.forward import Recorder, Residual, last_rows, run_block, unembed
 from interp.mlps import Mixture
@@ -71,18 +71,10 @@ class CDT(Method):
         at_once = setting.graph.n_heads + 1
         each = 2 * at_once * setting.prompts.clean.shape[1] * bytes_per_position(anatomy, gradient=False)
         size = run.batch_size or max(1, budget_of(anatomy.device, run.memory) // each)
-        total = torch.zeros(setting.graph.shape, dtype=torch.float64, device="cpu")
         with run.progress(f"scoring edges ({self.name})", len(setting)) as bar:
-            told = ranks.for_all(bar.advance)
-
-            def work(batch: Batch) -> None:
-                total.add_(_Decomposition(setting, batch).scores().double().cpu())
-                told(len(batch))
-
-            run_shared(own_batches(setting.prompts, size, anatomy.device, skip_prefix=False), work)
-        ranks.add(total)
-        wide = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
-        return (total / len(setting)).to(wide)
+            return mean_over_prompts(
+                setting, size, lambda batch: _Decomposition(setting, batch).scores(), bar.advance, skip_prefix=False
+            )
 
 
 class _Clean(Recorder):

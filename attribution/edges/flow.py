@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attribution.edges.method import Method, Passes
-from interp import ranks
+from attribution.over_prompts import mean_over_prompts
 from interp.graph import ComputationalGraph
-from interp.kernels.batching import Batch, budget_of, bytes_per_position, own_batches, run_shared
+from interp.kernels.batching import Batch, budget_of, bytes_per_position
 from interp.kernels.capture import SourceRecorder
 from interp.kernels.contract import expand_sources
 from interp.kernels.forward import Residual, attention_parts, run_blocks
@@ -50,20 +50,12 @@ class InformationFlow(Method):
 
     @torch.no_grad()
     def values(self, setting: Setting) -> Tensor:
-        anatomy, prompts, run = setting.anatomy, setting.prompts, setting.run
+        anatomy, run = setting.anatomy, setting.run
         size = run.batch_size or max(1, budget_of(anatomy.device, run.memory) // _prompt_bytes(setting))
-        total = torch.zeros(setting.graph.shape, dtype=torch.float64, device="cpu")
         with run.progress(f"scoring edges ({self.name})", len(setting)) as bar:
-            told = ranks.for_all(bar.advance)
-
-            def work(batch: Batch) -> None:
-                total.add_(_Walk(setting, batch).scores().double().cpu())
-                told(len(batch))
-
-            run_shared(own_batches(prompts, size, anatomy.device, skip_prefix=False), work)
-        ranks.add(total)
-        wide = torch.float64 if anatomy.dtype == torch.float64 else torch.float32
-        return (total / len(setting)).to(wide)
+            return mean_over_prompts(
+                setting, size, lambda batch: _Walk(setting, batch).scores(), bar.advance, skip_prefix=False
+            )
 
 
 def _prompt_bytes(setting: Setting) -> int:

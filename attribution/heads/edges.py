@@ -15,9 +15,10 @@ from attribution.heads.crossing import PORTS, by_span, crossings
 from attribution.heads.edges_result import AttentionEdges
 from attribution.heads.recorded import AttentionRecorder, LayerAttention, ProjectionRecorder
 from attribution.heads.spans import SpanIndex, span_index
+from attribution.over_prompts import mean_over_prompts
 from interp import numbers
 from interp.errors import InputError, choose
-from interp.kernels.batching import Batch, Plan, budget_of, bytes_per_position, make_batches, run_batches
+from interp.kernels.batching import Batch, Plan, budget_of, bytes_per_position
 from interp.kernels.forward import run_blocks
 from interp.keywords import check_keywords
 from interp.run import RunKeywords
@@ -117,16 +118,10 @@ class _Edges:
         """Means over prompts, [port, layer, head, span s, span t], on the CPU."""
         setting, anatomy, n = self.setting, self.setting.anatomy, len(self.spans.names)
         shape = (len(PORTS), anatomy.n_layers, anatomy.n_heads, n, n)
-        total = torch.zeros(shape, dtype=torch.float64, device="cpu")
-
-        def work(batch: Batch) -> None:
-            total.add_(self._of(batch, shape))
-            bar.advance(len(batch))
-
-        batches = make_batches(setting.prompts, self._size(), anatomy.device, skip_prefix=False)
         with setting.run.progress(f"attention edges ({self.form})", len(setting)) as bar, torch.inference_mode(False):
-            run_batches(batches, work)
-        return (total / len(setting)).to(torch.float64 if anatomy.dtype == torch.float64 else torch.float32)
+            return mean_over_prompts(
+                setting, self._size(), lambda batch: self._of(batch, shape), bar.advance, skip_prefix=False
+            )
 
     def _size(self) -> int:
         """Prompts that fit into the budget at once."""

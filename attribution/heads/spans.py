@@ -35,20 +35,14 @@ def span_index(given: Any, setting: Setting) -> SpanIndex:
     Raises `InputError` for spans that overlap, are empty, or lie outside of a prompt.
     """
     prompts = setting.prompts
-    if isinstance(given, str) and given == "spans":
-        placed = setting.placed_at(given)
-        return SpanIndex([str(one) for one in placed.spans], placed.where.masked_fill(~placed.real, -1))
-    names, index = _all(prompts) if given is None else _given(given, prompts)
+    if given is None or (isinstance(given, str) and given == "spans"):
+        placed = setting.placed_at("all" if given is None else given)
+        names, index = [str(one) for one in placed.spans], placed.where.masked_fill(~placed.real, -1)
+        return SpanIndex([*names, REST] if bool((index == len(names)).any()) else names, index)
+    names, index = _given(given, prompts)
     left = prompts.mask.cpu() & (index < 0)
     rest = [REST] if left.any() else []
     return SpanIndex([*names, *rest], index.masked_fill(left, len(names)))
-
-
-def _all(prompts: Prompts) -> tuple[list[str], Tensor]:
-    first = int(prompts.first_difference.min())
-    index = torch.arange(prompts.clean.shape[1], device="cpu") - first
-    inside = prompts.mask.cpu() & (index >= 0)
-    return [str(i) for i in range(first, prompts.clean.shape[1])], torch.where(inside, index, -1)
 
 
 def _given(given: Any, prompts: Prompts) -> tuple[list[str], Tensor]:

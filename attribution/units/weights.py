@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from attribution.over_prompts import mean_over_prompts
 from interp import ranks
 from interp.errors import InputError
-from interp.kernels.batching import Batch, own_batches, plan, refuse_nan, run_shared
+from interp.kernels.batching import Batch, plan, refuse_nan
 from interp.kernels.stacked import StackedRunner
 from interp.mlps import Mixture
 from interp.node_mask import NodeMask, Spans
@@ -38,25 +39,22 @@ def inside_node_scores(setting: Setting, mask: NodeMask, points: Points) -> Floa
         )
     grain = setting.nodes(mask.level, mask.spans)
     inside = mask.check(grain.full, setting.anatomy.name)
-    total = torch.zeros(inside.shape, dtype=torch.float64, device="cpu")
     run, length = setting.run, setting.prompts.longest
     planned = plan(setting.anatomy, len(setting), length, batch_size=run.batch_size, memory=run.memory)
     wide = torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32
 
-    def work(batch: Batch) -> None:
+    def summed(batch: Batch) -> Tensor:
         runner = grain.runner(batch)
-        found = torch.zeros_like(total)
+        found = torch.zeros(inside.shape, dtype=torch.float64, device="cpu")
         for alpha, weight in points:
             found += weight * _slopes(setting, runner, (alpha * inside).to(wide), planned.checkpointed)
             told(len(batch) / len(points))
-        total.add_(found)
+        return found
 
     skip = setting.ablator.skip_prefix
     with run.progress(f"scoring {mask.level}s by their weights", len(setting)) as bar, torch.inference_mode(False):
         told = ranks.for_all(bar.advance)
-        run_shared(own_batches(setting.prompts, planned.batch_size, setting.anatomy.device, skip_prefix=skip), work)
-    ranks.add(total)
-    return (total / len(setting)).to(wide)
+        return mean_over_prompts(setting, planned.batch_size, summed, skip_prefix=skip)
 
 
 def _slopes(

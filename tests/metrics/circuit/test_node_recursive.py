@@ -10,15 +10,13 @@ from torch import Tensor
 
 import metrics
 from attribution.edges.gradient import MaskIG
-from circuits import NodeCircuit, find_circuit, rescorer
+from circuits import NodeCircuit, rescorer
 from interp import InputError
 from metrics import evaluate, recursive_curve, removal_scores
-from tests.dictionaries import unequal
+from tests.node_circuits import LEVELS, QUIET, UNITS, bare, small_circuit
 from tests.oracle import error, model_of
-from tests.tiny import D_MODEL, behaving
+from tests.tiny import behaving
 
-QUIET: dict[str, Any] = {"quiet": True, "seed": 3}
-UNITS = unequal(D_MODEL)
 SHARES = (0.1, 0.4, 1.0)
 SPANS = (4, 6)
 
@@ -33,18 +31,9 @@ def task(model: Any) -> Any:
     return behaving(model, 8)
 
 
-@pytest.fixture(scope="module", params=["neuron", "head", "node", "feature"])
+@pytest.fixture(scope="module", params=LEVELS)
 def found(request: pytest.FixtureRequest, model: Any, task: Any) -> NodeCircuit:
-    told: dict[str, Any] = {"dictionaries": UNITS, "errors": "nodes"} if request.param == "feature" else {}
-    circuit = find_circuit(model, task, level=request.param, nodes=5, method="eap", n_random=0, **told, **QUIET)
-    assert isinstance(circuit, NodeCircuit)
-    return circuit
-
-
-def bare(circuit: NodeCircuit) -> dict[str, Any]:
-    """What a tensor of nodes has to be told."""
-    features = {"dictionaries": UNITS, "errors": "nodes"} if circuit.level == "feature" else {}
-    return {"level": circuit.level, **features}
+    return small_circuit(model, task, request.param)
 
 
 def everything(circuit: NodeCircuit) -> Tensor:

@@ -10,19 +10,16 @@ import torch
 
 import metrics
 from attribution.scores import Scores
-from circuits import Circuit, NodeCircuit, find_circuit
+from circuits import Circuit, NodeCircuit
 from interp import InputError, Run, Setting
 from interp.dictionaries.sets import DictionarySet
 from interp.node_mask import NodeMask
 from metrics import Reference, circuit_tests
 from metrics.circuit.controls import random_nodes
 from metrics.circuit.elements import NodeElements
-from tests.dictionaries import unequal
+from tests.node_circuits import LEVELS, QUIET, UNITS, bare, small_circuit
 from tests.oracle import model_of
-from tests.tiny import D_MODEL, LAYERS, MLP, behaving, tiny_task
-
-QUIET: dict[str, Any] = {"quiet": True, "seed": 3}
-UNITS = unequal(D_MODEL)
+from tests.tiny import LAYERS, MLP, behaving, tiny_task
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +32,9 @@ def task(model: Any) -> Any:
     return behaving(model, 8)
 
 
-@pytest.fixture(scope="module", params=["neuron", "head", "node", "feature"])
+@pytest.fixture(scope="module", params=LEVELS)
 def found(request: pytest.FixtureRequest, model: Any, task: Any) -> NodeCircuit:
-    told: dict[str, Any] = {"dictionaries": UNITS, "errors": "nodes"} if request.param == "feature" else {}
-    circuit = find_circuit(model, task, level=request.param, nodes=5, method="eap", n_random=0, **told, **QUIET)
-    assert isinstance(circuit, NodeCircuit)
-    return circuit
-
-
-def bare(circuit: NodeCircuit) -> dict[str, Any]:
-    """What a tensor of nodes has to be told."""
-    features = {"dictionaries": UNITS, "errors": "nodes"} if circuit.level == "feature" else {}
-    return {"level": circuit.level, **features}
+    return small_circuit(model, task, request.param)
 
 
 @pytest.mark.parametrize("function", [metrics.output_agreement, metrics.prompt_faithfulness])
