@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from interp import numbers
@@ -96,6 +99,35 @@ def read_text(index: int, clean: Any, corrupted: Any, scored: Span) -> Example:
     example = Example(read_prompt(index, "clean", clean), other, (), (), scored)
     check_differs(index, example)
     return example
+
+
+def check_examples(task: str, examples: Sequence[Example]) -> None:
+    """Raise `InputError` unless there are examples, and all or none of them have corrupted versions."""
+    if not examples:
+        raise InputError(f"the task {task!r} has no prompts; at least one is needed")
+    other = next((one for one in examples if not isinstance(one, Example)), None)
+    if other is not None:
+        raise InputError(f"examples holds a {type(other).__name__}; Task.from_pairs and its sisters make examples")
+    bare = [index for index, one in enumerate(examples) if one.corrupted is None]
+    if 0 < len(bare) < len(examples):
+        raise InputError(f"prompt {bare[0]} has no corrupted version and others do; give all prompts one, or none")
+
+
+def check_contrast(examples: Sequence[Example], objective: str) -> None:
+    """Raise `InputError` for a prompt without an incorrect answer, which the objective needs."""
+    for index, example in enumerate(examples):
+        if not example.incorrect:
+            raise InputError(
+                f"the objective {objective!r} contrasts correct with incorrect answers, and prompt {index} has no "
+                "incorrect one; give it one, or choose objective='log-probability'"
+            )
+
+
+def digest(examples: Sequence[Example], prepend_bos: bool | None) -> str:
+    """The sha256 of what examples hold; of spans only where prompts are aligned by them: else they change nothing."""
+    records = [(one if one.corrupted_spans else replace(one, spans=())).record() for one in examples]
+    contents = json.dumps([records, prepend_bos], ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(contents.encode()).hexdigest()
 
 
 def check_differs(index: int, example: Example) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
-import json
 import logging
 import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,20 +14,19 @@ import pandas as pd
 from torch import Tensor
 
 from interp import numbers
-from interp.errors import InputError, choose
+from interp.errors import InputError
 from interp.objectives import Objective, ObjectiveFunction, get_objective
 from interp.plain import plain
 from interp.running import door
 from interp.tasks import loaders
 from interp.tasks.check import TaskCheck, check_task
-from interp.tasks.counterparts import ALIGNMENTS
 from interp.tasks.encoding import Encoder
-from interp.tasks.examples import Example
+from interp.tasks.examples import Example, check_contrast, check_examples, digest
 from interp.tasks.notes import notes
 from interp.tasks.prompts import Prompts
 from interp.tasks.shown import shown_rows
 from interp.tasks.texts import examples_from_texts
-from interp.tasks.token_spans import TokenSpans, token_spans, with_spans, without_padding
+from interp.tasks.token_spans import TokenSpans, aligned_by, token_spans, with_spans, without_padding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -99,21 +95,9 @@ class Task:
         # by tokenizer, which is kept too: its id is not given to another while it is the key
         self._tokenised: dict[tuple[int, int | None, int], tuple[Any, Prompts]] = {}
         self._among = self.examples  # those it was selected from: they decide whether answers get rows of their own
-        if not self.examples:
-            raise InputError(f"the task {name!r} has no prompts; at least one is needed")
-        other = next((one for one in self.examples if not isinstance(one, Example)), None)
-        if other is not None:
-            raise InputError(f"examples holds a {type(other).__name__}; Task.from_pairs and its sisters make examples")
-        bare = [index for index, one in enumerate(self.examples) if one.corrupted is None]
-        if 0 < len(bare) < len(self.examples):
-            raise InputError(f"prompt {bare[0]} has no corrupted version and others do; give all prompts one, or none")
+        check_examples(name, self.examples)
         if get_objective(objective).needs_incorrect:
-            for index, example in enumerate(self.examples):
-                if not example.incorrect:
-                    raise InputError(
-                        f"the objective {str(self.objective)!r} contrasts correct with incorrect answers, and prompt "
-                        f"{index} has no incorrect one; give it one, or choose objective='log-probability'"
-                    )
+            check_contrast(self.examples, str(self.objective))
 
     @classmethod
     def from_pairs(cls, name: str, pairs: Iterable[Sequence[Any]], **settings: Any) -> Task:
@@ -291,15 +275,7 @@ class Task:
         >>> task.aligned({"name": (1, 3)}).examples[0].align
         'end'
         """
-        choose("align", align, ALIGNMENTS)
-        bare = next((index for index, one in enumerate(self.examples) if not one.spans or one.corrupted is None), None)
-        if bare is not None:
-            raise InputError(
-                f"prompt {bare} has no spans, or no corrupted version, to align with corrupted_spans; give the task "
-                "spans=, and each prompt a corrupted version"
-            )
-        found = with_spans(self.examples, corrupted_spans, "corrupted")
-        return self._copy(examples=[replace(example, align=align) for example in found])
+        return self._copy(examples=aligned_by(self.examples, corrupted_spans, align))
 
     def with_objective(self, objective: str | Objective | ObjectiveFunction) -> Task:
         """The same prompts with another objective. Raises `InputError` as the constructor does.
@@ -362,18 +338,13 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """Where the prompts come from, JSON-able: name, n, seed, objective, parameters, sha256 of the contents."""
-        # without spans, unless prompts are aligned by them: else they say nothing of the behaviour
-        records = [
-            (example if example.corrupted_spans else replace(example, spans=())).record() for example in self.examples
-        ]
-        contents = json.dumps([records, self.prepend_bos], ensure_ascii=False, separators=(",", ":"))
         return {
             "name": self.name,
             "n": len(self),
             "seed": self.seed,
             "objective": str(self.objective),
             "parameters": plain(self.parameters),
-            "sha256": hashlib.sha256(contents.encode()).hexdigest(),
+            "sha256": digest(self.examples, self.prepend_bos),
         }
 
     def _copy(self, **changes: Any) -> Task:

@@ -10,7 +10,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.errors import InputError
+from interp.errors import InputError, choose
+from interp.tasks.counterparts import ALIGNMENTS
 from interp.tasks.examples import Example, Text
 from interp.tasks.spans import Slot, Slots, read_spans
 
@@ -60,6 +61,18 @@ def with_spans(examples: Sequence[Example], spans: Any, side: Literal["clean", "
     if side == "corrupted":
         return [replace(example, corrupted_spans=slots) for example, slots in found]
     return [replace(example, spans=slots) for example, slots in found]
+
+
+def aligned_by(examples: Sequence[Example], corrupted_spans: Any, align: str) -> list[Example]:
+    """Examples whose corrupted prompts are aligned with the clean ones span by span; raises as `Task.aligned` does."""
+    choose("align", align, ALIGNMENTS)
+    bare = next((index for index, one in enumerate(examples) if not one.spans or one.corrupted is None), None)
+    if bare is not None:
+        raise InputError(
+            f"prompt {bare} has no spans, or no corrupted version, to align with corrupted_spans; give the task "
+            "spans=, and each prompt a corrupted version"
+        )
+    return [replace(one, align=align) for one in with_spans(examples, corrupted_spans, "corrupted")]
 
 
 def token_spans(examples: Sequence[Example], encoder: Encoder) -> TokenSpans:
