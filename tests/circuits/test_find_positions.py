@@ -119,7 +119,7 @@ def test_stability_and_tests(model, task):
 
 def test_refused(model, task):
     for told, words in [
-        ({"method": "exact"}, "methods that tell positions apart: 'eap'"),
+        ({"method": "atp-star"}, "methods that tell positions apart: 'eap'"),
         ({"selection": "greedy"}, "selection='greedy' knows edges at all positions alone"),
         ({"reference": "grown"}, "reference='grown' is for circuits of edges at all positions"),
         ({"positions": [77]}, "names position 77"),
