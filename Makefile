@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# processes share what is compiled: each would compile the tests and the packages anew
+unexport PYTHONDONTWRITEBYTECODE
+
 # one process a core, each with one thread; files stay whole, so that each model is made once
 WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -31,7 +32,11 @@ FILES = {
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
+@functools.cache  # each process that collects the tests imports this file, one of them runs it
+def trees() -> dict[str, ast.Module]:
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
@@ -50,7 +55,7 @@ def test_a_package_imports_only_those_below_it(package: str) -> None:
     allowed = BELOW[package] | {package}
     wrong = [
         (name, found)
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         if name.split(".")[0] == package
         for found in imports(tree)
         if found.split(".")[0] in set(PACKAGES) - allowed
@@ -62,7 +67,7 @@ def test_every_import_names_a_whole_module() -> None:
     """What the two laws of imports read: relative ones would escape them."""
     relative = [
         name
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.level
     ]
@@ -71,7 +76,7 @@ def test_every_import_names_a_whole_module() -> None:
 
 def test_there_is_no_circle_of_imports_anywhere() -> None:
     graph = nx.DiGraph()
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         graph.add_edges_from((name, found) for found in imports(tree) if found in FILES and found != name)
     circles = [sorted(one) for one in nx.strongly_connected_components(graph) if len(one) > 1]
     assert not circles
@@ -98,7 +103,7 @@ def own_parameters(node: ast.FunctionDef | ast.AsyncFunctionDef, method: bool) -
 
 def test_no_public_function_has_more_than_ten_parameters_of_its_own() -> None:
     wide, seen = [], 0
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         if name.startswith("circuits.cli"):  # a command lists its options: typer reads them there
             continue
         for called, node in functions(tree):
@@ -111,7 +116,7 @@ def test_no_public_function_has_more_than_ten_parameters_of_its_own() -> None:
 
 def test_everything_that_the_packages_export_is_among_what_is_counted() -> None:
     """And the constructors that dataclasses make, of what a user hands in (results are made by us)."""
-    counted = {f"{name}.{called}" for name, tree in TREES.items() for called, _ in functions(tree)}
+    counted = {f"{name}.{called}" for name, tree in trees().items() for called, _ in functions(tree)}
     wide = []
     for package in PACKAGES:
         found = importlib.import_module(package)
