@@ -15,8 +15,9 @@ from interp import boot, compat
 from interp.errors import InputError
 from interp.inspection import anatomy_of, trust
 from interp.streaming.checkpoint import Stored, read_folder
-from interp.streaming.modules import empty_module, shapes_of, stream_weights, weights_of
+from interp.streaming.modules import empty_module, shapes_of, stream_of, stream_weights, weights_of
 from interp.streaming.split import boot_split
+from interp.streaming.stream import Stream
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -48,6 +49,7 @@ def load_streamed(
     bridge = first.bridge(None, name)
     boot.refuse_changed(before, bridge)
     anatomy_of(bridge)
+    first.release()
     whole = load(config).bridge(tokenizer, name)
     trust(whole)
     return whole
@@ -67,6 +69,7 @@ class _Folder:
         self, folder: Path | None, tensors: Mapping[str, Stored], device: torch.device, dtype: torch.dtype, config: Any
     ) -> None:
         self.folder, self.tensors, self.device, self.dtype, self.config = folder, tensors, device, dtype, config
+        self._streams: list[Stream] = []
 
     def module(self) -> nn.Module:
         """The module of transformers, which streams its weights."""
@@ -74,6 +77,7 @@ class _Folder:
         weights = shapes_of(module) if self.folder is None else weights_of(module, self.tensors, str(self.folder))
         compat.fill_fused_bias(module)
         stream_weights(module, weights, self.device, self.dtype)
+        self._streams.append(stream_of(module))
         if self.dtype == torch.float64:
             module.set_experts_implementation("eager")  # type: ignore[operator] # as in `boot.boot`
         return module
@@ -91,6 +95,11 @@ class _Folder:
         wrap = functools.partial(boot.wrap, module, architecture, tokenizer, name, weight)
         bridge: TransformerBridge = boot_split(module, wrap)
         return bridge
+
+    def release(self) -> None:
+        """Give back what its modules hold: they lie in circles, and might stay long after the last use."""
+        for stream in self._streams:
+            stream.release()
 
 
 def _cut(config: Any) -> Any:

@@ -100,6 +100,13 @@ class Stream:
             if number in self._held:
                 self._drop(number)
 
+    def release(self) -> None:
+        """Give back the memory of all that is held; what is asked for later is read again."""
+        with self._lock:
+            for number in list(self._held):
+                self._drop(number)
+            self._pool = Pool(self.device)
+
     def rows(self, weight: Weight, rows: list[int]) -> Tensor:
         """Some rows of a matrix, read by themselves."""
         with self._lock:
