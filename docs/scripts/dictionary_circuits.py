@@ -44,16 +44,18 @@ def main(prompts: int, tokens: int, steps: int, folder: Path) -> None:
     scores = {name: scores_of_nodes(scoring, EAPIG(), "neuron").values for name, (scoring, _) in pairs.items()}
     layer = busiest(list(scores.values()))
     rows = text_of(model, tokens)
-    read = torch.cat([capture_activations(model, one, layer, "mlp")[0] for one in rows.split(32)])
-    fresh = len(read) // 8
-    dictionary = train_dictionary(read[:-fresh], layer, "mlp", FEATURES, ACTIVE, steps=steps)
-    left = unexplained(dictionary, read[-fresh:])
-    print(f"layer {layer}: {len(read):,} tokens, {left:.2f} of the variance of fresh ones is left", flush=True)
+    read = torch.cat([capture_activations(model, one, layer, "mlp")[0] for one in rows.split(32)]).view(*rows.shape, -1)
+    fresh = max(1, len(rows) // 8)
+    seen = read[:-fresh, 1:].flatten(0, 1)  # a row's first token has norms of its own in many layers
+    dictionary = train_dictionary(seen, layer, "mlp", FEATURES, ACTIVE, steps=steps)
+    new = ~torch.isin(rows[-fresh:], rows[:-fresh, 1:])
+    left = unexplained(dictionary, read[-fresh:], new)
+    print(f"layer {layer}: {len(seen):,} tokens; of fresh ones is left {left}", flush=True)
     tables = {}
     for name, (scoring, held_out) in pairs.items():
         tables[name] = compared(scoring, held_out, scores[name], dictionary, SIZES)
         print(name, tables[name], flush=True)
-    about = {"layer": layer, "tokens": len(read) - fresh, "steps": steps, "left": left, "prompts": prompts // 2}
+    about = {"layer": layer, "tokens": len(seen), "steps": steps, "prompts": prompts // 2, **left}
     about["minutes"] = (time.process_time() - began) / 60
     write_text(folder / "dictionary-circuits.md", page(about, tables))
 
@@ -70,7 +72,7 @@ def busiest(scores: Sequence[Tensor]) -> int:
 
 
 def text_of(model: Any, count: int) -> Tensor:
-    """Rows of tokens: prompts of all built-in tasks, and the text of the documentation, mixed."""
+    """Rows of tokens: prompts of the tasks, and the text of the documentation, mixed."""
     prompts = [example.clean for name in TASKS for example in getattr(tasks, name)(n=200, seed=1, model=model).examples]
     pages = [path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))]
     halves = [model.tokenizer("\n".join(part))["input_ids"][: count // 2] for part in (prompts, pages)]
@@ -79,11 +81,23 @@ def text_of(model: Any, count: int) -> Tensor:
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0), device="cpu")]
 
 
-def unexplained(dictionary: Dictionary, x: Tensor) -> float:
-    """The share of the variance that the dictionary leaves."""
-    x = x.float()
-    rest = x - dictionary.decode(dictionary.encode(x))
-    return float(rest.square().sum() / (x - x.mean(0)).square().sum())
+def unexplained(dictionary: Dictionary, read: Tensor, new: Tensor) -> dict[str, float]:
+    """What the dictionary leaves of rows of tokens, [row, token, d_model], in shares.
+
+    `whole`: of the variance, the rows' first tokens included; `left`: without these; `median`: of these others' single
+    squared distances from their mean, the median; `new`: of the variance of those others that are `new` [row, token].
+    """
+    rest = (read - dictionary.decode(dictionary.encode(read))).float().square().sum(-1)
+    spread = (read - read.mean((0, 1))).float().square().sum(-1)
+    others = (read[:, 1:] - read[:, 1:].mean((0, 1))).float().square().sum(-1)
+    unseen = new[:, 1:]
+    return {
+        "whole": float(rest.sum() / spread.sum()),
+        "left": float(rest[:, 1:].sum() / others.sum()),
+        "median": float((rest[:, 1:] / others).median()),
+        "new": float(rest[:, 1:][unseen].sum() / others[unseen].sum()),
+        "share": float(unseen.float().mean()),
+    }
 
 
 def compared(
@@ -138,8 +152,11 @@ INTRODUCTION = f"""# A dictionary beside the neurons of the same layer
 Made by `docs/scripts/dictionary_circuits.py` on SmolLM2-135M in {{minutes:.0f}} minutes of one core. The MLP of layer
 {{layer}} is the one whose neurons have the largest share of the scores that help, on average over both tasks. A TopK
 dictionary of its output, of {FEATURES:,} features, as many as the layer has neurons, of which {ACTIVE} are active at
-once, was trained for {{steps:,}} steps on {{tokens:,}} tokens of prompts and of this documentation: on fresh ones it
-leaves {{left:.2f}} of the variance.
+once, was trained for {{steps:,}} steps on {{tokens:,}} tokens of prompts and of this documentation, in rows of {ROW},
+without the first token of each. Of fresh tokens it leaves {{left:.4f}} of the variance; with the first token of each
+row it would be {{whole:.4f}}; of the median token it leaves {{median:.4f}} of the squared distance from the mean. So
+little is left because what this layer writes hangs on little but the token, and most fresh tokens are old words: of the
+{{share:.0%}} that training had none of, it leaves {{new:.2f}}.
 
 Faithfulness: 1 is the model; 0 the model in which this one MLP writes what it writes in the corrupted prompt. Circuits
 are the neurons, or features, of largest signed score (`eap-ig`) on {{prompts}} prompts; all others of the layer are
