@@ -31,6 +31,7 @@ from metrics.circuit.node_scores import NodeScores
 
 DOCS = Path(__file__).parent.parent
 TASKS = ("agreement", "capitals")
+OTHERS = ("ioi", "multiple_choice")  # whose words no training saw
 PROMPTS, TOKENS, STEPS = 64, 12_288, 1_000
 FEATURES, ACTIVE, ROW = 1_536, 32, 64  # as many features as neurons; active at once; tokens in a row
 SIZES = (3, 10, 30, 100, 300)
@@ -48,8 +49,11 @@ def main(prompts: int, tokens: int, steps: int, folder: Path) -> None:
     fresh = max(1, len(rows) // 8)
     seen = read[:-fresh, 1:].flatten(0, 1)  # a row's first token has norms of its own in many layers
     dictionary = train_dictionary(seen, layer, "mlp", FEATURES, ACTIVE, steps=steps)
-    new = ~torch.isin(rows[-fresh:], rows[:-fresh, 1:])
-    left = unexplained(dictionary, read[-fresh:], new)
+    left = unexplained(dictionary, read[-fresh:])
+    others = in_rows(model, prompts_of(model, OTHERS))
+    there = capture_activations(model, others, layer, "mlp")[0].view(*others.shape, -1)
+    unseen = ~torch.isin(others, rows[:-fresh, 1:])
+    left |= {"new": new_left(dictionary, there, unseen), "count": int(unseen[:, 1:].sum())}
     print(f"layer {layer}: {len(seen):,} tokens; of fresh ones is left {left}", flush=True)
     tables = {}
     for name, (scoring, held_out) in pairs.items():
@@ -73,31 +77,47 @@ def busiest(scores: Sequence[Tensor]) -> int:
 
 def text_of(model: Any, count: int) -> Tensor:
     """Rows of tokens: prompts of the tasks, and the text of the documentation, mixed."""
-    prompts = [example.clean for name in TASKS for example in getattr(tasks, name)(n=200, seed=1, model=model).examples]
-    pages = [path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))]
-    halves = [model.tokenizer("\n".join(part))["input_ids"][: count // 2] for part in (prompts, pages)]
-    tokens = torch.tensor([token for half in halves for token in half], device="cpu")
-    rows = tokens[: len(tokens) // ROW * ROW].view(-1, ROW)
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md")))
+    rows = torch.cat([in_rows(model, text)[: count // 2 // ROW] for text in (prompts_of(model, TASKS), pages)])
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0), device="cpu")]
 
 
-def unexplained(dictionary: Dictionary, read: Tensor, new: Tensor) -> dict[str, float]:
+def prompts_of(model: Any, names: Sequence[str]) -> str:
+    """The prompts of some tasks, one after the other."""
+    return "\n".join(one.clean for name in names for one in getattr(tasks, name)(n=200, seed=1, model=model).examples)
+
+
+def in_rows(model: Any, text: str) -> Tensor:
+    """A text's tokens, [row, token]."""
+    tokens = torch.tensor(model.tokenizer(text)["input_ids"], device="cpu")
+    return tokens[: len(tokens) // ROW * ROW].view(-1, ROW)
+
+
+def unexplained(dictionary: Dictionary, read: Tensor) -> dict[str, float]:
     """What the dictionary leaves of rows of tokens, [row, token, d_model], in shares.
 
     `whole`: of the variance, the rows' first tokens included; `left`: without these; `median`: of these others' single
-    squared distances from their mean, the median; `new`: of the variance of those others that are `new` [row, token].
+    squared distances from their mean, the median.
     """
-    rest = (read - dictionary.decode(dictionary.encode(read))).float().square().sum(-1)
-    spread = (read - read.mean((0, 1))).float().square().sum(-1)
-    others = (read[:, 1:] - read[:, 1:].mean((0, 1))).float().square().sum(-1)
-    unseen = new[:, 1:]
+    rest, spread = _squares(dictionary, read)
+    others, own = _squares(dictionary, read[:, 1:])
     return {
         "whole": float(rest.sum() / spread.sum()),
-        "left": float(rest[:, 1:].sum() / others.sum()),
-        "median": float((rest[:, 1:] / others).median()),
-        "new": float(rest[:, 1:][unseen].sum() / others[unseen].sum()),
-        "share": float(unseen.float().mean()),
+        "left": float(others.sum() / own.sum()),
+        "median": float((others / own).median()),
     }
+
+
+def new_left(dictionary: Dictionary, read: Tensor, new: Tensor) -> float:
+    """The share of the variance that it leaves of those tokens that are `new`, [row, token], no row's first."""
+    rest, spread = _squares(dictionary, read[:, 1:])
+    return float(rest[new[:, 1:]].sum() / spread[new[:, 1:]].sum())
+
+
+def _squares(dictionary: Dictionary, read: Tensor) -> tuple[Tensor, Tensor]:
+    """By token what is left, and its distance from the mean, both squared."""
+    rest = read - dictionary.decode(dictionary.encode(read))
+    return rest.float().square().sum(-1), (read - read.mean((0, 1))).float().square().sum(-1)
 
 
 def compared(
@@ -154,9 +174,9 @@ Made by `docs/scripts/dictionary_circuits.py` on SmolLM2-135M in {{minutes:.0f}}
 dictionary of its output, of {FEATURES:,} features, as many as the layer has neurons, of which {ACTIVE} are active at
 once, was trained for {{steps:,}} steps on {{tokens:,}} tokens of prompts and of this documentation, in rows of {ROW},
 without the first token of each. Of fresh tokens it leaves {{left:.4f}} of the variance; with the first token of each
-row it would be {{whole:.4f}}; of the median token it leaves {{median:.4f}} of the squared distance from the mean. So
-little is left because what this layer writes hangs on little but the token, and most fresh tokens are old words: of the
-{{share:.0%}} that training had none of, it leaves {{new:.2f}}.
+row it would be {{whole:.4f}}; of the median token it leaves {{median:.4f}} of the squared distance from the mean. That
+is little because nearly all fresh tokens are words that training had too, and this layer stands near the embedding: of
+{{count:,}} tokens of other tasks' prompts that training had none of, it leaves {{new:.2f}}.
 
 Faithfulness: 1 is the model; 0 the model in which this one MLP writes what it writes in the corrupted prompt. Circuits
 are the neurons, or features, of largest signed score (`eap-ig`) on {{prompts}} prompts; all others of the layer are
