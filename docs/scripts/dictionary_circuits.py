@@ -172,11 +172,12 @@ INTRODUCTION = f"""# A dictionary beside the neurons of the same layer
 Made by `docs/scripts/dictionary_circuits.py` on SmolLM2-135M in {{minutes:.0f}} minutes of one core. The MLP of layer
 {{layer}} is the one whose neurons have the largest share of the scores that help, on average over both tasks. A TopK
 dictionary of its output, of {FEATURES:,} features, as many as the layer has neurons, of which {ACTIVE} are active at
-once, was trained for {{steps:,}} steps on {{tokens:,}} tokens of prompts and of this documentation, in rows of {ROW},
-without the first token of each. Of fresh tokens it leaves {{left:.4f}} of the variance; with the first token of each
-row it would be {{whole:.4f}}; of the median token it leaves {{median:.4f}} of the squared distance from the mean. That
-is little because nearly all fresh tokens are words that training had too, and this layer stands near the embedding: of
-{{count:,}} tokens of other tasks' prompts that training had none of, it leaves {{new:.2f}}.
+once, was trained for {{steps:,}} steps on {{tokens:,}} tokens of this documentation and of other prompts of both tasks,
+whose words it knows, in rows of {ROW}, without the first token of each. Of fresh tokens it leaves {{left:.4f}} of the
+variance; with the first token of each row it would be {{whole:.4f}}; of the median token it leaves {{median:.4f}} of
+the squared distance from the mean. That is little because nearly all fresh tokens are words that training had too, and
+this layer stands near the embedding: of {{count:,}} tokens of other tasks' prompts that training had none of, it leaves
+{{new:.2f}}.
 
 Faithfulness: 1 is the model; 0 the model in which this one MLP writes what it writes in the corrupted prompt. Circuits
 are the neurons, or features, of largest signed score (`eap-ig`) on {{prompts}} prompts; all others of the layer are
