@@ -177,7 +177,9 @@ by |score|. The second table of each task has the sizes that reach it on the pro
 circuits do better than the model: they lack what works against the answer.
 
 The last table tells positions apart, which wants prompts of one length: of DRAWN prompts the commonest length was
-taken, at most ALL of it, half of which chose and half judge. Both of its rows are of these prompts."""
+taken, at most ALL prompts, half of which chose and half judge. Both of its rows are of these prompts. Counting each
+position on its own makes circuits about as large, on capitals larger. It can gain where a neuron is wanted at one
+position and harms at another; but a position is the same place in prompts of one length, and not the same word."""
 
 
 if __name__ == "__main__":
