@@ -26,14 +26,14 @@ _POINTS_AT_ONCE = 16  # whose [source, target] gradients are kept side by side: 
 
 def inside_scores(
     setting: Setting,
-    mask: Bool[Tensor, "source target"],
+    mask: Bool[Tensor, "*span source target"],
     points: Points,
     advance: Callable[[float], None] = lambda n: None,
     placed: Placed | None = None,
 ) -> Float[Tensor, "*span source target"]:
     """Scores of all edges, inside the mask and outside; float32, or float64 for a float64 model; on the CPU.
 
-    With `placed` at each of its spans: their sum is what they are without.
+    With `placed` at each of its spans: of a mask without spans their sum is what they are without.
 
     `advance` is called with the number of prompts done, a fraction for each point.
     """

@@ -80,8 +80,8 @@ class Circuit(Found):
     def at_any_position(self) -> Circuit:
         """The same as a circuit of edges at all positions at once: those that are in anywhere, with summed scores.
 
-        It runs otherwise: every edge is then in everywhere. Pictures and the formats of others show this one, and its
-        provenance notes where it comes from.
+        It runs otherwise: every edge is then in everywhere. Plain figures, comparisons and the formats of others show
+        this one, and its provenance notes where it comes from.
         """
         if self.spans is None:
             return self
@@ -199,13 +199,14 @@ class Circuit(Found):
     def to_html(self, path: str | os.PathLike[str] | None = None, **views: Any) -> str:
         """The interactive picture as a self-contained HTML page; written to `path` when one is given.
 
-        `model=` and `task=` add what the circuit does on one prompt; see `circuits.viewer.to_html`.
+        `model=` and `task=` add what the circuit does on one prompt; see `circuits.viewer.to_html`. By position: a
+        column for each span.
         """
-        return str(reach("to_html")(self.at_any_position(), path, **views))
+        return str(reach("to_html")(self, path, **views))
 
     def show(self, **views: Any) -> None:
         """Show the interactive picture, in the notebook or else in a browser; `views` as for `to_html`."""
-        reach("show")(self.at_any_position(), **views)
+        reach("show")(self, **views)
 
     def sizes(self) -> list[str]:
         spans = self.spans or (None,)

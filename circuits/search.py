@@ -80,8 +80,7 @@ class Search:
     @property
     def trims(self) -> bool:
         """Whether a last pass drops what the circuit can do without: not from what a selection alone decides."""
-        of_edges = self.asked.level == "edge" and self.asked.positions is None
-        return self.minimal or (self.selection.measures and self.stable is None and of_edges)
+        return self.minimal or (self.selection.measures and self.stable is None and self.asked.level == "edge")
 
 
 @dataclass(frozen=True)

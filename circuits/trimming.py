@@ -103,7 +103,10 @@ def record(state: Trimming, before: Mask) -> dict[str, Any]:
 
 def _weakest_first(elements: Elements, mask: Mask, scores: Tensor) -> list[int]:
     inside = elements.inside(mask)
-    effects = inside_scores(elements.setting, mask, AT_THE_CIRCUIT) if elements.level == "edge" else scores
+    setting, effects = elements.setting, scores
+    if elements.level == "edge":
+        placed = None if elements.spans is None else setting.placed(elements.spans)
+        effects = inside_scores(setting, mask, AT_THE_CIRCUIT, placed=placed)
     order = effects.flatten()[inside].sort(stable=True).indices
     found: list[int] = inside[order].tolist()
     return found

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from interp import numbers
 from interp.errors import InputError, short
+from interp.tasks.answers import Answers
 from interp.tasks.prompts import Prompts
-from interp.tasks.refusals import refuse_rows
 from interp.tasks.spans import REST
 from interp.tasks.token_spans import TokenSpans
 
@@ -30,19 +30,24 @@ class Placed:
 
     Attributes:
         spans: names and absolute positions.
-        where: int64 `[n, pos]`, numbers of spans; `len(spans)` at positions in none.
+        where: int64 `[row, pos]`, numbers of spans; `len(spans)` at positions in none. All rows of a prompt have its
+            spans.
         real: True where a position is no padding.
         read: numbers of the spans in which logits are read.
+        answers: whose rows these are, where answers have several tokens; None: a row is a prompt.
     """
 
     spans: SpanNames
-    where: Int[Tensor, "n pos"]
-    real: Bool[Tensor, "n pos"]
+    where: Int[Tensor, "row pos"]
+    real: Bool[Tensor, "row pos"]
     read: frozenset[int]
+    answers: Answers | None = None
 
     def rows(self, indices: Sequence[int], start: int, width: int) -> RowSpans:
-        """The spans of a batch's rows: of the prompts `indices`, positions `start` to `width`, prompt by prompt."""
-        return RowSpans(self.where[list(indices), start:width].flatten(), len(self.spans))
+        """The spans of a batch's rows: of the prompts `indices`, positions `start` to `width`, row by row."""
+        chosen = torch.tensor(list(indices), device="cpu")
+        rows = chosen if self.answers is None else self.answers.select(chosen)[1]
+        return RowSpans(self.where[rows, start:width].flatten(), len(self.spans))
 
     def order(self) -> SpanOrder:
         """Which span is seen from which, in any of the prompts, and in which logits are read."""
@@ -152,10 +157,12 @@ def asked_spans(positions: Any, prompts: Prompts, named: TokenSpans, *, skip_pre
 def place(spans: SpanNames, prompts: Prompts, named: TokenSpans) -> Placed:
     """Which of the spans each position of some prompts is in.
 
-    Raises `InputError` for names that the task does not know, for a position that is in two spans, and for prompts of
-    several rows.
+    All rows of a prompt have its spans; of names, the tokens of an answer behind it are in none.
+
+    Raises `InputError` for names that the task does not know, and for a position that is in two spans.
     """
-    refuse_rows(prompts, "spans")
+    answers = None if prompts.answers is None else prompts.answers.each(Tensor.cpu)
+    prompt_of = list(range(len(prompts))) if answers is None else answers.prompt.tolist()
     nowhere = spans.index(REST) if REST in spans else len(spans)
     where = torch.full(prompts.clean.shape, nowhere, device="cpu")
     for number, one in enumerate(spans):
@@ -165,24 +172,24 @@ def place(spans: SpanNames, prompts: Prompts, named: TokenSpans) -> Placed:
         if isinstance(one, int):
             inside[:, one : one + 1] = True
         else:
-            _mark(inside, one, named)
+            _mark(inside, one, named, prompt_of)
         twice = (inside & (where != nowhere)).nonzero()
         if len(twice):
-            prompt, position = twice[0].tolist()
-            other = spans[int(where[prompt, position])]
-            raise InputError(f"position {position} of prompt {prompt} is in two spans, {other!r} and {one!r}")
+            row, position = twice[0].tolist()
+            both = f"{spans[int(where[row, position])]!r} and {one!r}"
+            raise InputError(f"position {position} of prompt {prompt_of[row]} is in two spans, {both}")
         where[inside] = number
     reads = prompts.reads
     read = frozenset(where[reads.row.cpu(), reads.position.cpu()].tolist())
-    return Placed(spans, where, prompts.mask.cpu(), read)
+    return Placed(spans, where, prompts.mask.cpu(), read, answers)
 
 
-def _mark(inside: Bool[Tensor, "n pos"], name: str, named: TokenSpans) -> None:
+def _mark(inside: Bool[Tensor, "row pos"], name: str, named: TokenSpans, prompt_of: Sequence[int]) -> None:
     if name not in named.names:
         known = ", ".join(map(repr, named.names)) or "none"
         raise InputError(f"the circuit or scores tell the span {name!r} apart; the task's spans are {known}")
-    for row, slots in zip(inside, named.of, strict=True):
-        for slot in slots:
+    for row, prompt in zip(inside, prompt_of, strict=True):
+        for slot in named.of[prompt]:
             if slot.name == name:
                 row[slot.start : slot.stop] = True
 

@@ -397,7 +397,15 @@ def circuit_values(
     output biases of attention, which belong to no head. Edges may have weights (numbers, or `[n, pos]`): so much of the
     current source is read, and the rest corrupted.
     """
-    n, count = len(prompts), len(circuits)
+    return logit_difference(circuit_logits(model, prompts, circuits), prompts)
+
+
+@torch.no_grad()
+def circuit_logits(
+    model: Any, prompts: Prompts, circuits: Sequence[tuple[set[str] | Mapping[str, Any], Outputs]]
+) -> Tensor:
+    """[circuits * row, pos, vocab]: the logits of the same."""
+    n, count = len(prompts.clean), len(circuits)
     tokens = prompts.clean.repeat(count, 1)
     inner = [f"blocks.{i}.{point}" for i in range(len(model.blocks)) for point in ("hook_in", *LETTERS.values())]
     _, clean = run(model, prompts.clean, keep=["blocks.0.hook_in", *norm_inputs(model), *inner])
@@ -450,5 +458,4 @@ def circuit_values(
         seen = before if side_by_side else list(current)
         changed = {norm_input(model, "mlp", layer): write(read(f"m{layer}", seen))}
         current[f"m{layer}"] = passing(model, tokens, changed, [point])[point].unflatten(0, (count, n))
-    logits, _ = run(model, tokens, {"ln_final.hook_in": write(read("logits", list(current)))})
-    return logit_difference(logits, prompts)
+    return run(model, tokens, {"ln_final.hook_in": write(read("logits", list(current)))})[0]

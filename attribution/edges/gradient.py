@@ -133,12 +133,16 @@ class EAP(GradientMethod):
                 f"method={self.name!r} with inside= scores edges at all positions at once; leave positions or inside "
                 "out"
             )
+        self.refuse_rules("edges")
+        return _check_inside(self, setting, self.inside, AT_THE_CIRCUIT)
+
+    def refuse_rules(self, of: str) -> None:
+        """Raise `InputError` for backward rules beside `inside`: they are for gradients of the whole model."""
         if self.rules is not None:
             raise InputError(
                 f"method={self.name!r} with rules={self.rules!r} scores the whole model; inside a circuit use "
-                "method='eap' without rules (the gradient at the circuit) or 'mask-ig' (along the weights of its edges)"
+                f"method='eap' without rules (the gradient at the circuit) or 'mask-ig' (along the weights of its {of})"
             )
-        return _check_inside(self, setting, self.inside, AT_THE_CIRCUIT)
 
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
         if self.inside is None:

@@ -78,6 +78,11 @@ def passes_of_nodes(method: Method, graph: ComputationalGraph, count: int) -> Pa
 
 def _engine(setting: Setting, method: Method, level: str, spans: Spans) -> Engine:
     """What computes them, once all that could be refused has been."""
+    if getattr(method, "positions", None) is not None:
+        raise InputError(
+            f"method={method.name!r} carries positions, which are those of edges; of {level}s give positions to "
+            "find_circuit, and none to the method"
+        )
     if isinstance(method, Exact | ActivationPatching):
         return lambda: (_patched(setting, level, spans), {})
     inside = getattr(method, "inside", None)
@@ -112,6 +117,8 @@ def _by_graph(setting: Setting, method: Method, level: str) -> tuple[Float[Tenso
 
 
 def _by_weights(setting: Setting, method: MaskIG | EAP, inside: Any, level: str, spans: Spans) -> Engine:
+    if isinstance(method, EAP):
+        method.refuse_rules(f"{level}s")
     points = method.points if isinstance(method, MaskIG) else AT_THE_CIRCUIT
     circuit = full_circuit(setting, level, spans)
     if inside is not None:

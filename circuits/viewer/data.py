@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from circuits.circuit import Circuit
@@ -61,17 +62,11 @@ def page_data(
     return {
         "nodes": [*graph.sources, "logits"],
         "targets": list(graph.targets),
-        "edges": {
-            "source": packed(edges.source, np.uint16),
-            "reader": packed(edges.reader, np.uint16),
-            "target": packed(edges.target, np.uint16),
-            "score": packed(edges.score, np.float32),
-            "total": edges.total,
-        },
+        "edges": packed_edges(edges),
         "layers": graph.n_layers,
         "layouts": {
             "layer": _layer_layout(circuit),
-            "position": None if scores is None else _position_layout(circuit, position_layout(circuit, scores), tokens),
+            "position": None if scores is None else _position_layout(circuit, scores, tokens),
         },
         "curve": _curve(circuit, curve),
         "linked": None if linked is None else _linked(linked),
@@ -83,6 +78,17 @@ def packed(values: ArrayLike, dtype: Any) -> str:
     """An array as base64 of its little-endian bytes."""
     array = np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<"))
     return base64.b64encode(array.tobytes()).decode("ascii")
+
+
+def packed_edges(edges: Adjacency) -> dict[str, Any]:
+    """The edges as the page's scripts take them."""
+    return {
+        "source": packed(edges.source, np.uint16),
+        "reader": packed(edges.reader, np.uint16),
+        "target": packed(edges.target, np.uint16),
+        "score": packed(edges.score, np.float32),
+        "total": edges.total,
+    }
 
 
 def check_model(model: Any, circuit: Found) -> None:
@@ -118,13 +124,20 @@ def _layer_layout(circuit: Circuit) -> dict[str, Any]:
     }
 
 
-def _position_layout(circuit: Circuit, layout: PositionLayout, tokens: list[str] | None) -> dict[str, Any]:
-    graph = circuit.graph
-    rows, row_names = row_labels(graph)
-    n_nodes = len(graph.sources) + 1
-    places = [layout.main.get(node) for node in range(n_nodes)]
-    length = len(layout.columns)
+def _position_layout(
+    circuit: Circuit, scores: Float[np.ndarray, "node pos"], tokens: list[str] | None
+) -> dict[str, Any]:
+    length = scores.shape[1]
     names = tokens if tokens is not None and len(tokens) == length else [str(place) for place in range(length)]
+    return layout_data(position_layout(circuit, scores), circuit.graph, len(circuit.graph.sources) + 1, names)
+
+
+def layout_data(
+    layout: PositionLayout, graph: ComputationalGraph, n_nodes: int, names: Sequence[str]
+) -> dict[str, Any]:
+    """A layout by columns of these names, as the page's scripts take it."""
+    rows, row_names = row_labels(graph)
+    places = [layout.main.get(node) for node in range(n_nodes)]
     return {
         "x": [None if place is None else round(layout.x[place], 4) for place in places],
         "y": [None if place is None else layout.y[place] for place in places],
@@ -135,7 +148,7 @@ def _position_layout(circuit: Circuit, layout: PositionLayout, tokens: list[str]
             "y": layout.y,
             "score": [float(f"{score:.6g}") for score in layout.score],
         },
-        "columns": [layout.columns, names],
+        "columns": [layout.columns, list(names)],
         "rows": [rows, list(row_names)],
         "xRange": [-0.3, layout.width + 0.3],
         "yRange": [-1.7, graph.n_layers + 0.7],

@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from circuits.circuit import Circuit
 from circuits.node_circuit import NodeCircuit
 from circuits.viewer.adjacency import adjacency
+from circuits.viewer.by_span import span_data
 from circuits.viewer.data import EMBEDDED_LIMIT, page_data
 from circuits.viewer.headings import facts, title
 from circuits.viewer.look import LOOK
@@ -56,8 +57,9 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
     """The interactive picture of `circuit` as a self-contained page of about 5 MB, most of it plotly.js.
 
     Args:
-        circuit: what is drawn; of more than `EMBEDDED_LIMIT` edges the page holds the strongest. Of nodes: the page
-            and the views of `NodeCircuit.to_html`.
+        circuit: what is drawn; of more than `EMBEDDED_LIMIT` edges the page holds the strongest. By position: a column
+            for each span, each edge in the columns where it is in. Of nodes: the page and the views of
+            `NodeCircuit.to_html`.
         path: where the page is also written; a kill or a full disk leaves what the file held before.
         **views: `model=` and `task=` (and `example=`, the number of a prompt) add that prompt's tokens, attention
             patterns, direct effects and the layout by position; `positions=` gives node scores `[node, pos]` of
@@ -67,8 +69,10 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
     """
     if isinstance(circuit, NodeCircuit):
         return circuit.to_html(path, **views)
-    edges = adjacency(circuit, EMBEDDED_LIMIT)
-    data = page_data(circuit, edges, **views)
+    plain = circuit.at_any_position()
+    data = page_data(plain, adjacency(plain, EMBEDDED_LIMIT), **views)
+    if circuit.spans is not None:
+        data |= span_data(circuit, EMBEDDED_LIMIT)
     return circuit_shell().render(title(circuit), facts(circuit), data, path)
 
 

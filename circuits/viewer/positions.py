@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from interp.tasks.task import Task
 SHOWN_SHARE = 0.2  # of a node's largest |score|: positions with less are not drawn
 SHOWN_POSITIONS = 4  # of one node
 STEP = 0.25  # between nodes that stand beside each other, in x
+MOST_NODES = 65_535  # that a page can number
 EMPTY = 0.22  # the width of a position where hardly anything is drawn
 
 
@@ -87,7 +88,6 @@ def position_layout(circuit: Circuit, positions: Float[np.ndarray, "node pos"]) 
     """
     graph, length = circuit.graph, positions.shape[1]
     names = [*graph.sources, "logits"]
-    lift = [MLP_LIFT if name.startswith("m") else 0.0 for name in names]
     index = {name: place for place, name in enumerate(names)}
     cells: dict[tuple[int, int], list[tuple[int, float]]] = defaultdict(list)
     for name in circuit.nodes:
@@ -97,9 +97,17 @@ def position_layout(circuit: Circuit, positions: Float[np.ndarray, "node pos"]) 
             continue
         for place in _shown(positions[node]):
             cells[layer, place].append((node, float(positions[node, place])))
+    return arranged(cells, length, names)
+
+
+def arranged(
+    cells: Mapping[tuple[int, int], list[tuple[int, float]]], length: int, names: Sequence[str]
+) -> PositionLayout:
+    """Marks of `(node, score)` by layer and column, of `length` columns; `names` are those of the nodes."""
     fullest = [max((len(held) for (_, at), held in cells.items() if at == place), default=0) for place in range(length)]
     widths = np.maximum(EMPTY, STEP * (np.array(fullest) + 1))
     columns = (np.cumsum(widths) - widths / 2).tolist()
+    lift = [MLP_LIFT if name.startswith("m") else 0.0 for name in names]
     marks = sorted(
         (node, place, columns[place] + STEP * (slot - (len(held) - 1) / 2), layer + lift[node], score)
         for (layer, place), held in cells.items()

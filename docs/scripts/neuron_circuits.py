@@ -3,7 +3,7 @@
     python docs/scripts/neuron_circuits.py
     python docs/scripts/neuron_circuits.py --tasks agreement --prompts 8 --folder trial   # writes elsewhere
 
-Takes about a quarter of an hour on one CPU core; what is done is kept in files until the page is written.
+Takes about half an hour on one CPU core; what is done is kept in files until the page is written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from circuits.goals import Goal
 from circuits.judged import judged
 from circuits.search import CLOSE
 from circuits.smallest import Sizes, smallest
-from interp import Interval, Run, Setting, load_model, tasks
+from interp import Interval, Run, Setting, Task, load_model, tasks
 from interp.files import write_text
 from interp.node_mask import NodeMask
 from metrics.circuit.controls import random_controls
@@ -34,6 +34,7 @@ from metrics.circuit.node_scores import NodeScores
 DOCS = Path(__file__).parent.parent
 TASKS = ("agreement", "greater_than", "ioi", "capitals")
 PROMPTS, GOAL, RANDOM = 64, 0.85, 1
+DRAWN = 4  # times as many prompts are drawn as are taken of one length
 SIZES = (30, 100, 300, 1000, 3000)
 RIVALS: dict[str, Method] = {
     "mask-ig": MaskIG(steps=3),
@@ -47,14 +48,16 @@ def main(chosen: list[str], prompts: int, folder: Path) -> None:
     found: dict[str, dict[str, Any]] = {}
     model = None
     for name in chosen:
-        kept = folder / f".neuron-circuits-{name}.json"
-        if not kept.exists():
-            model = model or load_model("smollm2-135m")
-            write_text(kept, json.dumps(measured(model, name, prompts)))
-        found[name] = json.loads(kept.read_text(encoding="utf-8"))
+        for part, measure in (("circuits", measured), ("positions", by_position)):
+            kept = folder / f".neuron-{part}-{name}.json"
+            if not kept.exists():
+                model = model or load_model("smollm2-135m")
+                write_text(kept, json.dumps(measure(model, name, prompts)))
+            found.setdefault(name, {}).update(json.loads(kept.read_text(encoding="utf-8")))
         write_text(folder / "neuron-circuits.md", page(found, prompts))
     for name in chosen:
-        (folder / f".neuron-circuits-{name}.json").unlink()
+        for part in ("circuits", "positions"):
+            (folder / f".neuron-{part}-{name}.json").unlink()
 
 
 def measured(model: Any, name: str, prompts: int) -> dict[str, Any]:
@@ -73,12 +76,27 @@ def measured(model: Any, name: str, prompts: int) -> dict[str, Any]:
         rival = NodeScores(scores_of_nodes(scoring, method, "neuron").values, "neuron")
         rows.append(circuit_row(scoring, held_out, label, rival.top(mask.n_nodes, 1.0)))
         print(name, rows[-1], flush=True)
-    if (spans := positions(scoring)) is not None:
-        apart = NodeScores(scores_of_nodes(scoring, EAPIG(), "neuron", spans).values, "neuron", spans)
-        mask = smallest_of(scoring, apart, 1.0)
-        rows.append(circuit_row(scoring, held_out, "eap-ig, by position", mask))
+    return {"circuits": rows, "sizes": [sizes]}
+
+
+def by_position(model: Any, name: str, prompts: int) -> dict[str, Any]:
+    """The smallest circuits on prompts of one length: neurons at all positions at once, and at each on its own."""
+    task = of_one_length(model, getattr(tasks, name)(n=DRAWN * prompts, seed=0, model=model), prompts)
+    scoring, held_out = Setting(model, task, run=Run(quiet=True)).split(0.5, 0)
+    apart = positions(scoring)
+    rows = []
+    for label, spans in (("all positions at once", None), ("by position", apart)):
+        scores = NodeScores(scores_of_nodes(scoring, EAPIG(), "neuron", spans).values, "neuron", spans)
+        rows.append(circuit_row(scoring, held_out, label, smallest_of(scoring, scores, 1.0)))
         print(name, rows[-1], flush=True)
-    return {"circuits": rows, "sizes": [sizes], "positions": 0 if spans is None else len(spans)}
+    length = int(scoring.prompts.lengths[0])
+    return {"positions": rows, "apart": len(apart), "length": length, "prompts": len(task)}
+
+
+def of_one_length(model: Any, task: Task, most: int) -> Task:
+    """The first `most` prompts of those of the commonest length."""
+    lengths = task.prompts(model).lengths
+    return task.select((lengths == lengths.mode().values).nonzero()[:most, 0])
 
 
 def smallest_of(scoring: Setting, scores: NodeScores, helping: float) -> NodeMask:
@@ -88,11 +106,9 @@ def smallest_of(scoring: Setting, scores: NodeScores, helping: float) -> NodeMas
     return scores.top(smallest([sizes], CLOSE[elements.noun])[1], helping)
 
 
-def positions(scoring: Setting) -> tuple[int, ...] | None:
-    """The positions that can matter, where all prompts are of one length."""
-    prompts = scoring.task.prompts(scoring.model)
-    if len(set(prompts.lengths.tolist())) > 1:
-        return None
+def positions(scoring: Setting) -> tuple[int, ...]:
+    """The positions that can matter, of prompts of one length."""
+    prompts = scoring.prompts
     return tuple(range(int(prompts.first_difference.min()), prompts.clean.shape[1]))
 
 
@@ -120,18 +136,20 @@ def estimate(value: float | None, interval: tuple[float, float] | None) -> str:
 
 
 def page(found: dict[str, dict[str, Any]], prompts: int) -> str:
-    """What was measured, and two tables for each task."""
-    parts = [INTRODUCTION.replace("HALF", str(prompts // 2))]
+    """What was measured, and three tables for each task."""
+    counts = {"HALF": prompts // 2, "DRAWN": DRAWN * prompts, "ALL": prompts}
+    introduction = INTRODUCTION
+    for word, count in counts.items():
+        introduction = introduction.replace(word, str(count))
+    parts = [introduction]
     for name, own in found.items():
         parts += [f"\n## {name}\n", markdown(own["circuits"])]
-        if own["positions"]:
-            parts.append(
-                f"\nBy position the count is of (layer, position, neuron), out of 46,080 times {own['positions']} "
-                "positions."
-            )
         parts += [
             "\nFaithfulness by the number of neurons, largest signed score of `eap-ig`:\n",
             markdown(own["sizes"]),
+            f"\n{own['prompts']} prompts of {own['length']} tokens, `eap-ig`; by position the count is of (layer, "
+            f"position,\nneuron), out of 46,080 at each of {own['apart']} positions:\n",
+            markdown(own["positions"]),
         ]
     return "\n".join(parts) + "\n"
 
@@ -143,11 +161,10 @@ HALF others judge. A circuit of neurons keeps its neurons; all others take their
 prompt, at every position, and attention and embeddings stay live.
 
 Rows of `eap-ig` (gradients along the embedding's path, 5 steps) are the smallest circuit found whose faithfulness on
-the prompts that chose it reaches {GOAL}: of the largest |score| (`by abs. score`); of the largest signed score, so that
-neurons that harm stay out; and with each position's neurons on their own (`by position`, where all prompts are of one
-length). The other rows are the neurons of largest signed score by other methods, as many as `eap-ig` needs: `mask-ig`
-(gradients at the neurons' weights on the way from none to all, 3 points), `relp-ah` (the rules of the neuron basis
-paper) and the plain `gradient`.
+the prompts that chose it reaches {GOAL}: of the largest |score| (`by abs. score`), or of the largest signed score, so
+that neurons that harm stay out. The other rows are the neurons of largest signed score by other methods, as many as
+`eap-ig` needs: `mask-ig` (gradients at the neurons' weights on the way from none to all, 3 points), `relp-ah` (the
+rules of the neuron basis paper) and the plain `gradient`.
 
 All figures are of the prompts that judge. `without the circuit`: the faithfulness of all other neurons, alone, which is
 low where the circuit is complete. `random`: as many neurons of the same layers, nearest in norm. `within 20 %`: the
@@ -156,9 +173,13 @@ difference between clean and corrupted prompts. Intervals: 95 %, bootstrap over 
 
 Read faithfulness at a size, not the size alone. A circuit that just reaches {GOAL} on the prompts that chose it falls
 short of it on others, small signed ones the most, and it is near to the model on fewer single prompts than a larger one
-by |score|. The last table of each task has the sizes that reach it on the prompts that judge. Beyond them signed
-circuits do better than the model: they lack what works against the answer. A task without a row `by position` has
-prompts of unequal lengths."""
+by |score|. The second table of each task has the sizes that reach it on the prompts that judge. Beyond them signed
+circuits do better than the model: they lack what works against the answer.
+
+The last table tells positions apart, which wants prompts of one length: of DRAWN prompts the commonest length was
+taken, at most ALL prompts, half of which chose and half judge. Both of its rows are of these prompts. Counting each
+position on its own makes circuits about as large, on capitals larger. It can gain where a neuron is wanted at one
+position and harms at another; but a position is the same place in prompts of one length, and not the same word."""
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
     dM/dw[u, t] = sum over rows of (current_u - corrupted_u) . dM/d input_t
 
-At w = 1 everywhere this is the score of edge attribution patching, at a boolean w a circuit. The forward pass keeps
+Where spans are told apart each has weights of its own, or all the same. At w = 1 everywhere this is the score of edge
+attribution patching, at a boolean w a circuit. The forward pass keeps
 the sources' differences and nothing else. The backward pass goes through the sub-layers from the last to the first:
 each is run again from the mixture that it read, and gives the gradients at its inputs. One matrix product with the
 differences makes them the gradients at the weights of its edges, one with the weights hands them on to the sources.
@@ -60,7 +61,7 @@ def soft_values(
     anatomy: Anatomy,
     graph: ComputationalGraph,
     prompts: Prompts,
-    weights: Float[Tensor, "circuit source target"],
+    weights: Float[Tensor, "circuit *span source target"],
     ablator: Ablator,
     objective: Objective,
     *,
@@ -114,21 +115,21 @@ def prompts_that_fit(
 class SoftRunner(MixtureRunner):
     """Differentiates weighted circuits over one batch of prompts; built once per batch, for any number of weights.
 
-    `row_spans`: the spans at which an edge's weight is differentiated; None: all rows together.
+    `row_spans`: the spans at which an edge's weight is differentiated, and may differ; None: all rows together.
     """
 
     row_spans: RowSpans | None = None
 
     @torch.no_grad()
     def differentiate(
-        self, weights: Float[Tensor, "circuit source target"], objective: Objective
+        self, weights: Float[Tensor, "circuit *span source target"], objective: Objective
     ) -> tuple[Float[Tensor, "circuit batch"], Float[Tensor, "circuit *span source target"]]:
         """The objective of each prompt, and the gradient of their sum at every edge's weight (at each span).
 
         Circuits are stacked.
         """
         mask = self.graph.edge_mask.to(self.embedding.device)
-        run = _Run(self, weights.to(self.embedding) * mask)
+        run = _Run(self, (weights if weights.ndim == 4 else weights[:, None]).to(self.embedding) * mask)
         run.forward()
         values, gradient = self._at_logits(run.logits_input(), objective)
         run.backward(gradient)
@@ -165,14 +166,21 @@ class _SubLayer:
 class _Run:
     """One pass forward and backward under some weights, circuits stacked."""
 
-    def __init__(self, runner: SoftRunner, weights: Float[Tensor, "circuit source target"]) -> None:
+    def __init__(self, runner: SoftRunner, weights: Float[Tensor, "circuit each source target"]) -> None:
         self.runner, self.graph, self.anatomy = runner, runner.graph, runner.anatomy
         self.weights = weights
         rows, d_model = runner.embedding.shape
-        self.differences = runner.embedding.new_empty(*weights.shape[:2], rows * d_model)
+        self.differences = runner.embedding.new_empty(len(weights), weights.shape[2], rows * d_model)
         self.spans = SpanRows.of(runner.row_spans, runner.embedding)
         count = 1 if runner.row_spans is None else runner.row_spans.count
-        self.slopes = weights.new_zeros(len(weights), count, *weights.shape[1:])
+        self.slopes = weights.new_zeros(len(weights), count, *weights.shape[2:])
+
+    def _weighed(self, among: Int[Tensor, " some"] | None = None) -> Iterator[tuple[int, slice | Int[Tensor, " row"]]]:
+        """Each set of weights with the rows (of `among`) that it is for."""
+        if self.weights.shape[1] == 1:
+            yield 0, slice(None)
+        else:
+            yield from self.spans.each(among)
 
     def _sub_layers(self) -> Iterator[_SubLayer]:
         graph, runner = self.graph, self.runner
@@ -212,8 +220,14 @@ class _Run:
 
     def _mix(self, part: _SubLayer) -> Float[Tensor, "circuit target row d_model"]:
         """What the targets of a sub-layer read."""
-        weights = self.weights[:, : part.seen, part.targets].transpose(1, 2)
-        mixed: Tensor = torch.bmm(weights, self.differences[:, : part.seen]).unflatten(2, part.base.shape)
+        weights = self.weights[:, :, : part.seen, part.targets].transpose(2, 3)
+        if weights.shape[1] == 1:
+            whole: Tensor = torch.bmm(weights[:, 0], self.differences[:, : part.seen]).unflatten(2, part.base.shape)
+            return whole.add_(part.base)
+        mixed = self.differences.new_zeros(len(weights), weights.shape[2], *part.base.shape)
+        for each, rows in self._weighed():
+            found = torch.bmm(weights[:, each], self._at(self.differences[:, : part.seen], rows))
+            mixed[:, :, rows] = found.unflatten(2, (-1, self.anatomy.d_model))
         return mixed.add_(part.base)
 
     def forward(self) -> None:
@@ -237,7 +251,10 @@ class _Run:
 
     def logits_input(self) -> Float[Tensor, "circuit batch d_model"]:
         """What the logits read at the last positions."""
-        mixed = torch.einsum("cu,cubd->cbd", self.weights[:, :, -1], self._last(self.differences))
+        last = self._last(self.differences)
+        mixed = torch.zeros_like(last[:, 0])
+        for each, rows in self._weighed(self.runner.last):
+            mixed[:, rows] = torch.einsum("cu,cubd->cbd", self.weights[:, each, :, -1], last[:, :, rows])
         return self.runner.at_logits + mixed
 
     def backward(self, gradient: Float[Tensor, "circuit batch d_model"]) -> None:
@@ -247,8 +264,9 @@ class _Run:
             self.slopes[:, span, :, -1] = torch.einsum("cubd,cbd->cu", last[:, :, rows], gradient[:, rows])
         gradients = torch.zeros_like(self.differences)
         by_row = gradients.unflatten(2, (-1, self.anatomy.d_model))
-        by_row[:, :, self.runner.last] = self.weights[:, :, -1, None, None] * gradient[:, None]
-        heard = (self.weights[:, :, -1] != 0).any(0)  # sources that anything that matters reads
+        for each, rows in self._weighed(self.runner.last):
+            by_row[:, :, self.runner.last[rows]] = self.weights[:, each, :, -1, None, None] * gradient[:, None, rows]
+        heard = (self.weights[..., -1] != 0).any(1).any(0)  # sources that anything that matters reads
         for part in reversed([*self._sub_layers()]):
             if not heard[part.sources].any():
                 continue
@@ -259,6 +277,11 @@ class _Run:
             for span, rows in self.spans.each():
                 seen, here = self._at(self.differences[:, : part.seen], rows), self._at(flat, rows)
                 self.slopes[:, span, : part.seen, part.targets] = torch.bmm(seen, here.transpose(1, 2))
-            weights = self.weights[:, : part.seen, part.targets]
-            gradients[:, : part.seen].baddbmm_(weights, flat)
-            heard[: part.seen] |= (weights != 0).any(2).any(0)
+            weights = self.weights[:, :, : part.seen, part.targets]
+            for each, rows in self._weighed():
+                if isinstance(rows, slice):
+                    gradients[:, : part.seen].baddbmm_(weights[:, each], flat)
+                    continue
+                passed = torch.bmm(weights[:, each], self._at(flat, rows)).unflatten(2, (-1, self.anatomy.d_model))
+                by_row[:, : part.seen, rows] += passed
+            heard[: part.seen] |= (weights != 0).any(3).any(1).any(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Int
@@ -16,7 +15,7 @@ from interp.tasks.counterparts import check_read, of_spans, padded
 from interp.tasks.examples import Answer, Answers, Example, Text, readable, shown
 from interp.tasks.prompts import Prompts
 from interp.tasks.rows import Ids, Rows
-from interp.tasks.token_spans import token_spans
+from interp.tasks.token_spans import corrupted_token_spans, token_spans
 from interp.token_text import token_texts
 
 
@@ -92,8 +91,7 @@ class Encoder:
         """
         if not any(example.corrupted_spans for example in examples):
             return None
-        turned = [replace(one, clean=one.corrupted or (), spans=one.corrupted_spans) for one in examples]
-        own, others = token_spans(examples, self).of, token_spans(turned, self).of
+        own, others = token_spans(examples, self).of, corrupted_token_spans(examples, self).of
         found = []
         for (index, positions), one, other in zip(reads, clean, corrupted, strict=True):
             sides = (own[index], len(one)), (others[index], len(other))

@@ -12,7 +12,9 @@ from interp.errors import InputError
 from interp.running import door
 from interp.tasks.encoding import Encoder
 from interp.tasks.examples import Answers
+from interp.tasks.spans import Slots
 from interp.tasks.task import Task
+from interp.tasks.token_spans import TokenSpans, corrupted_token_spans, token_spans
 
 
 @numbers.checked()
@@ -21,8 +23,9 @@ def resampled(task: Task, model: Any, seed: int = 0) -> Task:
     """The task with the corrupted prompts exchanged among prompts of equal length (resample ablation).
 
     A counterfactual made for a prompt differs from it in what matters to the task and nothing else; one made for
-    another prompt differs in everything that varies between prompts. Prompts become token ids of `model`'s tokenizer. A
-    prompt keeps its own counterfactual where no other prompt is as long, or where it would get its clean self.
+    another prompt differs in everything that varies between prompts. Prompts become token ids of `model`'s tokenizer,
+    and their spans slices of these; those of a corrupted prompt go with it. A prompt keeps its own counterfactual where
+    no other prompt is as long, or where it would get its clean self.
 
     Raises `InputError` if no prompt can be given another's.
 
@@ -41,20 +44,23 @@ def resampled(task: Task, model: Any, seed: int = 0) -> Task:
     groups: dict[int, list[int]] = defaultdict(list)
     for number, tokens in enumerate(clean):
         groups[len(tokens)].append(number)
-    given = dict(enumerate(corrupted))
+    given = list(range(len(corrupted)))  # whose corrupted prompt each has
     rng = random.Random(seed)
     for group in groups.values():
         rng.shuffle(group)
         for number, other in zip(group, group[1:] + group[:1], strict=True):
             if corrupted[other] != clean[number]:
-                given[number] = corrupted[other]
-    if all(given[number] == own for number, own in enumerate(corrupted)):
+                given[number] = other
+    if all(corrupted[given[number]] == own for number, own in enumerate(corrupted)):
         raise InputError(f"the task {task.name!r} has no two prompts of one length that can exchange corrupted prompts")
+    spans, others = token_spans(task.examples, encoder), corrupted_token_spans(task.examples, encoder)
     examples = [
         replace(
             example,
             clean=clean[number],
-            corrupted=given[number],
+            corrupted=corrupted[given[number]],
+            spans=_of(spans, number),
+            corrupted_spans=_of(others, given[number]),
             correct=_ids(encoder.answers(example.correct, number, "correct")),
             incorrect=_ids(encoder.answers(example.incorrect, number, "incorrect")),
         )
@@ -64,6 +70,10 @@ def resampled(task: Task, model: Any, seed: int = 0) -> Task:
         task.name, examples, objective=task.objective, description=task.description, seed=task.seed,
         parameters=task.parameters | {"resampled": seed},
     )  # fmt: skip
+
+
+def _of(spans: TokenSpans, number: int) -> Slots:
+    return spans.of[number] if spans.of else ()
 
 
 def _ids(answers: list[tuple[int, ...]]) -> Answers:

@@ -86,6 +86,12 @@ def token_spans(examples: Sequence[Example], encoder: Encoder) -> TokenSpans:
     return TokenSpans(tuple(names), tuple(found))
 
 
+def corrupted_token_spans(examples: Sequence[Example], encoder: Encoder) -> TokenSpans:
+    """The same of their corrupted prompts."""
+    turned = [replace(one, clean=one.corrupted or (), spans=one.corrupted_spans) for one in examples]
+    return token_spans(turned, encoder)
+
+
 def without_padding(examples: Sequence[Example], attention_mask: Any) -> list[Example]:
     """Examples whose slices were of rows with padding, which the mask `[n, pos]` tells from tokens."""
     kept = np.asarray(attention_mask).astype(bool)

@@ -9,7 +9,7 @@ import torch
 
 import metrics
 from attribution import Exact, neurons
-from attribution.edges.gradient import EAPIG, MaskIG
+from attribution.edges.gradient import EAP, EAPIG, MaskIG
 from attribution.scores import Scores
 from attribution.units.nodes import scores_of_nodes
 from circuits import Circuit, NodeCircuit, find_circuit, robustness
@@ -101,6 +101,16 @@ def test_scores_along_weights_add_up_to_the_whole_and_exact_ones_are_differences
     values = setting.measure([full])
     values_sum = along.values.sum() - (along.values[0] if level == "node" else 0)
     assert float(values_sum) == pytest.approx(float((values.clean - values.empty).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("level", ["neuron", "head", "node"])
+def test_what_a_method_carries_and_nodes_cannot_heed_is_refused(level):
+    setting = Setting(model_of("llama"), tiny_task(model_of("llama")), run=Run(quiet=True))
+    inside = NodeMask(setting.nodes(level).full, level)
+    with pytest.raises(InputError, match=rf"rules='relp' scores the whole model.*weights of its {level}s"):
+        scores_of_nodes(setting, EAP(rules="relp", inside=inside), level)
+    with pytest.raises(InputError, match="carries positions, which are those of edges"):
+        scores_of_nodes(setting, EAPIG(positions="all"), level)
 
 
 def test_exact_scores_of_neurons_are_those_of_patching_one_at_a_time():

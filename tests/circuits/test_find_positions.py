@@ -14,7 +14,10 @@ import metrics
 from attribution import attribute
 from circuits import Circuit, find_circuit
 from interp.errors import InputError
+from interp.run import Run
+from interp.setting import Setting
 from interp.tasks.task import Task
+from metrics.circuit.elements import elements_at
 from tests.tiny import behaving, shared
 
 SPANS = {"front": (0, 2), "end": (-1, None)}
@@ -52,7 +55,18 @@ def test_for_a_goal(model, task):
     assert isinstance(found.spans[0], int)
     assert found.report.ladder
     assert found.report.ladder[-1]["faithfulness"] >= 0.7
-    assert not found.report.trimmed
+    assert found.report.trimmed["removed"] >= 0
+    assert found.n_edges == min(row["edges"] for row in found.report.ladder if row["faithfulness"] >= 0.7)
+
+
+def test_a_minimal_circuit_can_lose_no_edge_at_any_span(model, task):
+    found = find_circuit(model, task, method="eap", faithfulness=0.5, positions="spans", minimal=True, quiet=True)
+    assert found.report.trimmed["every_one"]
+    scoring = task.split(0.5, 0)[0]
+    elements = elements_at(Setting(model, scoring, run=Run(quiet=True)), "edge", found.spans)
+    smaller = [elements.pruned(elements.without(found.mask, [place])) for place in elements.inside(found.mask).tolist()]
+    whole, *less = metrics.faithfulness(elements.measure([found.mask, *smaller]))
+    assert whole.value >= 0.5 > max(one.value for one in less)
 
 
 def test_files(tmp_path, circuit):

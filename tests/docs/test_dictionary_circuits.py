@@ -48,8 +48,30 @@ def test_the_page_has_all_sizes_of_both_and_all_neurons_are_the_model(halves: An
     assert whole["features"][str(dictionary.n_features)] == whole["all features"][str(dictionary.n_features)]
     by_neurons = STUDY["compared"](scoring, held_out, scores, dictionary, (1, 2))["neurons"]
     assert set(by_neurons) == {"1", "2"}
-    assert STUDY["unexplained"](dictionary, torch.randn(40, D_MODEL, generator=torch.Generator().manual_seed(0))) >= 0
-    about = {"layer": 1, "tokens": 100, "steps": 5, "left": 0.5, "prompts": 5, "minutes": 0.1}
+    about = {"layer": 1, "tokens": 100, "steps": 5, "prompts": 5, "minutes": 0.1}
+    about |= {"whole": 0.5, "left": 0.3, "median": 0.4, "new": 0.6, "count": 9}
     text = STUDY["page"](about, {"agreement": found})
     assert "| 20 |" in text
     assert "on 100 tokens" in text.replace("\n", " ")
+
+
+def test_what_is_left_is_told_of_first_tokens_and_of_new_ones_apart():
+    dictionary = random_dictionary("mlp", D_MODEL, normalization="none")
+    read = torch.randn(5, 4, D_MODEL, generator=torch.Generator().manual_seed(0))
+    new = torch.zeros(5, 4, dtype=torch.bool)
+    new[2, 1:3] = new[4, 0] = True
+    left = STUDY["unexplained"](dictionary, read)
+    own = read[:, 1:].flatten(0, 1)
+    rest, spread = (
+        (one).square().sum(1) for one in (own - dictionary.decode(dictionary.encode(own)), own - own.mean(0))
+    )
+    assert left["left"] == pytest.approx(float(rest.sum() / spread.sum()), rel=1e-4)
+    assert left["median"] == pytest.approx(float((rest / spread).median()), rel=1e-4)
+    assert STUDY["new_left"](dictionary, read, new) == pytest.approx(
+        float(rest[6:8].sum() / spread[6:8].sum()), rel=1e-4
+    )
+    read[:, 0] *= 1e4
+    read[0, 0] *= -1
+    huge = STUDY["unexplained"](dictionary, read)
+    assert huge["left"] == pytest.approx(left["left"], rel=1e-4)
+    assert huge["whole"] != pytest.approx(left["whole"], rel=1e-2)

@@ -14,7 +14,12 @@ from interp.kernels.circuit import Edges
 from interp.kernels.evaluate import Meter
 from interp.kernels.soft import prompts_that_fit, soft_values
 from interp.objectives import Objective, get_objective
+from interp.run import Run
+from interp.setting import Setting
+from interp.span_mask import SpanMask
+from interp.tasks.task import Task
 from tests import oracle
+from tests.interp.test_answers import pairs_of
 from tests.oracle import MODELS, TOLERANCE, error, mixed_task
 from tests.tiny import mostly_slow, shared, tiny_task
 
@@ -62,6 +67,34 @@ def test_with_edges_at_zero_and_one_the_values_are_the_circuits(name, kv):
         ablator, goal = Ablator.of(anatomy, ablation, prompts), get_objective("logit-difference")
         expected = Meter(Edges(anatomy, graph, ablator), prompts).values(masks, [goal])[0]
         assert error(ours(model, masks.double(), ablation, kv=kv).values, expected.circuits) < TOLERANCE, ablation
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one token", "several tokens"])
+@pytest.mark.parametrize("spans", [(2, 4, "rest"), (3, 4, 5)])
+def test_weights_that_differ_by_span_are_circuits_by_position_and_slopes_are_finite_differences(spans, several):
+    model = oracle.model_of("gemma2")
+    task = Task.from_pairs("t", pairs_of()) if several else mixed_task(model)
+    setting = Setting(model, task, run=Run(quiet=True))
+    graph, placed = setting.graph, setting.placed(spans)
+    draw = torch.Generator().manual_seed(4)
+
+    def at_spans(weights, **told):
+        return soft_values(setting.anatomy, graph, setting.prompts, weights, setting.ablator, setting.goal,
+                           placed=placed, **told)  # fmt: skip
+
+    masks = [SpanMask(graph.edge_mask & (torch.rand(3, *graph.shape, generator=draw) < p), spans) for p in (0.3, 0.8)]
+    boolean = at_spans(torch.stack([one.mask.double() for one in masks]))
+    assert error(boolean.values, setting.measure(masks).circuits) < TOLERANCE
+    weights = torch.rand(3, *graph.shape, generator=draw, dtype=torch.float64) * graph.edge_mask
+    direction = torch.randn(3, *graph.shape, generator=draw, dtype=torch.float64) * graph.edge_mask
+    found = at_spans(weights[None], batch_size=1)
+    down, up = at_spans(torch.stack([weights - 1e-5 * direction, weights + 1e-5 * direction])).values.mean(1)
+    assert float((found.gradients[0] * direction).sum()) == pytest.approx(float((up - down) / 2e-5), rel=1e-6)
+    same = at_spans(weights[:1].expand(3, -1, -1)[None])
+    if "rest" in spans:  # else edges at other positions are ablated
+        once = at_spans(weights[:1])
+        assert error(same.values, once.values) < TOLERANCE
+        assert error(same.gradients, once.gradients) < TOLERANCE
 
 
 @pytest.mark.parametrize(("ablation", "name"), [(ABLATIONS[i % 4], name) for i, name in enumerate(MODELS)])

@@ -13,7 +13,7 @@ function startControls(app) {
   const ports = choices("ports", "Into", "checkbox", [["q", "q", "Queries"], ["k", "k", "Keys"], ["v", "v", "Values"], ["m", "MLP", "MLPs"], ["l", "logits", "The logits"]],
     (values) => app.change({ ports: values.join("") }));
   const why = "Needs scores by position: to_html(model=, task=), or positions=";
-  const mode = choices("mode", "Columns", "radio", [["layer", "heads"], ["position", "positions", data.layouts.position ? "" : why, !data.layouts.position]], ([value]) => app.change({ mode: value }));
+  const mode = !data.spans && choices("mode", "Columns", "radio", [["layer", "heads"], ["position", "positions", data.layouts.position ? "" : why, !data.layouts.position]], ([value]) => app.change({ mode: value }));
   const members = data.compare && choices("members", "In", "checkbox", [["0", "both"], ["1", "only " + data.compare.names[0]], ["2", "only " + data.compare.names[1]]],
     (values) => app.change({ members: values.join("") }));
 
@@ -31,7 +31,7 @@ function startControls(app) {
     sliders.show(state, view);
     sign.show([state.sign]);
     ports.show([...state.ports]);
-    mode.show([state.mode]);
+    if (mode) mode.show([state.mode]);
     if (members) members.show([...state.members]);
   };
 }
@@ -41,11 +41,12 @@ function matchesOf(graph, state) {            // names of nodes and edges that a
   if (!text) return { nodes: [], edges: [] };
   const layer = /^l(?:ayer )?(\d+)$/.exec(text), labels = state.groups.filter(({ label }) => label.toLowerCase().includes(text));
   const grouped = new Set(labels.flatMap(({ nodes }) => nodes));
-  const fits = (name) => (layer ? name.startsWith("a" + layer[1] + ".") || name === "m" + layer[1] : name.includes(text));
-  const nodes = graph.names.filter((name, node) => graph.present[node] && (fits(name) || grouped.has(name)));
+  const ofLayer = (name) => name.startsWith("a" + layer[1] + ".") || name === "m" + layer[1];
+  const fits = (name, node) => (layer ? ofLayer(graph.component[node]) : name.toLowerCase().includes(text));
+  const nodes = graph.names.filter((name, node) => graph.present[node] && (fits(name, node) || grouped.has(name)));
   const edges = [];
   if (text.includes("->"))
-    for (let edge = 0; edge < graph.m && edges.length < 8; edge++) if (graph.edgeName(edge).includes(text)) edges.push(graph.edgeName(edge));
+    for (let edge = 0; edge < graph.m && edges.length < 8; edge++) if (graph.edgeName(edge).toLowerCase().includes(text)) edges.push(graph.edgeName(edge));
   return { nodes, edges };
 }
 

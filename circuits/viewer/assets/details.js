@@ -67,7 +67,8 @@ function pathsCard(app, view) {
     const button = (node) => element("button", { type: "button", class: "link", onclick: () => app.select(graph.names[node]) }, graph.names[node]);
     const step = (edge) => element("span", { class: "step" }, element("span", { class: graph.score[edge] < 0 ? "negative" : "positive", title: edgeText(graph, app.data, edge) },
       "\u2192" + (graph.port[edge] < 3 ? "\u2009" + PORTS[graph.port[edge]] : "")), button(graph.reader[edge]));
-    const parts = [button(graph.source[edges[0]]), ...edges.flatMap((edge) => ["\u200a", step(edge)])];
+    const crossed = (at) => at && graph.source[edges[at]] !== graph.reader[edges[at - 1]];   // inside attention
+    const parts = [button(graph.source[edges[0]]), ...edges.flatMap((edge, at) => [...(crossed(at) ? ["\u200a\u21dd", button(graph.source[edge])] : []), "\u200a", step(edge)])];
     return element("li", {}, element("span", { class: "share" }, percent(product)), element("span", { class: "path" }, ...parts));
   };
   return element("section", { class: "card", id: "paths" }, element("h3", {}, "Strongest paths"),

@@ -8,9 +8,9 @@ function drawnGraph(app) {
     ...(graph.member ? { in: ["both", "here", "there"][graph.member[edge]], other: graph.other[edge] } : {}),
   }));
   const names = new Set(edges.flatMap(({ source, reader }) => [source, reader]));
-  const layer = (name) => (name === "input" ? -1 : name === "logits" ? data.layers : Number(/\d+/.exec(name)[0]));
+  const layer = (node) => ({ input: -1, logits: data.layers }[graph.kind[node]] ?? Number(/\d+/.exec(graph.component[node])[0]));
   const group = (name) => state.groups.find(({ nodes }) => nodes.includes(name))?.label;
-  const nodes = graph.names.filter((name) => names.has(name)).map((name) => ({ name, layer: layer(name), ...(group(name) ? { group: group(name) } : {}) }));
+  const nodes = graph.names.filter((name) => names.has(name)).map((name) => ({ name, layer: layer(graph.index.get(name)), ...(group(name) ? { group: group(name) } : {}) }));
   return { nodes, edges };
 }
 

@@ -27,16 +27,37 @@ function makeGraph(data) {
     sumStrength[reader[edge]] += strength[edge];
   }
   const index = new Map(names.map((name, node) => [name, node]));
-  const present = new Uint8Array(n);
+  const present = new Uint8Array(n), component = data.components || names;
   for (let edge = 0; edge < m; edge++) present[source[edge]] = present[reader[edge]] = 1;
   return {
     names, n, m, source, reader, port, score: shown, other, here: score, member, strength, total: data.edges.total,
     incoming, outgoing, inflow, sumIn, sumOut, sumStrength, index, present,
-    kind: names.map((name) => (name.includes(".h") ? "head" : name[0] === "m" ? "mlp" : name)),
+    component, ...crossings(data, component, port, reader, incoming),
+    kind: component.map((name) => (name.includes(".h") ? "head" : name[0] === "m" ? "mlp" : name)),
     share: (edge) => (inflow[reader[edge]] ? strength[edge] / inflow[reader[edge]] : 0),
-    edgeName: (edge) => names[source[edge]] + "->" + data.targets[target[edge]],
+    edgeName: (edge) => component[source[edge]] + "->" + data.targets[target[edge]] + spanOf(data, source[edge]),
+    sourceOf: (name) => (data.spans ? name.split("->")[0] + name.slice(name.lastIndexOf("@")) : name.split("->")[0]),
     arrow: (edge) => names[source[edge]] + " \u2192 " + names[reader[edge]]
       + (port[edge] < 3 ? " (" + PORTS[port[edge]] + ")" : ""),
+  };
+}
+
+function spanOf(data, node) { return data.spans ? "@" + data.spans.names[data.spans.of[node]] : ""; }
+
+// Where columns are spans, attention carries what keys and values read at one span to the head at all that see it:
+// which nodes an edge feeds, and which edges feed a node.
+function crossings(data, component, port, reader, incoming) {
+  if (!data.spans) return { fed: (edge) => [reader[edge]], into: (node) => edgesOf(incoming, node) };
+  const { of, sees } = data.spans, same = new Map();
+  component.forEach((name, node) => same.set(name, [...(same.get(name) || []), node]));
+  const crosses = (edge) => port[edge] === 1 || port[edge] === 2;
+  return {
+    fed: (edge) => (crosses(edge) ? same.get(component[reader[edge]]).filter((node) => sees[of[reader[edge]]][of[node]]) : [reader[edge]]),
+    * into(node) {
+      for (const other of same.get(component[node]))
+        for (const edge of edgesOf(incoming, other))
+          if (crosses(edge) ? sees[of[other]][of[node]] : other === node) yield edge;
+    },
   };
 }
 

@@ -6,7 +6,7 @@ function nodeText(graph, state, linked, node) {
   const lines = [name + (group ? " \u00b7 " + group.label : "")];
   if (degree(graph.incoming)) lines.push("in: " + counted(degree(graph.incoming), "edge") + ", sum of scores " + signed(graph.sumIn[node]));
   if (degree(graph.outgoing)) lines.push("out: " + counted(degree(graph.outgoing), "edge") + ", sum of scores " + signed(graph.sumOut[node]));
-  const effect = linked && linked.effects[name];
+  const effect = linked && linked.effects[graph.component[node]];
   if (effect) lines.push("direct effect on the answer " + signed(effect.direct, 3));
   return lines.join("\n");
 }

@@ -14,9 +14,9 @@ function startPrompt(app) {
     column("answers", answer(linked.correct, "clean", "the correct answer"), answer(linked.incorrect, "corrupted", "the incorrect answer"))), note);
   const cells = [...box.querySelectorAll(".token.clean:not(.answer)")];
   return function show(state, view) {         // on a head: where its last position looks
-    const row = lastRow(linked, view.selected === null ? null : app.graph.names[view.selected]);
+    const row = lastRow(linked, view.selected === null ? null : app.graph.component[view.selected]);
     cells.forEach((each, at) => each.style.setProperty("--looks", row ? row[at] / 255 : 0));
-    note.textContent = row ? "Shaded: where " + app.graph.names[view.selected] + " looks from the last position." : "Prompt " + linked.example + ". Framed: tokens that differ.";
+    note.textContent = row ? "Shaded: where " + app.graph.component[view.selected] + " looks from the last position." : "Prompt " + linked.example + ". Framed: tokens that differ.";
   };
 }
 
@@ -35,7 +35,7 @@ function lastRow(linked, name) {
 const NEEDS_MODEL = "Attention patterns and direct effects need the model: circuit.show(model=model, task=task).";
 
 function linkedCards(app, node) {             // what a node does on the prompt
-  const { data, graph } = app, name = graph.names[node], kind = graph.kind[node];
+  const { data, graph } = app, name = graph.component[node], kind = graph.kind[node];
   if (kind === "logits") return [];
   if (!data.linked) return [element("section", { class: "card", id: "needs-model" }, element("p", { class: "hint" }, NEEDS_MODEL))];
   return [kind === "head" ? patternCard(app, name) : null, effectCard(data.linked, name)].filter(Boolean);

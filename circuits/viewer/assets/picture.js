@@ -70,7 +70,7 @@ function makePicture(graph, data, plot, canvas) {
     return {
       type: "scatter", mode: "markers+text", x: nodes.map((node) => layout.x[node]), y: nodes.map((node) => layout.y[node]),
       // a space: plotly drops the element of an empty label and does not bring it back
-      text: nodes.map((node) => (named.has(node) ? graph.names[node] : " ")), cliponaxis: false,
+      text: nodes.map((node) => (named.has(node) ? graph.component[node] : " ")), cliponaxis: false,
       textposition: nodes.map((node) => (graph.kind[node] === "mlp" ? "middle right" : "top right")),
       textfont: { size: 11, shadow: halo(palette.panel), color: nodes.map((node) => (view.alive[node] ? palette.ink : palette.muted)) },
       marker: {
@@ -94,7 +94,7 @@ function makePicture(graph, data, plot, canvas) {
     const order = nodes.slice().sort((a, b) => first(b) - first(a) || weight[b] - weight[a] || a - b), taken = [], named = new Set();
     for (const node of order) {
       const left = layout.x[node] * px, top = -layout.y[node] * py + (graph.kind[node] === "mlp" ? 8 : 0);
-      const mine = [left, top - 14, left + 7 + 6.6 * graph.names[node].length, top];
+      const mine = [left, top - 14, left + 7 + 6.6 * graph.component[node].length, top];
       if (!first(node) && taken.some((other) => mine[0] < other[2] && other[0] < mine[2] && mine[1] < other[3] && other[1] < mine[3])) continue;
       taken.push(mine);
       named.add(node);
@@ -143,13 +143,14 @@ function makePicture(graph, data, plot, canvas) {
     const axis = { showgrid: false, zeroline: false, tickfont: { color: palette.ink, size: 12 }, fixedrange: false };
     const notes = graph.m ? [] : [{ text: "This circuit has no edges.", showarrow: false, x: 0.5, y: 0.5, xref: "paper", yref: "paper", font: { color: palette.ink, size: 16 } }];
     const [xRange, yRange] = ranges(layout, state.mode), box = plot.getBoundingClientRect();
+    const words = state.mode === "position" || Boolean(data.spans);   // under the columns
     return {
-      xaxis: { ...axis, ...thinned(layout.columns, box.width - 72, xRange, 17), tickangle: state.mode === "position" ? -60 : 0, range: layout.xRange.slice() },
+      xaxis: { ...axis, ...thinned(layout.columns, box.width - 72, xRange, 17), tickangle: words ? -60 : 0, range: layout.xRange.slice() },
       yaxis: { ...axis, ...thinned(layout.rows, box.height - 60, yRange, 15), range: layout.yRange.slice(), title: { text: "layer", standoff: 4, font: { color: palette.muted, size: 12 } } },
       uirevision: state.mode, showlegend: false, hovermode: "closest", hoverdistance: 12, dragmode: "pan", autosize: true, annotations: notes,
       modebar: { remove: [...LOOK.refusedButtons, "toImage"], bgcolor: "rgba(0,0,0,0)", color: palette.muted, activecolor: palette.ink },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: palette.ink, family: "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif" },
-      margin: { l: 58, r: 14, t: 26, b: state.mode === "position" ? 78 : 34 },
+      margin: { l: 58, r: 14, t: 26, b: words ? 78 : 34 },
     };
   }
 

@@ -45,8 +45,7 @@ function parseSelection(graph, name) {        // a node's or an edge's name -> w
     const node = graph.index.get(name);
     return { name, node, from: node, to: node };
   }
-  const [source] = name.split("->");
-  const node = graph.index.get(source);
+  const node = graph.index.get(graph.sourceOf(name));
   if (node === undefined) return null;
   for (const edge of edgesOf(graph.outgoing, node))
     if (graph.edgeName(edge) === name) return { name, edge, from: node, to: graph.reader[edge] };

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from interp import numbers
 from interp.tasks.examples import Example
 from interp.tasks.generate import About, Candidate, build
+from interp.tasks.spans import Slots, field_spans, with_end
 from interp.tasks.task import Task
 
 ABOUT = About("multiple_choice", "the letter of the right option")
 
 LETTERS = "ABCD"
+LAYOUT = "\n".join(["Question: {question}", *(f"{{letter{i}}}. {{option{i}}}" for i in range(4)), "Answer:"])
 
 # question, right answer, wrong answers
 QUESTIONS = (
@@ -51,7 +54,8 @@ def multiple_choice(n: int = 64, seed: int = 0, model: Any = None, *, shots: int
 
     The corrupted prompt exchanges the right option with another, so that the letter changes; its letter is the
     incorrect answer. The four letters take turns. Models of a few hundred million parameters mostly guess: expect
-    `Task.check` to say so (SmolLM2-135M does not do this task).
+    `Task.check` to say so (SmolLM2-135M does not do this task). Spans: question; right letter, right, wrong letter and
+    wrong, of the two options that the corrupted prompt exchanges; end.
 
     Args:
         n: number of prompts.
@@ -71,17 +75,19 @@ def multiple_choice(n: int = 64, seed: int = 0, model: Any = None, *, shots: int
         front = ""
         for question in answered:
             letter = rng.randrange(4)
-            front += f"{_render(question[0], _options(rng, question, letter))} {LETTERS[letter]}\n\n"
+            front += f"{LAYOUT.format(**_fields(question[0], _options(rng, question, letter)))} {LETTERS[letter]}\n\n"
         right = number % 4
         wrong = rng.choice([letter for letter in range(4) if letter != right])
         options = _options(rng, asked, right)
         exchanged = list(options)
         exchanged[right], exchanged[wrong] = options[wrong], options[right]
+        clean = front + LAYOUT.format(**_fields(asked[0], options))
         example = Example(
-            clean=front + _render(asked[0], options),
-            corrupted=front + _render(asked[0], exchanged),
+            clean=clean,
+            corrupted=front + LAYOUT.format(**_fields(asked[0], exchanged)),
             correct=(f" {LETTERS[right]}",),
             incorrect=(f" {LETTERS[wrong]}",),
+            spans=with_end(_spans(len(front), _fields(asked[0], options), right, wrong), clean),
         )
         return Candidate(example, single=tuple(f" {option}" for option in options))
 
@@ -96,6 +102,16 @@ def _options(rng: random.Random, question: tuple[str, str, str], right: int) -> 
     return options
 
 
-def _render(question: str, options: list[str]) -> str:
-    lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True)]
-    return "\n".join([f"Question: {question}", *lines, "Answer:"])
+def _fields(question: str, options: list[str]) -> dict[str, str]:
+    """What stands in the layout."""
+    letters = {f"letter{i}": letter for i, letter in enumerate(LETTERS)}
+    return {"question": question, **letters, **{f"option{i}": option for i, option in enumerate(options)}}
+
+
+def _spans(front: int, fields: dict[str, str], right: int, wrong: int) -> Slots:
+    """Those of the question that is asked, behind so many characters."""
+    names = {"question": "question"}
+    for place, name in ((right, "right"), (wrong, "wrong")):
+        names |= {f"letter{place}": f"{name} letter", f"option{place}": name}
+    found = field_spans(LAYOUT, fields, names)
+    return tuple(replace(one, start=one.start + front, stop=one.stop and one.stop + front) for one in found)

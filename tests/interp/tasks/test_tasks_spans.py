@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from interp import tasks
 from interp.errors import InputError
 from interp.spans import SpanOrder, place
+from interp.tasks.resampled import resampled
 from interp.tasks.task import Task
 
 PAIRS = [
@@ -124,7 +125,8 @@ def test_refused_of_tokens_and_tables():
 
 
 def test_built_in_tasks_name_theirs():
-    for build in (tasks.ioi, tasks.greater_than, tasks.agreement, tasks.capitals, tasks.pronoun, tasks.arithmetic):
+    builds = (tasks.ioi, tasks.greater_than, tasks.agreement, tasks.capitals, tasks.pronoun, tasks.arithmetic)
+    for build in (*builds, tasks.multiple_choice):
         for example in build(n=12).examples:
             for slot in example.spans:
                 text = example.clean[slot.start : slot.stop]
@@ -135,6 +137,46 @@ def test_built_in_tasks_name_theirs():
     assert (f" {words['IO']}", f" {words['S1']}") == (one.correct[0], one.incorrect[0])
     assert words["S1"] == words["S2"] != words["IO"]
     assert f"{words['S2']} {words['verb']} " in one.clean
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_multiple_choice_names_what_is_exchanged(shots):
+    for example in tasks.multiple_choice(n=8, shots=shots).examples:
+        words = {slot.name: example.clean[slot.start : slot.stop] for slot in example.spans if slot.characters}
+        assert list(words).count("question") == 1
+        assert set(words) == {"question", "right letter", "right", "wrong letter", "wrong"}
+        assert (f" {words['right letter']}", f" {words['wrong letter']}") == (example.correct[0], example.incorrect[0])
+        asked = example.clean.rsplit("Question: ", 1)[1]
+        assert asked.startswith(f"{words['question']}\nA. ")
+        assert f"{words['right letter']}. {words['right']}\n" in asked
+        exchanged = {slot.name: example.corrupted[slot.start :].split("\n")[0] for slot in example.spans}
+        first = min(("right", "wrong"), key=lambda name: next(s.start for s in example.spans if s.name == name))
+        assert exchanged[first] == words["wrong" if first == "right" else "right"]
+        assert example.spans[-1].name == "end"
+
+
+def test_resampled_prompts_keep_their_spans(model):
+    pairs = [*PAIRS, ("the queen saw the king", "the king saw the king", "a", "b")]
+    by_text = Task.from_pairs("t", pairs, spans=r"the (?P<subject>\w+) (?P<verb>saw)")
+    slices = Task.from_pairs("t", pairs, spans=[{"who": (1, 2), "last": (-1, None)}] * 3)
+    for task in (by_text, slices):
+        found = resampled(task, model)
+        assert found.prompts(model).corrupted.tolist() != task.prompts(model).corrupted.tolist()
+        assert found.prompts(model).clean.equal(task.prompts(model).clean)
+        assert found.spans(model) == task.spans(model)
+
+
+def test_resampled_counterparts_keep_their_own_spans(model):
+    pairs = [
+        ("the king saw the queen", "then the queen saw the queen", "a", "b"),
+        ("the queen saw the king", "the king saw king", "a", "b"),
+    ]
+    task = Task.from_pairs("t", pairs, spans=r"(?P<subject>king|queen) saw").aligned(r"(?P<subject>king|queen) saw")
+    found = resampled(task, model)
+    assert _tokens(found, model) == [{"subject": "king"}, {"subject": "queen"}]
+    turned = [row.tolist() for row in found.prompts(model).corrupted]
+    words = [turned[i][example.corrupted_spans[0].start] for i, example in enumerate(found.examples)]
+    assert model.tokenizer.convert_ids_to_tokens(words) == ["king", "queen"]
 
 
 def test_what_sees_what(model):
