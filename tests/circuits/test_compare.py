@@ -237,7 +237,10 @@ def test_the_same_seed_gives_the_same_table(model: Any, task: Any) -> None:
         ({"methods": ["eap", "eap"]}, "two of the name 'eap'"),
         ({"methods": {"random": "eap"}}, "which is what a control is called"),
         ({"methods": {"x": {"method": "eap", "stepz": 3}}}, "'stepz' is unknown"),
-        ({"methods": {"x": 3}}, "must be a method, by name or as an object, its settings, or scores; got int"),
+        (
+            {"methods": {"x": 3}},
+            "must be a method, by name or as an object, its settings, scores, or a circuit; got int",
+        ),
         ({"methods": [{"method": "eap"}]}, "without a name"),
         ({"methods": {"x": {"method": "eap", "selection": "best"}}}, "'best' is unknown"),
         ({"methods": ["attribution-patching"]}, "scores nodes"),
@@ -316,7 +319,7 @@ def test_methods_as_objects(model: Any, task: Any) -> None:
 def test_it_holds_a_data_frame_and_is_kept(table: MethodComparison, tmp_path: Path) -> None:
     best = table.to_frame().sort_values("cpr").set_index("method")
     assert np.isfinite(best.loc["eap", "cmd"])
-    assert len(table.pairs) == 4 * 10
+    assert len(table.pairs) == 6 * 10
     assert "scored on 5 prompts, judged on 5 others" in repr(table)
     assert table.markdown().count("\n") == 1 + len(table.to_frame())
     with pytest.raises(InputError, match=r"holds a data frame and is none any more: take its columns from .to_frame"):
