@@ -73,9 +73,7 @@ def compared_again(
         return pd.DataFrame()
     for one in methods:
         if getattr(one.method, "resume", None) is not None:
-            raise InputError(
-                f"methods[{one.label!r}] has resume=, which keeps the scores of one run; draws make several"
-            )
+            raise InputError(f"methods[{one.label!r}] has resume=, which keeps one run; draws make several: drop it")
     of_prompts: list[Elements] = [elements]
     if draws.draws > 1:
         setting = elements.setting

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import metrics
-from attribution import Scores, attribute
+from attribution import EdgePruning, Learned, Schedule, Scores, attribute
 from attribution.edges.gradient import EAP, EAPIG, EAPIGActivations
 from attribution.edges.method import Method
 from attribution.edges.named import METHODS
@@ -239,7 +239,7 @@ def test_the_same_seed_gives_the_same_table(model: Any, task: Any) -> None:
         ({"methods": {"x": {"method": "eap", "stepz": 3}}}, "'stepz' is unknown"),
         (
             {"methods": {"x": 3}},
-            "must be a method, by name or as an object, its settings, scores, or a circuit; got int",
+            "a method, by name or as an object, its settings, scores, or a circuit; got int",
         ),
         ({"methods": [{"method": "eap"}]}, "without a name"),
         ({"methods": {"x": {"method": "eap", "selection": "best"}}}, "'best' is unknown"),
@@ -277,7 +277,10 @@ class Backwards(Selection):
         return top_n(-scores.abs(), graph, n, False)
 
 
-@pytest.mark.parametrize("selection", ["balanced", "connected", Balanced(steps=2), Backwards()])
+@pytest.mark.parametrize(
+    "selection",
+    ["balanced", "connected", Balanced(steps=2), Backwards(), Learned(EdgePruning(schedule=Schedule(steps=2)))],
+)
 def test_every_selection_is_taken_and_chooses_on_the_scoring_prompts(
     model: Any, task: Any, selection: str | Selection
 ) -> None:

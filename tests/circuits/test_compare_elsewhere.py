@@ -158,5 +158,5 @@ def test_folders_that_are_refused(model: Any, task: Any, theirs: Circuit, tmp_pa
     with pytest.raises(InputError, match=r"ioi_qwen2.5 cannot be read"):
         compare_methods(model, task, {"eap": "eap", "one": tmp_path / "ioi_qwen2.5"}, **QUIET)
     (tmp_path / "other.json").write_text("[]")
-    with pytest.raises(InputError, match="other.json"):
+    with pytest.raises(InputError, match=r"other\.json"):
         compare_methods(model, task, {"eap": "eap", "one": tmp_path / "other.json"}, **QUIET)
