@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from interp import numbers
 from interp.interval import Interval
 from metrics.circuit.elements import Elements, Mask
-from metrics.circuit.evaluate import faithfulness_in, faithfulness_values, together
+from metrics.circuit.evaluate import faithfulness_errors, faithfulness_in, faithfulness_values, together
 
 DEFAULT_FAITHFULNESS = 0.85
 ROUNDING = 1e-6  # the whole model reaches every goal, to rounding
@@ -39,10 +39,13 @@ class Reached:
 class Goal:
     """Faithfulness of at least so much, KL(model || circuit) of at most so much, or both, on the choosing prompts.
 
+    Faithfulness has to be reached with one standard error over prompts to spare: the smallest circuit whose mean just
+    reaches it misses it on half of all other prompts. (So Breiman et al. 1984 choose the size of a tree.)
+
     Attributes:
         faithfulness: None where `kl` alone is asked for.
         kl: in nats, mean over prompts; None: the output is not looked at.
-        lower_end: whether faithfulness is that of the lower end of the interval over prompts, not of the mean.
+        lower_end: whether it is the lower end of the interval over prompts that has to reach it, which is farther.
         interval: its confidence, resamples and seed.
     """
 
@@ -59,7 +62,10 @@ class Goal:
         objectives = (None,) if self.kl is None else (None, "kl")
         values, *others = elements.setting.measure_all(together([elements.circuit(one) for one in masks]), objectives)
         found = faithfulness_values(values)
-        counted = [one.low for one in faithfulness_in(values, self.interval)] if self.lower_end else found
+        if self.lower_end:
+            counted = [one.low for one in faithfulness_in(values, self.interval)]
+        else:
+            counted = [value - error for value, error in zip(found, faithfulness_errors(values), strict=True)]
         divergences: list[float | None] = [None] * len(found)
         for one in others:
             divergences = [max(-float(row.double().mean()), 0.0) for row in one.circuits]

@@ -6,8 +6,8 @@
 Every file is the graph JSON of EAP-IG (`circuits.formats.eap_ig`). In circuits the score of an edge is above 0 where it
 is in and 0 where it is out, since MIB's reader asks for one. Scores of nodes stand at the nodes; circuits of them are
 circuits of edges in which all edges among the nodes are in, for that is what MIB counts. MIB reads files of torch's as
-well (`.pt`): those are pickles, which can run anything, and are never opened here. MIB does not say what the nine files are called, so that in
-reading the order of their sizes counts and their names do not.
+well (`.pt`): those are pickles, which can run anything, and are never opened here. MIB does not say what the nine files
+are called, so that in reading the order of their sizes counts and their names do not.
 """
 
 from __future__ import annotations
