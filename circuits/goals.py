@@ -12,6 +12,9 @@ from metrics.circuit.elements import Elements, Mask
 from metrics.circuit.evaluate import faithfulness_errors, faithfulness_in, faithfulness_values, together
 
 DEFAULT_FAITHFULNESS = 0.85
+# the smallest circuit whose mean just reaches a goal misses it on half of all other prompts; so Breiman et al. (1984)
+# allow for the error of what chooses the size of a tree
+ONE_ERROR = 1.0
 ROUNDING = 1e-6  # the whole model reaches every goal, to rounding
 
 
@@ -39,23 +42,22 @@ class Reached:
 class Goal:
     """Faithfulness of at least so much, KL(model || circuit) of at most so much, or both, on the choosing prompts.
 
-    Faithfulness has to be reached with one standard error over prompts to spare: the smallest circuit whose mean just
-    reaches it misses it on half of all other prompts. (So Breiman et al. 1984 choose the size of a tree.)
-
     Attributes:
         faithfulness: None where `kl` alone is asked for.
         kl: in nats, mean over prompts; None: the output is not looked at.
         lower_end: whether it is the lower end of the interval over prompts that has to reach it, which is farther.
         interval: its confidence, resamples and seed.
+        spare: by how many standard errors over prompts the mean has to be above it.
     """
 
     faithfulness: float | None = DEFAULT_FAITHFULNESS
     kl: float | None = None
     lower_end: bool = False
     interval: Interval = field(default_factory=Interval)
+    spare: float = 0.0
 
     def __post_init__(self) -> None:
-        numbers.settle(self, kl=numbers.POSITIVE)
+        numbers.settle(self, kl=numbers.POSITIVE, spare=numbers.FROM_ZERO)
 
     def reached(self, elements: Elements, masks: Sequence[Mask]) -> list[Reached]:
         """What each circuit reaches on the elements' prompts; NaN where the model shows no behaviour there."""
@@ -65,7 +67,8 @@ class Goal:
         if self.lower_end:
             counted = [one.low for one in faithfulness_in(values, self.interval)]
         else:
-            counted = [value - error for value, error in zip(found, faithfulness_errors(values), strict=True)]
+            errors = faithfulness_errors(values)
+            counted = [value - self.spare * error for value, error in zip(found, errors, strict=True)]
         divergences: list[float | None] = [None] * len(found)
         for one in others:
             divergences = [max(-float(row.double().mean()), 0.0) for row in one.circuits]

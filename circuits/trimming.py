@@ -58,9 +58,9 @@ def trimmed(elements: Elements, goal: Goal, mask: Mask, scores: Tensor, reached:
     """Drop what the circuit can do without, those of least effect first: a quarter, an eighth, ..., then one by one.
 
     Of edges the effect is the gradient at the circuit, which sees what scores of the whole model do not: what the
-    circuit lacks; of nodes it is their score. It decides on the order alone, and is taken on a few prompts. A group goes
-    if the goal is still reached, else half of it is tried. At the end the `SINGLY` weakest are tried alone, or `every`
-    one.
+    circuit lacks; of nodes it is their score. It decides on the order alone, and is taken on a few prompts. A group
+    goes if the goal is still reached, else half of it is tried. At the end the `SINGLY` weakest are tried alone, or
+    `every` one.
     """
     state = Trimming(elements, goal, mask, reached, 0, [])
     order = _weakest_first(elements, mask, scores)
