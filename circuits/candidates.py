@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -64,7 +64,7 @@ def candidates(
     if isinstance(methods, Mapping):
         pairs = list(methods.items())
     else:
-        several = [methods] if isinstance(methods, (str, Method, Scores, Tensor)) else methods
+        several = methods if isinstance(methods, Sequence) and not isinstance(methods, str) else [methods]
         pairs = [(_label(one), one) for one in several]
     if not pairs:
         raise InputError("methods names no method; give at least one, such as 'eap-ig'")
@@ -94,7 +94,7 @@ def _label(given: Given) -> str:
 
 def _candidate(label: str, given: Given, selection: Selection, asked: Asked) -> Candidate:
     if is_elsewhere(given):
-        made = made_elsewhere(label, given)
+        made = made_elsewhere(label, cast("Elsewhere", given))
         if isinstance(made, tuple):
             return Candidate(label, selection, circuits=made)
         return Candidate(label, selection, ready=made)

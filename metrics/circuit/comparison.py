@@ -152,7 +152,8 @@ def over_log_size(values: Float[np.ndarray, "... size"]) -> Array:
     0.3
     """
     log_p = np.log(np.array(LADDER_FRACTIONS))
-    return cpr(log_p, values) / (log_p[-1] - log_p[0])
+    found: Array = cpr(log_p, values) / (log_p[-1] - log_p[0])
+    return found
 
 
 def _estimated(drawn: Resampled, columns: list[str], ladders: int, confidence: float) -> list[dict[str, Estimate]]:

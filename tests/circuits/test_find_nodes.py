@@ -16,6 +16,7 @@ from circuits import Circuit, NodeCircuit, find_circuit, robustness
 from interp import InputError, Run, Setting
 from interp.node_mask import NodeMask
 from interp.result import Result
+from metrics.circuit.evaluate import faithfulness_errors
 from tests.oracle import error, mixed_task, model_of
 from tests.tiny import HEADS, LAYERS, MLP, tiny_task
 
