@@ -43,7 +43,7 @@ def main(names: Sequence[str], seeds: int, prompts: int, folder: Path) -> None:
         kept = folder / f".smallest-{kind}-{name}-{seed}.json"
         if not kept.exists():
             model = model or load_model("smollm2-135m")
-            task = tasks.offered(name, n=prompts, seed=seed, model=model)
+            task = getattr(tasks, name)(n=prompts, seed=seed, model=model)
             made = of_task(model, task, name) if kind == "sizes" else {"seeds": [of_seed(model, task, seed)]}
             write_text(kept, json.dumps(made))
             print(name, seed, made, flush=True)
