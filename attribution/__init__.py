@@ -14,6 +14,7 @@ from attribution.edges.learned import EdgePruning, Schedule, edge_pruning
 from attribution.edges.method import Method, Passes
 from attribution.edges.named import METHODS, methods
 from attribution.edges.patched import ActivationPatching, Exact
+from attribution.edges.selecting import Learned
 from attribution.edges.ugs import UGS
 from attribution.engines import attribute
 from attribution.heads.edges import attention_edges
@@ -59,6 +60,7 @@ __all__ = [
     "FeatureEdges",
     "FeatureScores",
     "InformationFlow",
+    "Learned",
     "MaskIG",
     "Method",
     "NeuronScores",

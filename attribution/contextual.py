@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,26 +27,26 @@ Whole = Float[Tensor, "*batch width"]
 
 
 def settled(beta: Part, x: Whole) -> Part:
-    """Where beta and gamma have opposite signs, the larger takes their sum and the other is 0."""
-    gamma = x - beta
-    larger = torch.where(beta.abs() > gamma.abs(), x, 0.0)
-    return torch.where(beta * gamma < 0, larger, beta)
+    """Where beta and gamma have opposite signs, the larger takes their sum and the other is 0.
+
+    They have where beta is not between 0 and x: beta is the larger beyond x, and gamma beyond 0.
+    """
+    return beta.clamp(x.clamp(max=0.0), x.clamp(min=0.0))
 
 
-def _with_bias(beta: Part, gamma: Part, bias: Tensor | None) -> Part:
-    """beta and its share of a bias, which is split by |beta| : |gamma|."""
+def _settled_with_bias(beta: Part, x: Whole, bias: Tensor | None) -> Part:
+    """beta of x with its share of a bias, which x holds and which is split by |beta| : |gamma|."""
     if bias is None:
-        return beta
-    sizes = beta.abs() + gamma.abs()
-    return beta + bias * torch.where(sizes > 0, beta.abs() / sizes, 0.0)
+        return settled(beta, x)
+    own = beta.abs()
+    sizes = own + (x - bias - beta).abs()
+    return settled(beta + bias * torch.where(sizes > 0, own / sizes, 0.0), x)
 
 
 def through_affine(affine: Affine, beta: Part, x: Whole) -> tuple[Part, Whole]:
     """Behind a linear layer."""
     out = affine(x)
-    own = beta @ affine.weight.T
-    rest = (out if affine.bias is None else out - affine.bias) - own
-    return settled(_with_bias(own, rest, affine.bias), out), out
+    return _settled_with_bias(beta @ affine.weight.T, out, affine.bias), out
 
 
 def through_norm(norm: Norm, beta: Part, x: Whole) -> tuple[Part, Whole]:
@@ -53,9 +54,8 @@ def through_norm(norm: Norm, beta: Part, x: Whole) -> tuple[Part, Whole]:
     factor = 1 / norm.divisor(x)
     if norm.gain is not None:
         factor = factor * norm.gain
-    own, rest = norm.centred(beta) * factor, norm.centred(x - beta) * factor
     out = norm(x)
-    return settled(_with_bias(own, rest, norm.bias), out), out
+    return _settled_with_bias(norm.centred(beta) * factor, out, norm.bias), out
 
 
 def through_activation(function: Callable[[Tensor], Tensor], beta: Part, x: Whole) -> tuple[Part, Whole]:
@@ -75,10 +75,12 @@ def through_projections(frame: Frame, layer: int, beta: Part, x: Whole) -> list[
     return found
 
 
-def through_attention(frame: Frame, layer: int, beta: Part, x: Whole) -> Part:
+def through_attention(frame: Frame, layer: int, beta: Part, x: Whole, z: Float[Tensor, "*batch head d_head"]) -> Part:
     """The part of what attention adds: the pattern of beta's own scores times its own values.
 
-    The frame must run whole prompts: keys of a shared prefix are not decomposed.
+    `z` is what the heads of the whole give. `beta`, `x` and `z` may leave out the first positions, where beta is 0:
+    beta's scores of keys there are 0, and so are its values. The frame must run whole prompts: keys of a shared prefix
+    are not decomposed.
     """
     anatomy, block = frame.anatomy, frame.anatomy.blocks[layer]
     ready = through_projections(frame, layer, beta, x)
@@ -88,10 +90,9 @@ def through_attention(frame: Frame, layer: int, beta: Part, x: Whole) -> Part:
     bare = replace(block, q_norm=None, k_norm=None)  # the norms are behind us
     blocks = tuple(bare if one is block else one for one in anatomy.blocks)
     unnormed = replace(frame, anatomy=replace(anatomy, blocks=blocks))
-    q, k, v = ready
-    z = attend(unnormed, layer, q[1], k[1], v[1])
-    own = attend(unnormed, layer, q[0].flatten(0, 1), k[0].flatten(0, 1), v[0].flatten(0, 1))
-    own = own.unflatten(0, (len(beta), -1))
+    first = frame.positions.shape[-1] - beta.shape[-2]
+    q, k, v = (F.pad(part.flatten(0, 1), (0, 0, 0, 0, first, 0)) for part, _ in ready)
+    own = attend(unnormed, layer, q, k, v)[:, first:].unflatten(0, (len(beta), -1))
     added, out = through_affine(block.o, settled(own, z).flatten(-2), z.flatten(-2))
     if block.attention_post_norm is not None:
         added, out = through_norm(block.attention_post_norm, added, out)

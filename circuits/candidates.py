@@ -1,11 +1,11 @@
-"""What `compare_methods` compares: methods with settings, or scores that are there already; and what they cost."""
+"""What `compare_methods` compares: methods with settings, or what is there already; and what they cost."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,25 +18,33 @@ from attribution.engines import ScoringKeywords
 from attribution.scores import Scores
 from attribution.units.nodes import passes_of_nodes
 from circuits.cost import Cost, measured
+from circuits.elsewhere import Circuits, Elsewhere, is_elsewhere, made_elsewhere
+from circuits.formats.mib_folder import Entry
 from circuits.levels import Asked, passes, scored
 from interp.errors import InputError, choose
 from interp.keywords import names_of
 from interp.selection import Selection
 from interp.selection.nodes import countable
-from metrics.circuit.elements import Elements
+from metrics.circuit.elements import Elements, Mask
 
-Given = str | Method | Scores | Tensor | Mapping[str, Any]
+Given = str | Method | Elsewhere | Mapping[str, Any]
 CONTROLS = ("random", "inverted")  # what rows of our own are called, or begin with
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method to be compared, or ready scores, with the selection that takes circuits from the scores."""
+    """A method to be compared, or ready scores, with the selection that takes circuits from the scores; or circuits."""
 
     label: str
     selection: Selection
     method: Method | None = None
     ready: Scores | Tensor | None = None
+    circuits: Circuits = ()
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one circuit, which has a size and no curve."""
+        return len(self.circuits) == 1
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ def candidates(
     if isinstance(methods, Mapping):
         pairs = list(methods.items())
     else:
-        several = [methods] if isinstance(methods, (str, Method, Scores, Tensor)) else methods
+        several = methods if isinstance(methods, Sequence) and not isinstance(methods, str) else [methods]
         pairs = [(_label(one), one) for one in several]
     if not pairs:
         raise InputError("methods names no method; give at least one, such as 'eap-ig'")
@@ -66,7 +74,10 @@ def candidates(
             raise InputError(f"methods has two of the name {label!r}; give a dictionary with a name for each")
         if label.split(" ")[0] in CONTROLS:
             raise InputError(f"methods names {label!r}, which is what a control is called; choose another name")
-    return [_candidate(label, one, selection, asked) for label, one in pairs]
+    found = [_candidate(label, one, selection, asked) for label, one in pairs]
+    if all(one.single for one in found):
+        raise InputError("methods holds single circuits alone; give at least one method to compare them with")
+    return found
 
 
 def _label(given: Given) -> str:
@@ -76,17 +87,22 @@ def _label(given: Given) -> str:
         return given.name
     if isinstance(given, Scores):
         return given.method
+    if isinstance(given, Entry):
+        return given.name
     raise InputError(f"methods holds a {type(given).__name__} without a name; give a dictionary of name to settings")
 
 
 def _candidate(label: str, given: Given, selection: Selection, asked: Asked) -> Candidate:
-    if isinstance(given, (Scores, Tensor)):
-        return Candidate(label, selection, ready=given)
+    if is_elsewhere(given):
+        made = made_elsewhere(label, cast("Elsewhere", given))
+        if isinstance(made, tuple):
+            return Candidate(label, selection, circuits=made)
+        return Candidate(label, selection, ready=made)
     if isinstance(given, (str, Method)):
         return Candidate(label, selection, asked.method(given, {}))
     if not isinstance(given, Mapping):
         raise InputError(
-            f"methods[{label!r}] must be a method, by name or as an object, its settings, or scores; got "
+            f"methods[{label!r}] must be a method, by name or as an object, its settings, scores, or a circuit; got "
             f"{type(given).__name__}"
         )
     settings = dict(given)
@@ -97,8 +113,14 @@ def _candidate(label: str, given: Given, selection: Selection, asked: Asked) -> 
 
 
 def score(elements: Elements, candidate: Candidate) -> Scored:
-    """Make the candidate's scores on the prompts, or take them as they are; time and memory only if made here."""
+    """Make the candidate's scores on the prompts, or take them as they are; time and memory only if made here.
+
+    Circuits are scored by how many of them hold an edge (node), which ranks those of a ladder as they are nested.
+    """
     method, ready = candidate.method, candidate.ready
+    if candidate.circuits:
+        held = torch.stack(masks_of(elements, candidate)).sum(0, dtype=torch.float32)
+        return Scored(candidate, held, Passes(math.nan, math.nan), Cost())
     if method is not None:
         with measured(elements.setting.anatomy.device) as cost:
             scores = scored(elements, method)
@@ -118,6 +140,11 @@ def score(elements: Elements, candidate: Candidate) -> Scored:
         )
     seconds = math.nan if ready.seconds is None else ready.seconds
     return Scored(candidate, _fitting(elements, candidate.label, values), passes_of(ready), Cost(seconds))
+
+
+def masks_of(elements: Elements, candidate: Candidate) -> list[Mask]:
+    """The circuits that a candidate is; raises `InputError` for those that are not of these edges (nodes)."""
+    return [elements.read(one, f"methods[{candidate.label!r}]") for one in candidate.circuits]
 
 
 def _fitting(elements: Elements, label: str, values: Tensor) -> Tensor:

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-import numpy as np
-import pandas as pd
-from torch import Tensor
-
-import metrics
 from attribution.edges.gradient import GradientMethod
-from circuits.approximation import patched_sample
-from circuits.candidates import Candidate, Given, Scored, candidates, noise, score
+from circuits import columns
+from circuits.against import rivals, rows_of
+from circuits.candidates import Candidate, Given, Scored, candidates, masks_of, score
 from circuits.comparison import MethodComparison
-from circuits.ladders import Controls, judge
+from circuits.drawn import DrawKeywords, Draws, compared_again, over_draws
+from circuits.ladders import Controls, Stack, placed
 from circuits.levels import Asked, LevelKeywords, check
 from interp import numbers
 from interp.errors import InputError, choose
 from interp.interval import Interval, IntervalKeywords
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
-from interp.run import Run, RunKeywords
+from interp.run import RunKeywords
 from interp.running import door
 from interp.selection import Selection
 from interp.setting import Setting, SettingKeywords
 from interp.tasks.task import Task
 from metrics.circuit.comparison import compare_curves
-from metrics.circuit.elements import Elements, Mask
+from metrics.circuit.elements import Elements
 from metrics.circuit.samples import REFERENCES
 from metrics.testing import CORRECTIONS
 
@@ -39,7 +35,7 @@ DEFAULT_METHODS = ("eap", "eap-ig", "relp")
 FEW = 16  # prompts, below which an interval is rough
 
 
-class CompareKeywords(LevelKeywords, SettingKeywords, RunKeywords, IntervalKeywords, total=False):
+class CompareKeywords(DrawKeywords, LevelKeywords, SettingKeywords, RunKeywords, IntervalKeywords, total=False):
     """The keywords of `compare_methods`."""
 
     reference: str
@@ -67,6 +63,9 @@ def compare_methods(
     at the sizes of the MIB ladder are run on the other part, all in one go. CPR is the area under faithfulness over the
     share of edges, CMD that under its distance from 1 (Mueller et al. 2025, arXiv:2504.13151).
 
+    Intervals are over the judging prompts. `draws` and `seeds` add intervals over what scores hang on: other scoring
+    prompts, and other seeds of methods that draw.
+
     Args:
         model: what `interp.load_model` returns.
         task: the behaviour; at least 4 prompts, better 64 or more.
@@ -74,7 +73,10 @@ def compare_methods(
             methods, their settings, ready `Scores` or a tensor `[source, target]`:
             `{"eap-ig, 20 steps": {"method": "eap-ig", "steps": 20}, "mine": scores}`. Keep the prompts of ready scores
             apart from the judging ones, `task.split(scoring_share, seed)[1]`. A setting `selection` is for that method
-            alone.
+            alone. Or circuits that were made elsewhere: a bool mask, anything with a `.mask` (a `Circuit`), a `Path` of
+            a saved circuit or of EAP-IG's graph JSON, an entry of MIB (`mib.read(folder)`) or the `Path` of its folder.
+            MIB's nine circuits are a row like a method's; a single circuit is compared with those of its size in
+            `.circuits`.
         truth: a known circuit (bool `[source, target]` or with such a `.mask`; of nodes as in `metrics.evaluate`): adds
             `auroc`, `average_precision`.
         exact: how many edges to patch really, to see how well scores agree with it (`circuits.agreement` says how they
@@ -87,8 +89,13 @@ def compare_methods(
         inverted: add the row `inverted NAME` for the first method: its smallest |scores| first, its most negative
             signed scores first. A ranking that says anything is far better than its inversion.
         selection: how circuits are taken from scores, by name or as an object: `top-n` (MIB's), `greedy`, `connected`,
-            `program`, `balanced`, or your own. One that runs circuits (`balanced`) chooses on the scoring prompts.
+            `program`, `balanced`, `learned`, or your own. One that runs circuits (the last two) chooses on the scoring
+            prompts.
         scoring_share: share of the prompts that the methods see.
+        draws: how many bootstrap draws of the scoring prompts are scored and judged anew, on the same judging prompts:
+            adds columns `cmd_drawn` and so on. 1: none. Each costs what the whole costs.
+        seeds: with how many seeds, in each draw, methods that draw themselves (learned masks, `acdc`) are run; others
+            are run once.
         level, positions, dictionaries, errors: circuits of nodes instead of edges, as in `find_circuit`; methods and
             selections are then those for nodes, and columns count `nodes_85` for `edges_85`.
         ablation, objective, kv: of the setting, when edges are scored and when circuits are judged.
@@ -98,12 +105,12 @@ def compare_methods(
         batch_size, memory, quiet: how runs are made, see `interp.run.Run`.
 
     Returns:
-        `MethodComparison`: `to_frame()` with one row a method, best CMD first, `.pairs`, `.points`, `.curves()`,
-        `.pareto()`, `.to_html(path)`. The columns are explained there.
+        `MethodComparison`: `to_frame()` with one row a method, best CMD first, `.pairs`, `.points`, `.circuits`,
+        `.draws`, `.curves()`, `.pareto()`, `.to_html(path)`. The columns are explained there.
 
     Raises:
         InputError: unknown names and settings, methods that score nodes or that the ablation or objective does not
-            suit, two methods of one name, fewer than 4 prompts.
+            suit, two methods of one name, fewer than 4 prompts, circuits of another model, files that cannot be read.
     """
     check_keywords("compare_methods", keywords, CompareKeywords)
     correction = choose("correction", keywords.get("correction", "holm"), CORRECTIONS)
@@ -116,7 +123,7 @@ def compare_methods(
     reference = keywords.get("reference")
     if reference is not None:
         choose("reference", reference, REFERENCES)
-    rule = asked.selection(selection)
+    rule, draws = asked.selection(selection), Draws.of(keywords)
     chosen = candidates(methods, rule, asked)
     setting, interval = Setting.of(model, task, keywords), Interval.of(keywords, resamples=10_000)
     if len(task) < 4:
@@ -125,48 +132,65 @@ def compare_methods(
     for one in chosen:
         if one.method is not None:
             check(elements, one.method)
+        masks_of(elements, one)
     known = None if truth is None else elements.read(truth, "truth")
     scoring, judging = setting.split(scoring_share, interval.seed)
     elements = elements.on(scoring)
-    controls = Controls(n_random, reference, inverted, interval.seed)
+    controls, counted = Controls(n_random, reference, inverted, interval.seed), f"{elements.noun}s"
     _warm_up(elements, chosen)
-    with Run.of(keywords).progress("scoring methods", len(chosen)) as bar:
-        scored = []
-        for one in chosen:
-            scored.append(score(elements, one))
-            bar.advance(1)
-    rows = [*scored, *controls.rows(scored, rule, elements)]
-    values, ladders = judge(elements, judging, rows, controls)
-    clean, empty = values.clean.double().numpy(), values.empty.double().numpy()
-    compared = compare_curves(clean, empty, ladders, interval, correction, f"{elements.noun}s")
-    frame = compared.rows.merge(_known(rows, known, controls, elements), on="method")
+    scored = _scored(elements, [one for one in chosen if not one.single])
+    rows, stack = [*scored, *controls.rows(scored, rule, elements)], Stack()
+    found = placed(stack, elements, rows, controls)
+    beside = rivals(stack, elements, [one for one in chosen if one.single], scored, controls)
+    ran = stack.run(elements.on(judging))
+    compared = compare_curves(*ran.ends, [one.ladder(ran) for one in found], interval, correction, counted)
+    frame, pairs = compared.rows.merge(columns.known(rows, known, controls, elements), on="method"), compared.pairs
+    again = compared_again(elements, judging, chosen, draws, interval.seed)
+    if len(again):
+        drawn, drawn_pairs = over_draws(again, interval, correction)
+        frame = frame.merge(drawn, on="method", how="left")
+        pairs = pairs.merge(drawn_pairs, on=["area", "first", "second"], how="left")
     if exact is not None:
-        frame = frame.merge(_agreement(elements, rows, exact, interval), on="method", how="left")
-    frame = frame.merge(_costs(rows), on="method").sort_values("cmd", kind="stable", ignore_index=True)
+        frame = frame.merge(columns.agreement(elements, rows, exact, interval), on="method", how="left")
+    frame = frame.merge(columns.costs(rows), on="method").sort_values("cmd", kind="stable", ignore_index=True)
     frame.insert(1, "rank", range(1, len(frame) + 1))
     return MethodComparison(
         frame,
-        pairs=compared.pairs,
+        pairs=pairs,
         points=compared.points,
+        circuits=rows_of(beside, ran, interval, correction, counted),
+        draws=again.rename(columns={goal: f"{counted}_{goal}" for goal in ("85", "95")}),
         about={
             "model": setting.anatomy.name,
             "task": task.to_dict(),
             "n_scoring": len(scoring),
             "n_judging": len(judging),
             "level": elements.level,
-            f"{elements.noun}s": len(elements.places),
+            counted: len(elements.places),
             **{name: setting.conditions.to_dict()[name] for name in ("ablation", "objective", "kv")},
             "selection": rule.name,
             "seed": interval.seed,
+            "draws": draws.draws,
+            "seeds": draws.seeds,
             "n_random": n_random,
             "reference": reference or elements.null,
             "exact": exact,
             "confidence": interval.confidence,
             "resamples": interval.resamples,
             "correction": correction,
-            "notes": _notes(values, chosen, judging.task, task),
+            "notes": _notes(ran.values, chosen, judging.task, task),
         },
     )
+
+
+def _scored(elements: Elements, chosen: Sequence[Candidate]) -> list[Scored]:
+    """What each method scores, and what is there already."""
+    found = []
+    with elements.setting.run.progress("scoring methods", len(chosen)) as bar:
+        for one in chosen:
+            found.append(score(elements, one))
+            bar.advance(1)
+    return found
 
 
 def _warm_up(elements: Elements, chosen: list[Candidate]) -> None:
@@ -176,63 +200,6 @@ def _warm_up(elements: Elements, chosen: list[Candidate]) -> None:
     first = next((one for one in chosen if isinstance(one.method, GradientMethod)), None)
     if first is not None:
         score(elements.on(scoring.select([0]).under(run=scoring.run.hushed())), first)
-
-
-def _known(rows: list[Scored], truth: Mask | None, controls: Controls, elements: Elements) -> pd.DataFrame:
-    """How well each row's absolute scores tell a known circuit's edges (nodes) from others; NaN without one."""
-    cells = []
-    for row in rows:
-        label = row.candidate.label
-        values = [row.values]
-        if label == "random":
-            values = [noise(elements.full, controls.seed + i) for i in range(controls.n_random)]
-        elif label.startswith("inverted "):
-            values = [row.values.abs().max() - row.values.abs()]
-        areas = {"auroc": math.nan, "average_precision": math.nan}
-        if truth is not None:
-            areas["auroc"] = float(np.mean([_area(metrics.auroc, v, truth, elements) for v in values]))
-            areas["average_precision"] = float(
-                np.mean([_area(metrics.average_precision, v, truth, elements) for v in values])
-            )
-        cells.append({"method": label, **areas})
-    return pd.DataFrame(cells)
-
-
-def _area(area: Callable[..., float], values: Tensor, truth: Mask, elements: Elements) -> float:
-    if elements.level == "edge":
-        return area(values, truth, elements.setting.graph)
-    there = elements.places
-    level = "head" if elements.level == "node" else elements.level  # a list of which all are counted
-    return area(values.flatten()[there], truth.flatten()[there], level=level)
-
-
-def _agreement(elements: Elements, rows: list[Scored], exact: int, interval: Interval) -> pd.DataFrame:
-    """Pearson and Spearman with exact patching on a stratified sample, by the prompts that made the scores."""
-    values = {row.candidate.label: row.values for row in rows}
-    controls = [label for label in values if label == "random" or label.startswith("inverted ")]
-    judged = {label: one for label, one in values.items() if label not in controls}
-    places, patched = patched_sample(elements, judged, exact, interval.seed)
-    table = metrics.agreement(
-        patched,
-        {label: v.flatten()[places] for label, v in values.items() if not label.startswith("inverted ")},
-        top=(), drop=(0,), confidence=interval.confidence, seed=interval.seed,
-    )  # fmt: skip
-    names = [f"{name}{end}" for name in ("pearson", "spearman") for end in ("", "_low", "_high")]
-    return table.to_frame()[["method", *names]]
-
-
-def _costs(rows: list[Scored]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "method": row.candidate.label,
-            "forwards": row.passes.forward,
-            "backwards": row.passes.backward,
-            "seconds": row.cost.seconds,
-            "peak_memory_mb": row.cost.memory / 1e6,
-            "memory_kind": row.cost.memory_kind,
-        }
-        for row in rows
-    )
 
 
 def _notes(values: CircuitValues, chosen: list[Candidate], judging: Task, task: Task) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +44,10 @@ class MethodComparison(OnceFrame, Result):
       `cpr_signed` and `cmd`;
     - `edges_85`, `edges_95`: edges of the smallest circuit on the ladder that reaches this faithfulness;
       `edges_85_kept`: of the smallest from which on no larger one falls below it. Of nodes `nodes_85` and so on;
+    - `kl`, `same_argmax`: KL(model || circuit) in nats, and the share of prompts whose most likely token is the
+      model's: means over the logarithm of the share of edges, like `log_cmd`. At every size they stand in `points`;
+    - `cmd_drawn` and so on, of areas and outputs: means over the draws of scoring prompts that were asked for, with
+      their interval over draws (over seeds, where there is one draw);
     - `auroc`, `average_precision`: against a known circuit, by |score|; NaN without one;
     - `pearson`, `spearman`: with exact patching on a sample of edges, if it was asked for; intervals are over edges;
     - `forwards`, `backwards`: passes per prompt by the method's formula; `seconds` by the clock, of scoring alone;
@@ -52,15 +56,23 @@ class MethodComparison(OnceFrame, Result):
 
     A selection that ranks in one way alone (`balanced`) has no `_signed` figures.
 
-    `pairs` is a frame of paired differences between methods in the four areas (by |score|), with intervals and
-    p-values from the same resamples, corrected over the pairs of an area. `points` is a frame of faithfulness at every
-    size. `about` says what was compared, on what.
+    `pairs` is a frame of paired differences between methods in the four areas and both outputs (by |score|), with
+    intervals and p-values from the same resamples, corrected over the pairs of an area; columns that end in `_drawn`
+    are paired over draws. `points` is a frame of faithfulness and outputs at every size. `about` says what was
+    compared, on what.
+
+    `circuits` has a row for each single circuit that was given, and behind it one for the circuit of its size that
+    each method chooses, and for the mean of random ones: `faithfulness`, `kl`, `same_argmax`, and `farther`, by how
+    much |1 - faithfulness| is larger than that of the circuit given, with its paired p-value. `draws` has a row for
+    each method, draw and seed.
     """
 
     frame: pd.DataFrame
     pairs: pd.DataFrame
     points: pd.DataFrame
     about: dict[str, Any]
+    circuits: pd.DataFrame = field(default_factory=pd.DataFrame)
+    draws: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def to_frame(self) -> pd.DataFrame:
         return self.frame.copy()
@@ -79,7 +91,10 @@ class MethodComparison(OnceFrame, Result):
         """The columns that most readers want, with cells such as `0.041 [0.030, 0.052]`."""
         plain = self.frame
         result = plain[["rank", "method"]].copy()
-        for name in ("cmd", "cpr", "cpr_signed", "log_cmd"):
+        for name in ("cmd", "cpr", "cpr_signed", "log_cmd", "kl", "same_argmax"):
+            if name in plain:
+                result[name] = _cells(plain, name, "{:z.3f}")
+        for name in ("cmd_drawn", "log_cmd_drawn"):
             if name in plain:
                 result[name] = _cells(plain, name, "{:z.3f}")
         for name in (f"{self.counted}_85", f"{self.counted}_95"):
@@ -116,11 +131,21 @@ class MethodComparison(OnceFrame, Result):
             f"{about['seed']}"
         )
 
+    def single(self) -> pd.DataFrame:
+        """`circuits` with cells such as `0.041 [0.030, 0.052]`."""
+        result = self.circuits[["circuit", "method", self.counted]].copy()
+        for name in ("faithfulness", "kl", "same_argmax", "farther"):
+            result[name] = _cells(self.circuits, name, "{:z.3f}")
+        result["p_adjusted"] = [_number(value, "{:.3f}") for value in self.circuits["p_adjusted"]]
+        return result
+
     def __str__(self) -> str:
-        return f"{self!r}\n{text_table(self.summary())}"
+        tables = [self.summary(), *([self.single()] if len(self.circuits) else [])]
+        return "\n".join([repr(self), *map(text_table, tables)])
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(repr(self))}</p>{html_table(self.summary())}"
+        tables = [self.summary(), *([self.single()] if len(self.circuits) else [])]
+        return f"<p>{html.escape(repr(self))}</p>{''.join(map(html_table, tables))}"
 
     def curves(self, ranking: str = "absolute") -> Figure:
         """Faithfulness over the share of edges (nodes), on a logarithmic axis, with the intervals as bands."""
@@ -231,12 +256,18 @@ def _page(table: MethodComparison) -> str:
     pairs = table.pairs[table.pairs["area"].isin(["cmd", "cpr"])]
     shown = html_table(pairs, digits=4)
     correction = html.escape(str(table.about["correction"]))
+    circuits = ""
+    if len(table.circuits):
+        circuits = (
+            "<h2>Single circuits</h2><p>Behind each, what methods make of its size, and by how much it is farther from "
+            f"the model.</p><div class='wide'>{html_table(table.single())}</div>"
+        )
     return (
         f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{title}</title>{_HEAD}"
         f"<script>{get_plotlyjs()}</script></head><body><h1>{title}</h1><p>{html.escape(table.headline())}</p>{notes}"
         f"<div class='wide'>{html_table(table.summary())}</div>{drawn}"
         f"<h2>Differences between methods</h2><p>Paired over prompts; p-values corrected by {correction}.</p>"
-        f"<div class='wide'>{shown}</div></body></html>\n"
+        f"<div class='wide'>{shown}</div>{circuits}</body></html>\n"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 from attribution.edges.method import Method
 from attribution.engines import ScoringKeywords, method_keywords
-from circuits.goals import DEFAULT_FAITHFULNESS, Goal
+from circuits.goals import DEFAULT_FAITHFULNESS, ONE_ERROR, Goal
 from circuits.levels import Asked, NodeKeywords
 from circuits.resampling import Stable
 from circuits.search import Search, find
@@ -65,10 +65,11 @@ def find_circuit(
             `EAPIG(steps=10)`.
         edges: size of the circuit: a number of edges, or a share of all edges between 0 and 1. `top-n` and `greedy`
             count before pruning, and leave fewer.
-        faithfulness: instead of a size: the smallest circuit found that reaches it on the scoring prompts, 0.85 when no
-            goal is given. Sizes are searched by bisection (`circuits.smallest`), and of what is found a last pass drops
-            groups of edges, and then single ones, that it can do without (`circuits.trimming`); `report.ladder` holds
-            the sizes that were run, `report.trimmed` the pass. About 20 circuits.
+        faithfulness: instead of a size: the smallest circuit found that reaches it on the scoring prompts, by one
+            standard error over them, so that it reaches it on most others, too; 0.85 when no goal is given. Sizes are
+            searched by bisection (`circuits.smallest`), and of what is found a last pass drops groups of edges, and
+            then single ones, that it can do without (`circuits.trimming`); `report.ladder` holds the sizes that were
+            run, `report.trimmed` the pass. About 20 circuits.
         selection: `balanced` (default): connected edges. Of a given size the share that helps is set so that the
             circuit does as well as the model on the scoring prompts (`metrics.circuit.balance`), by up to five
             circuits; the smallest circuit for a goal holds those that help most. Or one that looks at scores alone
@@ -88,7 +89,7 @@ def find_circuit(
             many nats on the scoring prompts.
         lower_end: whether faithfulness has to be reached by the lower end of its interval over the scoring prompts.
         ladder: choose among the sizes of the ladder alone (.1 % to 100 % of the edges), of each the circuit that the
-            selection takes at that size: `report.ladder` is then the whole curve. Up to 50 circuits.
+            selection takes at that size, by their means: `report.ladder` is then the whole curve. Up to 50 circuits.
         minimal: whether the last pass tries every edge (node) of the circuit alone. As many circuits as it has edges.
         reference: how they are drawn: `paths` from the input to the logits, or `grown` from the logits upwards.
         ablation, objective, kv: of the setting: what edges outside the circuit give, what is to be preserved, and key
@@ -173,7 +174,8 @@ def _goal(sizes: str, size: int | float | None, faithfulness: float | None, keyw
         raise InputError("lower_end=True is about faithfulness, and kl= alone is asked for: give faithfulness= too")
     if faithfulness is None and kl is None:
         faithfulness = DEFAULT_FAITHFULNESS
-    return Goal(faithfulness, kl, lower_end, Interval.of(keywords))
+    spare = 0.0 if keywords.get("ladder") else ONE_ERROR
+    return Goal(faithfulness, kl, lower_end, Interval.of(keywords), spare)
 
 
 def _resampling(stable: bool | Stable, keywords: Mapping[str, Any]) -> Stable | None:

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from interp import numbers
 from interp.interval import Interval
 from metrics.circuit.elements import Elements, Mask
-from metrics.circuit.evaluate import faithfulness_in, faithfulness_values, together
+from metrics.circuit.evaluate import faithfulness_errors, faithfulness_in, faithfulness_values, together
 
 DEFAULT_FAITHFULNESS = 0.85
+# the smallest circuit whose mean just reaches a goal misses it on half of all other prompts; so Breiman et al. (1984)
+# allow for the error of what chooses the size of a tree
+ONE_ERROR = 1.0
 ROUNDING = 1e-6  # the whole model reaches every goal, to rounding
 
 
@@ -42,24 +45,30 @@ class Goal:
     Attributes:
         faithfulness: None where `kl` alone is asked for.
         kl: in nats, mean over prompts; None: the output is not looked at.
-        lower_end: whether faithfulness is that of the lower end of the interval over prompts, not of the mean.
+        lower_end: whether it is the lower end of the interval over prompts that has to reach it, which is farther.
         interval: its confidence, resamples and seed.
+        spare: by how many standard errors over prompts the mean has to be above it.
     """
 
     faithfulness: float | None = DEFAULT_FAITHFULNESS
     kl: float | None = None
     lower_end: bool = False
     interval: Interval = field(default_factory=Interval)
+    spare: float = 0.0
 
     def __post_init__(self) -> None:
-        numbers.settle(self, kl=numbers.POSITIVE)
+        numbers.settle(self, kl=numbers.POSITIVE, spare=numbers.FROM_ZERO)
 
     def reached(self, elements: Elements, masks: Sequence[Mask]) -> list[Reached]:
         """What each circuit reaches on the elements' prompts; NaN where the model shows no behaviour there."""
         objectives = (None,) if self.kl is None else (None, "kl")
         values, *others = elements.setting.measure_all(together([elements.circuit(one) for one in masks]), objectives)
         found = faithfulness_values(values)
-        counted = [one.low for one in faithfulness_in(values, self.interval)] if self.lower_end else found
+        if self.lower_end:
+            counted = [one.low for one in faithfulness_in(values, self.interval)]
+        else:
+            errors = faithfulness_errors(values)
+            counted = [value - self.spare * error for value, error in zip(found, errors, strict=True)]
         divergences: list[float | None] = [None] * len(found)
         for one in others:
             divergences = [max(-float(row.double().mean()), 0.0) for row in one.circuits]

@@ -26,6 +26,7 @@ from interp.errors import InputError
 from interp.interval import Interval
 from interp.selection import Selection
 from interp.setting import Setting
+from metrics.circuit.balance import Balanced
 from metrics.circuit.battery import Reference
 from metrics.circuit.elements import Elements, Mask
 
@@ -153,7 +154,7 @@ def _choose(
     if search.ladder:
         return _on_ladder(elements, search, rules(elements.ladder), take)
     # balanced circuits below a goal of faithfulness hold all that helps; the output needs what harms, too
-    by_help = search.selection.measures and search.goal.kl is None
+    by_help = isinstance(search.selection, Balanced) and search.goal.kl is None
     rankings = elements.rankings if by_help else [search.selection]
     return _searched(elements, search, scores, rankings, take)
 

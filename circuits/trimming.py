@@ -14,6 +14,7 @@ from circuits.goals import Goal, Reached
 from metrics.circuit.elements import Elements, Mask
 
 FIRST = 4  # the first group is this part of the circuit
+ENOUGH = 8  # prompts that say in which order edges are tried
 SINGLY = 8  # so many are tried alone, unless all are
 
 
@@ -57,8 +58,9 @@ def trimmed(elements: Elements, goal: Goal, mask: Mask, scores: Tensor, reached:
     """Drop what the circuit can do without, those of least effect first: a quarter, an eighth, ..., then one by one.
 
     Of edges the effect is the gradient at the circuit, which sees what scores of the whole model do not: what the
-    circuit lacks; of nodes it is their score. A group goes if the goal is still reached, else half of it is tried. At
-    the end the `SINGLY` weakest are tried alone, or `every` one.
+    circuit lacks; of nodes it is their score. It decides on the order alone, and is taken on a few prompts. A group
+    goes if the goal is still reached, else half of it is tried. At the end the `SINGLY` weakest are tried alone, or
+    `every` one.
     """
     state = Trimming(elements, goal, mask, reached, 0, [])
     order = _weakest_first(elements, mask, scores)
@@ -105,8 +107,9 @@ def _weakest_first(elements: Elements, mask: Mask, scores: Tensor) -> list[int]:
     inside = elements.inside(mask)
     setting, effects = elements.setting, scores
     if elements.level == "edge":
-        placed = None if elements.spans is None else setting.placed(elements.spans)
-        effects = inside_scores(setting, mask, AT_THE_CIRCUIT, placed=placed)
+        some = setting.select(range(min(ENOUGH, len(setting))))
+        placed = None if elements.spans is None else some.placed(elements.spans)
+        effects = inside_scores(some, mask, AT_THE_CIRCUIT, placed=placed)
     order = effects.flatten()[inside].sort(stable=True).indices
     found: list[int] = inside[order].tolist()
     return found

@@ -10,6 +10,7 @@ from metrics.circuit.evaluate import evaluate, faithfulness, measure
 from metrics.circuit.ground_truth import auroc, average_precision
 from metrics.circuit.left import removal_scores
 from metrics.circuit.minimality import Minimality, minimality
+from metrics.circuit.missed import Missed, missed_effects
 from metrics.circuit.output import OutputAgreement, output_agreement
 from metrics.circuit.prompts import PromptFaithfulness, prompt_faithfulness
 from metrics.circuit.recursive import RecursiveCurve, recursive_curve
@@ -59,6 +60,7 @@ __all__ = [
     "MaSF",
     "MaskedFineTuning",
     "Minimality",
+    "Missed",
     "NormalisedAOPC",
     "NormalisedAOPCMetric",
     "OutputAgreement",
@@ -97,6 +99,7 @@ __all__ = [
     "measure",
     "mib",
     "minimality",
+    "missed_effects",
     "normalised_aopc",
     "output_agreement",
     "prompt_faithfulness",

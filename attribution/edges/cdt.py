@@ -25,7 +25,8 @@ from interp.graph import ComputationalGraph
 from interp.kernels.ablation import record_sources
 from interp.kernels.batching import Batch, budget_of, bytes_per_position, refuse_nan
 from interp.kernels.contract import expand_sources
-from interp.kernels.forward import Recorder, Residual, last_rows, run_block, unembed
+from interp.kernels.forward import Recorder, Residual, attend, last_rows, run_block, unembed
+from interp.kernels.frame import Frame, PerHead, PerPort
 from interp.mlps import Mixture
 from interp.setting import Setting
 from interp.tasks.refusals import refuse_answers
@@ -78,10 +79,16 @@ class CDT(Method):
 
 
 class _Clean(Recorder):
-    """What each layer's MLP reads in the clean run."""
+    """What the heads of each layer give in the clean run, and what its MLP reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.heads_out: list[PerHead] = []
         self.middle: list[Residual] = []
+
+    def projections(self, layer: int, q: PerHead, k: PerPort, v: PerPort) -> tuple[PerHead, PerPort, PerPort]:
+        self.heads_out.append(attend(self.frame, layer, q, k, v))
+        return q, k, v
 
     def mlp_input(self, layer: int, x: Residual) -> Residual:
         self.middle.append(x)
@@ -89,7 +96,10 @@ class _Clean(Recorder):
 
 
 class _Decomposition:
-    """The walk of every source's part through the layers behind it, for one batch."""
+    """The walk of every source's part through the layers behind it, for one batch.
+
+    It starts at the first position at which a source may differ from its ablated value: in front all parts are 0.
+    """
 
     def __init__(self, setting: Setting, batch: Batch) -> None:
         self.setting, self.batch, self.anatomy, self.graph = setting, batch, setting.anatomy, setting.graph
@@ -97,13 +107,16 @@ class _Decomposition:
         embedding = self.anatomy.embed(batch.prompts.clean, self.frame.positions)
         rows = torch.arange(embedding.shape[:2].numel(), device=embedding.device)
         self.delta = record_sources(self.frame, embedding, rows).minus(setting.ablator.sources(batch, self.frame, rows))
-        self.real = batch.prompts.mask.to(embedding.device)
-        clean, x = _Clean(), embedding
+        differ = int(batch.prompts.first_difference.min()) if setting.ablator.skip_prefix else 0
+        self.first = min(differ, embedding.shape[1] - 1)
+        self.real = batch.prompts.mask.to(embedding.device)[:, self.first :]
+        clean, x = _Clean(self.frame), embedding
         self.entering: list[Residual] = []
         for layer in range(self.anatomy.n_layers):
-            self.entering.append(x)
+            self.entering.append(x[:, self.first :])
             x = run_block(self.frame, layer, x, clean)
-        self.middle, self.final = clean.middle, x
+        self.middle, self.z = ([one[:, self.first :] for one in kept] for kept in (clean.middle, clean.heads_out))
+        self.final = x
         self.logits = unembed(self.anatomy, last_rows(x, self.frame, batch.prompts.lengths))
         self.whole = self._values(self.logits[None])
         # |beta| at every target but the logits, where it is what the objective loses; and that of whole nodes
@@ -127,7 +140,7 @@ class _Decomposition:
         graph = self.graph
         flat = self.delta.embedding.new_empty(group.stop - group.start, *self.delta.embedding.shape)
         expand_sources(self.anatomy, graph, self.delta, slice(0, flat.shape[1]), group, flat)
-        own: Part = flat.unflatten(1, self.final.shape[:2])
+        own: Part = flat.unflatten(1, self.final.shape[:2])[:, :, self.first :]
         beta = own
         if layer >= 0 and not graph.parallel:  # the layer's MLP reads its heads
             heads = own.clone()
@@ -142,7 +155,7 @@ class _Decomposition:
                 self._see(first, part.repeat_interleave(count // part.shape[-2], -2), group)
                 first += count
             self._see(graph.mlp_target(later), self._mlp(later, own)[..., None, :], group)
-            middle = beta + through_attention(self.frame, later, beta, self.entering[later])
+            middle = beta + through_attention(self.frame, later, beta, self.entering[later], self.z[later])
             beta = middle + self._mlp(later, beta if graph.parallel else middle)
         self.sizes[:, group, -1] = self._lost(own)
         self.nodes[:, group] = self._lost(beta)
@@ -158,7 +171,7 @@ class _Decomposition:
     def _lost(self, beta: Part) -> Float[Tensor, "batch source"]:
         """What the objective of each prompt loses without beta in the last residual stream."""
         lengths, anatomy = self.batch.prompts.lengths, self.anatomy
-        last = last_rows(beta.flatten(0, 1), self.frame, lengths).unflatten(0, (len(beta), -1))
+        last = beta[:, torch.arange(len(lengths), device=beta.device), lengths - 1 - self.first]
         part, x = through_norm(anatomy.final_norm, last, last_rows(self.final, self.frame, lengths))
         part, x = through_affine(anatomy.unembed, part, x)
         if anatomy.cap is not None:

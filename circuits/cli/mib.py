@@ -14,6 +14,7 @@ from circuits.cli.output import CommandError, Notes, interval, print_json, show,
 from circuits.cli.saved import edge_circuit
 
 if TYPE_CHECKING:
+    from attribution.edges.method import Method
     from circuits.mib import Entry
     from interp.tasks import Task
 
@@ -44,6 +45,7 @@ def submit(
     ] = "patch",
     circuits: Circuits = False,
     selection: Annotated[str, typer.Option(help="Of --circuits: top-n or greedy.")] = "top-n",
+    level: Annotated[str, typer.Option(help="What is scored: edge, or node (heads and MLPs).")] = "edge",
     n: Number = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the prompts.")] = 0,
     device: options.Device = None,
@@ -52,7 +54,7 @@ def submit(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Score edges and write the folder that MIB takes.
+    """Score edges, or heads and MLPs, and write the folder that MIB takes.
 
     One folder for every model and task that MIB pairs. Prompts are those of
     the built-in task of that kind, or of --task-file (with a single task):
@@ -61,6 +63,7 @@ def submit(
     \b
     Example:
       circuits mib submit submission --models gpt2,qwen2.5 --tasks ioi,mcqa
+      circuits mib submit nodes --models gpt2 --tasks ioi --level node
       circuits mib check submission
     """
     chosen_models, chosen_tasks = _list("--models", models), _list("--tasks", tasks)
@@ -70,9 +73,10 @@ def submit(
     with working(quiet) as notes:
         from attribution import attribute
         from circuits import mib
+        from interp.errors import choose
 
         check_names(ablation=ablation)
-        scorer = made_method(method, {"steps": steps}, notes)
+        scorer = _scorer(method, steps, choose("level", level, ("edge", "node")), notes)
         check_ablation(scorer, ablation)
         pairs = _pairs(chosen_models, chosen_tasks, notes)
         for name in chosen_tasks:
@@ -236,6 +240,15 @@ def evaluate(
     show(table("As MIB computes them, 95 % intervals", columns, cells))
     if output is not None:
         typer.echo(f"Wrote the table to {output}")
+
+
+def _scorer(method: str, steps: int | None, level: Any, notes: Notes) -> Method:
+    """A method by name that scores that level."""
+    from attribution.edges.named import METHODS
+    from attribution.engines import chosen_method
+
+    told = {"level": level} if "level" in (METHODS.settings(method) or ()) else {}
+    return chosen_method(made_method(method, {"steps": steps}, notes, told, level), level=level)
 
 
 def _list(option: str, text: str) -> list[str]:

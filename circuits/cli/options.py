@@ -13,7 +13,7 @@ METHODS = (
     "edge-pruning-sampled", "ugs", "relp", "gim", "attnlrp", "cp-lrp", "decompx", "cd-t", "information-flow", "acdc",
     "exact", "ensemble",
 )  # fmt: skip
-SELECTIONS = ("balanced", "top-n", "greedy", "connected", "program")
+SELECTIONS = ("balanced", "top-n", "greedy", "connected", "program", "learned")
 ABLATIONS = "patch, zero, zero-token, mean, mean-positional or optimal."
 SEEDS = {"min": 0, "max": 2**63 - 1}
 

@@ -4,13 +4,15 @@
     FOLDER/ioi_qwen2.5/0.1.json ... 50.json       or nine circuits, by their size in percent of all edges
 
 Every file is the graph JSON of EAP-IG (`circuits.formats.eap_ig`). In circuits the score of an edge is above 0 where it
-is in and 0 where it is out, since MIB's reader asks for one. MIB reads files of torch's as well (`.pt`): those are
-pickles, which can run anything, and are never opened here. MIB does not say what the nine files are called, so that in
-reading the order of their sizes counts and their names do not.
+is in and 0 where it is out, since MIB's reader asks for one. Scores of nodes stand at the nodes; circuits of them are
+circuits of edges in which all edges among the nodes are in, for that is what MIB counts. MIB reads files of torch's as
+well (`.pt`): those are pickles, which can run anything, and are never opened here. MIB does not say what the nine files
+are called, so that in reading the order of their sizes counts and their names do not.
 """
 
 from __future__ import annotations
 
+import bisect
 import logging
 import os
 from dataclasses import dataclass, field
@@ -27,9 +29,9 @@ from circuits.formats.mib_names import COLUMNS, MODELS, SIZES, circuit_file, ent
 from interp import numbers
 from interp.errors import InputError
 from interp.files import make_folder
-from interp.selection import SELECTIONS, ladder
+from interp.selection import SELECTIONS, ladder, top_n_nodes
 from interp.selection.empty import PATHS
-from interp.selection.named import mask_of
+from interp.selection.named import Mask, mask_of
 
 IMPORTANCES = "importances.json"
 
@@ -86,11 +88,14 @@ def write_circuits(
     selection: str = "top-n",
     absolute: bool = True,
 ) -> list[Path]:
-    """Write nine circuits, `FOLDER/task_model/0.1.json` to `50.json`: int(p n) edges each, then pruned."""
+    """Write nine circuits, `FOLDER/task_model/0.1.json` to `50.json`: int(p n) edges each, then pruned.
+
+    Of scores of nodes each holds the best heads and MLPs, as many as have no more edges among them (`top_n_nodes`).
+    Raises `InputError` for scores of another level, and for nodes beside a selection of edges.
+    """
+    masks = _nine(scores, selection, absolute)
     home = _made(folder, task, model)
     _refuse_others(home, {circuit_file(fraction) for fraction in SIZES})
-    rule = SELECTIONS.make(selection, {"absolute": absolute})
-    masks = [mask_of(rule, scores.edge_values, scores.graph, n) for n in ladder(scores.graph)]
     paths = []
     for fraction, mask in zip(SIZES, masks, strict=False):
         if not mask.any():
@@ -98,6 +103,23 @@ def write_circuits(
         inside = Scores(mask.float(), scores.graph, **_made_as(scores))
         paths.append(eap_ig.write(Circuit(inside, mask), home / circuit_file(fraction), d_model))
     return paths
+
+
+def _nine(scores: Scores, selection: str, absolute: bool) -> list[Mask]:
+    """The circuits on the ladder, the whole model behind them."""
+    graph = scores.graph
+    rule = SELECTIONS.make(selection, {"absolute": absolute})
+    if scores.level == "edge":
+        return [mask_of(rule, scores.edge_values, graph, n) for n in ladder(graph)]
+    if scores.level != "node" or scores.spans is not None or selection != "top-n":
+        raise InputError("nine circuits are taken from scores of edges, or of nodes at all positions by 'top-n'")
+
+    def of(n: int) -> Mask:
+        return top_n_nodes(scores.values, graph, n, absolute)
+
+    counts = range(len(graph.sources))
+    fitting = [bisect.bisect_right(counts, limit, key=lambda n: int(of(n).sum())) - 1 for limit in ladder(graph)]
+    return [of(max(n, 0)) for n in fitting]
 
 
 def read(folder: str | os.PathLike[str]) -> list[Entry]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -92,8 +91,15 @@ def top_n_nodes(
         raise wrong_shape(scores, (n_sources,), "one score per source of the graph")
     key = ranking_keys(scores, absolute, "node scores")[1:]
     best = largest(key, check_size(n, n_sources - 1, "heads and MLPs"))
-    alive = np.zeros(n_sources, dtype=bool)
+    alive = torch.zeros(n_sources, dtype=torch.bool, device="cpu")
     alive[0] = True
     alive[best + 1] = True
-    mask = graph.edge_mask.numpy() & leading_on(alive, graph)
+    return among_nodes(alive, graph, pruned)
+
+
+def among_nodes(
+    alive: Bool[Tensor, " source"], graph: ComputationalGraph, pruned: bool = True
+) -> Bool[Tensor, "source target"]:
+    """All edges among some sources, and from them to the logits, then pruned."""
+    mask = graph.edge_mask.numpy() & leading_on(alive.numpy(), graph)
     return torch.from_numpy(pruned_mask(mask, graph) if pruned else mask)

@@ -211,6 +211,20 @@ def faithfulness_values(values: CircuitValues) -> list[float]:
     return [float(one) for one in faithfulness_of_means(stacked(values).mean(-1)[None])[0]]
 
 
+def faithfulness_errors(values: CircuitValues) -> list[float]:
+    """Standard errors of `faithfulness` over prompts, by the delta method; 0 with a single prompt.
+
+    f = mean c / mean g has the error of mean (c - f g) / mean g, c and g being what the circuit and the model are above
+    the empty circuit.
+    """
+    clean, empty, *circuits = stacked(values)
+    gap, n = clean - empty, len(clean)
+    found = np.array(faithfulness_values(values))
+    apart = np.array(circuits).reshape(-1, n) - empty - found[:, None] * gap
+    spread = apart.std(axis=1, ddof=1) if n > 1 else np.zeros(len(apart))
+    return [float(one) for one in spread / np.sqrt(n) / abs(gap.mean())]
+
+
 def stacked(values: CircuitValues) -> NDArray[np.float64]:
     """Objectives as statistics of faithfulness take them: `[clean | empty | circuits..., n]`."""
     return torch.cat((values.clean[None], values.empty[None], values.circuits)).double().numpy()

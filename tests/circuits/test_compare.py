@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import metrics
-from attribution import Scores, attribute
+from attribution import EdgePruning, Learned, Schedule, Scores, attribute
 from attribution.edges.gradient import EAP, EAPIG, EAPIGActivations
 from attribution.edges.method import Method
 from attribution.edges.named import METHODS
@@ -237,7 +237,10 @@ def test_the_same_seed_gives_the_same_table(model: Any, task: Any) -> None:
         ({"methods": ["eap", "eap"]}, "two of the name 'eap'"),
         ({"methods": {"random": "eap"}}, "which is what a control is called"),
         ({"methods": {"x": {"method": "eap", "stepz": 3}}}, "'stepz' is unknown"),
-        ({"methods": {"x": 3}}, "must be a method, by name or as an object, its settings, or scores; got int"),
+        (
+            {"methods": {"x": 3}},
+            "a method, by name or as an object, its settings, scores, or a circuit; got int",
+        ),
         ({"methods": [{"method": "eap"}]}, "without a name"),
         ({"methods": {"x": {"method": "eap", "selection": "best"}}}, "'best' is unknown"),
         ({"methods": ["attribution-patching"]}, "scores nodes"),
@@ -274,7 +277,10 @@ class Backwards(Selection):
         return top_n(-scores.abs(), graph, n, False)
 
 
-@pytest.mark.parametrize("selection", ["balanced", "connected", Balanced(steps=2), Backwards()])
+@pytest.mark.parametrize(
+    "selection",
+    ["balanced", "connected", Balanced(steps=2), Backwards(), Learned(EdgePruning(schedule=Schedule(steps=2)))],
+)
 def test_every_selection_is_taken_and_chooses_on_the_scoring_prompts(
     model: Any, task: Any, selection: str | Selection
 ) -> None:
@@ -316,7 +322,7 @@ def test_methods_as_objects(model: Any, task: Any) -> None:
 def test_it_holds_a_data_frame_and_is_kept(table: MethodComparison, tmp_path: Path) -> None:
     best = table.to_frame().sort_values("cpr").set_index("method")
     assert np.isfinite(best.loc["eap", "cmd"])
-    assert len(table.pairs) == 4 * 10
+    assert len(table.pairs) == 6 * 10
     assert "scored on 5 prompts, judged on 5 others" in repr(table)
     assert table.markdown().count("\n") == 1 + len(table.to_frame())
     with pytest.raises(InputError, match=r"holds a data frame and is none any more: take its columns from .to_frame"):

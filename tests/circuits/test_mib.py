@@ -17,7 +17,7 @@ from circuits import Circuit, mib
 from circuits.formats.mib_names import BUILT_IN, TASKS
 from interp import ComputationalGraph, tasks
 from interp.errors import InputError
-from interp.selection import LADDER_FRACTIONS, greedy, top_n
+from interp.selection import LADDER_FRACTIONS, greedy, ladder, prune, top_n, top_n_nodes
 from metrics.circuit.evaluate import measure
 from tests.tiny import shared, tiny_task
 
@@ -186,6 +186,61 @@ def test_importances_are_judged_as_mib_does(model: Any, task: Any, scores: Score
     assert (found["entry"], found["holds"], found["n"]) == ("ioi_tiny", "importances", 6)
 
 
+def nodes_of(graph: ComputationalGraph, seed: int = 0, first: float = 9.0) -> Scores:
+    drawn = torch.randn(len(graph.sources), generator=torch.Generator().manual_seed(seed))
+    drawn[0] = first
+    return Scores(drawn, graph, method="attribution-patching", level="node")
+
+
+def by_hand(graph: ComputationalGraph, alive: set[str]) -> torch.Tensor:
+    """All edges among nodes and to the logits, without what the input does not reach or what leads nowhere."""
+    mask = torch.zeros(graph.shape, dtype=torch.bool)
+    for name in graph.edges():
+        source, _, target = name.partition("->")
+        if source in alive and target.partition("<")[0] in alive | {"logits"}:
+            mask[graph.edge_index(name)] = True
+    return prune(mask, graph)
+
+
+def test_importances_of_nodes_are_judged_as_mib_does(model: Any, task: Any, tmp_path: Path) -> None:
+    graph = ComputationalGraph.of(model)
+    for first in (9.0, 0.3):  # the input is ranked first, or among the others
+        nodes = nodes_of(graph, first=first)
+        mib.write_importances(nodes, tmp_path, "ioi", "tiny", 16)
+        (entry,) = mib.read(tmp_path)
+        assert entry.scores is not None
+        assert entry.scores.level == "node"
+        torch.testing.assert_close(entry.scores.values, nodes.values)
+        found = mib.evaluate(model, task, entry, quiet=True, resamples=20).to_dict("records")[0]
+        n = len(graph.sources)
+        for area, values in (("cpr", nodes.values), ("cmd", nodes.values.abs())):
+            order = values.argsort(descending=True)
+            chosen = [{graph.sources[i] for i in order[: int(p * n)]} for p in LADDER_FRACTIONS]
+            values = measure(model, task, torch.stack([by_hand(graph, one) for one in chosen]), quiet=True)
+            f = (values.circuits.mean(1) - values.empty.mean()) / (values.clean.mean() - values.empty.mean())
+            distance = f.numpy() if area == "cpr" else np.abs(1 - f.numpy())
+            assert found[area] == pytest.approx(np.trapezoid(distance, LADDER_FRACTIONS), abs=1e-5)
+        assert found["cmd_low"] <= found["cmd"] <= found["cmd_high"]
+
+
+def test_nine_circuits_of_nodes_are_as_large_as_mib_allows(tmp_path: Path) -> None:
+    nodes = nodes_of(MIDDLE)
+    mib.write_circuits(nodes, tmp_path, "ioi", "gpt2")
+    (entry,) = mib.read(tmp_path)
+    assert not any("at most" in problem for problem in entry.problems)
+    order = [MIDDLE.sources[i] for i in nodes.values.abs().argsort(descending=True) if i]
+    for limit, circuit in zip(ladder(MIDDLE), entry.circuits, strict=False):
+        sizes = [int(by_hand(MIDDLE, {"input", *order[:n]}).sum()) for n in (0, 1, 2)]
+        n = next((n for n, size in enumerate(sizes) if size > limit), None)
+        if n is not None:
+            assert torch.equal(circuit.mask, by_hand(MIDDLE, {"input", *order[: n - 1]}))
+        held = len(set(circuit.nodes) - {"input", "logits"})
+        assert int(top_n_nodes(nodes.values, MIDDLE, held).sum()) == circuit.n_edges <= limit
+        assert held == 45 or int(top_n_nodes(nodes.values, MIDDLE, held + 1).sum()) > limit
+    with pytest.raises(InputError, match="of nodes at all positions by 'top-n'"):
+        mib.write_circuits(nodes, tmp_path, "ioi", "gpt2", selection="greedy")
+
+
 def test_nine_circuits_are_judged_with_the_model_as_the_tenth(
     model: Any, task: Any, scores: Scores, tmp_path: Path
 ) -> None:
@@ -214,9 +269,14 @@ def test_auroc_is_mibs(model: Any, task: Any, scores: Scores, tmp_path: Path) ->
 
 
 def test_what_cannot_be_evaluated(model: Any, task: Any, scores: Scores) -> None:
-    nodes = attribute(model, task, "attribution-patching", quiet=True)
-    with pytest.raises(InputError, match="importances of nodes cannot be evaluated"):
-        mib.evaluate(model, task, mib.Entry("ioi_tiny", scores=nodes), quiet=True)
+    nodes = mib.Entry("ioi_tiny", scores=attribute(model, task, "attribution-patching", quiet=True))
+    with pytest.raises(InputError, match="importances of nodes are selected by 'top-n'"):
+        mib.evaluate(model, task, nodes, selection="greedy", quiet=True)
+    with pytest.raises(InputError, match="MIB's AUROC ranks edges"):
+        mib.evaluate(model, task, nodes, truth=scores.graph.edge_mask, quiet=True, resamples=5)
+    neurons = Scores(torch.ones(3, 5), scores.graph, method="x", level="neuron")
+    with pytest.raises(InputError, match="importances of neurons cannot be evaluated"):
+        mib.evaluate(model, task, mib.Entry("ioi_tiny", scores=neurons), quiet=True)
     few = mib.Entry("ioi_tiny", circuits=(Circuit(scores, scores.graph.edge_mask),) * 3)
     with pytest.raises(InputError, match="circuits holds 3; MIB measures 9"):
         mib.evaluate(model, task, few, quiet=True)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import metrics
-from attribution import attribute
+from attribution import EdgePruning, Learned, Schedule, attribute
 from attribution.edges.gradient import EAP, EAPIG
 from attribution.edges.method import Method
 from circuits import Circuit, Stability, Stable, find_circuit, stability
@@ -121,7 +121,10 @@ class Nothing(Selection):
         return graph.edge_mask & False
 
 
-@pytest.mark.parametrize("selection", ["greedy", "connected", "balanced", Balanced(steps=2)])
+@pytest.mark.parametrize(
+    "selection",
+    ["greedy", "connected", "program", "balanced", Balanced(steps=2), Learned(EdgePruning(schedule=Schedule(steps=2)))],
+)
 def test_every_selection_can_be_resampled(model: Any, task: Task, selection: str | Selection) -> None:
     found = stability(model, task, method=EAP(), edges=60, resamples=4, selection=selection, quiet=True)
     whole = setting(model, task)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import metrics
-from attribution import attribute
+from attribution import EAP, attribute
 from circuits import Circuit, compare_methods, mib
 from interp import tasks
 from interp.selection import TopN, ladder
@@ -110,6 +110,21 @@ def test_submit_check_and_evaluate(tmp_path: Path, bridge: Any) -> None:
     assert pd.read_csv(tmp_path / "results.csv")["entry"].tolist() == ["ioi_tiny"]
     shown = run("mib", "evaluate", folder / "ioi_tiny", "-n", "5")
     assert f"{row['cmd']:.3f} [" in " ".join(shown.stdout.split())
+
+
+def test_submit_and_evaluate_nodes(tmp_path: Path, bridge: Any) -> None:
+    result = run("mib", "submit", tmp_path, *SUBMIT, "--level", "node")
+    assert result.exit_code == 0, result.output
+    (entry,) = mib.read(tmp_path)
+    scores = attribute(bridge, tasks.ioi(n=6, seed=0, model=bridge), EAP(level="node"), quiet=True)
+    assert entry.scores is not None
+    assert torch.equal(entry.scores.values, scores.values)
+    judged = run("mib", "evaluate", tmp_path, "-n", "5", "-q", "--json")
+    (row,) = json.loads(judged.stdout)
+    own = mib.evaluate(bridge, tasks.ioi(n=5, seed=1, model=bridge), entry, seed=1, quiet=True)
+    assert row["cmd"] == pytest.approx(own["cmd"].item())
+    assert "level='head' is unknown" in refused(run("mib", "submit", tmp_path, *SUBMIT, "--level", "head"))
+    assert "scores edges" in refused(run("mib", "submit", tmp_path, *SUBMIT[:-1], "acdc", "--level", "node"))
 
 
 def test_a_submission_that_mib_would_take_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
