@@ -37,6 +37,8 @@ from metrics.explanation.saco import SaCo, SaCoMetric, saco
 from metrics.explanation.samples import PerSample
 from metrics.explanation.sensitivity import SensitivityMetric, sensitivity
 from metrics.explanation.soft import SoftErasureMetric, soft_erasure
+from metrics.neurons.effects import neuron_effects
+from metrics.neurons.effects_result import Effect, NeuronEffects
 from metrics.statistics import bootstrap
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Curve",
     "Curves",
     "DecisionFlipsMetric",
+    "Effect",
     "Erasure",
     "ErasureCurve",
     "ErasureMetric",
@@ -59,6 +62,7 @@ __all__ = [
     "MaSF",
     "MaskedFineTuning",
     "Minimality",
+    "NeuronEffects",
     "NormalisedAOPC",
     "NormalisedAOPCMetric",
     "OutputAgreement",
@@ -97,6 +101,7 @@ __all__ = [
     "measure",
     "mib",
     "minimality",
+    "neuron_effects",
     "normalised_aopc",
     "output_agreement",
     "prompt_faithfulness",

@@ -43,7 +43,7 @@ def planted_model() -> Any:
                 block.mlp.gate_proj.weight[neuron] = block.mlp.up_proj.weight[neuron] = 0
                 block.mlp.gate_proj.weight[neuron, ALWAYS] = block.mlp.up_proj.weight[neuron, SAID] = 1.0
                 block.mlp.down_proj.weight[:, neuron] = 0
-                block.mlp.down_proj.weight[ANSWER, neuron] = 0.5
+                block.mlp.down_proj.weight[ANSWER, neuron] = 0.1
     model = load_model(module)
     stay_in_float64(model)
     return model
