@@ -40,6 +40,8 @@ from metrics.explanation.soft import SoftErasureMetric, soft_erasure
 from metrics.neurons.effects import neuron_effects
 from metrics.neurons.effects_result import Effect, NeuronEffects
 from metrics.statistics import bootstrap
+from metrics.votes.result import ValueVotes
+from metrics.votes.run import value_votes
 
 __all__ = [
     "EXPLANATION_METRICS",
@@ -81,6 +83,7 @@ __all__ = [
     "SaCoMetric",
     "SensitivityMetric",
     "SoftErasureMetric",
+    "ValueVotes",
     "agreement",
     "auroc",
     "average_precision",
@@ -116,4 +119,5 @@ __all__ = [
     "saco",
     "sensitivity",
     "soft_erasure",
+    "value_votes",
 ]
