@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,22 +17,35 @@ _ROUNDED = 1e-12  # a variance of so little of the squares' mean is rounding
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums of values and of their squares, float64, and how many values they are of; nothing else is ever held."""
+    """Sums of values and of their squares, float64, and how many values they are of; nothing else is ever held.
+
+    `flipped` are the sums with signs that were drawn anew: what they are where neither sign is likelier. Their squares
+    are the same.
+    """
 
     total: Float[Tensor, "*axes"]
     squares: Float[Tensor, "*axes"]
+    flipped: Float[Tensor, "draw *axes"]
     count: int
 
     @classmethod
-    def of_none(cls, *shape: int) -> Moments:
+    def of_none(cls, *shape: int, draws: int = 0) -> Moments:
         """Of no values."""
         nothing = torch.zeros(shape, dtype=torch.float64, device="cpu")
-        return cls(nothing, nothing, 0)
+        return cls(nothing, nothing, nothing.new_zeros(draws, *shape), 0)
 
-    def with_more(self, values: Float[Tensor, "n *axes"]) -> Moments:
-        """With further values."""
+    def with_more(self, values: Float[Tensor, "n *axes"], signs: Float[Tensor, "draw n"]) -> Moments:
+        """With further values, and the signs that they are drawn."""
         wide = values.double()
-        return Moments(self.total + wide.sum(0), self.squares + wide.square().sum(0), self.count + len(wide))
+        flipped = self.flipped + torch.tensordot(signs.double(), wide, 1)
+        return Moments(
+            self.total + wide.sum(0), self.squares + wide.square().sum(0), flipped, self.count + len(wide)
+        )
+
+    def draws(self) -> Iterator[Moments]:
+        """Each draw of signs as if it were what was found."""
+        for total in self.flipped:
+            yield replace(self, total=total)
 
     @property
     def mean(self) -> Float[Tensor, "*axes"]:
@@ -51,7 +65,7 @@ class Moments:
         Raises `InputError` for fewer than two values.
         """
         if self.count < 2:
-            raise InputError(f"questions has {self.count}; a test of their mean needs at least two")
+            raise InputError(f"questions has {self.count} groups; a test of their mean needs at least two")
         error = (self.variance / self.count).sqrt()
         statistic = torch.where(self.total == 0, 0.0, self.mean / error)  # of a constant: infinite
         p_values = torch.from_numpy(2 * t.sf(statistic.abs().numpy(), self.count - 1))

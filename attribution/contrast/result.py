@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -34,7 +35,9 @@ class NeuronContrast(Result):
         p: its two-sided p-value, [layer, d_mlp].
         q: `p` corrected over all neurons (Benjamini and Hochberg), [layer, d_mlp].
         widths: how many neurons each layer has.
-        n_questions: how many questions the means are over.
+        n_questions, n_groups: how many questions the means are over, and how many groups of them were tested.
+        by_chance: how many neurons survive where the answers of each group change sides by the toss of a coin: one
+            number for each draw.
         alpha: the level of `survivors`.
         method, objective, model, seconds, settings: how it was made.
     """
@@ -47,6 +50,8 @@ class NeuronContrast(Result):
     q: Float[Tensor, "layer d_mlp"]
     widths: list[int]
     n_questions: int
+    n_groups: int
+    by_chance: list[int]
     alpha: float
     method: str
     objective: str
@@ -106,9 +111,10 @@ class NeuronContrast(Result):
 
     def headline(self) -> str:
         count, total = self.survivors().n_nodes, sum(self.widths)
+        drawn = f", by chance {sum(self.by_chance) / len(self.by_chance):,.1f}" if self.by_chance else ""
         return (
             f"{count:,} of {total:,} neurons differ between answers at a false discovery rate of {self.alpha:g} over "
-            f"{self.n_questions:,} questions ({self.method}, {self.objective}, {self.model}, {self.seconds:.3g} s)"
+            f"{self.n_questions:,} questions{drawn} ({self.method}, {self.objective}, {self.model}, {self.seconds:.3g} s)"
         )
 
     def figure(self) -> Figure:
@@ -134,7 +140,5 @@ class NeuronContrast(Result):
         self.by_layer()
 
     def _repr_html_(self) -> str:
-        import html
-
         shown = self.top(min(_SHOWN, sum(self.widths)))
         return f"<p>{html.escape(repr(self))}</p>{html_table(shown)}"

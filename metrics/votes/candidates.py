@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,13 +101,3 @@ def _count(questions: Task) -> int:
     if len(counts) > 1:
         raise InputError(f"questions have {min(counts)} to {max(counts)} answers; give all of them equally many")
     return counts.pop()
-
-
-def read_groups(groups: Sequence[int] | None, n: int) -> NDArray[np.int64]:
-    """Which questions stay together, numbered from 0; None: each by itself. Raises `InputError` for another length."""
-    if groups is None:
-        return np.arange(n)
-    given = np.asarray(groups)
-    if given.shape != (n,):
-        raise InputError(f"groups has the shape {list(given.shape)}; it needs one entry for each of the {n} questions")
-    return np.unique(given, return_inverse=True)[1]

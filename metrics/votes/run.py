@@ -18,9 +18,10 @@ from interp.keywords import check_keywords
 from interp.kernels.neurons import widths
 from interp.run import Run, RunKeywords
 from interp.running import door
+from interp.tasks.groups import read_groups
 from interp.tasks.task import Task
 from metrics.statistics import bootstrapped, share
-from metrics.votes.candidates import Candidates, Held, read_groups
+from metrics.votes.candidates import Candidates, Held
 from metrics.votes.nested import nested
 from metrics.votes.probe import Grams
 from metrics.votes.result import WAYS, ValueVotes

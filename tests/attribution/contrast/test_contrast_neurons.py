@@ -123,17 +123,36 @@ def test_other_methods_give_the_scores_that_they_give_elsewhere():
 def test_running_sums_are_those_of_all_values_at_once():
     values = torch.randn(50, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 3
     values[:, 0, 0], values[:, 1, 1] = 0.0, 0.1
-    moments = Moments.of_none(3, 4)
-    for part in values.split([7, 20, 1, 22]):
-        moments = moments.with_more(part.float() if len(part) == 1 else part)
+    moments = Moments.of_none(3, 4, draws=2)
+    signs = torch.ones(2, 50)
+    signs[1, ::3] = -1
+    for part, some in zip(values.split([7, 20, 1, 22]), signs.split([7, 20, 1, 22], 1), strict=True):
+        moments = moments.with_more(part.float() if len(part) == 1 else part, some)
     values[27] = values[27].float()
     assert torch.allclose(moments.mean, values.mean(0), rtol=1e-12)
     assert torch.allclose(moments.variance, values.var(0), rtol=1e-10, atol=1e-12)
+    plain, turned = moments.draws()
+    assert torch.allclose(plain.mean, moments.mean)
+    by_hand = signs[1].double()[:, None] * values[:, 2]
+    assert torch.allclose(turned.mean[2], by_hand.mean(0), atol=1e-12)
+    assert np.allclose(turned.t_test()[0][2], ttest_1samp(by_hand.numpy(), 0.0).statistic, rtol=1e-8)
     statistic, p_values = moments.t_test()
     assert (float(statistic[0, 0]), float(p_values[0, 0])) == (0.0, 1.0)  # a neuron that never does anything
     expected = ttest_1samp(values[:, 2].numpy(), 0.0)
     assert np.allclose(statistic[2], expected.statistic, rtol=1e-10)
     assert np.allclose(p_values[2], expected.pvalue, rtol=1e-6)
+
+
+def test_groups_are_one_observation_each():
+    model = shared("llama")
+    task, groups = tiny_task(model, 6, ragged=True), [4, 1, 4, 1, 9, 9]
+    found = contrast_neurons(model, task, steps=2, groups=groups, quiet=True)
+    setting = Setting(model, task, ablation="zero", objective="probability-difference")
+    each = neurons_by_prompt(setting, MaskIG(steps=2, quadrature="midpoint").points)
+    by_group = torch.stack([each[[1, 3]].mean(0), each[[0, 2]].mean(0), each[[4, 5]].mean(0)])
+    assert (found.n_questions, found.n_groups) == (6, 3)
+    assert torch.allclose(found.values, by_group.mean(0), atol=1e-14)
+    assert np.allclose(found.statistic, ttest_1samp(by_group.numpy(), 0.0).statistic, rtol=1e-8)
 
 
 def test_correction_counts_the_neurons_that_exist():
@@ -159,6 +178,8 @@ def test_planted_neurons_are_found():
     assert found.settings["steps"] == 20
     assert roc_auc_score(planted_mask().flatten(), found.values.abs().flatten()) == 1.0
     assert bool((found.values[planted_mask()] > 0).all())
+    assert len(found.by_chance) == 20
+    assert np.mean(found.by_chance) < len(PLANTED)
     assert bool(found.survivors("correct").mask[planted_mask()].all())
     assert found.by_layer()["correct"].sum() == found.survivors("correct").n_nodes
     strongest = found.to_frame().sort_values("difference", ascending=False).head(len(PLANTED))
@@ -239,6 +260,9 @@ def test_a_result_is_kept_and_shown(tmp_path):
         ({"method": "eap-ig"}, "ablation"),
         ({"steps": 0}, "steps=0"),
         ({"objective": "accuracy"}, "accuracy"),
+        ({"groups": [0, 1]}, "groups has the shape [2]; it needs one entry for each of the 3 questions"),
+        ({"groups": [0, 0, 0]}, "has 1 groups; a test of their mean needs at least two"),
+        ({"draws": -1}, "draws=-1"),
         ({"ablation": "mean"}, "keyword of contrast_neurons='ablation' is unknown"),
     ],
 )
