@@ -72,11 +72,11 @@ def contrast_neurons(
 
         D = attribution of p(correct answers) - attribution of p(incorrect answers)
 
-    is tested over questions (or groups of them) by Student's t of its mean against 0, and p-values are corrected over all neurons
-    (Benjamini and Hochberg 1995): "Truth Neurons", arXiv:2505.12182, of which an abstract alone was at hand. Attribution
-    is the activation times the gradient averaged from the baseline, all neurons 0, to the model as it is, summed over
-    positions; what the paper leaves open (baseline, number of points, all layers at once, correction) is a choice made
-    here.
+    is tested over questions (or groups of them) by Student's t of its mean against 0, and p-values are corrected over
+    all neurons (Benjamini and Hochberg 1995): "Truth Neurons", arXiv:2505.12182, after its abstract. Attribution is the
+    activation times the gradient averaged from the baseline, all neurons 0, to the model as it is, summed over
+    positions. Baseline, number of points, all layers at once and the correction are choices made here, where the
+    abstract is silent.
 
     Use other questions to choose neurons than to judge them, and random ones beside (`metrics.neuron_effects`). Where
     the two kinds of answers differ in words, length or place, neurons of these differ too: see `tasks.truth`.
@@ -186,7 +186,9 @@ def _moments(
                 if number >= int(file.state["done"]):
                     before = Moments(*(file.state[name] for name in ("total", "squares", "flipped")), 0)
                     groups, within = np.unique(together[part], return_inverse=True)
-                    found = before.with_more(_by_group(_by_question(setting.select(part), how), within), signs[:, groups])
+                    found = before.with_more(
+                        _by_group(_by_question(setting.select(part), how), within), signs[:, groups]
+                    )
                     file.put(
                         total=found.total, squares=found.squares, flipped=found.flipped,
                         done=torch.tensor(number + 1, device="cpu"),

@@ -38,9 +38,7 @@ class Moments:
         """With further values, and the signs that they are drawn."""
         wide = values.double()
         flipped = self.flipped + torch.tensordot(signs.double(), wide, 1)
-        return Moments(
-            self.total + wide.sum(0), self.squares + wide.square().sum(0), flipped, self.count + len(wide)
-        )
+        return Moments(self.total + wide.sum(0), self.squares + wide.square().sum(0), flipped, self.count + len(wide))
 
     def draws(self) -> Iterator[Moments]:
         """Each draw of signs as if it were what was found."""
@@ -72,9 +70,7 @@ class Moments:
         return statistic, torch.where(self.total == 0, 1.0, p_values)
 
 
-def benjamini_hochberg(
-    p_values: Float[Tensor, "*axes"], tested: Bool[Tensor, "*axes"]
-) -> Float[Tensor, "*axes"]:
+def benjamini_hochberg(p_values: Float[Tensor, "*axes"], tested: Bool[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """P-values corrected for the number of those that are `tested` (Benjamini and Hochberg 1995); others have 1."""
     found = torch.ones_like(p_values)
     found[tested] = torch.from_numpy(false_discovery_control(p_values[tested].numpy(), method="bh"))

@@ -131,9 +131,7 @@ class NeuronContrast(Result):
             ]
         )  # fmt: skip
         picture.update_layout(barmode="relative")
-        return theme.styled(
-            picture, "Neurons that differ between answers", xaxis_title="layer", yaxis_title="neurons"
-        )
+        return theme.styled(picture, "Neurons that differ between answers", xaxis_title="layer", yaxis_title="neurons")
 
     def fits(self) -> None:
         self._repr_html_()  # the whole table may be long

@@ -36,9 +36,7 @@ def neurons_by_prompt(setting: Setting, points: Points) -> Float[Tensor, "n laye
     """
     refuse_mixtures(setting)
     grain, run = setting.nodes("neuron"), setting.run
-    planned = plan(
-        setting.anatomy, len(setting), setting.prompts.longest, batch_size=run.batch_size, memory=run.memory
-    )
+    planned = plan(setting.anatomy, len(setting), setting.prompts.longest, batch_size=run.batch_size, memory=run.memory)
     found = torch.zeros(len(setting), *grain.full.shape, dtype=torch.float64, device="cpu")
 
     def work(batch: Batch) -> None:

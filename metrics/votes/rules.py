@@ -1,6 +1,6 @@
 """Rules that vote, majorities of them, and how well the best of all does by chance: pure functions of arrays.
 
-    a rule (layer, neuron, largest or smallest) votes for the candidate at which that neuron's activation is so
+a rule (layer, neuron, largest or smallest) votes for the candidate at which that neuron's activation is so
 """
 
 from __future__ import annotations

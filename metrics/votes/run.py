@@ -14,8 +14,8 @@ from interp import numbers, ranks
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from interp.interval import Estimate, Interval, IntervalKeywords
-from interp.keywords import check_keywords
 from interp.kernels.neurons import widths
+from interp.keywords import check_keywords
 from interp.run import Run, RunKeywords
 from interp.running import door
 from interp.tasks.groups import read_groups
@@ -27,7 +27,7 @@ from metrics.votes.probe import Grams
 from metrics.votes.result import WAYS, ValueVotes
 from metrics.votes.rules import accuracies, best_by_chance, votes_of
 
-SIZES = (1, 3, 11, 31, 101, 301, 1001)
+_SIZES = (1, 3, 11, 31, 101, 301, 1001)
 
 
 class VoteKeywords(RunKeywords, IntervalKeywords, total=False):
@@ -41,27 +41,28 @@ def value_votes(
     questions: Task,
     *,
     groups: Sequence[int] | None = None,
-    sizes: Sequence[int] = SIZES,
+    sizes: Sequence[int] | None = None,
     folds: int = 5,
     permutations: int = 200,
     **keywords: Unpack[VoteKeywords],
 ) -> ValueVotes:
     """Let neurons vote for the true candidate ("TruthV", arXiv:2509.17932), without training.
 
-    An MLP adds up its value vectors, MLP(x) = sum_i m_i(x) v_i. m_i is read at the last token of question and candidate,
-    and each rule (layer, i, largest or smallest) votes for the candidate at which m_i is so. The rules that are right
-    most often on a support set are kept, and their majority decides on other questions. Of 2 x layers x d_mlp rules some
-    win by chance, so everything is chosen inside: voters, and how many, in folds of the questions that are not judged;
-    and labels are drawn anew to see what the best rule gets when nothing is there. Beside it, on the same questions: the
-    candidates' log-likelihood, and a linear probe (ridge regression on the residual stream, layer and penalty chosen
-    inside).
+    An MLP adds up its value vectors, MLP(x) = sum_i m_i(x) v_i. m_i is read at the last token of question and
+    candidate, and each rule (layer, i, largest or smallest) votes for the candidate at which m_i is so. The rules that
+    are right most often on a support set are kept, and their majority decides on other questions. Of 2 x layers x d_mlp
+    rules some win by chance, so everything is chosen inside: voters, and how many, in folds of the questions that are
+    not judged; and labels are drawn anew to see what the best rule gets when nothing is there. Beside it, on the same
+    questions: the candidates' log-likelihood, and a linear probe (ridge regression on the residual stream, layer and
+    penalty chosen inside).
 
     Args:
         model: what `interp.load_model` returns.
         questions: a `Task` whose prompts have one correct answer and equally many incorrect ones each: candidates.
         groups: a number for each question; those of one group stay in one fold, and labels are drawn for them together
             (`tasks.truth`: `[i // 2 for i in range(n)]`). None: each question by itself.
-        sizes: numbers of voters to choose from; odd ones, so that two candidates do not tie.
+        sizes: numbers of voters to choose from; odd ones, so that two candidates do not tie. None: 1 to 1,001, each
+            about three times the last.
         folds: of the questions, outside and inside.
         permutations: draws of the labels.
         **keywords: `batch_size`, `memory`, `quiet` (`interp.run.Run`); `confidence`, `resamples` of the intervals,
@@ -82,13 +83,10 @@ def value_votes(
         raise InputError("value_votes runs in one process; start it without torchrun")
     counts = widths(anatomy_of(model))
     n_rules = 2 * sum(counts)
-    chosen = tuple(sorted(numbers.many("sizes", sizes, numbers.whole, numbers.Limits(1, n_rules))))
+    chosen = _sizes(sizes, n_rules)
     together = read_groups(groups, len(questions))
-    if not chosen or folds > together.max() + 1:
-        raise InputError(
-            f"folds={folds} and sizes={list(sizes)} need at least one size and as many groups of questions as folds; "
-            f"there are {together.max() + 1} groups"
-        )
+    if folds > together.max() + 1:
+        raise InputError(f"folds={folds} needs as many groups of questions; there are {together.max() + 1}")
     run = Run.of(keywords)
     candidates = Candidates.of(model, questions, interval.seed)
     held = Held.of(model, candidates, run)
@@ -96,9 +94,7 @@ def value_votes(
     places = np.flatnonzero(exist)
     votes, truth = votes_of(held.neurons[..., exist]), candidates.truth
     with run.progress("choosing voters", folds) as bar:
-        found = nested(
-            votes, Grams.of(held.states, truth), truth, together, chosen, folds, interval.seed, bar.advance
-        )
+        found = nested(votes, Grams.of(held.states, truth), truth, together, chosen, folds, interval.seed, bar.advance)
     right = dict(zip(WAYS, (found.votes, found.probe, *_by_likelihood(held, candidates)), strict=True))
     by_chance = best_by_chance(votes, truth, together, candidates.count, permutations, interval.seed)
     each = accuracies(votes, truth)
@@ -117,6 +113,15 @@ def value_votes(
         seconds=time.perf_counter() - started,
         settings={"seed": interval.seed, "folds": folds, "sizes": list(chosen), "task": questions.to_dict()["sha256"]},
     )
+
+
+def _sizes(sizes: Sequence[int] | None, n_rules: int) -> tuple[int, ...]:
+    if sizes is None:
+        return tuple(size for size in _SIZES if size <= n_rules)
+    found = tuple(sorted(numbers.many("sizes", sizes, numbers.whole, numbers.Limits(1, n_rules))))
+    if not found:
+        raise InputError("sizes is empty; give at least one number of voters, or None for the usual ones")
+    return found
 
 
 def _by_likelihood(held: Held, candidates: Candidates) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:

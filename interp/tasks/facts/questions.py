@@ -151,7 +151,5 @@ def _judgements(pair: Pair, turn: int) -> list[Example]:
     found = []
     for fact, *answers in pair.asked():
         for own, other, words in zip(answers, answers[::-1], ((" true", " false"), (" false", " true")), strict=True):
-            found.append(
-                Example(ask(f"{fact.stem} {own}"), ask(f"{fact.stem} {other}"), (words[0],), (words[1],))
-            )
+            found.append(Example(ask(f"{fact.stem} {own}"), ask(f"{fact.stem} {other}"), (words[0],), (words[1],)))
     return found

@@ -129,7 +129,7 @@ def test_both_answers_of_a_question_are_equally_many_tokens():
     class Model:
         tokenizer = Letters()
 
-        class cfg:  # noqa: N801
+        class cfg:
             d_vocab = 256
 
     task = tasks.truth(60, model=Model())
