@@ -25,7 +25,7 @@ class Moments:
 
     total: Float[Tensor, "*axes"]
     squares: Float[Tensor, "*axes"]
-    flipped: Float[Tensor, "draw *axes"]
+    flipped: Float[Tensor, "draw ..."]
     count: int
 
     @classmethod
@@ -34,7 +34,7 @@ class Moments:
         nothing = torch.zeros(shape, dtype=torch.float64, device="cpu")
         return cls(nothing, nothing, nothing.new_zeros(draws, *shape), 0)
 
-    def with_more(self, values: Float[Tensor, "n *axes"], signs: Float[Tensor, "draw n"]) -> Moments:
+    def with_more(self, values: Float[Tensor, "n ..."], signs: Float[Tensor, "draw n"]) -> Moments:
         """With further values, and the signs that they are drawn."""
         wide = values.double()
         flipped = self.flipped + torch.tensordot(signs.double(), wide, 1)

@@ -114,7 +114,8 @@ class NeuronContrast(Result):
         drawn = f", by chance {sum(self.by_chance) / len(self.by_chance):,.1f}" if self.by_chance else ""
         return (
             f"{count:,} of {total:,} neurons differ between answers at a false discovery rate of {self.alpha:g} over "
-            f"{self.n_questions:,} questions{drawn} ({self.method}, {self.objective}, {self.model}, {self.seconds:.3g} s)"
+            f"{self.n_questions:,} questions{drawn} ({self.method}, {self.objective}, {self.model}, "
+            f"{self.seconds:.3g} s)"
         )
 
     def figure(self) -> Figure:

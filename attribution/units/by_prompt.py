@@ -2,9 +2,9 @@
 
     score(p) = sum over points of  weight * sum over positions of  (a_p - other_p) . dM/da_p     at  w = alpha
 
-Every neuron of weight w gives w times its own activation and 1 - w times what it gives under the ablation, all layers at
-once: integrated gradients from all neurons ablated to the model as it is. Of each prompt the scores of all neurons add
-up to M(clean) - M(all neurons ablated), as far as the quadrature goes.
+Every neuron of weight w gives w times its own activation and 1 - w times what it gives under the ablation, all layers
+at once: integrated gradients from all neurons ablated to the model as it is. Of each prompt the scores of all neurons
+add up to M(clean) - M(all neurons ablated), as far as the quadrature goes.
 """
 
 from __future__ import annotations

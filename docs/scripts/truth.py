@@ -63,6 +63,7 @@ def main(small: bool, folder: Path) -> None:
             (f"Truth neurons, {form}", lambda form=form: study.neurons(form)),
             (f"Suppressed and amplified, {form}", lambda form=form: study.effects(form)),
         ]
+    parts.insert(-2, ("Truth, or what goes together", study.association))
     text = [INTRODUCTION]
     for title, part in parts:
         text.append(f"\n## {title}\n\n{part()}\n")
@@ -105,13 +106,16 @@ class Study:
             self.made[form] = tasks.truth(self.sizes.questions[form], model=self.model, form=form)
         return self.made[form]
 
-    def halves(self, form: str) -> tuple[Task, Task]:
-        """Questions whose answers are one token: half of the pairs choose neurons, the others judge them."""
+    def pairs(self, form: str) -> list[tuple[str, tuple[Any, ...]]]:
+        """Pairs of questions whose answers are one token, each with its kind."""
         encoder, examples = Encoder(self.model), self.task(form).examples
-        pairs = [examples[first : first + 2] for first in range(0, len(examples), 2)]
-        pairs = [pair for pair in pairs if encoder.is_single(pair[0].correct[0])]
-        choosing, judging = ([one for pair in some for one in pair] for some in (pairs[::2], pairs[1::2]))
-        return Task(f"{form}, choosing", choosing), Task(f"{form}, judging", judging)
+        pairs = [(KINDS[i // 2 % len(KINDS)], examples[i : i + 2]) for i in range(0, len(examples), 2)]
+        return [(kind, pair) for kind, pair in pairs if encoder.is_single(pair[0].correct[0])]
+
+    def halves(self, form: str) -> tuple[Task, Task]:
+        """Half of the pairs choose neurons, the others judge them."""
+        pairs = self.pairs(form)
+        return of_pairs(f"{form}, choosing", pairs[::2]), of_pairs(f"{form}, judging", pairs[1::2])
 
     def kept(self, name: str, kind: type[Any], make: Callable[[], Result]) -> Any:
         """A result from its file, or made and kept there."""
@@ -167,7 +171,23 @@ class Study:
             correct=found.survivors("correct").n_nodes, total=sum(found.widths), chance=f"{chance.mean():.1f}",
             most=chance.max(), draws=len(chance), steps=self.sizes.steps,
         )  # fmt: skip
-        return text + _table(pd.DataFrame(rows)) + "\n\n" + markdown_table(found.top(10))
+        best = found.top(5).assign(difference=lambda frame: 1000 * frame["difference"])
+        return (
+            text
+            + _table(pd.DataFrame(rows))
+            + STRONGEST_ROWS
+            + markdown_table(best.rename(columns={"difference": "D x 1000"}))
+        )
+
+    def association(self) -> str:
+        """Whether neurons found without negations speak for what is true in negations, or for what goes together."""
+        pairs = self.pairs("completion")[::2]
+        plain, negated = ([one for one in pairs if (one[0] == "negations") is side] for side in (False, True))
+        found = self.contrast("completion", of_pairs("completion, plain", plain), "plain")
+        other = self.contrast("completion", of_pairs("completion, negated", negated), "negated")
+        masks = {"survivors": found.survivors().mask, "100 strongest": found.strongest(100).mask}
+        rows = [self.again(found, other, name, mask) for name, mask in masks.items()]
+        return ASSOCIATION.format(plain=2 * len(plain), negated=2 * len(negated)) + _table(pd.DataFrame(rows))
 
     def again(self, found: NeuronContrast, other: NeuronContrast, name: str, mask: torch.Tensor) -> dict[str, Any]:
         """Of the neurons in a mask: how many have the same sign on the other half, and p below 0.05 there."""
@@ -188,8 +208,10 @@ class Study:
         choosing, judging = self.halves(form)
         found = self.contrast(form, choosing, "choosing")
         others = [getattr(tasks, name)(n=self.sizes.others, model=self.model) for name in ("ioi", "agreement")]
+        if not found.survivors().n_nodes:
+            return "Nothing survived, so there is nothing to scale."
         text = []
-        for toward, side in (("correct", "true"), ("both", "either")):
+        for toward, side in (("correct", "the true answer"), ("both", "either answer")):
             measured: NeuronEffects = self.kept(
                 f"effects-{toward}-{form}",
                 NeuronEffects,
@@ -206,10 +228,14 @@ class Study:
                 for one in measured.effects
             ]  # fmt: skip
             text.append(
-                f"The {STRONGEST} neurons of the largest |t| that speak for the {side} answer:\n\n"
-                + _table(pd.DataFrame(rows))
+                f"The {STRONGEST} neurons of the largest |t| that speak for {side}:\n\n" + _table(pd.DataFrame(rows))
             )
         return "\n\n".join(text)
+
+
+def of_pairs(name: str, pairs: list[tuple[str, tuple[Any, ...]]]) -> Task:
+    """A task of the questions of some pairs, which stay beside each other."""
+    return Task(name, [one for _, pair in pairs for one in pair])
 
 
 def pairs_of(task: Task) -> list[int]:
@@ -230,12 +256,13 @@ Made by `docs/scripts/truth.py`. Questions are those of [`tasks.truth`](truth.md
 exchanged, so that neither words nor length nor place tell the true from the false. Intervals: 95 %.
 """
 
-KNOWN = """How often the true answer is likelier than the false one (of two: guessing gives .50), by form and kind of fact.
-Wilson's intervals.
+KNOWN = """How often the true answer is likelier than the false one (of two: guessing gives .50), by form and kind of
+fact. Wilson's intervals.
 
 """
 
-VOTES = """`metrics.value_votes` on {n} completions, two candidates each; pairs stay together in folds, and are resampled.
+VOTES = """`metrics.value_votes` on {n} completions, two candidates each; pairs stay together in folds and
+resamples.
 
 {ways}
 
@@ -249,12 +276,20 @@ probe on the others.
 
 {folds}"""
 
-NEURONS = """{choosing} questions chose, {judging} others judge; answers of one token, integrated gradients from all neurons 0
-with {steps} midpoints, one observation a pair. {survivors} of {total:,} neurons survive at a false discovery rate of .05,
-{correct} of them for the true answer. Where the answers of each pair change sides by the toss of a coin {chance} survive
-on average, {most} at most ({draws} draws).
+NEURONS = """{choosing} questions chose, {judging} others judge; answers of one token, integrated gradients from all
+neurons 0 with {steps} midpoints, one observation a pair. {survivors:,} of {total:,} neurons survive at a false
+discovery rate of .05, {correct:,} of them for the true answer. Where the answers of each pair change sides by the toss
+of a coin {chance} survive on average, {most} at most ({draws} draws).
 
 Whether neurons that one half finds are found again on the other:
+
+"""
+
+STRONGEST_ROWS = "\n\nThe neurons of the largest |t|; D is in probability:\n\n"
+
+ASSOCIATION = """Of the choosing half, {plain} questions without negations chose, and {negated} negations judge. "The
+capital of France is not" is truly continued by " Rome": a neuron for truth has the same sign there, a neuron for what
+goes together (France and Paris) the other one.
 
 """
 

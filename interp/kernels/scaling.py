@@ -18,7 +18,7 @@ from interp.run import Run
 @torch.no_grad()
 def scaled_values(
     grain: NodeGrain,
-    factors: Float[Tensor, "scaling *axes"],
+    factors: Float[Tensor, "scaling ... unit"],
     objectives: Sequence[Objective],
     run: Run,
     advance: Callable[[float], None] = lambda n: None,

@@ -1,4 +1,4 @@
-"""`neuron_effects`: neurons suppressed or amplified, and what that does, beside random neurons of like layers and norms."""
+"""`neuron_effects`: neurons suppressed or amplified, beside random neurons of like layers and norms."""
 
 from __future__ import annotations
 

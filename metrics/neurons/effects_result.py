@@ -90,8 +90,12 @@ class NeuronEffects(Result):
         import plotly.graph_objects as go
 
         labels = [theme.label(f"{one.task}, {one.objective}, times {one.factor:g}") for one in self.effects]
-        series = [("these neurons", theme.OWN, [(label, one.change) for label, one in zip(labels, self.effects)])]
-        random = [(label, one.random) for label, one in zip(labels, self.effects) if one.random is not None]
+        series = [
+            ("these neurons", theme.OWN, [(label, one.change) for label, one in zip(labels, self.effects, strict=True)])
+        ]
+        random = [
+            (label, one.random) for label, one in zip(labels, self.effects, strict=True) if one.random is not None
+        ]
         if random:
             series.append(("random neurons", theme.CONTROL, random))  # type: ignore[arg-type]
         picture = go.Figure()

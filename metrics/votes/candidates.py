@@ -1,4 +1,4 @@
-"""Questions with their candidates, in an order that says nothing, as token ids; and what a model holds at their ends."""
+"""Questions with their candidates, in an order that says nothing, and what a model holds at their ends."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ class ValueVotes(Result):
 
     Attributes:
         accuracy: of each way to choose a candidate: `votes` (the majority of voters chosen on other questions), `probe`
-            (a linear probe of the residual stream, likewise), `likelihood` (the candidate's log-probability, summed over
-            its tokens) and `likelihood_per_token` (its mean).
+            (a linear probe of the residual stream, likewise), `likelihood` (the candidate's log-probability, summed
+            over its tokens) and `likelihood_per_token` (its mean).
         ahead: how far the votes are ahead of each other way, question by question.
         right: which questions each way gets right, bool [n].
         folds: what was chosen in each fold: `Nested.folds`.

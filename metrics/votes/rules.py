@@ -74,7 +74,7 @@ def chosen_size(
 def drawn_truths(
     truth: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], count: int, draws: int, seed: int
 ) -> Iterator[Int[np.ndarray, " n"]]:
-    """Labels under the null, that activations know nothing of truth: the candidates of a group are moved on together."""
+    """Labels under the null, that activations know nothing of truth: candidates of a group move on together."""
     rng = np.random.default_rng(seed)
     for _ in range(draws):
         yield (truth + rng.integers(0, count, groups.max() + 1)[groups]) % count

@@ -1,4 +1,4 @@
-"""Facts in mirrored pairs: two of one kind whose answers differ, so that each answer is true of one and false of the other.
+"""Facts in mirrored pairs: two of one kind whose answers differ, each true of one and false of the other.
 
 Whatever a word, its length or its place might say of truth by itself, it says as often of falsehood.
 """

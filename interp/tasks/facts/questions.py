@@ -1,4 +1,4 @@
-"""`truth`: questions with a true and a false answer; `statements`: true and false sentences. Both from mirrored pairs."""
+"""`truth`: questions with a true and a false answer; `statements`: true and false sentences."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def truth(
     """Questions with a true answer (correct) and a false one (incorrect), balanced for words, length and place.
 
     Facts come in pairs of one kind whose answers are exchanged (Paris is true of France and false of Italy, Rome the
-    other way round), so that each word is as often the true answer as the false one; no fact is in two pairs. The forms are
+    other way round), so that each word is as often the true answer as the false one. No fact is in two pairs. Forms:
 
     - `completion`: "The capital of France is" is continued by " Paris", not " Rome"; two questions to a pair, the
       corrupted prompt being the other;

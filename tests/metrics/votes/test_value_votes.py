@@ -124,9 +124,7 @@ def test_the_probe_finds_the_layer_that_knows():
     truth = rng.integers(0, 2, 60)
     states = rng.normal(size=(60, 2, 3, 8)).astype(np.float32)
     states[np.arange(60), truth, 1] += 3 * rng.normal(size=8)  # a direction that true candidates have in layer 1
-    guessed, layer, _ = probe_guesses(
-        Grams.of(states, truth), truth, folds_of(np.arange(60), 4, 0), np.arange(60) < 40
-    )
+    guessed, layer, _ = probe_guesses(Grams.of(states, truth), truth, folds_of(np.arange(60), 4, 0), np.arange(60) < 40)
     assert layer == 1
     assert (guessed == truth[40:]).mean() > 0.9
 
@@ -148,7 +146,7 @@ def test_what_is_read_is_what_the_module_holds_at_the_last_token():
             seen = {}
             handles = [
                 block.mlp.down_proj.register_forward_pre_hook(
-                    lambda _, given, layer=layer: seen.__setitem__(layer, given[0][0, -1])
+                    lambda _, given, layer=layer, seen=seen: seen.__setitem__(layer, given[0][0, -1])
                 )
                 for layer, block in enumerate(module.model.layers)
             ]
