@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -184,7 +185,7 @@ def _moments(
         try:
             for number, part in enumerate(_parts(together)):
                 if number >= int(file.state["done"]):
-                    before = Moments(*(file.state[name] for name in ("total", "squares", "flipped")), 0)
+                    before = _so_far(file)
                     groups, within = np.unique(together[part], return_inverse=True)
                     found = before.with_more(
                         _by_group(_by_question(setting.select(part), how), within), signs[:, groups]
@@ -196,7 +197,12 @@ def _moments(
                 bar.advance(len(part))
         finally:
             file.save()
-    return Moments(*(file.state[name] for name in ("total", "squares", "flipped")), int(together.max()) + 1)
+    return replace(_so_far(file), count=int(together.max()) + 1)
+
+
+def _so_far(file: Resumed) -> Moments:
+    """The sums in a file; of how many, it need not know before the end."""
+    return Moments(file.state["total"], file.state["squares"], file.state["flipped"], 0)
 
 
 def _parts(together: Int[np.ndarray, " n"]) -> Iterator[list[int]]:

@@ -131,4 +131,5 @@ def _effect(what: tuple[str, str, float], clean: Array, scaled: Array, interval:
     rows = [clean, scaled[0], changes[0]] + ([changes[1:].mean(0)] if len(changes) > 1 else [])
     estimates = bootstrapped(np.stack(rows), lambda means: means, interval)
     p = paired_test(rows[2], rows[3], seed=interval.seed) if len(rows) > 3 else float("nan")
-    return Effect(*what, *estimates[:3], estimates[3] if len(rows) > 3 else None, p)
+    own, after, change = estimates[:3]
+    return Effect(*what, own, after, change, estimates[3] if len(rows) > 3 else None, p)

@@ -97,7 +97,7 @@ class NeuronEffects(Result):
             (label, one.random) for label, one in zip(labels, self.effects, strict=True) if one.random is not None
         ]
         if random:
-            series.append(("random neurons", theme.CONTROL, random))  # type: ignore[arg-type]
+            series.append(("random neurons", theme.CONTROL, random))
         picture = go.Figure()
         for name, color, points in series:
             picture.add_scatter(

@@ -45,7 +45,8 @@ class Grams:
         turned, across = vectors.T @ self.labels[here], self.products[layer][np.ix_(there, here)] @ vectors
         values = values.clip(min=0)
         scores = np.stack([across @ (turned / (values + penalty)) for penalty in PENALTIES])
-        return scores.reshape(len(PENALTIES), -1, self.count).argmax(2)
+        guessed: np.ndarray = scores.reshape(len(PENALTIES), -1, self.count).argmax(2)
+        return guessed
 
 
 def probe_guesses(
@@ -59,5 +60,5 @@ def probe_guesses(
     for some, others in splits(folds, learn):
         for layer in range(len(right)):
             right[layer] += (grams.guesses(some, others, layer) == truth[others]).sum(1)
-    layer, penalty = np.unravel_index(int(right.argmax()), right.shape)
-    return grams.guesses(learn, ~learn, int(layer))[penalty], int(layer), PENALTIES[penalty]
+    best, penalty = divmod(int(right.argmax()), len(PENALTIES))
+    return grams.guesses(learn, ~learn, best)[penalty], best, PENALTIES[penalty]

@@ -31,12 +31,14 @@ def accuracies(votes: Int[np.ndarray, "n rule"], truth: Int[np.ndarray, " n"]) -
 
 def best_rules(votes: Int[np.ndarray, "n rule"], truth: Int[np.ndarray, " n"], most: int) -> Int[np.ndarray, " most"]:
     """The `most` rules that are right most often, the best first; of equals the first."""
-    return np.argsort(-accuracies(votes, truth), kind="stable")[:most]
+    order: np.ndarray = np.argsort(-accuracies(votes, truth), kind="stable")[:most]
+    return order
 
 
 def majority(votes: Int[np.ndarray, "n voter"], count: int) -> Int[np.ndarray, " n"]:
     """The candidate of the `count` that most voters want; of a tie the first of these."""
-    return np.stack([(votes == candidate).sum(1) for candidate in range(count)], 1).argmax(1)
+    wanted: np.ndarray = np.stack([(votes == candidate).sum(1) for candidate in range(count)], 1).argmax(1)
+    return wanted
 
 
 def folds_of(groups: Int[np.ndarray, " n"], folds: int, seed: int) -> Int[np.ndarray, " n"]:
