@@ -46,7 +46,8 @@ def folds_of(groups: Int[np.ndarray, " n"], folds: int, seed: int) -> Int[np.nda
     names = np.unique(groups)
     fold = np.empty(groups.max() + 1, dtype=np.int64)
     fold[np.random.default_rng(seed).permutation(names)] = np.arange(len(names)) % folds
-    return fold[groups]
+    found: np.ndarray = fold[groups]
+    return found
 
 
 def splits(
