@@ -296,22 +296,23 @@ goes together (France and Paris) the other one.
 CONCLUSION = """
 ## What this shows, and what it does not
 
-- SmolLM2-135M completes capitals, opposites and most categories truly, guesses at sums, and takes no notice of "not": of
-  the negations it gets none right. Asked by letter, or whether a sentence is true, it guesses: both letters (and both
-  words) are the right one equally often here, and it always says the same. What papers of truth neurons ask of larger
-  models, a choice between letters, cannot be asked of this one; with 30 questions nothing survives there, as it should.
+- SmolLM2-135M completes capitals, opposites and most categories truly, guesses at sums, and takes no notice of "not":
+  of the negations it gets none right. Asked by letter, or whether a sentence is true, it is right on exactly half, as
+  one is who always says the same. What papers of truth neurons ask of larger models, a choice between letters, cannot be
+  asked of this one; with 30 questions nothing survives there, as it should.
 - On completions one neuron in eight differs between true and false answers, none do by chance, and what one half of the
   questions finds the other finds again. That is no small set: differences are spread over the whole model.
 - They are not neurons for truth. On negations most have the other sign: they speak for the word that goes together with
   the subject, be it true or false. With questions of positive facts alone nobody would have seen it.
-- A hundred of them, for the true answer, are worth about an eighth of the difference of log-probabilities, eleven times
-  what random neurons of the same layers and norms are; accuracy stays. So does agreement; on `ioi` doubling them costs a
-  little. The hundred largest |t| whatever their side do no more than random ones: two sides cancel.
-- Value votes do better than guessing and no better than the candidates' log-likelihood or the linear probe: all four
-  intervals lie over each other, and no difference from the votes is clear of 0. The best of all rules is right more often
-  than by chance; but chance alone, among so many, looks like six in ten.
-- Not measured: models that answer by letter, 20 midpoints (5 here), the reading of neurons at single positions, other
-  seeds of the questions. Pairs are the observations; of these there are few.
+- A hundred of them, for the true answer, are worth about a seventh of the difference of log-probabilities, ten times
+  what random neurons of the same layers and norms are; accuracy stays. So does agreement. On `ioi` doubling them costs
+  little, which is not clearly more than what random ones cost. The hundred largest |t| whatever their side do no more
+  than random ones: two sides cancel.
+- Value votes do better than guessing, and no better than the candidates' log-likelihood or the linear probe: no
+  difference from the votes is clear of 0. The best of all rules is right more often than by chance; but chance alone,
+  among so many rules, looks like six in ten.
+- Not measured: models that answer by letter, 20 midpoints (5 here), neurons at single positions, other seeds of the
+  questions. Pairs are the observations; of these there are few.
 """
 
 
