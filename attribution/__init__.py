@@ -1,6 +1,8 @@
 """Scores of edges, nodes and tokens: how much each helps a behaviour."""
 
 from attribution.components import ComponentScores, component_scores
+from attribution.contrast.explain import contrast_neurons
+from attribution.contrast.result import NeuronContrast
 from attribution.decompx.decompose import decompose
 from attribution.decompx.result import Decomposition
 from attribution.edges.acdc import ACDC
@@ -63,6 +65,7 @@ __all__ = [
     "Learned",
     "MaskIG",
     "Method",
+    "NeuronContrast",
     "NeuronScores",
     "Passes",
     "Relevance",
@@ -77,6 +80,7 @@ __all__ = [
     "attention_scores",
     "attribute",
     "component_scores",
+    "contrast_neurons",
     "decompose",
     "edge_pruning",
     "feature_edges",

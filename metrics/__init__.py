@@ -38,7 +38,11 @@ from metrics.explanation.saco import SaCo, SaCoMetric, saco
 from metrics.explanation.samples import PerSample
 from metrics.explanation.sensitivity import SensitivityMetric, sensitivity
 from metrics.explanation.soft import SoftErasureMetric, soft_erasure
+from metrics.neurons.effects import neuron_effects
+from metrics.neurons.effects_result import Effect, NeuronEffects
 from metrics.statistics import bootstrap
+from metrics.votes.result import ValueVotes
+from metrics.votes.run import value_votes
 
 __all__ = [
     "EXPLANATION_METRICS",
@@ -49,6 +53,7 @@ __all__ = [
     "Curve",
     "Curves",
     "DecisionFlipsMetric",
+    "Effect",
     "Erasure",
     "ErasureCurve",
     "ErasureMetric",
@@ -61,6 +66,7 @@ __all__ = [
     "MaskedFineTuning",
     "Minimality",
     "Missed",
+    "NeuronEffects",
     "NormalisedAOPC",
     "NormalisedAOPCMetric",
     "OutputAgreement",
@@ -79,6 +85,7 @@ __all__ = [
     "SaCoMetric",
     "SensitivityMetric",
     "SoftErasureMetric",
+    "ValueVotes",
     "agreement",
     "auroc",
     "average_precision",
@@ -100,6 +107,7 @@ __all__ = [
     "mib",
     "minimality",
     "missed_effects",
+    "neuron_effects",
     "normalised_aopc",
     "output_agreement",
     "prompt_faithfulness",
@@ -114,4 +122,5 @@ __all__ = [
     "saco",
     "sensitivity",
     "soft_erasure",
+    "value_votes",
 ]

@@ -47,7 +47,7 @@ def inside_node_scores(setting: Setting, mask: NodeMask, points: Points) -> Floa
         runner = grain.runner(batch)
         found = torch.zeros(inside.shape, dtype=torch.float64, device="cpu")
         for alpha, weight in points:
-            found += weight * _slopes(setting, runner, (alpha * inside).to(wide), planned.checkpointed)
+            found += weight * _slopes(setting, runner, alpha * inside.to(wide), planned.checkpointed)
             told(len(batch) / len(points))
         return found
 

@@ -1,6 +1,7 @@
 """Tasks: behaviours as prompts with counterfactuals. Eight are built in, and `Task` makes others.
 
 `TASKS.register(name, function)` or an entry point `faithful_circuits.tasks` gives a task of your own a name.
+`truth` makes questions with a true and a false answer in several forms, `statements` such sentences; they have no name.
 
 >>> from interp import tasks
 >>> tasks.names()
@@ -32,6 +33,7 @@ from interp.tasks.builtin.multiple_choice import multiple_choice
 from interp.tasks.builtin.pronoun import ABOUT as PRONOUN
 from interp.tasks.builtin.pronoun import pronoun
 from interp.tasks.check import TaskCheck
+from interp.tasks.facts.questions import Statement, statements, truth
 from interp.tasks.generate import About
 from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
@@ -39,6 +41,7 @@ from interp.tasks.task import Task
 __all__ = [
     "TASKS",
     "Prompts",
+    "Statement",
     "Task",
     "TaskCheck",
     "agreement",
@@ -53,6 +56,8 @@ __all__ = [
     "names",
     "offered",
     "pronoun",
+    "statements",
+    "truth",
 ]
 
 TASKS: Registry[Task] = Registry("task", Task, "faithful_circuits.tasks")

@@ -8,6 +8,8 @@ import pytest
 
 from interp import tasks
 from interp.errors import InputError
+from interp.kernels.answers import answer_logits
+from interp.objectives import get_objective
 from interp.tasks import Task
 from interp.tasks.encoding import Encoder
 
@@ -71,3 +73,13 @@ def test_answers_of_several_tokens(model: Any) -> None:
     assert spaced.answers.tokens.shape == (2, 2)
     with pytest.raises(InputError, match="'7' is one, if the space goes to the end of the prompts"):
         Encoder(model).single(" 7", 0, "target")
+
+
+def test_the_model_completes_facts_and_takes_no_notice_of_not(model: Any) -> None:
+    def right(*kinds: str) -> float:
+        task = tasks.truth(16, model=model, kinds=kinds)
+        prompts = task.prompts(model)
+        return float(get_objective("accuracy")(answer_logits(model, prompts), prompts).mean())
+
+    assert right("capitals", "opposites") > 0.9
+    assert right("negations") < 0.2

@@ -1,0 +1,1 @@
+"""Neurons whose attribution differs between two kinds of answers."""

@@ -1,0 +1,1 @@
+"""Facts in mirrored pairs, and true and false statements and questions made of them."""

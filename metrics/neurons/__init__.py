@@ -1,0 +1,1 @@
+"""What neurons do when they are made weaker or stronger."""

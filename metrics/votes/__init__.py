@@ -1,0 +1,1 @@
+"""Votes of value vectors for answers, and what they are held against."""
