@@ -16,6 +16,7 @@ from circuits.found import Found
 from circuits.viewer.adjacency import Adjacency
 from circuits.viewer.layout import MLP_GAP, column_labels, node_position, row_labels
 from circuits.viewer.linked import LinkedViews, linked_views
+from circuits.viewer.measuring import Prompts, measured, prompts_of
 from circuits.viewer.positions import (
     PositionLayout,
     check_positions,
@@ -23,13 +24,13 @@ from circuits.viewer.positions import (
     position_layout,
     scores_by_position,
 )
+from circuits.viewer.quality import other_prompts, quality
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
-from interp.setting import Setting
 from interp.tasks.task import Task
 
 EMBEDDED_LIMIT = 200_000  # edges in a page: 2.7 MB, so that all data stay below 5 MB
-CURVE_COLUMNS = ("edges", "faithfulness", "low", "high")
+CURVE_COLUMNS = ("edges", "faithfulness", "low", "high", "random", "random_low", "random_high")
 
 
 def page_data(
@@ -46,11 +47,12 @@ def page_data(
     if (model is None) != (task is None):
         raise InputError("model and task go together: the page runs one prompt of the task through the model")
     graph = circuit.graph
-    linked = None
+    linked = prompts = None
     if model is not None and task is not None:
         check_model(model, circuit)
+        prompts = prompts_of(model, task, circuit)
         linked = linked_views(model, task, _strongest_nodes(circuit, edges), example)
-        judged = Setting.of(model, task, {}, circuit)
+        judged = prompts.setting
         if positions is None and has_slope(judged.goal):
             # the mean of one prompt is that prompt: means are no ablation of it
             ablation = "patch" if "mean" in str(judged.ablation) else str(judged.ablation)
@@ -67,13 +69,16 @@ def page_data(
             "target": packed(edges.target, np.uint16),
             "score": packed(edges.score, np.float32),
             "total": edges.total,
+            "chosen": edges.chosen,
         },
         "layers": graph.n_layers,
         "layouts": {
             "layer": _layer_layout(circuit),
             "position": None if scores is None else _position_layout(circuit, position_layout(circuit, scores), tokens),
         },
-        "curve": _curve(circuit, curve),
+        **_curves(circuit, edges, prompts, curve),
+        "quality": quality(circuit),
+        "notes": [note] if (note := other_prompts(circuit, task)) else [],
         "linked": None if linked is None else _linked(linked),
         "provenance": {key: circuit.provenance[key] for key in ("model", "task", "method", "seed", "created")},
     }
@@ -143,15 +148,30 @@ def _position_layout(circuit: Circuit, layout: PositionLayout, tokens: list[str]
     }
 
 
-def _curve(circuit: Circuit, curve: Any) -> list[dict[str, float]]:
-    """Points of a faithfulness curve by edges: what was given, or the report's ladder."""
-    rows = circuit.report.ladder if curve is None else _rows(curve)
+def _curves(circuit: Circuit, edges: Adjacency, prompts: Prompts | None, given: Any) -> dict[str, Any]:
+    """The faithfulness curve by edges, whose it is, and the sizes that the search visited where others are drawn.
+
+    It is what was given, or what is measured for the slider where there are prompts, or what the search visited.
+    """
+    visited = _points(circuit.report.ladder)
+    if given is not None:
+        points = _points(_rows(given))
+        if not points:
+            raise InputError(
+                "curve has no rows with edges and faithfulness; give what metrics.faithfulness_curve returns"
+            )
+        return {"curve": points, "curveOf": "the curve that was given", "visited": []}
+    if prompts is not None and "flattened" not in circuit.provenance:  # by position it runs otherwise
+        of = f"{len(prompts.setting):,} {prompts.of}"
+        return {"curve": measured(circuit, edges, prompts), "curveOf": of, "visited": visited if prompts.same else []}
+    n = circuit.report.n_scoring
+    return {"curve": visited, "curveOf": f"{'' if n is None else f'{n:,} '}scoring prompts", "visited": []}
+
+
+def _points(rows: Iterable[dict[str, Any]]) -> list[dict[str, float]]:
+    """Points of a curve, by edges; where one prompt has no interval, the point stays."""
     points = [{key: row[key] for key in CURVE_COLUMNS if row.get(key) is not None} for row in rows]
-    known = [point for point in points if {"edges", "faithfulness"} <= point.keys()]
-    if curve is not None and not known:
-        raise InputError("curve has no rows with edges and faithfulness; give what metrics.faithfulness_curve returns")
-    # where one prompt has no interval, the point stays
-    finite = [{key: value for key, value in point.items() if math.isfinite(value)} for point in known]
+    finite = [{key: value for key, value in point.items() if math.isfinite(value)} for point in points]
     return sorted((one for one in finite if {"edges", "faithfulness"} <= one.keys()), key=lambda one: one["edges"])
 
 

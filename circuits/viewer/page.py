@@ -18,6 +18,7 @@ from circuits.viewer.adjacency import adjacency
 from circuits.viewer.data import EMBEDDED_LIMIT, page_data
 from circuits.viewer.headings import facts, title
 from circuits.viewer.look import LOOK
+from circuits.viewer.measuring import GROWN_BY
 from circuits.viewer.shell import STYLES, Shell, show_page
 
 SCRIPTS = (
@@ -40,6 +41,7 @@ SCRIPTS = (
     "controls.js",
     "faithfulness.js",
     "cards.js",
+    "quality.js",
     "linked.js",
     "details.js",
     "groups.js",
@@ -67,7 +69,7 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
     """
     if isinstance(circuit, NodeCircuit):
         return circuit.to_html(path, **views)
-    edges = adjacency(circuit, EMBEDDED_LIMIT)
+    edges = adjacency(circuit, EMBEDDED_LIMIT, more=GROWN_BY)
     data = page_data(circuit, edges, **views)
     return circuit_shell().render(title(circuit), facts(circuit), data, path)
 

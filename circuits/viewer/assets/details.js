@@ -14,7 +14,7 @@ function startDetails(app) {
     if (key === before) return;
     const changed = before === null || JSON.parse(before)[0] !== state.selection;
     before = key;
-    if (!view.focus) selected.replaceChildren(...showComparison(), ...overview(app, view));
+    if (!view.focus) selected.replaceChildren(...[...showComparison(), ...overview(app, view)].filter(Boolean));
     else selected.replaceChildren(heading(app, state, view), pathsCard(app, view),
       ...(view.selected === null ? [] : [...linkedCards(app, view.selected), neighbours(app, view)]));
     if (changed) box.scrollTop = 0;
@@ -36,7 +36,7 @@ function edgeList(app, edges) {
 
 function overview(app, view) {
   const first = Array.from(view.pass.list.subarray(0, Math.min(view.kept, LISTED)));
-  return [element("section", { class: "card", id: "overview" }, element("h2", {}, "Strongest edges"), edgeList(app, first),
+  return [...(app.data.compare ? [] : [qualityCard(app.data)]), element("section", { class: "card", id: "overview" }, element("h2", {}, "Strongest edges"), edgeList(app, first),
     element("p", { class: "hint" }, "Click a node or an edge to trace it upstream and downstream; shift-click pins a node."))];
 }
 
@@ -47,7 +47,7 @@ function heading(app, state, view) {
   if (node === undefined) {
     title = graph.arrow(focus.edge);
     rows = edgeText(graph, data, focus.edge).split("\n").slice(1).map((line) => {
-      const [, name, value] = /^(score|rank|difference|port:) ?(.*)$/.exec(line) || [null, null, line];
+      const [, name, value] = /^(score|rank|difference|port:|not in the circuit:) ?(.*)$/.exec(line) || [null, null, line];
       return name ? [name.replace(":", ""), value] : [line.includes("inflow") ? "share" : "where", value];
     });
   } else {

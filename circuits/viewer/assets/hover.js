@@ -2,10 +2,9 @@
 
 function nodeText(graph, state, linked, node) {
   const name = graph.names[node], group = state.groups.find(({ nodes }) => nodes.includes(name));
-  const degree = (side) => side.start[node + 1] - side.start[node];
   const lines = [name + (group ? " \u00b7 " + group.label : "")];
-  if (degree(graph.incoming)) lines.push("in: " + counted(degree(graph.incoming), "edge") + ", sum of scores " + signed(graph.sumIn[node]));
-  if (degree(graph.outgoing)) lines.push("out: " + counted(degree(graph.outgoing), "edge") + ", sum of scores " + signed(graph.sumOut[node]));
+  if (graph.degreeIn[node]) lines.push("in: " + counted(graph.degreeIn[node], "edge") + ", sum of scores " + signed(graph.sumIn[node]));
+  if (graph.degreeOut[node]) lines.push("out: " + counted(graph.degreeOut[node], "edge") + ", sum of scores " + signed(graph.sumOut[node]));
   const effect = linked && linked.effects[name];
   if (effect) lines.push("direct effect on the answer " + signed(effect.direct, 3));
   return lines.join("\n");
@@ -20,7 +19,7 @@ function edgeText(graph, data, edge) {
       "difference " + signed(graph.here[edge] - graph.other[edge]));
   } else lines.push("score " + signed(graph.score[edge]));
   const share = graph.inflow[graph.reader[edge]] ? percent(graph.share(edge)) : "none";
-  lines.push("rank " + count(edge + 1) + " of " + count(graph.total),
+  lines.push(edge < graph.chosen ? "rank " + count(edge + 1) + " of " + count(graph.total) : "not in the circuit: rank " + count(edge + 1 - graph.chosen) + " beside it",
     share + " of the inflow of " + graph.names[graph.reader[edge]], "port: " + PORT_NAMES[PORTS[graph.port[edge]]]);
   return lines.join("\n");
 }

@@ -29,7 +29,8 @@ function derive(state) {
   for (let at = 0; at < kept; at++) flags[pass.list[at]] = 1;
   const focus = state.selection ? parseSelection(graph, state.selection) : null;
   const found = focus ? reach(graph, flags, focus) : null;
-  const drawn = pass.list.subarray(0, Math.min(kept, app.picture.limit));
+  const drawn = pass.list.subarray(0, Math.min(kept, app.picture.limit)), shown = graph.present.slice();
+  for (const edge of drawn) shown[graph.source[edge]] = shown[graph.reader[edge]] = 1;
   const list = found ? drawn.filter((edge) => found.lit[edge]) : drawn;
   const alive = new Uint8Array(graph.n);
   for (const edge of list) alive[graph.source[edge]] = alive[graph.reader[edge]] = 1;
@@ -39,7 +40,7 @@ function derive(state) {
   return {
     pass, kept, flags, focus, found, drawn, list, alive, found_names, selected: focus && focus.node !== undefined ? focus.node : null,
     matches: new Set(found_names.nodes.map((name) => graph.index.get(name))),
-    nodes: graph.names.map((_, node) => node).filter((node) => graph.present[node]),
+    shown, nodes: graph.names.map((_, node) => node).filter((node) => shown[node]),
   };
 }
 
@@ -47,8 +48,9 @@ function showStatus(view) {
   const nodes = new Set();
   for (const edge of view.drawn) { nodes.add(graph.source[edge]); nodes.add(graph.reader[edge]); }
   const part = view.drawn.length < view.kept ? "drawn: the strongest " + count(view.drawn.length) + " of " + count(view.kept)
+    : view.kept > view.pass.chosen ? "the circuit\u2019s " + count(view.pass.chosen) + " edges and " + count(view.kept - view.pass.chosen) + " beside it"
     : count(view.kept) + " of " + count(graph.total) + " edges";
-  app.say(part + " \u00b7 " + count(nodes.size) + " nodes" + (graph.m < graph.total ? " \u00b7 this page holds the strongest " + count(graph.m) + " of " + count(graph.total) : ""));
+  app.say(part + " \u00b7 " + count(nodes.size) + " nodes" + (graph.chosen < graph.total ? " \u00b7 this page holds the strongest " + count(graph.chosen) + " of " + count(graph.total) : ""));
 }
 
 function showLegend(state) {
@@ -78,6 +80,7 @@ async function request() {                    // one redraw at a time; the last 
   if (stale) request();
 }
 
+showNotes(data);
 startTheme(request);
 startExport(app);
 startKeyboard(app);

@@ -22,20 +22,20 @@ function makePicture(graph, data, plot, canvas) {
     return share < LOOK.weak ? value * Math.min(1, Math.sqrt(SVG_LIMIT / Math.max(1, drawn))) : value;
   }
 
-  function line(edges, layout, colour, width, alpha) {
+  function line(edges, layout, colour, width, alpha, dash = "solid") {
     const x = new Float32Array(edges.length * (SVG_POINTS + 1)), y = new Float32Array(x.length);
     let at = 0;
     for (const edge of edges) {
       runEdge(graph, layout, data.layers, edge, t, (px, py) => { x[at] = px; y[at++] = py; });
       x[at] = y[at++] = NaN;                  // lifts the pen
     }
-    return { type: "scatter", mode: "lines", x, y, line: { color: colour, width }, opacity: alpha, hoverinfo: "skip" };
+    return { type: "scatter", mode: "lines", x, y, line: { color: colour, width, dash }, opacity: alpha, hoverinfo: "skip" };
   }
 
   function edgeTraces(view, layout) {
-    const paint = tones(), buckets = LEVELS.map(() => paint.map(() => []));
-    for (const edge of view.svg) buckets[level[edge]][tone(edge)].push(edge);
-    const traces = [line(view.faint, layout, palette.faint, 0.8, 0.8)];
+    const paint = tones(), buckets = LEVELS.map(() => paint.map(() => [])), beside = paint.map(() => []);
+    for (const edge of view.svg) (edge < graph.chosen ? buckets[level[edge]] : beside)[tone(edge)].push(edge);
+    const traces = [line(view.faint, layout, palette.faint, 0.8, 0.8), ...beside.map((edges, kind) => line(edges, layout, paint[kind], 1.6, 0.8, "dot"))];
     for (let of = LEVELS.length - 1; of >= 0; of--)         // the strongest last, on top
       buckets[of].forEach((edges, kind) => traces.push(line(edges, layout, paint[kind], LEVELS[of][1], opacity(of, view.drawn.length))));
     return traces;
@@ -113,7 +113,7 @@ function makePicture(graph, data, plot, canvas) {
   }
 
   function absentTrace(view, layout) {        // faint dots where the model has a node and the circuit does not
-    const nodes = graph.names.map((_, node) => node).filter((node) => !graph.present[node] && layout.x[node] !== null);
+    const nodes = graph.names.map((_, node) => node).filter((node) => !view.shown[node] && layout.x[node] !== null);
     return { type: "scatter", mode: "markers", x: nodes.map((node) => layout.x[node]), y: nodes.map((node) => layout.y[node]),
       marker: { color: palette.faint, size: 4 }, hoverinfo: "skip" };
   }
