@@ -23,6 +23,8 @@ SCRIPTS = (
     "text.js",
     f"{HERE}:graph.js",
     f"{HERE}:cut.js",
+    "spelling.js",
+    "naming.js",
     "address.js",
     f"{HERE}:state.js",
     "theme.js",

@@ -3,7 +3,7 @@
 function startControls(app) {
   const { graph, data } = app, form = byId("controls");
   form.addEventListener("submit", (event) => event.preventDefault());
-  const search = element("input", { type: "search", id: "search", placeholder: "a5.h3, m2, L7, a1.h0->", spellcheck: "false", "aria-describedby": "found" });
+  const search = element("input", { type: "search", id: "search", placeholder: "a5.h3, L5H3, m2, L7, a1.h0->", spellcheck: "false", "aria-describedby": "found" });
   const found = element("div", { id: "found", "aria-live": "polite" });
   search.addEventListener("input", () => app.change({ search: search.value }));
   search.addEventListener("keydown", (event) => { if (event.key === "Enter") found.querySelector("button")?.click(); });
@@ -14,6 +14,8 @@ function startControls(app) {
     (values) => app.change({ ports: values.join("") }));
   const why = "Needs scores by position: to_html(model=, task=), or positions=";
   const mode = choices("mode", "Columns", "radio", [["layer", "heads"], ["position", "positions", data.layouts.position ? "" : why, !data.layouts.position]], ([value]) => app.change({ mode: value }));
+  const size = choices("size", "Nodes", "radio", [["same", "one size"], ["importance", "by importance", "As large as the sum of |score| of a node\u2019s edges"]], ([value]) => app.change({ size: value }));
+  const only = choices("only", "Shown", "radio", [["all", "all"], ["pinned", "pinned alone", "Only pinned nodes and groups, with all edges between them"]], ([value]) => app.change({ only: value === "pinned" }));
   const members = data.compare && choices("members", "In", "checkbox", [["0", "both"], ["1", "only " + data.compare.names[0]], ["2", "only " + data.compare.names[1]]],
     (values) => app.change({ members: values.join("") }));
 
@@ -21,7 +23,7 @@ function startControls(app) {
     element("div", { class: "search" }, element("label", { for: "search" }, "Search"), search, found),
     element("fieldset", { class: "cuts" }, element("legend", {}, "Strength"), ...sliders.rows),
     element("section", { id: "faithfulness", "aria-label": "Faithfulness curve" }),
-    ...[members, sign, ports, mode].filter(Boolean).map(({ set }) => set),
+    ...[members, sign, ports, mode, size, only].filter(Boolean).map(({ set }) => set),
     element("button", { type: "button", id: "reset", class: "quiet", onclick: () => app.reset() }, "Reset the view"),
   );
 
@@ -32,21 +34,32 @@ function startControls(app) {
     sign.show([state.sign]);
     ports.show([...state.ports]);
     mode.show([state.mode]);
+    size.show([state.size]);
+    only.show([state.only ? "pinned" : "all"]);
     if (members) members.show([...state.members]);
   };
 }
 
-function matchesOf(graph, state) {            // names of nodes and edges that a search finds; L7 is a whole layer
+// Names of nodes and edges that a search finds, in any of the field's spellings; also groups and labels of one's own.
+function matchesOf(graph, state) {
   const text = state.search.trim().toLowerCase().replace(/\s*(\u2192|->)\s*/, "->");
   if (!text) return { nodes: [], edges: [] };
-  const layer = /^l(?:ayer )?(\d+)$/.exec(text), labels = state.groups.filter(({ label }) => label.toLowerCase().includes(text));
-  const grouped = new Set(labels.flatMap(({ nodes }) => nodes));
-  const fits = (name) => (layer ? name.startsWith("a" + layer[1] + ".") || name === "m" + layer[1] : name.includes(text));
+  const known = spelled(text), grouped = new Set(state.groups.filter(({ label }) => label.toLowerCase().includes(text)).flatMap(({ nodes }) => nodes));
+  const fits = (name) => (known && known.layer !== undefined ? layerOf(name) === known.layer : (known ? name.includes(known.name) : name.includes(text)) || labelFits(state, name, text));
   const nodes = graph.names.filter((name, node) => graph.present[node] && (fits(name) || grouped.has(name)));
+  const exact = (name) => Number(Boolean(known && name === known.name));
+  nodes.sort((a, b) => exact(b) - exact(a));
   const edges = [];
-  if (text.includes("->"))
-    for (let edge = 0; edge < graph.m && edges.length < 8; edge++) if (graph.edgeName(edge).includes(text)) edges.push(graph.edgeName(edge));
+  if (text.includes("->")) {
+    const wanted = text.split("->").map((end) => (spelled(end) || {}).name || end).join("->");
+    for (let edge = 0; edge < graph.m && edges.length < 8; edge++) if (graph.edgeName(edge).includes(wanted)) edges.push(graph.edgeName(edge));
+  }
   return { nodes, edges };
+}
+
+function layerOf(name) {                      // of a head or an MLP
+  const layer = /^[am](\d+)/.exec(name);
+  return layer ? Number(layer[1]) : null;
 }
 
 function showFound(box, app, state, view) {

@@ -10,11 +10,12 @@ function startDetails(app) {
   let before = null;
   return function show(state, view) {
     showGroups(state, view);
-    const key = JSON.stringify([state.selection, view.kept, state.sign, state.ports, state.members, isDark(), state.pins.includes(state.selection)]);
+    const key = JSON.stringify([state.selection, view.kept, state.sign, state.ports, state.members, isDark(), state.pins.includes(state.selection), state.labels, state.groups, state.only]);
     if (key === before) return;
     const changed = before === null || JSON.parse(before)[0] !== state.selection;
     before = key;
     if (!view.focus) selected.replaceChildren(...[...showComparison(), ...overview(app, view)].filter(Boolean));
+    else if (view.focus.group) selected.replaceChildren(groupCard(app, state, view));
     else selected.replaceChildren(heading(app, state, view), pathsCard(app, view),
       ...(view.selected === null ? [] : [...linkedCards(app, view.selected), neighbours(app, view)]));
     if (changed) box.scrollTop = 0;
@@ -51,14 +52,23 @@ function heading(app, state, view) {
       return name ? [name.replace(":", ""), value] : [line.includes("inflow") ? "share" : "where", value];
     });
   } else {
-    title = graph.names[node];
+    title = calledBy(state, graph.names[node]);
     rows = nodeText(graph, state, null, node).split("\n").slice(1).map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]);
   }
   const pinned = state.pins.includes(focus.name);
   const buttons = [element("button", { type: "button", id: "clear", class: "quiet", title: "Esc", onclick: () => app.select(null) }, "Clear")];
   if (node !== undefined) buttons.unshift(element("button", { type: "button", id: "pin", class: "quiet", "aria-pressed": String(pinned), title: "p", onclick: () => app.pin(focus.name) }, pinned ? "Unpin" : "Pin"));
   return element("section", { class: "card" }, element("div", { class: "row" }, element("h2", { id: "selection" }, title), element("span", { class: "buttons" }, ...buttons)),
-    figures(rows), element("p", { class: "hint", id: "traced" }, "It " + flow + "."));
+    figures(rows), node === undefined ? null : labelField(app, focus.name), element("p", { class: "hint", id: "traced" }, "It " + flow + "."));
+}
+
+function groupCard(app, state, view) {
+  const { group, name } = view.focus, [title, ...lines] = groupText(app, group).split("\n"), at = Number(name.slice(6));
+  const toggle = () => app.change({ groups: state.groups.map((each, place) => (place === at ? { ...each, closed: !each.closed } : each)) });
+  return element("section", { class: "card" }, element("div", { class: "row" }, element("h2", { id: "selection" }, title),
+    element("span", { class: "buttons" }, element("button", { type: "button", id: "close-group", class: "quiet", onclick: toggle }, group.closed ? "Open" : "Close"),
+      element("button", { type: "button", id: "clear", class: "quiet", title: "Esc", onclick: () => app.select(null) }, "Clear"))),
+    figures(lines.map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)])));
 }
 
 function pathsCard(app, view) {

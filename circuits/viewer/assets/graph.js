@@ -35,11 +35,13 @@ function makeGraph(data) {
     names, n, m, chosen, source, reader, port, score: shown, other, here: score, member, strength, total: data.edges.total,
     incoming, outgoing, degreeIn, degreeOut, inflow, sumIn, sumOut, sumStrength, index, present,
     kind: names.map((name) => (name.includes(".h") ? "head" : name[0] === "m" ? "mlp" : name)),
+    beside: (edge) => edge >= chosen, largest: m ? strength[0] : 0, nameOf: (node) => names[node],
     share(edge) {                             // of what flows into its reader; an edge beside the circuit would join it
       const all = inflow[reader[edge]] + (edge < chosen ? 0 : strength[edge]);
       return all ? strength[edge] / all : 0;
     },
     edgeName: (edge) => names[source[edge]] + "->" + data.targets[target[edge]],
+    selectionOf(edge) { return this.edgeName(edge); },
     arrow: (edge) => names[source[edge]] + " \u2192 " + names[reader[edge]]
       + (port[edge] < 3 ? " (" + PORTS[port[edge]] + ")" : ""),
   };

@@ -2,7 +2,7 @@
 
 function nodeText(graph, state, linked, node) {
   const name = graph.names[node], group = state.groups.find(({ nodes }) => nodes.includes(name));
-  const lines = [name + (group ? " \u00b7 " + group.label : "")];
+  const lines = [calledBy(state, name) + (group ? " \u00b7 " + group.label : "")];
   if (graph.degreeIn[node]) lines.push("in: " + counted(graph.degreeIn[node], "edge") + ", sum of scores " + signed(graph.sumIn[node]));
   if (graph.degreeOut[node]) lines.push("out: " + counted(graph.degreeOut[node], "edge") + ", sum of scores " + signed(graph.sumOut[node]));
   const effect = linked && linked.effects[name];
@@ -24,20 +24,31 @@ function edgeText(graph, data, edge) {
   return lines.join("\n");
 }
 
+function groupText(app, { label, nodes }) {
+  const { graph, view } = app, inside = new Set(nodes.map((name) => graph.index.get(name))), sums = { in: [0, 0], out: [0, 0] };
+  for (const edge of view.drawn) {
+    const from = inside.has(graph.source[edge]), to = inside.has(graph.reader[edge]);
+    if (from !== to) { sums[to ? "in" : "out"][0]++; sums[to ? "in" : "out"][1] += graph.score[edge]; }
+  }
+  const flow = (name) => name + ": " + counted(sums[name][0], "edge") + ", sum of scores " + signed(sums[name][1]);
+  return [label, "nodes: " + nodes.join(", "), flow("in"), flow("out")].join("\n");
+}
+
 // Plotly tells of nodes and of edges with markers; for the others we look ourselves.
 function startHover(app) {
-  const { graph, data, plot, picture } = app, tip = makeTip(byId("tip"));
+  const { data, plot, picture } = app, drawn = () => app.view.picture.graph, tip = makeTip(byId("tip"));
   let under = null, told = false;
   const describe = (point) => {
-    if (point.data.name === "edges") return point.text || edgeText(graph, data, point.customdata);
+    if (point.data.name === "edges") return point.text || drawn().hoverText(point.customdata);
     if (point.data.name === "positions") {
       const [node, score, place] = point.customdata;
-      return nodeText(graph, app.state, data.linked, node) + "\nat position " + place + ": " + signed(score);
+      return nodeText(app.graph, app.state, data.linked, node) + "\nat position " + place + ": " + signed(score);
     }
-    return nodeText(graph, app.state, data.linked, point.customdata);
+    const node = point.customdata;
+    return node < app.graph.n ? nodeText(app.graph, app.state, data.linked, node) : groupText(app, parseSelection(app.graph, drawn().nameOf(node), app.state.groups).group);
   };
-  const nameOf = (point) => (point.data.name === "edges" ? graph.edgeName(point.customdata)
-    : graph.names[point.data.name === "positions" ? point.customdata[0] : point.customdata]);
+  const nameOf = (point) => (point.data.name === "edges" ? drawn().selectionOf(point.customdata)
+    : drawn().nameOf(point.data.name === "positions" ? point.customdata[0] : point.customdata));
   plot.on("plotly_hover", ({ points, event }) => {
     told = true;
     const point = points[points.length - 1];
@@ -48,8 +59,8 @@ function startHover(app) {
   plot.addEventListener("mousemove", (event) => {
     if (told) return;
     const box = plot.getBoundingClientRect(), edge = picture.nearest(event.clientX - box.left, event.clientY - box.top);
-    under = edge === null ? null : graph.edgeName(edge);
-    if (edge === null) tip.hide(); else tip.show(edgeText(graph, data, edge), event.clientX, event.clientY);
+    under = edge === null ? null : drawn().selectionOf(edge);
+    if (edge === null) tip.hide(); else tip.show(drawn().hoverText(edge), event.clientX, event.clientY);
   });
   plot.addEventListener("mouseleave", () => { under = null; tip.hide(); });
   let pressed = null;

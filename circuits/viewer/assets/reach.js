@@ -4,10 +4,11 @@ const PATHS = 6;
 
 function reach(graph, kept, selection) {      // kept: Uint8Array, 1 for each edge that is drawn
   const up = new Uint8Array(graph.n), down = new Uint8Array(graph.n), lit = new Uint8Array(graph.m);
-  up[selection.from] = down[selection.to] = 1;
-  for (let node = selection.from; node >= 0; node--)      // sources stand before their readers
+  for (const node of selection.from) up[node] = 1;
+  for (const node of selection.to) down[node] = 1;
+  for (let node = Math.max(...selection.from); node >= 0; node--)      // sources stand before their readers
     if (up[node]) for (const edge of edgesOf(graph.incoming, node)) if (kept[edge]) lit[edge] = up[graph.source[edge]] = 1;
-  for (let node = selection.to; node < graph.n; node++)
+  for (let node = Math.min(...selection.to); node < graph.n; node++)
     if (down[node]) for (const edge of edgesOf(graph.outgoing, node)) if (kept[edge]) lit[edge] = down[graph.reader[edge]] = 1;
   if (selection.edge !== undefined) lit[selection.edge] = 1;
   return { up, down, lit };
@@ -22,8 +23,8 @@ function tally(flags) {
 // The product of the edges' shares of their readers' inflow: the largest first. From the input to the logits; where
 // these cannot be reached, from where nothing flows in to where nothing flows out.
 function strongestPaths(graph, kept, selection, found) {
-  const before = bestEnds(graph, kept, found.up, selection.from, -1, graph.index.get("input"));
-  const behind = bestEnds(graph, kept, found.down, selection.to, 1, graph.index.get("logits"));
+  const before = bestEnds(graph, kept, found.up, selection.from[0], -1, graph.index.get("input"));
+  const behind = bestEnds(graph, kept, found.down, selection.to[0], 1, graph.index.get("logits"));
   const middle = selection.edge === undefined ? 0 : Math.log(graph.share(selection.edge) || Number.MIN_VALUE);
   const paths = [];
   for (const first of before) for (const second of behind) {

@@ -18,6 +18,8 @@ HERE = "circuits.viewer.nodes"
 SCRIPTS = (
     "text.js",
     "strongest.js",
+    "spelling.js",
+    "naming.js",
     "address.js",
     f"{HERE}:nodes.js",
     f"{HERE}:state.js",

@@ -55,12 +55,12 @@ function qualityOf({ trace, data }) {         // what of the model's answer the 
 }
 
 function matchesOf(app, state) {              // by name, label, token and promoted token; L7 is a whole layer
-  const { trace, data } = app, text = state.search.trim().toLowerCase(), layer = /^l(?:ayer )?(\d+)$/.exec(text);
+  const { trace, data } = app, text = state.search.trim().toLowerCase(), known = spelled(text), layer = known && known.layer !== undefined ? known.layer : null;
   if (!text) return [];
   const promotes = (name) => (data.moved[name] ? data.moved[name][0].some(([token]) => token.toLowerCase().includes(text)) : false);
   const fits = (name, node) => name.toLowerCase().includes(text) || data.nodes.text[node].toLowerCase().includes(text)
     || (data.labels[name] || "").toLowerCase().includes(text) || promotes(name);
-  const named = trace.names.map((name, node) => ({ name, node })).filter(({ name, node }) => (layer ? trace.unit[node] && data.nodes.layer[node] === Number(layer[1]) : fits(name, node)));
+  const named = trace.names.map((name, node) => ({ name, node })).filter(({ name, node }) => (layer !== null ? trace.unit[node] && data.nodes.layer[node] === layer : fits(name, node) || Boolean(known && name.startsWith(known.name))));
   const exact = ({ name }) => (name === text ? 1 : 0);
   return named.sort((a, b) => exact(b) - exact(a) || trace.influence[b.node] - trace.influence[a.node]).map(({ node }) => node);
 }

@@ -31,16 +31,16 @@ function startControls(app) {
 }
 
 function matchesOf(app, state) {              // by name, layer (L7), position (@5), group and promoted token; null: no search
-  const { nodes, data } = app, text = state.search.trim().toLowerCase(), layer = /^l(?:ayer )?(\d+)$/.exec(text), place = /^@(\d+)$/.exec(text);
+  const { nodes, data } = app, text = state.search.trim().toLowerCase(), known = spelled(text), layer = known && known.layer !== undefined ? known.layer : null, place = /^@(\d+)$/.exec(text);
   if (!text) return null;
   const grouped = new Set(state.groups.filter(({ label }) => label.toLowerCase().includes(text)).flatMap(({ nodes: held }) => held));
   const promotes = new Map([...nodes.alike].map(([name, [node]]) => [name, (nodes.moved(node) || [[]])[0].some(([token]) => token.toLowerCase().includes(text))]));
   const fits = (node) => {
-    if (layer) return data.level === "feature" ? /\d*$/.exec(data.rows.name[nodes.row[node]])[0] === layer[1] : nodes.row[node] === Number(layer[1]);
+    if (layer !== null) return data.level === "feature" ? Number(/\d*$/.exec(data.rows.name[nodes.row[node]])[0]) === layer : nodes.row[node] === layer;
     if (place && nodes.span) return data.spans.position[nodes.span[node]] === Number(place[1]);
-    return nodes.names[node].toLowerCase().includes(text) || grouped.has(nodes.names[node]) || promotes.get(nodes.own[node]);
+    return nodes.names[node].toLowerCase().includes(text) || (known && nodes.own[node] === known.name) || labelFits(state, nodes.names[node], text) || grouped.has(nodes.names[node]) || promotes.get(nodes.own[node]);
   };
-  const matches = nodes.names.map((_, node) => node).filter(fits), exact = (node) => (nodes.names[node] === text || nodes.own[node] === text ? 1 : 0);
+  const matches = nodes.names.map((_, node) => node).filter(fits), exact = (node) => ([text, known && known.name].some((one) => nodes.names[node] === one || nodes.own[node] === one) ? 1 : 0);
   return matches.sort((a, b) => exact(b) - exact(a) || a - b);
 }
 

@@ -49,7 +49,7 @@ function thingsOf(state, drawn) {             // a mark for each node; in a grid
   }
   return [...cells].map(([name, held]) => {
     const score = held.reduce((sum, node) => sum + nodes.score[node], 0), [first] = held;
-    return { name: nodes.names[first], nodes: held, score, strength: Math.abs(score), word: word(first, name) };
+    return { name: nodes.names[first], nodes: held, score, strength: Math.abs(score), word: state.labels[nodes.names[first]] ? calledBy(state, nodes.names[first]) : word(first, name) };
   });
 }
 
