@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from circuits.circuit import Circuit
 from circuits.found import Found
 from circuits.viewer.adjacency import Adjacency
 from circuits.viewer.layout import MLP_GAP, column_labels, node_position, row_labels
-from circuits.viewer.linked import LinkedViews, linked_views
+from circuits.viewer.knocked import knocked
 from circuits.viewer.measuring import Prompts, measured, prompts_of
 from circuits.viewer.positions import (
     PositionLayout,
@@ -25,6 +25,7 @@ from circuits.viewer.positions import (
     scores_by_position,
 )
 from circuits.viewer.quality import other_prompts, quality
+from circuits.viewer.shown_prompts import Shown, shown_prompts
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.tasks.task import Task
@@ -42,16 +43,19 @@ def page_data(
     example: int = 0,
     positions: ArrayLike | None = None,
     curve: Any = None,
+    knock: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:
     """Everything about one circuit that the page's scripts read, as JSON can hold it."""
     if (model is None) != (task is None):
         raise InputError("model and task go together: the page runs one prompt of the task through the model")
     graph = circuit.graph
-    linked = prompts = None
+    shown: list[Shown] = []
+    prompts = None
     if model is not None and task is not None:
         check_model(model, circuit)
         prompts = prompts_of(model, task, circuit)
-        linked = linked_views(model, task, _strongest_nodes(circuit, edges), example)
+        nodes = _strongest_nodes(circuit, edges)
+        shown = shown_prompts(model, task, nodes, [name for name in graph.sources if name not in nodes], example)
         judged = prompts.setting
         if positions is None and has_slope(judged.goal):
             # the mean of one prompt is that prompt: means are no ablation of it
@@ -59,7 +63,7 @@ def page_data(
             own = task.with_objective(judged.goal)
             positions = scores_by_position(model, own, example, ablation=ablation)
     scores = None if positions is None else check_positions(positions, graph)
-    tokens = None if linked is None else linked.clean
+    tokens = shown[0].views.clean if shown else None
     return {
         "nodes": [*graph.sources, "logits"],
         "targets": list(graph.targets),
@@ -79,7 +83,9 @@ def page_data(
         **_curves(circuit, edges, prompts, curve),
         "quality": quality(circuit),
         "notes": [note] if (note := other_prompts(circuit, task)) else [],
-        "linked": None if linked is None else _linked(linked),
+        "linked": _linked(shown[0]) if shown else None,
+        "others": [_linked(one) for one in shown[1:]],
+        "knocked": None if prompts is None else _knocked(circuit, prompts, nodes, knock),
         "provenance": {key: circuit.provenance[key] for key in ("model", "task", "method", "seed", "created")},
     }
 
@@ -180,7 +186,14 @@ def _rows(curve: Any) -> Iterable[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _linked(views: LinkedViews) -> dict[str, Any]:
+def _knocked(circuit: Circuit, prompts: Prompts, nodes: list[str], sets: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """What the objective loses without nodes; the input is none, and the logits are what is measured."""
+    place = {name: index for index, name in enumerate(circuit.graph.sources) if name != "input"}
+    return knocked(prompts, "node", None, place, [name for name in nodes if name in place], sets)
+
+
+def _linked(shown: Shown) -> dict[str, Any]:
+    views = shown.views
     return {
         "example": views.example,
         "clean": views.clean,
@@ -189,6 +202,7 @@ def _linked(views: LinkedViews) -> dict[str, Any]:
         "incorrect": views.incorrect,
         "heads": views.heads,
         "patterns": packed(views.patterns, np.uint8),
+        "corruptedPatterns": packed(shown.corrupted, np.uint8),
         "leftOut": views.left_out,
         "effects": {
             name: {

@@ -45,6 +45,9 @@ SCRIPTS = (
     "faithfulness.js",
     "cards.js",
     "quality.js",
+    "prompts.js",
+    "attention.js",
+    "knock.js",
     "linked.js",
     "details.js",
     "groups.js",
@@ -66,7 +69,9 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
         path: where the page is also written; a kill or a full disk leaves what the file held before.
         **views: `model=` and `task=` (and `example=`, the number of a prompt) add that prompt's tokens, attention
             patterns, direct effects and the layout by position; `positions=` gives node scores `[node, pos]` of
-            your own; `curve=` a faithfulness curve instead of the report's ladder.
+            your own; `curve=` a faithfulness curve instead of the one that is measured; `knock=` sets of nodes, such as
+            `[("a2.h1", "m3")]`, that are knocked out together beside those that the page knows (every node of the
+            circuit up to 48, and pairs of the strongest five).
 
     Raises `InputError` when the model does not fit the circuit, or only one of model and task is given.
     """

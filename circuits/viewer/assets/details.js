@@ -10,7 +10,7 @@ function startDetails(app) {
   let before = null;
   return function show(state, view) {
     showGroups(state, view);
-    const key = JSON.stringify([state.selection, view.kept, state.sign, state.ports, state.members, isDark(), state.pins.includes(state.selection), state.labels, state.groups, state.only]);
+    const key = JSON.stringify([state.selection, view.kept, state.sign, state.ports, state.members, isDark(), state.pins.includes(state.selection), state.labels, state.groups, state.only, state.prompt, state.run, state.pins]);
     if (key === before) return;
     const changed = before === null || JSON.parse(before)[0] !== state.selection;
     before = key;
@@ -68,7 +68,7 @@ function groupCard(app, state, view) {
   return element("section", { class: "card" }, element("div", { class: "row" }, element("h2", { id: "selection" }, title),
     element("span", { class: "buttons" }, element("button", { type: "button", id: "close-group", class: "quiet", onclick: toggle }, group.closed ? "Open" : "Close"),
       element("button", { type: "button", id: "clear", class: "quiet", title: "Esc", onclick: () => app.select(null) }, "Clear"))),
-    figures(lines.map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)])));
+    figures(lines.map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)])), knockCard(app, group.nodes));
 }
 
 function pathsCard(app, view) {

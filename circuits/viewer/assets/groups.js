@@ -16,7 +16,10 @@ function startGroups(app, box) {
   });
   const hint = element("p", { class: "hint" }, "Shift-click nodes to pin them; then give them a name.");
   box.append(element("section", { class: "card", id: "pinned" }, element("h2", {}, "Pins and groups"), hint, pins, form, groups));
+  const together = element("div", {});
+  if (app.knock) pins.after(together);
   return function show(state, view) {
+    if (app.knock) together.replaceChildren(...[app.knock(state.pins.length > 1 ? state.pins : [])].filter(Boolean));
     form.hidden = state.pins.length === 0;
     hint.hidden = state.pins.length > 0 || state.groups.length > 0;
     pins.replaceChildren(...state.pins.map((name) => element("span", { class: "chip" },

@@ -42,10 +42,10 @@ function startHover(app) {
     if (point.data.name === "edges") return point.text || drawn().hoverText(point.customdata);
     if (point.data.name === "positions") {
       const [node, score, place] = point.customdata;
-      return nodeText(app.graph, app.state, data.linked, node) + "\nat position " + place + ": " + signed(score);
+      return nodeText(app.graph, app.state, app.prompts.of(app.state.prompt), node) + "\nat position " + place + ": " + signed(score);
     }
     const node = point.customdata;
-    return node < app.graph.n ? nodeText(app.graph, app.state, data.linked, node) : groupText(app, parseSelection(app.graph, drawn().nameOf(node), app.state.groups).group);
+    return node < app.graph.n ? nodeText(app.graph, app.state, app.prompts.of(app.state.prompt), node) : groupText(app, parseSelection(app.graph, drawn().nameOf(node), app.state.groups).group);
   };
   const nameOf = (point) => (point.data.name === "edges" ? drawn().selectionOf(point.customdata)
     : drawn().nameOf(point.data.name === "positions" ? point.customdata[0] : point.customdata));

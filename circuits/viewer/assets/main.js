@@ -8,10 +8,12 @@ const modes = MODES.filter((mode) => data.layouts[mode]);
 const saved = byId("view-state");
 if (graph.chosen > OPENS_WHOLE) opening = { by: "top", value: OPENS_AT };
 
+const prompts = makePrompts(data);
 const app = {
-  closes: true, graph, data, plot, pristine: byId("app").innerHTML, view: null,
+  closes: true, knock: (names) => knockCard(app, names), graph, data, plot, pristine: byId("app").innerHTML, view: null,
+  prompts,
   picture: makePicture(graph, data, plot, byId("dense")),
-  state: checkedState({ ...(saved ? JSON.parse(saved.textContent) : {}), ...fragmentToState(location.hash.slice(1)) }, graph, modes),
+  state: checkedState({ ...(saved ? JSON.parse(saved.textContent) : {}), ...fragmentToState(location.hash.slice(1)) }, graph, modes, prompts),
   change(changes) { app.state = { ...app.state, ...changes }; request(); },
   pinAll(names) { app.change({ pins: names.every((name) => app.state.pins.includes(name)) ? app.state.pins.filter((name) => !names.includes(name)) : [...new Set([...app.state.pins, ...names])] }); },
   select(name) { app.change({ selection: name }); },
@@ -20,7 +22,7 @@ const app = {
     if (focus && focus.group) app.pinAll(focus.group.nodes);
     else if (graph.index.has(name)) app.change({ pins: pins.includes(name) ? pins.filter((each) => each !== name) : [...pins, name] });
   },
-  load(state) { app.state = checkedState(state, graph, modes); request(); },
+  load(state) { app.state = checkedState(state, graph, modes, prompts); request(); },
   reset() { app.load({ groups: app.state.groups }); },
   say(text) { byId("shown").textContent = text; },
 };

@@ -5,7 +5,7 @@ let opening = null;                           // the cut that this circuit's pag
 function freshState() {
   return {
     cut: opening, sign: "both", ports: PORTS.join(""), members: "012", mode: "layer", search: "",
-    size: "same", only: false, selection: null, pins: [], groups: [], labels: {},
+    size: "same", only: false, prompt: "", run: "clean", selection: null, pins: [], groups: [], labels: {},
   };
 }
 
@@ -15,7 +15,7 @@ function stateToFragment(state) {
   const fragment = new URLSearchParams(), fresh = freshState();
   if (state.cut === null && fresh.cut) fragment.set("top", "all");
   if (state.cut && state.cut !== fresh.cut) fragment.set(state.cut.by, String(Number(state.cut.value.toPrecision(6))));
-  for (const key of ["sign", "ports", "members", "mode", "search", "size"])
+  for (const key of ["sign", "ports", "members", "mode", "search", "size", "prompt", "run"])
     if (state[key] !== fresh[key]) fragment.set(key, state[key]);
   if (state.only) fragment.set("only", "pinned");
   keptToFragment(fragment, state);
@@ -27,18 +27,20 @@ function fragmentToState(text) {
   for (const by of CUTS) if (fragment.has(by)) given.cut = { by, value: Number(fragment.get(by)) };
   if (fragment.get("top") === "all") given.cut = null;
   if (fragment.get("only") === "pinned") given.only = true;
-  for (const key of ["sign", "ports", "members", "mode", "search", "size"]) if (fragment.has(key)) given[key] = fragment.get(key);
+  for (const key of ["sign", "ports", "members", "mode", "search", "size", "prompt", "run"]) if (fragment.has(key)) given[key] = fragment.get(key);
   return { ...given, ...keptFromFragment(fragment) };
 }
 
 // What came from a link or a file: only what this circuit has, of the types it must have.
-function checkedState(given, graph, modes) {
+function checkedState(given, graph, modes, prompts) {
   const state = freshState(), known = (name) => typeof name === "string" && graph.index.has(name);
   const letters = (text, all) => [...all].filter((letter) => typeof text === "string" && text.includes(letter)).join("");
   const cut = given.cut;
   if (cut === null) state.cut = null;
   if (NODE_SIZES.includes(given.size)) state.size = given.size;
   state.only = given.only === true;
+  if (prompts.known(given.prompt)) state.prompt = given.prompt;
+  if (RUNS.some(([run]) => run === given.run)) state.run = given.run;
   if (cut && CUTS.includes(cut.by) && Number.isFinite(cut.value) && cut.value >= 0) state.cut = { by: cut.by, value: cut.value };
   if (SIGNS.includes(given.sign)) state.sign = given.sign;
   if (given.ports !== undefined) state.ports = letters(given.ports, PORTS.join(""));
