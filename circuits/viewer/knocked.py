@@ -10,9 +10,9 @@ from circuits.viewer.measuring import Prompts
 from interp.errors import InputError, choose
 from interp.node_mask import NodeMask, Spans
 
-MOST_NODES = 48  # each is knocked out alone: the strongest
-IN_PAIRS = 5  # of these every two together
-MOST_PROMPTS = 8  # that it is measured on
+MOST_NODES = 40  # each is knocked out alone: the strongest
+IN_PAIRS = 4  # of these every two together
+MOST_PROMPTS = 6  # that it is measured on
 
 
 def knocked(

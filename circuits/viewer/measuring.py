@@ -25,7 +25,7 @@ from metrics.circuit.controls import random_controls
 from metrics.circuit.evaluate import faithfulness_in
 
 GROWN_BY = 400  # edges beside the circuit that its page holds, so that the slider can grow it
-MOST_PROMPTS = 32  # that sizes are measured on: a page is made in seconds
+MOST_PROMPTS = 16  # that sizes are measured on: a page is made in seconds
 N_RANDOM = 1  # random circuits of each size; each prompt sees all sizes
 STEPS_PER_DECADE = (1, 3)
 

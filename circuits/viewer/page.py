@@ -20,6 +20,7 @@ from circuits.viewer.headings import facts, title
 from circuits.viewer.look import LOOK
 from circuits.viewer.measuring import GROWN_BY
 from circuits.viewer.shell import STYLES, Shell, show_page
+from circuits.viewer.still import still
 
 SCRIPTS = (
     "text.js",
@@ -55,6 +56,7 @@ SCRIPTS = (
     "formats.js",
     "saving.js",
     "export.js",
+    "nodekeys.js",
     "keyboard.js",
     "main.js",
 )
@@ -71,7 +73,7 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
             patterns, direct effects and the layout by position; `positions=` gives node scores `[node, pos]` of
             your own; `curve=` a faithfulness curve instead of the one that is measured; `knock=` sets of nodes, such as
             `[("a2.h1", "m3")]`, that are knocked out together beside those that the page knows (every node of the
-            circuit up to 48, and pairs of the strongest five).
+            circuit up to 40, and pairs of the strongest four); False: none is, and the page is made sooner.
 
     Raises `InputError` when the model does not fit the circuit, or only one of model and task is given.
     """
@@ -79,13 +81,13 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
         return circuit.to_html(path, **views)
     edges = adjacency(circuit, EMBEDDED_LIMIT, more=GROWN_BY)
     data = page_data(circuit, edges, **views)
-    return circuit_shell().render(title(circuit), facts(circuit), data, path)
+    return circuit_shell().render(title(circuit), facts(circuit), data, path, still(circuit))
 
 
 @functools.cache
 def circuit_shell() -> Shell:
     """The shell of pages of circuits."""
-    return Shell("help.html", "stage.html", SCRIPTS, STYLES, LOOK, get_plotlyjs())
+    return Shell(("help.html", "glossary.html"), "stage.html", SCRIPTS, STYLES, LOOK, get_plotlyjs())
 
 
 def show(circuit: Circuit | NodeCircuit, **views: Any) -> None:

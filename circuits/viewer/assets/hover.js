@@ -34,6 +34,14 @@ function groupText(app, { label, nodes }) {
   return [label, "nodes: " + nodes.join(", "), flow("in"), flow("out")].join("\n");
 }
 
+const COARSE = matchMedia("(pointer: coarse)").matches, FINGER = 22;  // pixels
+
+function nodeUnder(app, event) {              // the node nearest to a finger, of which plotly tells nothing
+  const box = app.plot.getBoundingClientRect(), off = ({ x, y }) => Math.hypot(box.left + x - event.clientX, box.top + y - event.clientY);
+  const best = app.picture.places(app.view.picture).reduce((a, b) => (a === null || off(b) < off(a) ? b : a), null);
+  return best && off(best) <= FINGER ? app.view.picture.graph.nameOf(best.node) : null;
+}
+
 // Plotly tells of nodes and of edges with markers; for the others we look ourselves.
 function startHover(app) {
   const { data, plot, picture } = app, drawn = () => app.view.picture.graph, tip = makeTip(byId("tip"));
@@ -68,7 +76,7 @@ function startHover(app) {
   plot.addEventListener("mousedown", (event) => { pressed = { x: event.clientX, y: event.clientY, under }; }, true);
   window.addEventListener("mouseup", (event) => {
     if (pressed && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) <= 4) {
-      const name = pressed.under, pinning = event.shiftKey;
+      const name = pressed.under || (COARSE ? nodeUnder(app, event) : null), pinning = event.shiftKey;
       // plotly tells late what is under a mouse that just came
       if (name) pick(name, pinning); else setTimeout(() => pick(under, pinning), 120);
     }

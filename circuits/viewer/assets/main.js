@@ -89,6 +89,7 @@ async function request() {                    // one redraw at a time; the last 
     const { state } = app, view = (app.view = derive(state));
     for (const show of parts) show(state, view);
     showStatus(view);
+    plot.setAttribute("aria-label", describe(app, view));
     showLegend(state);
     rememberState(state);
     await app.picture.draw(state, view.picture);
@@ -103,4 +104,4 @@ startTheme(request);
 startExport(app);
 startKeyboard(app);
 window.addEventListener("hashchange", () => app.load(fragmentToState(location.hash.slice(1))));
-request().then(() => { startHover(app); document.documentElement.dataset.ready = "yes"; });
+request().then(() => { startHover(app); startNodeKeys(app); document.documentElement.dataset.ready = "yes"; });

@@ -140,12 +140,12 @@ function makePicture(whole, data, plot, canvas) {
 
   function layoutOf(state, layout) {
     const axis = { showgrid: false, zeroline: false, tickfont: { color: palette.ink, size: 12 }, fixedrange: false };
-    const notes = whole.m ? [] : [{ text: "This circuit has no edges.", showarrow: false, x: 0.5, y: 0.5, xref: "paper", yref: "paper", font: { color: palette.ink, size: 16 } }];
+    const notes = whole.chosen ? [] : [{ text: "This circuit has no edges.", showarrow: false, x: 0.5, y: 0.5, xref: "paper", yref: "paper", font: { color: palette.ink, size: 16 } }];
     const [xRange, yRange] = ranges(layout, state.mode), box = plot.getBoundingClientRect();
     return {
       xaxis: { ...axis, ...thinned(layout.columns, box.width - 72, xRange, 17), tickangle: state.mode === "position" ? -60 : 0, range: layout.xRange.slice() },
       yaxis: { ...axis, ...thinned(layout.rows, box.height - 60, yRange, 15), range: layout.yRange.slice(), title: { text: "layer", standoff: 4, font: { color: palette.muted, size: 12 } } },
-      uirevision: state.mode, showlegend: false, hovermode: "closest", hoverdistance: 12, dragmode: "pan", autosize: true, annotations: notes,
+      uirevision: state.mode, showlegend: false, hovermode: "closest", hoverdistance: 12, dragmode: COARSE ? false : "pan", autosize: true, annotations: notes,
       modebar: { remove: [...LOOK.refusedButtons, "toImage"], bgcolor: "rgba(0,0,0,0)", color: palette.muted, activecolor: palette.ink },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: palette.ink, family: "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif" },
       margin: { l: 58, r: 14, t: 26, b: state.mode === "position" ? 78 : 34 },
@@ -205,8 +205,20 @@ function makePicture(whole, data, plot, canvas) {
     return best;
   }
 
+  function places(view) {                     // of the nodes drawn, in pixels, the heaviest first
+    const { left, top, toX, toY } = drawnArea(plot);
+    return view.nodes.filter((node) => view.layout.x[node] !== null && view.alive[node]).sort((a, b) => graph.sumStrength[b] - graph.sumStrength[a])
+      .map((node) => ({ node, x: left + toX(view.layout.x[node]), y: top + toY(view.layout.y[node]) }));
+  }
+
+  function mark(place) {                      // a ring around the node that the keyboard is on
+    const ring = byId("ring");
+    ring.hidden = !place;
+    if (place) Object.assign(ring.style, { left: place.x + "px", top: place.y + "px" });
+  }
+
   return {
-    draw, nearest, limit, webgl: dense !== null,
+    draw, nearest, limit, places, mark, webgl: dense !== null,
     moved() { if (dense) dense.move(drawnArea(plot)); },
     denseImage: () => (dense && dense.edges ? dense.image() : null),
     palette: () => palette, tones,

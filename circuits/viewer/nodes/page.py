@@ -10,6 +10,7 @@ from circuits.viewer.headings import facts, title
 from circuits.viewer.nodes.data import node_data
 from circuits.viewer.nodes.known import known
 from circuits.viewer.shell import STYLES, Shell
+from circuits.viewer.still import still_table
 from interp.keywords import check_keywords
 from interp.tasks.task import Task
 
@@ -45,7 +46,7 @@ SCRIPTS = (
     "keyboard.js",
     f"{HERE}:main.js",
 )
-SHELL = Shell(f"{HERE}:help.html", f"{HERE}:stage.html", SCRIPTS, (*STYLES, f"{HERE}:nodes.css"), {})
+SHELL = Shell((f"{HERE}:help.html", "glossary.html"), f"{HERE}:stage.html", SCRIPTS, (*STYLES, f"{HERE}:nodes.css"), {})
 
 
 class NodeViews(TypedDict, total=False):
@@ -59,4 +60,5 @@ class NodeViews(TypedDict, total=False):
 def to_html(circuit: NodeCircuit, path: str | os.PathLike[str] | None = None, **views: Unpack[NodeViews]) -> str:
     """See `NodeCircuit.to_html`."""
     check_keywords("to_html", views, NodeViews)
-    return SHELL.render(title(circuit), facts(circuit), node_data(circuit, known(circuit, **views)), path)
+    data = node_data(circuit, known(circuit, **views))
+    return SHELL.render(title(circuit), facts(circuit), data, path, still_table(circuit.to_frame()))

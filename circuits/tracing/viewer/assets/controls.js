@@ -8,7 +8,7 @@ const STEPS = 1000, SHARES = [
 function startControls(app) {
   const { trace, data } = app, form = byId("controls");
   form.addEventListener("submit", (event) => event.preventDefault());
-  const search = element("input", { type: "search", id: "search", placeholder: "Paris, m29, n1512, L7", spellcheck: "false", "aria-describedby": "found" });
+  const search = element("input", { type: "search", id: "search", placeholder: "Paris, m29, n1512, L7", spellcheck: "false", title: "A unit (m29.n1512), a layer (L7), a token, a promoted token or a label; Enter selects the first", "aria-describedby": "found" });
   const found = element("div", { id: "found", "aria-live": "polite" });
   search.addEventListener("input", () => app.change({ search: search.value }));
   search.addEventListener("keydown", (event) => { if (event.key === "Enter") found.querySelector("button")?.click(); });
@@ -19,14 +19,14 @@ function startControls(app) {
     return { by, input, output, row: element("div", { class: "slider" }, element("label", { for: by }, text), output, input) };
   });
   app.lastSlider = sliders[0].input;
-  const sign = choices("sign", "Sign", "radio", [["both", "both"], ["adds", "adds"], ["takes", "takes"]], ([value]) => app.change({ sign: value }));
-  const names = choices("names", "Names", "radio", [["words", "promoted", "Labels, or the token that a unit promotes most"], ["numbers", "numbers"]], ([value]) => app.change({ names: value }));
-  const only = choices("only", "Shown", "radio", [["all", "all"], ["pinned", "pinned alone", "Only pinned nodes and groups, with all links between them"]], ([value]) => app.change({ only: value === "pinned" }));
+  const sign = choices("sign", "Sign", "radio", [["both", "both"], ["adds", "adds"], ["takes", "takes"]], ([value]) => app.change({ sign: value }), "Links that add to what they lead to, or take away from it");
+  const names = choices("names", "Names", "radio", [["words", "promoted", "Labels, or the token that a unit promotes most"], ["numbers", "numbers"]], ([value]) => app.change({ names: value }), "What stands beside units");
+  const only = choices("only", "Shown", "radio", [["all", "all"], ["pinned", "pinned alone", "Only pinned nodes and groups, with all links between them"]], ([value]) => app.change({ only: value === "pinned" }), "All that passes the cut-offs, or the subgraph of what you pinned and grouped");
   form.append(
     element("div", { class: "search" }, element("label", { for: "search" }, "Search"), search, found),
     element("fieldset", { class: "cuts" }, element("legend", {}, "Influence shown"), ...sliders.map(({ row }) => row)),
     ...[sign, names, only].map(({ set }) => set),
-    element("button", { type: "button", id: "reset", class: "quiet", onclick: () => app.reset() }, "Reset the view"),
+    element("button", { type: "button", id: "reset", class: "quiet", title: "All cut-offs, pins and labels away; groups stay", onclick: () => app.reset() }, "Reset the view"),
     element("section", { id: "quality", "aria-label": "How much is explained" }, ...qualityOf(app)),
   );
   return function show(state, view) {
