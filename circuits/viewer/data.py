@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 from circuits.circuit import Circuit
 from circuits.found import Found
 from circuits.viewer.adjacency import Adjacency
-from circuits.viewer.layout import MLP_GAP, column_labels, node_position, row_labels
 from circuits.viewer.knocked import knocked
+from circuits.viewer.layout import MLP_GAP, column_labels, node_position, row_labels
 from circuits.viewer.measuring import Prompts, measured, prompts_of
 from circuits.viewer.positions import (
     PositionLayout,

@@ -23,11 +23,11 @@ def knocked(
     first: Sequence[str],
     sets: Iterable[Sequence[str]] = (),
 ) -> dict[str, Any]:
-    """Mean objective of the model, and how far it changes without each of the `first` nodes, each pair of the very first, and `sets`.
+    """Mean objective of the model, and how far it changes without nodes.
 
-    `places` are flat indices into masks of the level by name. `changes` has names in
-    alphabetical order, joined by commas. Raises `InputError` for sets of other nodes. Cost: a forward pass of each
-    prompt for each set.
+    Knocked out are each of the `first` nodes, each pair of the very first, and `sets`. `places` are flat indices into
+    masks of the level by name. `changes` has names in alphabetical order, joined by commas. Raises `InputError` for
+    sets of other nodes. Cost: a forward pass of each prompt for each set.
     """
     first = first[:MOST_NODES]
     named = {tuple(sorted(choose("knock", name, places) for name in _named(one))) for one in sets}

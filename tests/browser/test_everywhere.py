@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import base64
+import re
 
 import pytest
 
+from circuits.viewer.still import still
+from interp import theme
 from tests.browser.conftest import Opened
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 1}
@@ -64,12 +67,6 @@ def test_with_scripts_blocked_a_still_picture_and_a_table_are_shown(browser, cir
 
 
 def test_the_still_picture_draws_every_edge_by_its_sign(circuit) -> None:
-    import base64
-    import re
-
-    from circuits.viewer.still import still
-    from interp import theme
-
     svg = base64.b64decode(re.search(r"base64,([^\"]+)", still(circuit)).group(1)).decode()
     negative = int((circuit.to_frame()["score"] < 0).sum())
     assert svg.count(f'stroke="{theme.NEGATIVE}"') == negative
@@ -103,8 +100,7 @@ def test_on_a_phone_the_graph_comes_first_and_controls_fold(open_page, circuit_p
     assert opened.page.is_hidden("#controls")
     opened.page.tap("#fold")
     assert opened.page.is_visible("#search")
-    wide: Any = "document.documentElement.scrollWidth"
-    assert opened.page.evaluate(wide) <= 390
+    opened.page.wait_for_function("document.documentElement.scrollWidth <= 390")
 
 
 def test_a_tap_selects_and_a_swipe_is_the_pages(open_page, circuit_page) -> None:
@@ -113,7 +109,7 @@ def test_a_tap_selects_and_a_swipe_is_the_pages(open_page, circuit_page) -> None
     opened.page.touchscreen.tap(x, y)
     opened.page.wait_for_selector("#selection")
     assert opened.text("#selection") == "a2.h1"
-    assert "pan-y" in opened.page.evaluate("getComputedStyle(document.getElementById('plot')).touchAction")
+    assert opened.page.evaluate("getComputedStyle(document.getElementById('plot')).touchAction") == "manipulation"
     assert opened.page.evaluate("document.getElementById('plot').layout.dragmode") is False
 
 

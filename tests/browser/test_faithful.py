@@ -21,6 +21,9 @@ TRACES = (
 )
 
 
+LIKE_THE_MODEL = {"of": "circuit", "kl": 0.25, "same_argmax": 0.75}
+
+
 def report() -> Report:
     return Report(
         faithfulness=1.2,
@@ -33,7 +36,7 @@ def report() -> Report:
         random_faithfulness=0.1,
         random_interval=(0.0, 0.3),
         per_prompt={"clean": [1.0, 2.0], "empty": [0.0, 0.0], "circuit": [1.1, 3.0]},
-        output=[{"of": "circuit", "kl": 0.25, "kl_low": 0.2, "kl_high": 0.3, "same_argmax": 0.75, "same_low": 0.5, "same_high": 0.9}],
+        output=[{**LIKE_THE_MODEL, "kl_low": 0.2, "kl_high": 0.3, "same_low": 0.5, "same_high": 0.9}],
         tests=[{"test": "minimality", "passed": False, "p_corrected": 0.5, "meaning": "some edge is not needed"}],
         ladder=[{"size": 20, "edges": 20, "faithfulness": 0.4}],
     )  # fmt: skip
@@ -69,7 +72,8 @@ def test_the_slider_meets_the_curve_below_the_circuit_at_it_and_beyond(open_page
         mask[mask.clone()] = torch.tensor([name in order[:size] for name in names])
         expected = faithfulness_values(setting.measure(mask[None]))[0]
         assert points["y"][points["x"].index(size)] == pytest.approx(expected, abs=1e-4)
-    assert "at 60" in opened.text("#faithfulness-value") and "≈" not in opened.text("#faithfulness-value")
+    assert "at 60" in opened.text("#faithfulness-value")
+    assert "≈" not in opened.text("#faithfulness-value")
     opened.slide("top", 1250)  # the circuit grows by what the page holds beside it
     assert opened.shown == max(points["x"]) > 60
     assert "the circuit’s 60 edges and" in opened.text("#shown")

@@ -122,7 +122,8 @@ def test_a_click_knocks_a_node_out_and_pins_knock_out_together(open_page, model,
     changes = opened.page.evaluate("JSON.parse(document.getElementById('circuit-data').textContent).knocked.changes")
     pair = next(key for key in changes if key.count(",") == 1)
     assert changes[pair] == pytest.approx(change(*pair.split(",")), rel=1e-4)
-    unknown = next(two for two in itertools.combinations(sorted(found.nodes), 2) if ",".join(two) not in changes and set(two) <= set(changes))  # fmt: skip
+    pairs = itertools.combinations(sorted(set(found.nodes) & set(changes)), 2)
+    unknown = next(pair for pair in pairs if ",".join(pair) not in changes)
     opened.again(f"#pins={','.join(unknown)}")
     opened.settled()
     assert "Not measured" in opened.text("#pinned #knock-out")
@@ -144,7 +145,8 @@ def test_a_long_prompt_scrolls_to_the_first_difference_and_has_no_gaps(open_page
     opened = open_page(found.to_html(model=model, task=task), f"#select={HEAD}")
     place = opened.page.evaluate(
         "() => { const one = document.querySelector('#prompt .differs').getBoundingClientRect();"
-        " const box = document.querySelector('.strip').getBoundingClientRect(); return one.left > box.left && one.right < box.right; }"
+        " const box = document.querySelector('.strip').getBoundingClientRect();"
+        " return one.left > box.left && one.right < box.right; }"
     )
     assert place
     pattern(opened)

@@ -15,7 +15,8 @@ from tests.browser.conftest import Opened, make_circuit
 
 def shown(opened: Opened, trace: str) -> dict[str, Any]:
     found: dict[str, Any] = opened.page.evaluate(
-        """(name) => { const { text, customdata, marker } = document.getElementById("plot").data.find((one) => one.name === name);
+        """(name) => { const traces = document.getElementById("plot").data;
+        const { text, customdata, marker } = traces.find((one) => one.name === name);
         return { text, customdata, size: marker.size }; }""",
         trace,
     )

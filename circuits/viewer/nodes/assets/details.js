@@ -42,7 +42,7 @@ function nodeCards(app, state, node) {
   const buttons = [element("button", { type: "button", id: "pin", class: "quiet", "aria-pressed": String(pinned), title: "p", onclick: () => app.pin(name) }, pinned ? "Unpin" : "Pin"),
     element("button", { type: "button", id: "clear", class: "quiet", title: "Esc", onclick: () => app.select(null) }, "Clear")];
   const card = element("section", { class: "card" }, element("div", { class: "row" }, element("h2", { id: "selection" }, calledBy(state, name)), element("span", { class: "buttons" }, ...buttons)), figures(rows), labelField(app, name));
-  return [card, positionsCard(app, node), movedCard(app, node), activeCard(app, node)].filter(Boolean);
+  return [card, knockCard(app, [name]), positionsCard(app, node), movedCard(app, node), activeCard(app, node)].filter(Boolean);
 }
 
 function positionsCard(app, node) {           // the same unit elsewhere

@@ -6,6 +6,7 @@ CHOICES.mode = [data.grid ? "grid" : "score", ...(data.spans ? ["position"] : []
 if (data.spans && !data.grid) CHOICES.mode.reverse();
 
 const app = {
+  knock: (names) => knockCard(app, names),
   data, nodes, plot, pristine: byId("app").innerHTML, view: null, grid: data.grid ? decode(data.grid.score, Float32Array) : null,
   state: checkedState({ ...(saved ? JSON.parse(saved.textContent) : {}), ...fragmentToState(location.hash.slice(1)) }, nodes),
   change(changes) { app.state = { ...app.state, ...changes }; request(); },
@@ -72,6 +73,7 @@ function request() {
   showAll(app, parts, focused);
 }
 
+showNotes(data);
 startTheme(request);
 startExport(app);
 startKeyboard(app);
