@@ -11,7 +11,7 @@ function knockCard(app, names) {
     element("p", { class: "hint" }, "Measured on " + counted(knocked.prompts, "prompt") + " (" + knocked.of + ") in the whole model, ablation: " + knocked.ablation + "."));
   }
   const alone = names.map((name) => knocked.changes[name]), known = alone.every((value) => value !== undefined);
-  const ask = "Not measured: show(model=model, task=task, knock=[(" + names.map((name) => "\u201c" + name + "\u201d").join(", ") + (names.length === 1 ? "," : "") + ")]) does.";
+  const ask = "Not measured: show(model=model, task=task, knock=[(" + names.map((name) => JSON.stringify(name)).join(", ") + (names.length === 1 ? "," : "") + ")]) does.";
   if (names.length === 1) return card(element("p", { class: "hint" }, names[0] === "input" || names[0] === "logits" ? "The input and the logits cannot be knocked out." : ask));
   return card(element("p", { class: "hint" }, ask + (known ? " Their changes one by one add up to " + signed(alone.reduce((sum, value) => sum + value, 0), 3) + "; together they may do more or less." : "")));
 }
