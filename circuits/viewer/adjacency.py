@@ -30,6 +30,12 @@ class Adjacency:
     total: int
     chosen: int
 
+    def first(self, n: int) -> Adjacency:
+        """The `n` strongest edges of the circuit."""
+        n = min(n, self.chosen)
+        columns = (one[:n] for one in (self.source, self.reader, self.target, self.score, self.strength))
+        return Adjacency(*columns, self.total, n)
+
     @property
     def index(self) -> Int[np.ndarray, "edge 2"]:
         """Each edge's place in `[source, target]` matrices."""

@@ -43,7 +43,7 @@ def page_data(
     example: int = 0,
     positions: ArrayLike | None = None,
     curve: Any = None,
-    knock: Sequence[Sequence[str]] | bool = (),
+    knock: Sequence[Sequence[str]] | None = (),
 ) -> dict[str, Any]:
     """Everything about one circuit that the page's scripts read, as JSON can hold it."""
     if (model is None) != (task is None):
@@ -85,7 +85,7 @@ def page_data(
         "notes": [note] if (note := other_prompts(circuit, task)) else [],
         "linked": _linked(shown[0]) if shown else None,
         "others": [_linked(one) for one in shown[1:]],
-        "knocked": None if prompts is None or knock is False else _knocked(circuit, prompts, nodes, knock),
+        "knocked": None if prompts is None or knock is None else _knocked(circuit, prompts, nodes, knock),
         "provenance": {key: circuit.provenance[key] for key in ("model", "task", "method", "seed", "created")},
     }
 
@@ -186,14 +186,10 @@ def _rows(curve: Any) -> Iterable[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _knocked(
-    circuit: Circuit, prompts: Prompts, nodes: list[str], sets: Sequence[Sequence[str]] | bool
-) -> dict[str, Any]:
+def _knocked(circuit: Circuit, prompts: Prompts, nodes: list[str], sets: Sequence[Sequence[str]]) -> dict[str, Any]:
     """What the objective loses without nodes; the input is none, and the logits are what is measured."""
     place = {name: index for index, name in enumerate(circuit.graph.sources) if name != "input"}
-    return knocked(
-        prompts, "node", None, place, [name for name in nodes if name in place], () if sets is True else sets
-    )
+    return knocked(prompts, "node", None, place, [name for name in nodes if name in place], sets)
 
 
 def _linked(shown: Shown) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
             patterns, direct effects and the layout by position; `positions=` gives node scores `[node, pos]` of
             your own; `curve=` a faithfulness curve instead of the one that is measured; `knock=` sets of nodes, such as
             `[("a2.h1", "m3")]`, that are knocked out together beside those that the page knows (every node of the
-            circuit up to 40, and pairs of the strongest four); False: none is, and the page is made sooner.
+            circuit up to 40, and pairs of the strongest four); None: none is, and the page is made sooner.
 
     Raises `InputError` when the model does not fit the circuit, or only one of model and task is given.
     """
@@ -81,7 +81,7 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
         return circuit.to_html(path, **views)
     edges = adjacency(circuit, EMBEDDED_LIMIT, more=GROWN_BY)
     data = page_data(circuit, edges, **views)
-    return circuit_shell().render(title(circuit), facts(circuit), data, path, still(circuit))
+    return circuit_shell().render(title(circuit), facts(circuit), data, path, still(circuit, edges))
 
 
 @functools.cache

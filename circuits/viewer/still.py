@@ -11,7 +11,7 @@ import pandas as pd
 
 from circuits.circuit import Circuit
 from circuits.viewer import look
-from circuits.viewer.adjacency import Adjacency, adjacency
+from circuits.viewer.adjacency import Adjacency
 from circuits.viewer.layout import curves, edge_ends, node_position, row_labels
 from interp import theme
 
@@ -21,9 +21,9 @@ WIDE, TALL, POINTS = 900, 640, 12
 _MARGIN = (64, 24)  # pixels left and above
 
 
-def still(circuit: Circuit) -> str:
+def still(circuit: Circuit, edges: Adjacency) -> str:
     """The strongest edges as one image of a data address, and as a table."""
-    edges = adjacency(circuit, DRAWN)
+    edges = edges.first(DRAWN)
     picture = base64.b64encode(_svg(circuit, edges).encode()).decode()
     told = f"The {len(edges.score):,} strongest of {edges.total:,} edges: rows are layers, blue helps, orange hurts."
     image = f'<img alt="{html.escape(told)}" src="data:image/svg+xml;base64,{picture}">'

@@ -173,7 +173,7 @@ def test_a_head_is_found_by_other_spellings(open_page, model):
 def test_prompts_of_another_task_and_blocked_scripts_are_told(open_page, browser, circuit, model, tmp_path):
     known = replace(circuit, setting=replace(circuit.setting, task="0" * 64))
     page = tmp_path / "nodes.html"
-    html = known.to_html(page, model=model, task=tiny_task(model), knock=False)
+    html = known.to_html(page, model=model, task=tiny_task(model), knock=None)
     opened = open_page(html)
     assert opened.text("#notes").startswith("The prompts shown here are of the task 'tiny'; the circuit was found on")
     assert opened.page.evaluate("JSON.parse(document.getElementById('circuit-data').textContent).knocked") is None

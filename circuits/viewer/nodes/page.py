@@ -62,7 +62,7 @@ class NodeViews(TypedDict, total=False):
     model: Any
     task: Task | None
     example: int
-    knock: Sequence[Sequence[str]] | bool
+    knock: Sequence[Sequence[str]] | None
 
 
 def to_html(circuit: NodeCircuit, path: str | os.PathLike[str] | None = None, **views: Unpack[NodeViews]) -> str:
@@ -71,11 +71,11 @@ def to_html(circuit: NodeCircuit, path: str | os.PathLike[str] | None = None, **
     model, task, knock = views.get("model"), views.get("task"), views.get("knock", ())
     data = node_data(circuit, known(circuit, model, task, views.get("example", 0)))
     data["notes"] = [note] if (note := other_prompts(circuit, task)) else []
-    data["knocked"] = None if model is None or task is None or knock is False else _knocked(circuit, model, task, knock)
+    data["knocked"] = None if model is None or task is None or knock is None else _knocked(circuit, model, task, knock)
     return SHELL.render(title(circuit), facts(circuit), data, path, still_table(circuit.to_frame()))
 
 
-def _knocked(circuit: NodeCircuit, model: Any, task: Task, sets: Sequence[Sequence[str]] | bool) -> dict[str, Any]:
+def _knocked(circuit: NodeCircuit, model: Any, task: Task, sets: Sequence[Sequence[str]]) -> dict[str, Any]:
     """What the objective loses without nodes of the circuit, the strongest first."""
     scores, mask = circuit.scores.values.flatten().abs(), circuit.node_mask.flatten()
     order = scores.masked_fill(~mask, -1.0).argsort(descending=True, stable=True)[: int(mask.sum())]
@@ -85,4 +85,4 @@ def _knocked(circuit: NodeCircuit, model: Any, task: Task, sets: Sequence[Sequen
     places = dict(zip(names, order.tolist(), strict=True))
     prompts = prompts_of(model, task, circuit)
     first = [name for name in names if name != "input"]
-    return knocked(prompts, circuit.level, circuit.spans, places, first, () if sets is True else sets)
+    return knocked(prompts, circuit.level, circuit.spans, places, first, sets)
