@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt16
@@ -33,8 +33,8 @@ class Adjacency:
     def first(self, n: int) -> Adjacency:
         """The `n` strongest edges of the circuit."""
         n = min(n, self.chosen)
-        columns = (one[:n] for one in (self.source, self.reader, self.target, self.score, self.strength))
-        return Adjacency(*columns, self.total, n)
+        columns = {name: getattr(self, name)[:n] for name in ("source", "reader", "target", "score", "strength")}
+        return replace(self, chosen=n, **columns)
 
     @property
     def index(self) -> Int[np.ndarray, "edge 2"]:
