@@ -110,7 +110,8 @@ def test_a_tap_selects_and_a_swipe_is_the_pages(open_page, circuit_page) -> None
     opened.page.touchscreen.tap(x, y)
     opened.page.wait_for_selector("#selection")
     assert opened.text("#selection") == "a2.h1"
-    assert opened.page.evaluate("getComputedStyle(document.getElementById('plot')).touchAction") == "manipulation"
+    touch = "getComputedStyle(document.getElementById('plot')).touchAction"
+    assert opened.page.evaluate(touch) in ("auto", "manipulation")  # a swipe scrolls the page, a pinch zooms it
     assert opened.page.evaluate("document.getElementById('plot').layout.dragmode") is False
 
 
