@@ -207,6 +207,8 @@ class NodeCircuit(Found):
             **views: `model=` adds the tokens that each of the 600 strongest neurons or features promotes, read straight
                 through the final norm; with `task=` (and `example=`, the number of a prompt) also their activations on
                 that prompt. Of heads and MLPs `model=` and `task=` go together: their direct effects on that prompt.
+                With both, the page knows what the objective loses without each of the 40 strongest nodes, and without
+                the sets of `knock=`; `knock=None` leaves that out.
 
         Raises `InputError` for a model that does not fit, for a task without a model, and for features whose
         dictionaries the circuit does not hold (`with_dictionaries`).

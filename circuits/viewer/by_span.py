@@ -94,7 +94,7 @@ def span_edges(circuit: Circuit, limit: int) -> tuple[Adjacency, SpanNodes]:
             [target for _, _, target, _ in links],
         )
     )
-    return Adjacency(source, reader, target, values[order], np.abs(values[order]), total), nodes
+    return Adjacency(source, reader, target, values[order], np.abs(values[order]), total, len(order)), nodes
 
 
 def span_labels(spans: tuple[Any, ...]) -> list[str]:

@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike
 from circuits.circuit import Circuit
 from circuits.found import Found
 from circuits.viewer.adjacency import Adjacency
+from circuits.viewer.knocked import knocked
 from circuits.viewer.layout import MLP_GAP, column_labels, node_position, row_labels
-from circuits.viewer.linked import LinkedViews, linked_views
+from circuits.viewer.measuring import Prompts, measured, prompts_of
 from circuits.viewer.positions import (
     PositionLayout,
     check_positions,
@@ -24,13 +25,14 @@ from circuits.viewer.positions import (
     position_layout,
     scores_by_position,
 )
+from circuits.viewer.quality import other_prompts, quality
+from circuits.viewer.shown_prompts import Shown, shown_prompts
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
-from interp.setting import Setting
 from interp.tasks.task import Task
 
 EMBEDDED_LIMIT = 200_000  # edges in a page: 2.7 MB, so that all data stay below 5 MB
-CURVE_COLUMNS = ("edges", "faithfulness", "low", "high")
+CURVE_COLUMNS = ("edges", "faithfulness", "low", "high", "random", "random_low", "random_high")
 
 
 def page_data(
@@ -42,23 +44,27 @@ def page_data(
     example: int = 0,
     positions: ArrayLike | None = None,
     curve: Any = None,
+    knock: Sequence[Sequence[str]] | None = (),
 ) -> dict[str, Any]:
     """Everything about one circuit that the page's scripts read, as JSON can hold it."""
     if (model is None) != (task is None):
         raise InputError("model and task go together: the page runs one prompt of the task through the model")
     graph = circuit.graph
-    linked = None
+    shown: list[Shown] = []
+    prompts = None
     if model is not None and task is not None:
         check_model(model, circuit)
-        linked = linked_views(model, task, _strongest_nodes(circuit, edges), example)
-        judged = Setting.of(model, task, {}, circuit)
+        prompts = prompts_of(model, task, circuit)
+        nodes = _strongest_nodes(circuit, edges)
+        shown = shown_prompts(model, task, nodes, [name for name in graph.sources if name not in nodes], example)
+        judged = prompts.setting
         if positions is None and has_slope(judged.goal):
             # the mean of one prompt is that prompt: means are no ablation of it
             ablation = "patch" if "mean" in str(judged.ablation) else str(judged.ablation)
             own = task.with_objective(judged.goal)
             positions = scores_by_position(model, own, example, ablation=ablation)
     scores = None if positions is None else check_positions(positions, graph)
-    tokens = None if linked is None else linked.clean
+    tokens = shown[0].views.clean if shown else None
     return {
         "nodes": [*graph.sources, "logits"],
         "targets": list(graph.targets),
@@ -68,8 +74,12 @@ def page_data(
             "layer": _layer_layout(circuit),
             "position": None if scores is None else _position_layout(circuit, scores, tokens),
         },
-        "curve": _curve(circuit, curve),
-        "linked": None if linked is None else _linked(linked),
+        **_curves(circuit, edges, prompts, curve),
+        "quality": quality(circuit),
+        "notes": [note] if (note := other_prompts(circuit, task)) else [],
+        "linked": _linked(shown[0]) if shown else None,
+        "others": [_linked(one) for one in shown[1:]],
+        "knocked": None if prompts is None or knock is None else _knocked(circuit, prompts, nodes, knock),
         "provenance": {key: circuit.provenance[key] for key in ("model", "task", "method", "seed", "created")},
     }
 
@@ -88,6 +98,7 @@ def packed_edges(edges: Adjacency) -> dict[str, Any]:
         "target": packed(edges.target, np.uint16),
         "score": packed(edges.score, np.float32),
         "total": edges.total,
+        "chosen": edges.chosen,
     }
 
 
@@ -156,15 +167,30 @@ def layout_data(
     }
 
 
-def _curve(circuit: Circuit, curve: Any) -> list[dict[str, float]]:
-    """Points of a faithfulness curve by edges: what was given, or the report's ladder."""
-    rows = circuit.report.ladder if curve is None else _rows(curve)
+def _curves(circuit: Circuit, edges: Adjacency, prompts: Prompts | None, given: Any) -> dict[str, Any]:
+    """The faithfulness curve by edges, whose it is, and the sizes that the search visited where others are drawn.
+
+    It is what was given, or what is measured for the slider where there are prompts, or what the search visited.
+    """
+    visited = _points(circuit.report.ladder)
+    if given is not None:
+        points = _points(_rows(given))
+        if not points:
+            raise InputError(
+                "curve has no rows with edges and faithfulness; give what metrics.faithfulness_curve returns"
+            )
+        return {"curve": points, "curveOf": "the curve that was given", "visited": []}
+    if prompts is not None and "flattened" not in circuit.provenance:  # by position it runs otherwise
+        of = f"{len(prompts.setting):,} {prompts.of}"
+        return {"curve": measured(circuit, edges, prompts), "curveOf": of, "visited": visited if prompts.same else []}
+    n = circuit.report.n_scoring
+    return {"curve": visited, "curveOf": f"{'' if n is None else f'{n:,} '}scoring prompts", "visited": []}
+
+
+def _points(rows: Iterable[dict[str, Any]]) -> list[dict[str, float]]:
+    """Points of a curve, by edges; where one prompt has no interval, the point stays."""
     points = [{key: row[key] for key in CURVE_COLUMNS if row.get(key) is not None} for row in rows]
-    known = [point for point in points if {"edges", "faithfulness"} <= point.keys()]
-    if curve is not None and not known:
-        raise InputError("curve has no rows with edges and faithfulness; give what metrics.faithfulness_curve returns")
-    # where one prompt has no interval, the point stays
-    finite = [{key: value for key, value in point.items() if math.isfinite(value)} for point in known]
+    finite = [{key: value for key, value in point.items() if math.isfinite(value)} for point in points]
     return sorted((one for one in finite if {"edges", "faithfulness"} <= one.keys()), key=lambda one: one["edges"])
 
 
@@ -173,7 +199,14 @@ def _rows(curve: Any) -> Iterable[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _linked(views: LinkedViews) -> dict[str, Any]:
+def _knocked(circuit: Circuit, prompts: Prompts, nodes: list[str], sets: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """What the objective loses without nodes; the input is none, and the logits are what is measured."""
+    place = {name: index for index, name in enumerate(circuit.graph.sources) if name != "input"}
+    return knocked(prompts, "node", None, place, [name for name in nodes if name in place], sets)
+
+
+def _linked(shown: Shown) -> dict[str, Any]:
+    views = shown.views
     return {
         "example": views.example,
         "clean": views.clean,
@@ -182,6 +215,7 @@ def _linked(views: LinkedViews) -> dict[str, Any]:
         "incorrect": views.incorrect,
         "heads": views.heads,
         "patterns": packed(views.patterns, np.uint8),
+        "corruptedPatterns": packed(shown.corrupted, np.uint8),
         "leftOut": views.left_out,
         "effects": {
             name: {

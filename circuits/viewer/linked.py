@@ -37,7 +37,7 @@ from interp.tasks.prompts import Prompts
 from interp.tasks.task import Task
 from interp.token_text import token_texts
 
-PATTERN_BYTES = 1_200_000  # of attention patterns in a page; base64 makes a third more of them
+PATTERN_BYTES = 1_600_000  # of attention patterns in a page; base64 makes a third more of them
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,18 @@ def check_example(task: Task, example: int) -> Task:
 
 @door
 @torch.no_grad()
-def linked_views(model: Any, task: Task, nodes: Sequence[str], example: int = 0) -> LinkedViews:
-    """Patterns and direct effects of `nodes`, the strongest first, on one clean prompt. Cost: one forward pass."""
+def linked_views(
+    model: Any,
+    task: Task,
+    nodes: Sequence[str],
+    example: int = 0,
+    others: Sequence[str] = (),
+    room: int | None = None,
+) -> LinkedViews:
+    """Patterns and direct effects of `nodes`, the strongest first, on one clean prompt. Cost: one forward pass.
+
+    Behind them stand the patterns of `others`, as far as there is `room` (bytes; None: `PATTERN_BYTES`).
+    """
     anatomy = anatomy_of(model)
     graph = ComputationalGraph.of_anatomy(anatomy)
     prompts = check_example(task, example).prompts(model).until_answer().to(anatomy.device)
@@ -107,7 +117,7 @@ def linked_views(model: Any, task: Task, nodes: Sequence[str], example: int = 0)
     direct = (through @ readout).tolist()
     logits = float(working(anatomy.final_norm(final))[0] @ readout) + constant
     node = {name: index for index, name in enumerate(graph.sources)}
-    heads, patterns, left_out = _patterns(listener.patterns, [name for name in nodes if ".h" in name])
+    heads, patterns, left_out = _patterns(listener.patterns, [name for name in (*nodes, *others) if ".h" in name], room)
     written = [name for name in nodes if name in node]
     return LinkedViews(
         example=example,
@@ -122,6 +132,21 @@ def linked_views(model: Any, task: Task, nodes: Sequence[str], example: int = 0)
         logits=logits,
         rest=logits - sum(direct),
     )
+
+
+@door
+@torch.no_grad()
+def corrupted_patterns(
+    model: Any, task: Task, heads: Sequence[str], example: int = 0
+) -> UInt8[np.ndarray, "head query key"]:
+    """The attention of `heads` on one corrupted prompt, in steps of 1/255. Cost: one forward pass."""
+    anatomy = anatomy_of(model)
+    prompts = check_example(task, example).prompts(model).until_answer().to(anatomy.device)
+    frame = prepare(anatomy, prompts.corrupted, 0, prompts.lengths)
+    embedding = anatomy.embed(prompts.corrupted, frame.positions)
+    listener = _Listener(frame, embedding, prompts.lengths - 1)
+    run_blocks(frame, embedding, listener)
+    return _bytes(listener.patterns, heads)
 
 
 def _outputs(anatomy: Anatomy, graph: ComputationalGraph, listener: _Listener) -> Float[Tensor, "source d_model"]:
@@ -148,16 +173,20 @@ def _known(ids: Int[Tensor, "1 k"]) -> Int[Tensor, " k"]:
 
 
 def _patterns(
-    layers: list[Float[Tensor, "head query key"]], heads: list[str]
+    layers: list[Float[Tensor, "head query key"]], heads: list[str], room: int | None
 ) -> tuple[list[str], UInt8[np.ndarray, "head query key"], int]:
     """The patterns of as many heads as there is room for, the first ones."""
+    kept = heads[: (PATTERN_BYTES if room is None else room) // layers[0].shape[-1] ** 2]
+    return kept, _bytes(layers, kept), len(heads) - len(kept)
+
+
+def _bytes(layers: list[Float[Tensor, "head query key"]], heads: Sequence[str]) -> UInt8[np.ndarray, "head query key"]:
     length = layers[0].shape[-1]
-    kept = heads[: PATTERN_BYTES // length**2]
-    patterns = np.zeros((len(kept), length, length), dtype=np.uint8)
-    for place, name in enumerate(kept):
+    patterns = np.zeros((len(heads), length, length), dtype=np.uint8)
+    for place, name in enumerate(heads):
         layer, head = (int(part) for part in name[1:].split(".h"))
         patterns[place] = (layers[layer][head] * 255).round().byte().cpu().numpy()
-    return kept, patterns, len(heads) - len(kept)
+    return patterns
 
 
 def _effects(

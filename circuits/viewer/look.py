@@ -17,7 +17,7 @@ DENSE_POINTS = 7  # of an edge's curve where there are many
 # strength, as a share of the largest |score|, from which an edge gets this width and opacity
 LEVELS = ((0.3, 5.0, 0.95), (0.1, 3.2, 0.8), (0.03, 2.0, 0.6), (0.01, 1.2, 0.45), (0.0, 0.8, 0.3))
 WEAK = 0.1  # share below which edges fade in a dense picture: they are many, and must not hide the strong ones
-SYMBOLS = {"head": "circle", "mlp": "square", "input": "diamond", "logits": "diamond"}
+SYMBOLS = {"head": "circle", "mlp": "square", "input": "diamond", "logits": "diamond", "group": "hexagon2"}
 PORT_OFFSETS = {"q": -0.05, "k": 0.0, "v": 0.05}  # how far an edge lands from the middle of its head, in columns
 # edges within `near` columns bend aside by `room` columns, or by `margin` right of all heads; long ones in full
 BEND = {"near": 0.5, "room": 0.4, "margin": 1.5, "rows": 4}

@@ -19,13 +19,17 @@ from circuits.viewer.by_span import span_data
 from circuits.viewer.data import EMBEDDED_LIMIT, page_data
 from circuits.viewer.headings import facts, title
 from circuits.viewer.look import LOOK
+from circuits.viewer.measuring import GROWN_BY
 from circuits.viewer.shell import STYLES, Shell, show_page
+from circuits.viewer.still import still
 
 SCRIPTS = (
     "text.js",
     "plotly.js",
     "graph.js",
     "strongest.js",
+    "spelling.js",
+    "naming.js",
     "filter.js",
     "reach.js",
     "address.js",
@@ -33,6 +37,7 @@ SCRIPTS = (
     "theme.js",
     "curves.js",
     "webgl.js",
+    "contract.js",
     "picture.js",
     "tip.js",
     "hover.js",
@@ -41,6 +46,10 @@ SCRIPTS = (
     "controls.js",
     "faithfulness.js",
     "cards.js",
+    "quality.js",
+    "prompts.js",
+    "attention.js",
+    "knock.js",
     "linked.js",
     "details.js",
     "groups.js",
@@ -48,6 +57,7 @@ SCRIPTS = (
     "formats.js",
     "saving.js",
     "export.js",
+    "nodekeys.js",
     "keyboard.js",
     "main.js",
 )
@@ -63,23 +73,26 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
         path: where the page is also written; a kill or a full disk leaves what the file held before.
         **views: `model=` and `task=` (and `example=`, the number of a prompt) add that prompt's tokens, attention
             patterns, direct effects and the layout by position; `positions=` gives node scores `[node, pos]` of
-            your own; `curve=` a faithfulness curve instead of the report's ladder.
+            your own; `curve=` a faithfulness curve instead of the one that is measured; `knock=` sets of nodes, such as
+            `[("a2.h1", "m3")]`, that are knocked out together beside those that the page knows (every node of the
+            circuit up to 40, and pairs of the strongest four); None: none is, and the page is made sooner.
 
     Raises `InputError` when the model does not fit the circuit, or only one of model and task is given.
     """
     if isinstance(circuit, NodeCircuit):
         return circuit.to_html(path, **views)
     plain = circuit.at_any_position()
-    data = page_data(plain, adjacency(plain, EMBEDDED_LIMIT), **views)
+    edges = adjacency(plain, EMBEDDED_LIMIT, more=GROWN_BY if circuit.spans is None else 0)
+    data = page_data(plain, edges, **views)
     if circuit.spans is not None:
         data |= span_data(circuit, EMBEDDED_LIMIT)
-    return circuit_shell().render(title(circuit), facts(circuit), data, path)
+    return circuit_shell().render(title(circuit), facts(circuit), data, path, still(plain, edges))
 
 
 @functools.cache
 def circuit_shell() -> Shell:
     """The shell of pages of circuits."""
-    return Shell("help.html", "stage.html", SCRIPTS, STYLES, LOOK, get_plotlyjs())
+    return Shell(("help.html", "glossary.html"), "stage.html", SCRIPTS, STYLES, LOOK, get_plotlyjs())
 
 
 def show(circuit: Circuit | NodeCircuit, **views: Any) -> None:

@@ -36,13 +36,13 @@ class Shell:
     """What a kind of page is made of: files in `assets` of `circuits.viewer`, or of `package` as `package:name`.
 
     Attributes:
-        help, stage: parts of its body.
+        help: what its sheet of help holds, one behind the other; `stage`: the picture's part of its body.
         scripts, styles: in the order in which they are run and read: each uses those before it.
         constants: what scripts know as `LOOK`.
         library: a script of others, in front of the page's own.
     """
 
-    help: str
+    help: tuple[str, ...]
     stage: str
     scripts: tuple[str, ...]
     styles: tuple[str, ...]
@@ -50,14 +50,18 @@ class Shell:
     library: str = ""
 
     def render(
-        self, heading: str, lines: list[str], data: dict[str, Any], path: str | os.PathLike[str] | None = None
+        self, heading: str, lines: list[str], data: dict[str, Any], path: str | os.PathLike[str] | None, still: str
     ) -> str:
-        """A page with this heading over this data, written to `path` when there is one."""
+        """A page with this heading over this data, written to `path` when there is one.
+
+        `still` is the HTML that it shows where scripts are blocked.
+        """
         page = Template(asset("page.html")).substitute(
             title=html.escape(heading),
             subtitle=html.escape(" · ".join(lines)),
-            help=asset(self.help),
+            help="".join(map(asset, self.help)),
             stage=asset(self.stage),
+            still=still,
             library=f"<script>{self.library}</script>\n" if self.library else "",
             data=embedded({"title": heading, "facts": lines, **data}),
             script=f"(() => {{\nconst LOOK = {embedded(self.constants)};\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from attribution.scores import Scores
 from circuits import NodeCircuit
 from circuits.report import Report
 from interp import ComputationalGraph
+from interp.node_mask import NodeMask
+from interp.setting import Setting
 from tests.tiny import shared, tiny_task
 
 ATTACK = "<img src=x onerror=window.owned=1><b>x</b>"
@@ -136,3 +139,46 @@ def test_grids_positions_large_circuits_and_exports(open_page, circuit, page, tm
     assert opened.download("png", tmp_path).read_bytes().startswith(b"\x89PNG")
     again = open_page(opened.download("html", tmp_path).read_text(encoding="utf-8"))
     assert sorted(drawn(again)) == sorted(circuit.nodes[:9])
+
+
+def test_a_neuron_is_knocked_out_labelled_and_found_by_its_label(open_page, circuit, model, page):
+    node = circuit.to_frame().loc[0, "node"]
+    setting = Setting.of(model, tiny_task(model), {}, circuit)
+    mask = setting.nodes("neuron").full.clone()
+    layer, unit = (int(part) for part in node[1:].split(".n"))
+    mask[layer, unit] = False
+    values = setting.measure([NodeMask(mask, "neuron")])
+    change = float((values.circuits[0] - values.clean).mean())
+    opened = open_page(page, f"#select={node}")
+    assert float(opened.text("#knock-out strong").replace("−", "-")) == pytest.approx(change, rel=1e-2, abs=1e-9)
+    opened.page.fill("#label", "a word of mine")
+    opened.page.press("#label", "Enter")
+    opened.settled()
+    assert opened.text("#selection") == f"{node} · a word of mine"
+    opened.page.fill("#search", "of mine")
+    opened.settled()
+    assert opened.page.locator("#found button").all_inner_texts() == [node]
+    opened.page.fill("#search", "")
+
+
+def test_a_head_is_found_by_other_spellings(open_page, model):
+    heads = make("head", (3, 4), ComputationalGraph.of(model), share=1.0)
+    opened = open_page(heads.to_html())
+    for text in ("L2H1", "2.1", "a2h1"):
+        opened.page.fill("#search", text)
+        opened.settled()
+        assert opened.page.locator("#found button").first.inner_text() == "a2.h1"
+
+
+def test_prompts_of_another_task_and_blocked_scripts_are_told(open_page, browser, circuit, model, tmp_path):
+    known = replace(circuit, setting=replace(circuit.setting, task="0" * 64))
+    page = tmp_path / "nodes.html"
+    html = known.to_html(page, model=model, task=tiny_task(model), knock=None)
+    opened = open_page(html)
+    assert opened.text("#notes").startswith("The prompts shown here are of the task 'tiny'; the circuit was found on")
+    assert opened.page.evaluate("JSON.parse(document.getElementById('circuit-data').textContent).knocked") is None
+    context = browser.new_context(java_script_enabled=False)
+    still = context.new_page()
+    still.goto(page.as_uri())
+    assert circuit.to_frame().loc[0, "node"] in still.inner_text("#still tbody tr")
+    context.close()

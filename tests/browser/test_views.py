@@ -112,7 +112,7 @@ def test_two_circuits_in_one_page(open_page, circuit):
     mostly_slow([(1_500, 1_500, 0), (1_501, 1_501, 1_101), (25_000, 20_000, 19_600)], lambda case: case[0] == 1_501),
 )
 def test_many_edges_are_drawn_by_webgl_and_the_weakest_of_all_not_at_all(open_page, tmp_path, n, drawn, dense):
-    opened = open_page(make_circuit(ComputationalGraph(12, 12), n=n).to_html())
+    opened = open_page(make_circuit(ComputationalGraph(12, 12), n=n).to_html(), "#top=all")
     assert opened.shown == drawn
     assert opened.page.evaluate("document.getElementById('plot').data.length") < 25
     canvas = opened.page.locator("#dense")
@@ -129,7 +129,7 @@ def test_many_edges_are_drawn_by_webgl_and_the_weakest_of_all_not_at_all(open_pa
 
 def test_edges_drawn_by_webgl_tell_their_names_too(open_page):
     circuit = make_circuit(ComputationalGraph(12, 12), n=3_000)
-    opened = open_page(circuit.to_html())
+    opened = open_page(circuit.to_html(), "#top=all")
     x, y = opened.page.evaluate(
         """() => { const plot = document.getElementById("plot"), full = plot._fullLayout;
         const box = plot.getBoundingClientRect();

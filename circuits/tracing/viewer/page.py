@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any, Unpack
 
+import pandas as pd
+
 from circuits.tracing.graph import AttributionGraph
 from circuits.tracing.viewer.contexts import contexts
 from circuits.tracing.viewer.data import context_data, graph_data, measured_data, moved_data
@@ -12,6 +14,7 @@ from circuits.tracing.viewer.keywords import PageKeywords
 from circuits.tracing.viewer.labels import labels_by_name
 from circuits.tracing.viewer.moved import moved_tokens
 from circuits.viewer.shell import STYLES, Shell, show_page
+from circuits.viewer.still import still_table
 from interp import numbers
 from interp.errors import InputError, short
 from interp.keywords import check_keywords
@@ -23,6 +26,8 @@ SCRIPTS = (
     "text.js",
     f"{HERE}:graph.js",
     f"{HERE}:cut.js",
+    "spelling.js",
+    "naming.js",
     "address.js",
     f"{HERE}:state.js",
     "theme.js",
@@ -46,7 +51,7 @@ SCRIPTS = (
     "keyboard.js",
     f"{HERE}:main.js",
 )
-SHELL = Shell(f"{HERE}:help.html", f"{HERE}:stage.html", SCRIPTS, (*STYLES, f"{HERE}:trace.css"), {})
+SHELL = Shell((f"{HERE}:help.html", "glossary.html"), f"{HERE}:stage.html", SCRIPTS, (*STYLES, f"{HERE}:trace.css"), {})
 
 
 def to_html(graph: AttributionGraph, path: str | os.PathLike[str] | None = None, **known: Unpack[PageKeywords]) -> str:
@@ -58,7 +63,7 @@ def to_html(graph: AttributionGraph, path: str | os.PathLike[str] | None = None,
     data["contexts"] = None if prompts is None else context_data(contexts(graph, prompts))
     data["labels"] = {} if labels is None else labels_by_name(labels, graph.nodes)
     data["measured"] = None if measured is None else measured_data(_table(graph, measured))
-    return SHELL.render(_title(graph), _facts(graph), data, path)
+    return SHELL.render(_title(graph), _facts(graph), data, path, still_table(_strongest(graph)))
 
 
 def show(graph: AttributionGraph, **known: Unpack[PageKeywords]) -> None:
@@ -81,6 +86,12 @@ def _table(graph: AttributionGraph, measured: Any) -> AgreementTable:
 def _title(graph: AttributionGraph) -> str:
     prompt = "".join(graph.tokens).strip()
     return f"{graph.model} · {prompt if len(prompt) <= 120 else prompt[:117] + '...'}"
+
+
+def _strongest(graph: AttributionGraph) -> pd.DataFrame:
+    """The nodes of largest influence, as a page without scripts lists them."""
+    columns = ["name", "kind", "layer", "position", "activation", "influence"]
+    return graph.nodes.sort_values("influence", ascending=False)[columns]
 
 
 def _facts(graph: AttributionGraph) -> list[str]:

@@ -4,15 +4,20 @@ function keptToFragment(fragment, state) {
   if (state.selection) fragment.set("select", state.selection);
   if (state.pins.length) fragment.set("pins", state.pins.join(","));
   if (state.groups.length) fragment.set("groups", JSON.stringify(state.groups.map(({ label, nodes }) => [label, ...nodes])));
+  const closed = state.groups.flatMap((group, at) => (group.closed ? [at] : []));
+  if (closed.length) fragment.set("closed", closed.join(","));
+  if (Object.keys(state.labels).length) fragment.set("labels", JSON.stringify(state.labels));
 }
 
 function keptFromFragment(fragment) {
   const given = {};
   if (fragment.has("select")) given.selection = fragment.get("select");
   if (fragment.has("pins")) given.pins = fragment.get("pins").split(",");
+  const closed = (fragment.get("closed") || "").split(",");
   try {
     if (fragment.has("groups"))
-      given.groups = JSON.parse(fragment.get("groups")).map(([label, ...nodes]) => ({ label, nodes }));
+      given.groups = JSON.parse(fragment.get("groups")).map(([label, ...nodes], at) => ({ label, nodes, closed: closed.includes(String(at)) }));
+    if (fragment.has("labels")) given.labels = JSON.parse(fragment.get("labels"));
   } catch { /* a damaged link still shows the graph */ }
   return given;
 }
@@ -22,8 +27,10 @@ function checkedKept(given, known) {          // pins and groups of nodes that a
   if (Array.isArray(given.pins)) kept.pins = [...new Set(given.pins.filter(known))];
   if (Array.isArray(given.groups))
     kept.groups = given.groups.filter((group) => group && Array.isArray(group.nodes))
-      .map((group) => ({ label: String(group.label ?? ""), nodes: [...new Set(group.nodes.filter(known))] }))
+      .map((group) => ({ label: String(group.label ?? ""), nodes: [...new Set(group.nodes.filter(known))], ...(group.closed === true ? { closed: true } : {}) }))
       .filter((group) => group.nodes.length);
+  if (given.labels && typeof given.labels === "object")
+    kept.labels = Object.fromEntries(Object.entries(given.labels).filter(([name, text]) => known(name) && typeof text === "string" && text).map(([name, text]) => [name, text.slice(0, LONGEST_LABEL)]));
   return kept;
 }
 

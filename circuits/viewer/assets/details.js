@@ -10,11 +10,12 @@ function startDetails(app) {
   let before = null;
   return function show(state, view) {
     showGroups(state, view);
-    const key = JSON.stringify([state.selection, view.kept, state.sign, state.ports, state.members, isDark(), state.pins.includes(state.selection)]);
+    const key = JSON.stringify([state.selection, view.kept, state.sign, state.ports, state.members, isDark(), state.pins.includes(state.selection), state.labels, state.groups, state.only, state.prompt, state.run, state.pins]);
     if (key === before) return;
     const changed = before === null || JSON.parse(before)[0] !== state.selection;
     before = key;
-    if (!view.focus) selected.replaceChildren(...showComparison(), ...overview(app, view));
+    if (!view.focus) selected.replaceChildren(...[...showComparison(), ...overview(app, view)].filter(Boolean));
+    else if (view.focus.group) selected.replaceChildren(groupCard(app, state, view));
     else selected.replaceChildren(heading(app, state, view), pathsCard(app, view),
       ...(view.selected === null ? [] : [...linkedCards(app, view.selected), neighbours(app, view)]));
     if (changed) box.scrollTop = 0;
@@ -36,7 +37,7 @@ function edgeList(app, edges) {
 
 function overview(app, view) {
   const first = Array.from(view.pass.list.subarray(0, Math.min(view.kept, LISTED)));
-  return [element("section", { class: "card", id: "overview" }, element("h2", {}, "Strongest edges"), edgeList(app, first),
+  return [...(app.data.compare ? [] : [qualityCard(app.data)]), element("section", { class: "card", id: "overview" }, element("h2", {}, "Strongest edges"), edgeList(app, first),
     element("p", { class: "hint" }, "Click a node or an edge to trace it upstream and downstream; shift-click pins a node."))];
 }
 
@@ -47,18 +48,27 @@ function heading(app, state, view) {
   if (node === undefined) {
     title = graph.arrow(focus.edge);
     rows = edgeText(graph, data, focus.edge).split("\n").slice(1).map((line) => {
-      const [, name, value] = /^(score|rank|difference|port:) ?(.*)$/.exec(line) || [null, null, line];
+      const [, name, value] = /^(score|rank|difference|port:|not in the circuit:) ?(.*)$/.exec(line) || [null, null, line];
       return name ? [name.replace(":", ""), value] : [line.includes("inflow") ? "share" : "where", value];
     });
   } else {
-    title = graph.names[node];
+    title = calledBy(state, graph.names[node]);
     rows = nodeText(graph, state, null, node).split("\n").slice(1).map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]);
   }
   const pinned = state.pins.includes(focus.name);
   const buttons = [element("button", { type: "button", id: "clear", class: "quiet", title: "Esc", onclick: () => app.select(null) }, "Clear")];
   if (node !== undefined) buttons.unshift(element("button", { type: "button", id: "pin", class: "quiet", "aria-pressed": String(pinned), title: "p", onclick: () => app.pin(focus.name) }, pinned ? "Unpin" : "Pin"));
   return element("section", { class: "card" }, element("div", { class: "row" }, element("h2", { id: "selection" }, title), element("span", { class: "buttons" }, ...buttons)),
-    figures(rows), element("p", { class: "hint", id: "traced" }, "It " + flow + "."));
+    figures(rows), node === undefined ? null : labelField(app, focus.name), element("p", { class: "hint", id: "traced" }, "It " + flow + "."));
+}
+
+function groupCard(app, state, view) {
+  const { group, name } = view.focus, [title, ...lines] = groupText(app, group).split("\n"), at = Number(name.slice(6));
+  const toggle = () => app.change({ groups: state.groups.map((each, place) => (place === at ? { ...each, closed: !each.closed } : each)) });
+  return element("section", { class: "card" }, element("div", { class: "row" }, element("h2", { id: "selection" }, title),
+    element("span", { class: "buttons" }, element("button", { type: "button", id: "close-group", class: "quiet", onclick: toggle }, group.closed ? "Open" : "Close"),
+      element("button", { type: "button", id: "clear", class: "quiet", title: "Esc", onclick: () => app.select(null) }, "Clear"))),
+    figures(lines.map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)])), knockCard(app, group.nodes));
 }
 
 function pathsCard(app, view) {

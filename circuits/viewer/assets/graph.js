@@ -13,13 +13,17 @@ function makeGraph(data) {
   const target = decode(data.edges.target, Uint16Array), score = decode(data.edges.score, Float32Array);
   const other = data.compare ? decode(data.compare.other, Float32Array) : null;
   const member = data.compare ? decode(data.compare.member, Uint8Array) : null;  // 0 both, 1 here, 2 there
-  const names = data.nodes, n = names.length, m = score.length;
+  const names = data.nodes, n = names.length, m = score.length, chosen = data.edges.chosen;
   const portOfTarget = Uint8Array.from(data.targets, portOf), port = target.map((to) => portOfTarget[to]);
   const strength = score.map((value, edge) => Math.max(Math.abs(value), other ? Math.abs(other[edge]) : 0));
   const shown = score.map((value, edge) => (member && member[edge] === 2 ? other[edge] : value));
   const inflow = new Float64Array(n), sumIn = new Float64Array(n), sumOut = new Float64Array(n), sumStrength = new Float64Array(n);
-  const incoming = rows(reader, n), outgoing = rows(source, n);
-  for (let edge = 0; edge < m; edge++) {
+  const incoming = rows(reader, n), outgoing = rows(source, n), degreeIn = new Uint32Array(n), degreeOut = new Uint32Array(n);
+  const present = new Uint8Array(n);
+  for (let edge = 0; edge < chosen; edge++) {
+    present[source[edge]] = present[reader[edge]] = 1;
+    degreeIn[reader[edge]]++;
+    degreeOut[source[edge]]++;
     inflow[reader[edge]] += strength[edge];
     sumIn[reader[edge]] += shown[edge];
     sumOut[source[edge]] += shown[edge];
@@ -27,15 +31,19 @@ function makeGraph(data) {
     sumStrength[reader[edge]] += strength[edge];
   }
   const index = new Map(names.map((name, node) => [name, node]));
-  const present = new Uint8Array(n), component = data.components || names;
-  for (let edge = 0; edge < m; edge++) present[source[edge]] = present[reader[edge]] = 1;
+  const component = data.components || names;
   return {
-    names, n, m, source, reader, port, score: shown, other, here: score, member, strength, total: data.edges.total,
-    incoming, outgoing, inflow, sumIn, sumOut, sumStrength, index, present,
+    names, n, m, chosen, source, reader, port, score: shown, other, here: score, member, strength, total: data.edges.total,
+    incoming, outgoing, degreeIn, degreeOut, inflow, sumIn, sumOut, sumStrength, index, present,
     component, ...crossings(data, component, port, reader, incoming),
     kind: component.map((name) => (name.includes(".h") ? "head" : name[0] === "m" ? "mlp" : name)),
-    share: (edge) => (inflow[reader[edge]] ? strength[edge] / inflow[reader[edge]] : 0),
+    beside: (edge) => edge >= chosen, largest: m ? strength[0] : 0, nameOf: (node) => names[node],
+    share(edge) {                             // of what flows into its reader; an edge beside the circuit would join it
+      const all = inflow[reader[edge]] + (edge < chosen ? 0 : strength[edge]);
+      return all ? strength[edge] / all : 0;
+    },
     edgeName: (edge) => component[source[edge]] + "->" + data.targets[target[edge]] + spanOf(data, source[edge]),
+    selectionOf(edge) { return this.edgeName(edge); },
     sourceOf: (name) => (data.spans ? name.split("->")[0] + name.slice(name.lastIndexOf("@")) : name.split("->")[0]),
     arrow: (edge) => names[source[edge]] + " \u2192 " + names[reader[edge]]
       + (port[edge] < 3 ? " (" + PORTS[port[edge]] + ")" : ""),

@@ -16,7 +16,10 @@ function startGroups(app, box) {
   });
   const hint = element("p", { class: "hint" }, "Shift-click nodes to pin them; then give them a name.");
   box.append(element("section", { class: "card", id: "pinned" }, element("h2", {}, "Pins and groups"), hint, pins, form, groups));
+  const together = element("div", {});
+  if (app.knock) pins.after(together);
   return function show(state, view) {
+    if (app.knock) together.replaceChildren(...[app.knock(state.pins.length > 1 ? state.pins : [])].filter(Boolean));
     form.hidden = state.pins.length === 0;
     hint.hidden = state.pins.length > 0 || state.groups.length > 0;
     pins.replaceChildren(...state.pins.map((name) => element("span", { class: "chip" },
@@ -25,7 +28,8 @@ function startGroups(app, box) {
     groups.replaceChildren(...state.groups.map((group, at) => {
       const name = element("input", { type: "text", value: group.label, maxlength: 60, "aria-label": "Name of group " + (at + 1) });
       name.addEventListener("change", () => app.change({ groups: state.groups.map((each, place) => (place === at ? { ...each, label: name.value } : each)) }));
-      return element("li", {}, element("i", { class: "swatch group-" + (at % 6) }), name,
+      const close = app.closes ? element("button", { type: "button", class: "link close", "aria-pressed": String(Boolean(group.closed)), title: "Draw the group as one node, with the sums of its edges", onclick: () => app.change({ groups: state.groups.map((each, place) => (place === at ? { ...each, closed: !each.closed } : each)) }) }, group.closed ? "open" : "close") : null;
+      return element("li", {}, element("i", { class: "swatch group-" + (at % 6) }), name, close,
         element("button", { type: "button", class: "link", title: group.nodes.join(", "), onclick: () => app.change({ pins: group.nodes.slice() }) }, counted(group.nodes.length, "node")),
         element("button", { type: "button", class: "remove", "aria-label": "Remove group " + group.label, onclick: () => app.change({ groups: state.groups.filter((_, place) => place !== at) }) }, "\u00d7"));
     }));

@@ -4,6 +4,11 @@ function startKeyboard(app) {
   const help = byId("help"), text = byId("help-text");
   const toggleHelp = (open) => { text.hidden = !open; help.setAttribute("aria-expanded", String(open)); };
   help.addEventListener("click", () => toggleHelp(text.hidden));
+  const fold = byId("fold"), form = byId("controls");
+  fold.addEventListener("click", () => {
+    fold.setAttribute("aria-expanded", String(form.classList.toggle("open")));
+    window.dispatchEvent(new Event("resize"));  // what was drawn while folded knew no width
+  });
   byId("full-screen").addEventListener("click", toggleFullScreen);
   document.addEventListener("keydown", (event) => {
     const target = event.target, typing = target.matches("input:not([type=range], [type=radio], [type=checkbox]), textarea");

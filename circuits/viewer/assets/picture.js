@@ -4,12 +4,10 @@ const { svgLimit: SVG_LIMIT, drawnLimit: DRAWN_LIMIT, svgPoints: SVG_POINTS, lev
 const SVG_BESIDE_WEBGL = 400;
 const SETTLED = 140;                          // ms without a change until edges can be hovered over again
 
-function makePicture(graph, data, plot, canvas) {
+function makePicture(whole, data, plot, canvas) {
   const dense = makeDense(canvas);
   const limit = dense ? DRAWN_LIMIT : SVG_LIMIT;
-  const largest = graph.m ? graph.strength[0] : 0;
-  const level = graph.strength.map((value) => LEVELS.findIndex(([share]) => value >= share * largest));
-  const weight = graph.sumStrength;
+  let graph = whole, level = levelsOf(whole), most = Math.max(...whole.sumStrength, 1e-30), called = (node) => graph.names[node];
   const t = sampler(SVG_POINTS), thin = sampler(DENSE_POINTS);
   let palette = colours(), sent = null, timer = 0, hovered = [];
 
@@ -22,28 +20,28 @@ function makePicture(graph, data, plot, canvas) {
     return share < LOOK.weak ? value * Math.min(1, Math.sqrt(SVG_LIMIT / Math.max(1, drawn))) : value;
   }
 
-  function line(edges, layout, colour, width, alpha) {
+  function line(edges, layout, colour, width, alpha, dash = "solid") {
     const x = new Float32Array(edges.length * (SVG_POINTS + 1)), y = new Float32Array(x.length);
     let at = 0;
     for (const edge of edges) {
       runEdge(graph, layout, data.layers, edge, t, (px, py) => { x[at] = px; y[at++] = py; });
       x[at] = y[at++] = NaN;                  // lifts the pen
     }
-    return { type: "scatter", mode: "lines", x, y, line: { color: colour, width }, opacity: alpha, hoverinfo: "skip" };
+    return { type: "scatter", mode: "lines", x, y, line: { color: colour, width, dash }, opacity: alpha, hoverinfo: "skip" };
   }
 
   function edgeTraces(view, layout) {
-    const paint = tones(), buckets = LEVELS.map(() => paint.map(() => []));
-    for (const edge of view.svg) buckets[level[edge]][tone(edge)].push(edge);
-    const traces = [line(view.faint, layout, palette.faint, 0.8, 0.8)];
+    const paint = tones(), buckets = LEVELS.map(() => paint.map(() => [])), beside = paint.map(() => []);
+    for (const edge of view.svg) (!graph.beside(edge) ? buckets[level[edge]] : beside)[tone(edge)].push(edge);
+    const traces = [line(view.faint, layout, palette.faint, 0.8, 0.8), ...beside.map((edges, kind) => line(edges, layout, paint[kind], 1.6, 0.8, "dot"))];
     for (let of = LEVELS.length - 1; of >= 0; of--)         // the strongest last, on top
       buckets[of].forEach((edges, kind) => traces.push(line(edges, layout, paint[kind], LEVELS[of][1], opacity(of, view.drawn.length))));
     return traces;
   }
 
   function sendDense(view, layout) {          // all edges that a slider could show, so that it only moves an end
-    const list = view.found ? view.list : view.pass.list.subarray(0, limit);
-    const key = [view.found ? view : view.pass, layout, palette, view.drawn.length > 6000];
+    const list = view.held.subarray(0, limit);
+    const key = [view.held,  layout, palette, view.drawn.length > 6000];
     if (sent && key.every((part, at) => part === sent[at])) return;
     sent = key;
     const vertices = new Float32Array(list.length * DENSE_POINTS * 2), bytes = new Uint8Array(list.length * 4);
@@ -59,23 +57,24 @@ function makePicture(graph, data, plot, canvas) {
 
   function nodeTrace(state, view, layout) {
     const nodes = view.nodes.filter((node) => layout.x[node] !== null);
-    const group = (node) => state.groups.findIndex(({ nodes: held }) => held.includes(graph.names[node]));
+    const group = (node) => (graph.kind[node] === "group" ? Number(graph.nameOf(node).slice(6)) : state.groups.findIndex(({ nodes: held }) => held.includes(graph.names[node])));
     const fill = (node) => (group(node) >= 0 ? palette.groups[group(node) % palette.groups.length]
       : node === view.selected ? palette.accent : palette.panel);
-    const pinned = new Set(state.pins.map((name) => graph.index.get(name)));
+    const { pinned } = view;
     const ring = (node) => (view.matches.has(node) ? palette.found : pinned.has(node) ? palette.accent : palette.ink);
-    const [least, most, shared] = LOOK.nodeSize, size = Math.max(least, Math.min(most, shared / (data.layers + 2)));
-    const first = (node) => node === view.selected || pinned.has(node) || view.matches.has(node);
+    const [least, largest, shared] = LOOK.nodeSize, usual = Math.max(least, Math.min(largest, shared / (data.layers + 2)));
+    const size = (node) => (state.size === "importance" ? 6 + 20 * Math.sqrt(graph.sumStrength[node] / most) : graph.kind[node] === "group" ? usual + 6 : usual);
+    const first = (node) => node === view.selected || state.labels[graph.names[node]] || graph.kind[node] === "group" || pinned.has(node) || view.matches.has(node);
     const named = labelled(nodes.filter((node) => view.alive[node] && SYMBOLS[graph.kind[node]] !== "diamond"), first, layout, state.mode);
     return {
       type: "scatter", mode: "markers+text", x: nodes.map((node) => layout.x[node]), y: nodes.map((node) => layout.y[node]),
       // a space: plotly drops the element of an empty label and does not bring it back
-      text: nodes.map((node) => (named.has(node) ? graph.component[node] : " ")), cliponaxis: false,
+      text: nodes.map((node) => (named.has(node) ? plotlyText(called(node)) : " ")), cliponaxis: false,
       textposition: nodes.map((node) => (graph.kind[node] === "mlp" ? "middle right" : "top right")),
       textfont: { size: 11, shadow: halo(palette.panel), color: nodes.map((node) => (view.alive[node] ? palette.ink : palette.muted)) },
       marker: {
         symbol: nodes.map((node) => SYMBOLS[graph.kind[node]]), color: nodes.map(fill), opacity: nodes.map((node) => (view.alive[node] ? 1 : 0.2)),
-        size: nodes.map((node) => (view.matches.has(node) || pinned.has(node) || node === view.selected ? size + 4 : size)),
+        size: nodes.map((node) => size(node) + (view.matches.has(node) || pinned.has(node) || node === view.selected ? 4 : 0)),
         line: { color: nodes.map(ring), width: nodes.map((node) => (ring(node) === palette.ink ? 1.6 : 3)) },
       },
       customdata: nodes, hoverinfo: "none", name: "nodes",
@@ -91,10 +90,10 @@ function makePicture(graph, data, plot, canvas) {
   function labelled(nodes, first, layout, mode) {
     const [xRange, yRange] = ranges(layout, mode), box = plot.getBoundingClientRect();
     const px = (box.width - 72) / (xRange[1] - xRange[0]), py = (box.height - 60) / (yRange[1] - yRange[0]);
-    const order = nodes.slice().sort((a, b) => first(b) - first(a) || weight[b] - weight[a] || a - b), taken = [], named = new Set();
+    const order = nodes.slice().sort((a, b) => Boolean(first(b)) - Boolean(first(a)) || graph.sumStrength[b] - graph.sumStrength[a] || a - b), taken = [], named = new Set();
     for (const node of order) {
       const left = layout.x[node] * px, top = -layout.y[node] * py + (graph.kind[node] === "mlp" ? 8 : 0);
-      const mine = [left, top - 14, left + 7 + 6.6 * graph.component[node].length, top];
+      const mine = [left, top - 14, left + 7 + 6.6 * called(node).length, top];
       if (!first(node) && taken.some((other) => mine[0] < other[2] && other[0] < mine[2] && mine[1] < other[3] && other[1] < mine[3])) continue;
       taken.push(mine);
       named.add(node);
@@ -113,7 +112,7 @@ function makePicture(graph, data, plot, canvas) {
   }
 
   function absentTrace(view, layout) {        // faint dots where the model has a node and the circuit does not
-    const nodes = graph.names.map((_, node) => node).filter((node) => !graph.present[node] && layout.x[node] !== null);
+    const nodes = graph.names.map((_, node) => node).filter((node) => !view.shown[node] && layout.x[node] !== null);
     return { type: "scatter", mode: "markers", x: nodes.map((node) => layout.x[node]), y: nodes.map((node) => layout.y[node]),
       marker: { color: palette.faint, size: 4 }, hoverinfo: "skip" };
   }
@@ -135,19 +134,19 @@ function makePicture(graph, data, plot, canvas) {
 
   function hoverTrace(edges, layout) {        // invisible markers in the middle of edges carry their text
     const places = edges.map((edge) => middleOf(graph, layout, data.layers, edge));
-    return { type: "scatter", mode: "markers", x: places.map(([x]) => x), y: places.map(([, y]) => y), text: edges.map(graph.hoverText),
+    return { type: "scatter", mode: "markers", x: places.map(([x]) => x), y: places.map(([, y]) => y), text: edges.map((edge) => graph.hoverText(edge)),
       marker: { size: 9, opacity: 0, color: palette.ink }, customdata: edges, hoverinfo: "none", name: "edges" };
   }
 
   function layoutOf(state, layout) {
     const axis = { showgrid: false, zeroline: false, tickfont: { color: palette.ink, size: 12 }, fixedrange: false };
-    const notes = graph.m ? [] : [{ text: "This circuit has no edges.", showarrow: false, x: 0.5, y: 0.5, xref: "paper", yref: "paper", font: { color: palette.ink, size: 16 } }];
+    const notes = whole.chosen ? [] : [{ text: "This circuit has no edges.", showarrow: false, x: 0.5, y: 0.5, xref: "paper", yref: "paper", font: { color: palette.ink, size: 16 } }];
     const [xRange, yRange] = ranges(layout, state.mode), box = plot.getBoundingClientRect();
     const words = state.mode === "position" || Boolean(data.spans);   // under the columns
     return {
       xaxis: { ...axis, ...thinned(layout.columns, box.width - 72, xRange, 17), tickangle: words ? -60 : 0, range: layout.xRange.slice() },
       yaxis: { ...axis, ...thinned(layout.rows, box.height - 60, yRange, 15), range: layout.yRange.slice(), title: { text: "layer", standoff: 4, font: { color: palette.muted, size: 12 } } },
-      uirevision: state.mode, showlegend: false, hovermode: "closest", hoverdistance: 12, dragmode: "pan", autosize: true, annotations: notes,
+      uirevision: state.mode, showlegend: false, hovermode: "closest", hoverdistance: 12, dragmode: COARSE ? false : "pan", autosize: true, annotations: notes,
       modebar: { remove: [...LOOK.refusedButtons, "toImage"], bgcolor: "rgba(0,0,0,0)", color: palette.muted, activecolor: palette.ink },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: palette.ink, family: "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif" },
       margin: { l: 58, r: 14, t: 26, b: words ? 78 : 34 },
@@ -158,11 +157,21 @@ function makePicture(graph, data, plot, canvas) {
     return [...edgeTraces(view, layout), absentTrace(view, layout), markTrace(view, layout), hoverTrace(edges, layout), nodeTrace(state, view, layout)];
   }
 
+  function levelsOf({ strength, largest }) { return Array.from(strength, (value) => LEVELS.findIndex(([share]) => value >= share * largest)); }
+
+  function drawing(now, state) {              // sums can exceed all single edges: they are as wide as the widest
+    called = (node) => (state.labels[graph.names[node]] ? calledBy(state, graph.names[node]) : graph.component[node]);
+    if (now === graph) return;
+    graph = now;
+    level = levelsOf(now);
+    most = Math.max(...now.sumStrength, 1e-30);
+  }
+
   async function draw(state, view) {
-    const layout = data.layouts[state.mode];
+    const { layout } = view;
+    drawing(view.graph, state);
     palette = sameColours(palette, colours());
     view.svg = view.list;
-    view.faint = view.found ? view.drawn.filter((edge) => !view.found.lit[edge]) : [];
     const many = view.drawn.length > SVG_LIMIT;
     if (many) { view.svg = view.list.slice(0, SVG_BESIDE_WEBGL); view.faint = []; }
     clearTimeout(timer);
@@ -197,8 +206,20 @@ function makePicture(graph, data, plot, canvas) {
     return best;
   }
 
+  function places(view) {                     // of the nodes drawn, in pixels, the heaviest first
+    const { left, top, toX, toY } = drawnArea(plot);
+    return view.nodes.filter((node) => view.layout.x[node] !== null && view.alive[node]).sort((a, b) => graph.sumStrength[b] - graph.sumStrength[a])
+      .map((node) => ({ node, x: left + toX(view.layout.x[node]), y: top + toY(view.layout.y[node]) }));
+  }
+
+  function mark(place) {                      // a ring around the node that the keyboard is on
+    const ring = byId("ring");
+    ring.hidden = !place;
+    if (place) Object.assign(ring.style, { left: place.x + "px", top: place.y + "px" });
+  }
+
   return {
-    draw, nearest, limit, webgl: dense !== null,
+    draw, nearest, limit, places, mark, webgl: dense !== null,
     moved() { if (dense) dense.move(drawnArea(plot)); },
     denseImage: () => (dense && dense.edges ? dense.image() : null),
     palette: () => palette, tones,

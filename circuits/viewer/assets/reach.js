@@ -4,9 +4,9 @@ const PATHS = 6;
 
 function reach(graph, kept, selection) {      // kept: Uint8Array, 1 for each edge that is drawn
   const up = new Uint8Array(graph.n), down = new Uint8Array(graph.n), lit = new Uint8Array(graph.m);
-  up[selection.from] = 1;
+  for (const node of selection.from) up[node] = 1;
   for (const node of beginnings(graph, selection)) down[node] = 1;
-  for (let node = selection.from; node >= 0; node--)      // sources stand before their readers
+  for (let node = Math.max(...selection.from); node >= 0; node--)      // sources stand before their readers
     if (up[node]) for (const edge of graph.into(node)) if (kept[edge]) lit[edge] = up[graph.source[edge]] = 1;
   for (let node = 0; node < graph.n; node++)
     if (down[node]) for (const edge of edgesOf(graph.outgoing, node)) if (kept[edge]) {
@@ -18,7 +18,7 @@ function reach(graph, kept, selection) {      // kept: Uint8Array, 1 for each ed
 }
 
 function beginnings(graph, selection) {       // what lies downstream begins where an edge feeds, or at the node
-  return selection.edge === undefined ? [selection.to] : graph.fed(selection.edge);
+  return selection.edge === undefined ? selection.to : graph.fed(selection.edge);
 }
 
 function tally(flags) {
@@ -30,7 +30,7 @@ function tally(flags) {
 // The product of the edges' shares of their readers' inflow: the largest first. From the input to the logits; where
 // these cannot be reached, from where nothing flows in to where nothing flows out.
 function strongestPaths(graph, kept, selection, found) {
-  const before = bestEnds(graph, kept, found.up, selection.from, -1, "input");
+  const before = bestEnds(graph, kept, found.up, selection.from[0], -1, "input");
   const behind = beginnings(graph, selection).flatMap((node) => bestEnds(graph, kept, found.down, node, 1, "logits"));
   const middle = selection.edge === undefined ? 0 : Math.log(graph.share(selection.edge) || Number.MIN_VALUE);
   const paths = [];

@@ -3,10 +3,11 @@
 function startSliders(app, graph, what) {     // `what`: edges or nodes
   const sliders = [
     ["threshold", "Threshold", "Smallest |score| that is drawn"],
-    ["top", "Top k", "How many of the strongest " + what + " are drawn"],
+    ["top", "Top k", "How many of the strongest " + what + " are drawn" + (graph.m > (graph.chosen ?? graph.m) ? "; beyond the circuit it grows by the strongest beside it" : "")],
     ["mass", "Mass", "Share of the sum of |score| that is drawn"],
   ].map(([by, text, title]) => {
-    const input = element("input", { type: "range", id: by, min: 0, max: STEPS, step: 5, value: 0, title, disabled: graph.m === 0 });
+    const most = by === "top" && graph.m > (graph.chosen ?? graph.m) ? STEPS + BEYOND : STEPS;
+    const input = element("input", { type: "range", id: by, min: 0, max: most, step: 5, value: 0, title, disabled: graph.m === 0 });
     const output = element("output", { id: by + "-value", for: by });
     input.addEventListener("input", () => {
       app.lastSlider = input;
@@ -20,12 +21,12 @@ function startSliders(app, graph, what) {     // `what`: edges or nodes
   return {
     rows: sliders.map(({ row }) => row),
     show(state, view) {
-      const kept = view.kept, n = view.pass.list.length;
+      const kept = view.kept, n = view.pass.chosen;
       const value = kept < n && kept > 0 ? graph.strength[view.pass.list[kept - 1]] : 0;
       const cutValue = state.cut && state.cut.by === "threshold" ? state.cut.value : value;
       const texts = {
         threshold: cutValue > 0 ? "|score| \u2265 " + Number(cutValue.toPrecision(3)) : "none",
-        top: count(kept) + " of " + count(n),
+        top: kept > n ? count(n) + " and " + count(kept - n) + " more" : count(kept) + " of " + count(n),
         mass: percent(kept >= n ? 1 : massOf(view.pass, kept)),
       };
       for (const { by, input, output } of sliders) {

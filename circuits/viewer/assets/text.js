@@ -21,6 +21,11 @@ function percent(share) {
   return (value !== 0 && value < 0.1 ? value.toPrecision(1) : value.toFixed(value < 10 ? 1 : 0)) + " %";
 }
 
+function intervalText(value, interval) {
+  const text = (one) => (one.toFixed(2) === "-0.00" ? "0.00" : one.toFixed(2).replace("-", "\u2212"));
+  return text(value) + (interval ? " [" + text(interval[0]) + ", " + text(interval[1]) + "]" : "");
+}
+
 function plotlyText(text) {                   // plotly reads a part of HTML in every text it draws
   return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }

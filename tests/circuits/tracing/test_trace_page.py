@@ -233,7 +233,7 @@ def test_graphs_of_files_have_a_page_without_a_model(tmp_path):
 
 
 def test_every_script_and_style_is_in_the_page():
-    own = {name.partition(":")[2] for name in (*SCRIPTS, *SHELL.styles, SHELL.help, SHELL.stage) if ":" in name}
+    own = {name.partition(":")[2] for name in (*SCRIPTS, *SHELL.styles, *SHELL.help, SHELL.stage) if ":" in name}
     assert {path.name for path in ASSETS.iterdir()} == own
     page = traced().to_html()
     for name in own:

@@ -251,7 +251,7 @@ def test_an_empty_circuit_has_a_page_and_a_figure(level, spans):
 
 
 def test_every_script_and_style_is_in_the_page_and_markup_cannot_leave_the_data(monkeypatch):
-    own = {name.partition(":")[2] for name in (*SCRIPTS, *SHELL.styles, SHELL.help, SHELL.stage) if ":" in name}
+    own = {name.partition(":")[2] for name in (*SCRIPTS, *SHELL.styles, *SHELL.help, SHELL.stage) if ":" in name}
     assert {path.name for path in ASSETS.iterdir()} == own
     monkeypatch.setattr("circuits.viewer.promoted.token_texts", lambda tokenizer, ids: [ATTACK for _ in ids])
     model = model_of("llama")

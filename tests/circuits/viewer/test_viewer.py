@@ -163,7 +163,7 @@ def test_the_page_is_whole_and_loads_nothing():
     page = viewer.to_html(make())
     assert page.startswith("<!doctype html>")
     assert "default-src 'none'" in page
-    assert not re.search(r"<(script|img|iframe|link)[^>]+(src|href)=", page)
+    assert not re.search(r"<(script|img|iframe|link)[^>]+(src|href)=(?!\"data:image/svg)", page)
     assert "plotly.js v" in page
     assert "gpt2 · ioi · eap-ig" in page
     assert "faithfulness 0.90 (95 % interval 0.80 to 1.00)" in page
@@ -176,8 +176,12 @@ def test_the_page_holds_every_edge_strongest_first():
     edges = {
         name: numbers(data, name, kind) for name, kind in (("source", "<u2"), ("reader", "<u2"), ("target", "<u2"))
     }
-    score, frame = numbers(data, "score", "<f4"), circuit.to_frame()
+    whole, frame, chosen = numbers(data, "score", "<f4"), circuit.to_frame(), data["edges"]["chosen"]
+    score, beside = whole[:chosen], whole[chosen:]
+    edges = {name: values[:chosen] for name, values in edges.items()}
     assert np.allclose(score, frame["score"], rtol=1e-6)
+    others = circuit.scores.values[circuit.graph.edge_mask & ~circuit.mask].abs()
+    assert np.allclose(np.abs(beside), others.sort(descending=True).values[: len(beside)], rtol=1e-6)
     assert [data["nodes"][at] for at in edges["source"]] == frame["source"].tolist()
     assert [data["targets"][at] for at in edges["target"]] == frame["target"].tolist()
     readers = [name.partition("<")[0] for name in frame["target"]]
@@ -224,7 +228,7 @@ def test_of_larger_graphs_the_strongest_edges_are_held(monkeypatch):
 
 def test_every_script_and_style_is_in_the_page():
     others = {name for page in (trace_page, nodes_page) for name in page.SCRIPTS if ":" not in name}
-    used = {*SCRIPTS, *others, *STYLES, "page.html", "help.html", "stage.html"}
+    used = {*SCRIPTS, *others, *STYLES, "page.html", "help.html", "glossary.html", "stage.html"}
     assert {path.name for path in ASSETS.iterdir()} == used
     page = viewer.to_html(make(n=5))
     for name in (*SCRIPTS, *STYLES):

@@ -8,7 +8,7 @@ const STEPS = 1000, SHARES = [
 function startControls(app) {
   const { trace, data } = app, form = byId("controls");
   form.addEventListener("submit", (event) => event.preventDefault());
-  const search = element("input", { type: "search", id: "search", placeholder: "Paris, m29, n1512, L7", spellcheck: "false", "aria-describedby": "found" });
+  const search = element("input", { type: "search", id: "search", placeholder: "Paris, m29, n1512, L7", spellcheck: "false", title: "A unit (m29.n1512), a layer (L7), a token, a promoted token or a label; Enter selects the first", "aria-describedby": "found" });
   const found = element("div", { id: "found", "aria-live": "polite" });
   search.addEventListener("input", () => app.change({ search: search.value }));
   search.addEventListener("keydown", (event) => { if (event.key === "Enter") found.querySelector("button")?.click(); });
@@ -19,14 +19,14 @@ function startControls(app) {
     return { by, input, output, row: element("div", { class: "slider" }, element("label", { for: by }, text), output, input) };
   });
   app.lastSlider = sliders[0].input;
-  const sign = choices("sign", "Sign", "radio", [["both", "both"], ["adds", "adds"], ["takes", "takes"]], ([value]) => app.change({ sign: value }));
-  const names = choices("names", "Names", "radio", [["words", "promoted", "Labels, or the token that a unit promotes most"], ["numbers", "numbers"]], ([value]) => app.change({ names: value }));
-  const only = choices("only", "Shown", "radio", [["all", "all"], ["pinned", "pinned alone", "Only pinned nodes and groups, with all links between them"]], ([value]) => app.change({ only: value === "pinned" }));
+  const sign = choices("sign", "Sign", "radio", [["both", "both"], ["adds", "adds"], ["takes", "takes"]], ([value]) => app.change({ sign: value }), "Links that add to what they lead to, or take away from it");
+  const names = choices("names", "Names", "radio", [["words", "promoted", "Labels, or the token that a unit promotes most"], ["numbers", "numbers"]], ([value]) => app.change({ names: value }), "What stands beside units");
+  const only = choices("only", "Shown", "radio", [["all", "all"], ["pinned", "pinned alone", "Only pinned nodes and groups, with all links between them"]], ([value]) => app.change({ only: value === "pinned" }), "All that passes the cut-offs, or the subgraph of what you pinned and grouped");
   form.append(
     element("div", { class: "search" }, element("label", { for: "search" }, "Search"), search, found),
     element("fieldset", { class: "cuts" }, element("legend", {}, "Influence shown"), ...sliders.map(({ row }) => row)),
     ...[sign, names, only].map(({ set }) => set),
-    element("button", { type: "button", id: "reset", class: "quiet", onclick: () => app.reset() }, "Reset the view"),
+    element("button", { type: "button", id: "reset", class: "quiet", title: "All cut-offs, pins and labels away; groups stay", onclick: () => app.reset() }, "Reset the view"),
     element("section", { id: "quality", "aria-label": "How much is explained" }, ...qualityOf(app)),
   );
   return function show(state, view) {
@@ -55,12 +55,12 @@ function qualityOf({ trace, data }) {         // what of the model's answer the 
 }
 
 function matchesOf(app, state) {              // by name, label, token and promoted token; L7 is a whole layer
-  const { trace, data } = app, text = state.search.trim().toLowerCase(), layer = /^l(?:ayer )?(\d+)$/.exec(text);
+  const { trace, data } = app, text = state.search.trim().toLowerCase(), known = spelled(text), layer = known && known.layer !== undefined ? known.layer : null;
   if (!text) return [];
   const promotes = (name) => (data.moved[name] ? data.moved[name][0].some(([token]) => token.toLowerCase().includes(text)) : false);
   const fits = (name, node) => name.toLowerCase().includes(text) || data.nodes.text[node].toLowerCase().includes(text)
     || (data.labels[name] || "").toLowerCase().includes(text) || promotes(name);
-  const named = trace.names.map((name, node) => ({ name, node })).filter(({ name, node }) => (layer ? trace.unit[node] && data.nodes.layer[node] === Number(layer[1]) : fits(name, node)));
+  const named = trace.names.map((name, node) => ({ name, node })).filter(({ name, node }) => (layer !== null ? trace.unit[node] && data.nodes.layer[node] === layer : fits(name, node) || Boolean(known && name.startsWith(known.name))));
   const exact = ({ name }) => (name === text ? 1 : 0);
   return named.sort((a, b) => exact(b) - exact(a) || trace.influence[b.node] - trace.influence[a.node]).map(({ node }) => node);
 }

@@ -20,7 +20,7 @@ function startDetails(app) {
   const again = () => { all = !all; before = null; app.change({}); };
   return function show(state, view) {
     showGroups(state, view);
-    const key = JSON.stringify([state.selection, state.nodes, state.edges, state.only, state.groups, state.pins, state.sign, isDark()]);
+    const key = JSON.stringify([state.selection, state.nodes, state.edges, state.only, state.groups, state.pins, state.labels, state.sign, isDark()]);
     if (key === before) return;
     if (before === null || JSON.parse(before)[0] !== state.selection) { if (before !== null) all = false; box.scrollTop = 0; }
     before = key;
@@ -60,7 +60,7 @@ function headingCard(app, state, view, node) {
   const pinned = state.pins.includes(name);
   const buttons = [element("button", { type: "button", id: "pin", class: "quiet", "aria-pressed": String(pinned), title: "p", onclick: () => app.pin(name) }, pinned ? "Unpin" : "Pin"),
     element("button", { type: "button", id: "clear", class: "quiet", title: "Esc", onclick: () => app.select(null) }, "Clear")];
-  return element("section", { class: "card" }, element("div", { class: "row" }, element("h2", { id: "selection" }, titleOf(app, node)), element("span", { class: "buttons" }, ...buttons)), figures(rows));
+  return element("section", { class: "card" }, element("div", { class: "row" }, element("h2", { id: "selection" }, titleOf(app, node)), element("span", { class: "buttons" }, ...buttons)), figures(rows), trace.unit[node] ? labelField(app, name) : null);
 }
 
 // All links of a node that the page holds, those that are drawn in full ink; then what biases add.

@@ -2,6 +2,7 @@
 
 const data = JSON.parse(byId("circuit-data").textContent), trace = makeTrace(data), plot = byId("plot"), saved = byId("view-state");
 trace.total = Math.max(trace.influence.reduce((a, b) => a + b, 0), 1e-30);
+const explanations = data.labels;             // those that the page was made with; one's own go before
 defaults = data.pruned ? defaults : data.defaults;
 
 const app = {
@@ -23,6 +24,7 @@ app.drawing = makeDrawing(app, plot);
 
 let cut = null, cutKey = "";
 function derive(state) {
+  data.labels = { ...explanations, ...state.labels };
   const key = state.nodes + "/" + state.edges;
   if (key !== cutKey) { cut = cutOf(trace, state.nodes, state.edges); cutKey = key; }
   const matches = matchesOf(app, state), found = new Set(matches);

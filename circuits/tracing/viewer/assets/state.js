@@ -4,7 +4,7 @@ const LINK_SIGNS = ["both", "adds", "takes"], NAMES = ["words", "numbers"];
 let defaults = { nodes: 1, edges: 1 };        // of the graph's own
 
 function freshState() {
-  return { ...defaults, sign: "both", names: "words", only: false, search: "", selection: null, pins: [], groups: [] };
+  return { ...defaults, sign: "both", names: "words", only: false, search: "", selection: null, pins: [], groups: [], labels: {} };
 }
 
 function stateToFragment(state) {

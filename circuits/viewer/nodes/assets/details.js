@@ -16,7 +16,7 @@ function startDetails(app) {
   let before = null;
   return function show(state, view) {
     showGroups(state, view);
-    const key = JSON.stringify([state.selection, view.kept, state.sign, state.pins, state.groups]);
+    const key = JSON.stringify([state.selection, view.kept, state.sign, state.pins, state.groups, state.labels]);
     if (key === before) return;
     if (before === null || JSON.parse(before)[0] !== state.selection) box.scrollTop = 0;
     before = key;
@@ -41,8 +41,8 @@ function nodeCards(app, state, node) {
   if (group) rows.push(["group", group.label]);
   const buttons = [element("button", { type: "button", id: "pin", class: "quiet", "aria-pressed": String(pinned), title: "p", onclick: () => app.pin(name) }, pinned ? "Unpin" : "Pin"),
     element("button", { type: "button", id: "clear", class: "quiet", title: "Esc", onclick: () => app.select(null) }, "Clear")];
-  const card = element("section", { class: "card" }, element("div", { class: "row" }, element("h2", { id: "selection" }, name), element("span", { class: "buttons" }, ...buttons)), figures(rows));
-  return [card, positionsCard(app, node), movedCard(app, node), activeCard(app, node)].filter(Boolean);
+  const card = element("section", { class: "card" }, element("div", { class: "row" }, element("h2", { id: "selection" }, calledBy(state, name)), element("span", { class: "buttons" }, ...buttons)), figures(rows), labelField(app, name));
+  return [card, knockCard(app, [name]), positionsCard(app, node), movedCard(app, node), activeCard(app, node)].filter(Boolean);
 }
 
 function positionsCard(app, node) {           // the same unit elsewhere

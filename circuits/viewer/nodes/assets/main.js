@@ -6,6 +6,7 @@ CHOICES.mode = [data.grid ? "grid" : "score", ...(data.spans ? ["position"] : []
 if (data.spans && !data.grid) CHOICES.mode.reverse();
 
 const app = {
+  knock: (names) => knockCard(app, names),
   data, nodes, plot, pristine: byId("app").innerHTML, view: null, grid: data.grid ? decode(data.grid.score, Float32Array) : null,
   state: checkedState({ ...(saved ? JSON.parse(saved.textContent) : {}), ...fragmentToState(location.hash.slice(1)) }, nodes),
   change(changes) { app.state = { ...app.state, ...changes }; request(); },
@@ -49,7 +50,7 @@ function thingsOf(state, drawn) {             // a mark for each node; in a grid
   }
   return [...cells].map(([name, held]) => {
     const score = held.reduce((sum, node) => sum + nodes.score[node], 0), [first] = held;
-    return { name: nodes.names[first], nodes: held, score, strength: Math.abs(score), word: word(first, name) };
+    return { name: nodes.names[first], nodes: held, score, strength: Math.abs(score), word: state.labels[nodes.names[first]] ? calledBy(state, nodes.names[first]) : word(first, name) };
   });
 }
 
@@ -72,6 +73,7 @@ function request() {
   showAll(app, parts, focused);
 }
 
+showNotes(data);
 startTheme(request);
 startExport(app);
 startKeyboard(app);

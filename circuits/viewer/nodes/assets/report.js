@@ -23,11 +23,6 @@ function pointsPicture(points) {              // a line each: the value, and its
   return shape("svg", { id: "points", viewBox: "0 0 " + width + " " + height, role: "img", "aria-label": "Faithfulness with 95 % intervals: " + told }, ...parts);
 }
 
-function intervalText(value, interval) {
-  const text = (one) => (one.toFixed(2) === "-0.00" ? "0.00" : one.toFixed(2).replace("-", "\u2212"));
-  return text(value) + (interval ? " [" + text(interval[0]) + ", " + text(interval[1]) + "]" : "");
-}
-
 function ladderPicture(app, ladder) {         // over log size; a line at what the circuit has
   const width = 236, height = 92, most = Math.max(...ladder.map(([size]) => size)), least = Math.min(...ladder.map(([size]) => size));
   const values = ladder.map(([, value]) => value), low = Math.min(0, ...values), high = Math.max(1, ...values);

@@ -4,7 +4,7 @@ const CUTS = ["top", "threshold", "mass"], CHOICES = { sign: ["both", "positive"
 const ORDERS = ["name", "row", "position", "score", "promotes"];
 
 function freshState() {
-  return { cut: null, sign: "both", mode: CHOICES.mode[0], scale: "root", search: "", order: "", selection: null, pins: [], groups: [] };
+  return { cut: null, sign: "both", mode: CHOICES.mode[0], scale: "root", search: "", order: "", selection: null, pins: [], groups: [], labels: {} };
 }
 
 function stateToFragment(state) {
