@@ -88,9 +88,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(grid: dict[str, Any], tmp_p
 
 def test_a_circuit_that_fails_leaves_the_others(grid: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
-    path.write_text(
-        yaml.safe_dump({**grid, "models": [grid["models"], "./absent"], "methods": ["eap"], "seeds": 0})
-    )
+    path.write_text(yaml.safe_dump({**grid, "models": [grid["models"], "./absent"], "methods": ["eap"], "seeds": 0}))
     asked = ["sweep", str(path), "-o", str(tmp_path / "table.csv"), "--html", str(tmp_path / "page.html"), "-q"]
     told = CliRunner().invoke(app, asked)
     assert told.exit_code == 1
