@@ -26,7 +26,7 @@ _POINTS_AT_ONCE = 16  # whose [source, target] gradients are kept side by side: 
 
 def inside_scores(
     setting: Setting,
-    mask: Bool[Tensor, "*span source target"],
+    mask: Bool[Tensor, "*each source target"],
     points: Points,
     advance: Callable[[float], None] = lambda n: None,
     placed: Placed | None = None,

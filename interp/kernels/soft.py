@@ -61,7 +61,7 @@ def soft_values(
     anatomy: Anatomy,
     graph: ComputationalGraph,
     prompts: Prompts,
-    weights: Float[Tensor, "circuit *span source target"],
+    weights: Float[Tensor, "circuit *each source target"],
     ablator: Ablator,
     objective: Objective,
     *,
@@ -122,7 +122,7 @@ class SoftRunner(MixtureRunner):
 
     @torch.no_grad()
     def differentiate(
-        self, weights: Float[Tensor, "circuit *span source target"], objective: Objective
+        self, weights: Float[Tensor, "circuit *each source target"], objective: Objective
     ) -> tuple[Float[Tensor, "circuit batch"], Float[Tensor, "circuit *span source target"]]:
         """The objective of each prompt, and the gradient of their sum at every edge's weight (at each span).
 
@@ -238,7 +238,7 @@ class _Run:
 
     def _at(
         self, values: Float[Tensor, "circuit each flat"], rows: slice | Int[Tensor, " some"]
-    ) -> Float[Tensor, "circuit each some"]:
+    ) -> Float[Tensor, "circuit each at_rows"]:
         """The same at some rows."""
         if isinstance(rows, slice):
             return values
