@@ -298,8 +298,8 @@ CONCLUSION = """
 
 - SmolLM2-135M completes capitals, opposites and most categories truly, guesses at sums, and takes no notice of "not":
   of the negations it gets none right. Asked by letter, or whether a sentence is true, it is right on exactly half, as
-  one is who always says the same. What papers of truth neurons ask of larger models, a choice between letters, cannot be
-  asked of this one; with 30 questions nothing survives there, as it should.
+  one is who always says the same. What papers of truth neurons ask of larger models, a choice between letters, cannot
+  be asked of this one; with 30 questions nothing survives there, as it should.
 - On completions one neuron in eight differs between true and false answers, none do by chance, and what one half of the
   questions finds the other finds again. That is no small set: differences are spread over the whole model.
 - They are not neurons for truth. On negations most have the other sign: they speak for the word that goes together with
