@@ -13,6 +13,7 @@ from torch import Tensor
 from attribution.edges.method import Method
 from attribution.edges.registry import METHODS
 from attribution.scores import Scores
+from interp import numbers
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.plugins import fields_of
@@ -50,6 +51,7 @@ class Learned(Selection):
         """By |score|: what a mask starts from."""
         return connected(scores, graph, n)
 
+    @numbers.checked()
     def rules(self, setting: Setting, scores: Float[Tensor, "source target"], sizes: Sequence[int]) -> list[Rule]:
         return [partial(self._learned, setting, n) for n in sizes]
 

@@ -137,9 +137,10 @@ INTRODUCTION = """# How small is a faithful circuit?
 
 Made by `docs/scripts/smallest.py` on SmolLM2-135M (123,211 edges), scores by `eap-ig`; {half} prompts chose, {half}
 others judge. `default`: what `find_circuit(model, task)` returns, the smallest circuit found that reaches .85 on the
-prompts that chose it. `top-n`: the smallest of the largest |score|. `balanced, on the ladder`: `ladder=True`, what 0.1
-returned. Faithfulness has its 95 % interval; KL(model || circuit) is in nats; `within 20 %` is the share of prompts on
-which the circuit is that near to the model; `times scoring`: all that `find_circuit` took over what its scores did."""
+prompts that chose it, with a standard error to spare. `top-n`: the smallest such of the largest |score|. `balanced, on
+the ladder`: `ladder=True`, what 0.1 returned, by the mean. Faithfulness has its 95 % interval; KL(model || circuit) is
+in nats; `within 20 %` is the share of prompts on which the circuit is that near to the model; `times scoring`: all that
+`find_circuit` took over what its scores did."""
 
 READING = """On each of these tasks the default needs at most half of the edges that top-n needs for the same goal. The
 price is the output: it keeps what helps the answer and little of what works against it, so that its KL is larger;

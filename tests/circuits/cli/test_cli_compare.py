@@ -56,7 +56,7 @@ def test_compare_as_json(saved: Path, bridge: Any) -> None:
     for column in ("cpr", "cmd", "cmd_signed", "edges_95", "auroc", "spearman", "forwards"):
         assert found[column].astype(float).tolist() == pytest.approx(wanted[column].tolist(), nan_ok=True)
     assert (data["seed"], data["selection"], data["files"]) == (2, "greedy", {})
-    assert len(data["pairs"]) == 12
+    assert len(data["pairs"]) == 18
     assert data["task"] == task.to_dict()
 
 
