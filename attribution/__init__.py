@@ -16,10 +16,15 @@ from attribution.edges.named import METHODS, methods
 from attribution.edges.patched import ActivationPatching, Exact
 from attribution.edges.ugs import UGS
 from attribution.engines import attribute
+from attribution.heads.contrast import DeCoRe
 from attribution.heads.edges import attention_edges
 from attribution.heads.edges_result import AttentionEdges
 from attribution.heads.explain import attention_scores
+from attribution.heads.masking import masked_heads
+from attribution.heads.needles import Needle, needle_prompts
 from attribution.heads.result import AttentionScores
+from attribution.heads.retrieval import retrieval_heads
+from attribution.heads.retrieval_result import RetrievalScores
 from attribution.inputs.explain import tokens
 from attribution.inputs.latents import relevance
 from attribution.inputs.method import TokenMethod
@@ -50,6 +55,7 @@ __all__ = [
     "AttentionScores",
     "CleanCorrupted",
     "ComponentScores",
+    "DeCoRe",
     "Decomposition",
     "Dictionary",
     "EAPIGActivations",
@@ -61,9 +67,11 @@ __all__ = [
     "InformationFlow",
     "MaskIG",
     "Method",
+    "Needle",
     "NeuronScores",
     "Passes",
     "Relevance",
+    "RetrievalScores",
     "RuleSet",
     "SampledEdgePruning",
     "Schedule",
@@ -79,9 +87,12 @@ __all__ = [
     "edge_pruning",
     "feature_edges",
     "features",
+    "masked_heads",
     "methods",
+    "needle_prompts",
     "neurons",
     "relevance",
+    "retrieval_heads",
     "rule_set",
     "rule_sets",
     "token_methods",
