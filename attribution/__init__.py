@@ -31,12 +31,15 @@ from attribution.inputs.method import TokenMethod
 from attribution.inputs.named import TOKEN_METHODS, token_methods
 from attribution.inputs.relevance_map import Relevance
 from attribution.inputs.result import TokenAttributions
+from attribution.routing.usage import expert_usage
+from attribution.routing.usage_result import ExpertUsage
 from attribution.rules import RULE_SETS, RuleSet, applied, rule_set, rule_sets
 from attribution.scores import Scores
 from attribution.sparse.edges import FeatureEdges, feature_edges
 from attribution.sparse.explain import features
 from attribution.sparse.result import FeatureScores
 from attribution.units.explain import neurons
+from attribution.units.of_experts import experts
 from attribution.units.result import NeuronScores
 from interp.dictionaries import Dictionary
 
@@ -62,6 +65,7 @@ __all__ = [
     "EdgePruning",
     "Ensemble",
     "Exact",
+    "ExpertUsage",
     "FeatureEdges",
     "FeatureScores",
     "InformationFlow",
@@ -85,6 +89,8 @@ __all__ = [
     "component_scores",
     "decompose",
     "edge_pruning",
+    "expert_usage",
+    "experts",
     "feature_edges",
     "features",
     "masked_heads",
