@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attribution.inputs.encode import encode_inputs
+from attribution.inputs.encode import as_inputs
 from attribution.routing.usage_result import ExpertUsage
 from interp.errors import InputError, short
 from interp.running import alone, door, of_this_thread
+from interp.tasks.encoding import Encoder
 
 
 @door
@@ -36,7 +37,8 @@ def expert_usage(model: Any, prompts: Any, answers: Sequence[Sequence[int]] | No
     Raises:
         InputError: a model without such routers, answers that do not fit the prompts.
     """
-    started, inputs, module = time.perf_counter(), encode_inputs(model, prompts), model.original_model
+    started, module, encoder = time.perf_counter(), model.original_model, Encoder(model)
+    inputs = as_inputs(prompts, None, encoder.texts, encoder.d_vocab, None)  # also for models without an anatomy
     gates = {layer: gate for layer, block in enumerate(model.blocks) if (gate := _gate(block)) is not None}
     if not gates:
         raise InputError(f"model is a {type(module).__name__}, in which no layer has a router of experts")
