@@ -108,11 +108,10 @@ def test_a_model_without_experts_is_refused() -> None:
             act()
 
 
-def test_qwen3_moe_from_a_folder_with_a_dense_layer(tmp_path: Path) -> None:
-    settings = {"moe_intermediate_size": 8, "decoder_sparse_step": 1, "mlp_only_layers": [0], "head_dim": 4}
+def test_qwen3_moe_from_a_folder(tmp_path: Path) -> None:
+    settings = {"moe_intermediate_size": 8, "decoder_sparse_step": 1, "head_dim": 4}
     moe_module("qwen3_moe", **settings).save_pretrained(tmp_path)  # type: ignore[operator]
     model = load_model(tmp_path)
     scores = experts(model, tiny_task(model), "eap", **QUIET)
     assert scores.values.shape == (2, 4)
-    assert scores.values[0, 1:].tolist() == [0, 0, 0]  # a dense MLP is one expert
-    assert (scores.values[1] != 0).any()
+    assert (scores.values != 0).any(1).all()
