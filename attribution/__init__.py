@@ -19,22 +19,30 @@ from attribution.edges.patched import ActivationPatching, Exact
 from attribution.edges.selecting import Learned
 from attribution.edges.ugs import UGS
 from attribution.engines import attribute
+from attribution.heads.contrast import DeCoRe
 from attribution.heads.edges import attention_edges
 from attribution.heads.edges_result import AttentionEdges
 from attribution.heads.explain import attention_scores
+from attribution.heads.masking import masked_heads
+from attribution.heads.needles import Needle, needle_prompts
 from attribution.heads.result import AttentionScores
+from attribution.heads.retrieval import retrieval_heads
+from attribution.heads.retrieval_result import RetrievalScores
 from attribution.inputs.explain import tokens
 from attribution.inputs.latents import relevance
 from attribution.inputs.method import TokenMethod
 from attribution.inputs.named import TOKEN_METHODS, token_methods
 from attribution.inputs.relevance_map import Relevance
 from attribution.inputs.result import TokenAttributions
+from attribution.routing.usage import expert_usage
+from attribution.routing.usage_result import ExpertUsage
 from attribution.rules import RULE_SETS, RuleSet, applied, rule_set, rule_sets
 from attribution.scores import Scores
 from attribution.sparse.edges import FeatureEdges, feature_edges
 from attribution.sparse.explain import features
 from attribution.sparse.result import FeatureScores
 from attribution.units.explain import neurons
+from attribution.units.of_experts import experts
 from attribution.units.result import NeuronScores
 from interp.dictionaries import Dictionary
 
@@ -53,22 +61,26 @@ __all__ = [
     "AttentionScores",
     "CleanCorrupted",
     "ComponentScores",
+    "DeCoRe",
     "Decomposition",
     "Dictionary",
     "EAPIGActivations",
     "EdgePruning",
     "Ensemble",
     "Exact",
+    "ExpertUsage",
     "FeatureEdges",
     "FeatureScores",
     "InformationFlow",
     "Learned",
     "MaskIG",
     "Method",
+    "Needle",
     "NeuronContrast",
     "NeuronScores",
     "Passes",
     "Relevance",
+    "RetrievalScores",
     "RuleSet",
     "SampledEdgePruning",
     "Schedule",
@@ -83,11 +95,16 @@ __all__ = [
     "contrast_neurons",
     "decompose",
     "edge_pruning",
+    "expert_usage",
+    "experts",
     "feature_edges",
     "features",
+    "masked_heads",
     "methods",
+    "needle_prompts",
     "neurons",
     "relevance",
+    "retrieval_heads",
     "rule_set",
     "rule_sets",
     "token_methods",

@@ -47,6 +47,6 @@ def _shape(graph: ComputationalGraph, level: str, spans: Spans) -> tuple[int | N
     if level == "edge":
         return graph.shape if spans is None else (len(spans), *graph.shape)
     sizes: dict[str, int | None] = {"source": graph.shape[0], "layer": graph.n_layers, "head": graph.n_heads}
-    sizes |= {"d_mlp": None, "dictionary": None, "feature": None}
+    sizes |= {"d_mlp": None, "expert": None, "dictionary": None, "feature": None}
     known = {**sizes, "span": len(spans or ())}
     return tuple(known[axis] for axis in axes_of(level, spans))

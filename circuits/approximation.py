@@ -40,6 +40,7 @@ SETTINGS = {  # that methods may differ in; all else is shared
     "edge": ("method", "rules", "steps", "quadrature", "credit", "checkpointed"),
     "node": ("method", "rules", "steps", "quadrature"),
     "neuron": ("method", "rules", "steps", "quadrature", "credit", "checkpointed"),
+    "expert": ("method", "rules", "steps", "quadrature", "credit", "checkpointed"),
     "head": ("method", "rules", "steps", "quadrature", "credit", "checkpointed"),
     "feature": ("method", "rules", "steps", "quadrature", "checkpointed"),
 }
@@ -56,7 +57,7 @@ def agreement(
     model: Any,
     task: Task,
     methods: str | Method | Sequence[str | Method] | Mapping[str, Given] = DEFAULT_METHODS,
-    level: Literal["edge", "node", "neuron", "head", "feature"] = "edge",
+    level: Literal["edge", "node", "neuron", "expert", "head", "feature"] = "edge",
     *,
     sample: int = 600,
     top: Sequence[int] = (10, 50),
@@ -189,7 +190,7 @@ def _patched(elements: NodeElements, places: Places) -> Float[Tensor, " n"]:
     single = [divmod(place, width) for place in places.tolist()]
     if elements.level == "neuron":
         return mean_patched(setting, single)
-    if elements.level == "head":
+    if elements.level in ("head", "expert"):
         return _removed(elements, places)
     assert setting.features is not None
     error = width - 1 if setting.features.errors == "nodes" else width  # errors stand last

@@ -39,7 +39,7 @@ class Asked:
     """What circuits are to be made of.
 
     Attributes:
-        level: `edge`, or `neuron`, `head`, `node`, `feature`.
+        level: `edge`, or `neuron`, `expert`, `head`, `node`, `feature`.
         positions: None (a node or edge is at all positions at once), `all` (every position that can matter), or
             positions; of edges also `spans`, those of the task.
 
@@ -62,7 +62,7 @@ class Asked:
         if asked.level == "edge":
             for name in ("nodes", "dictionaries", "errors"):
                 if keywords.get(name) is not None:
-                    levels = "'neuron', 'head', 'node' or 'feature'" if name == "nodes" else "'feature'"
+                    levels = "'neuron', 'expert', 'head', 'node' or 'feature'" if name == "nodes" else "'feature'"
                     raise InputError(f"{name} is for circuits of nodes: give level={levels} too")
         elif refused := [name for name, given in of_edges.items() if given]:
             raise InputError(f"{refused[0]} is for circuits of edges; of nodes there are nodes= and positions=")

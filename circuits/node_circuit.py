@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 
     from circuits.beside import Beside
 
-_NOUNS: Mapping[str, str] = {"neuron": "neurons", "head": "heads", "node": "heads and MLPs", "feature": "features"}
+_NOUNS: Mapping[str, str] = {
+    "neuron": "neurons",
+    "expert": "experts",
+    "head": "heads",
+    "node": "heads and MLPs",
+    "feature": "features",
+}
 # what circuits of edges alone have
 _OF_EDGES = ("edges", "n_edges", "links", "edge_scores", "to_networkx", "to_graphml", "to_dot", "to_eap_ig_json")
 

@@ -15,12 +15,13 @@ from interp.graph import ComputationalGraph
 from interp.node_mask import Spans, axes_of
 
 Places = Int[Tensor, " n"]  # flat indices into masks or scores
+_FORMS = {"neuron": ("m{}.n{}", "d_mlp"), "expert": ("m{}.e{}", "expert"), "head": ("a{}.h{}", "head")}
 
 
 def element_names(
     graph: ComputationalGraph, level: str, spans: Spans, shape: Sequence[int], places: Places, made: Mapping[str, Any]
 ) -> list[str]:
-    """Names such as `m0->logits`, `a2.h5`, `m3`, `m3.n120`, `mlp3.f7`; behind `@` the position where positions count.
+    """Names such as `m0->logits`, `a2.h5`, `m3`, `m3.n120`, `m3.e5`, `mlp3.f7`; behind `@` the position, if it counts.
 
     `shape` is that of the level's masks; `made` says where features are, as settings of scores do.
 
@@ -46,7 +47,7 @@ def node_frame(
     places: Places,
     made: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Nodes with their values: columns node, then layer and neuron (head), position where spans are told apart, score.
+    """Nodes with their values: columns node, layer, neuron (head, expert), position where spans are told apart, score.
 
     Of features dictionary, layer, site and feature (-1: the error). `made` as in `element_names`.
     """
@@ -74,8 +75,8 @@ def _columns(
     elif level == "feature":
         columns = _feature_columns(where["dictionary"], where["feature"], shape[-1], made)
     else:
-        unit = where["d_mlp" if level == "neuron" else "head"]
-        form = "m{}.n{}" if level == "neuron" else "a{}.h{}"
+        form, axis = _FORMS[level]
+        unit = where[axis]
         names = [form.format(*pair) for pair in zip(where["layer"].tolist(), unit.tolist(), strict=True)]
         columns = {"node": names, "layer": where["layer"], level: unit}
     if spans is not None:

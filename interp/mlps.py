@@ -58,6 +58,15 @@ class _OneMatrix(ABC):
         assert isinstance(self, Dense | Gated)
         return [Route(self, 0, None)]
 
+    def write_apart(self, hidden: Hidden) -> Float[Tensor, "batch pos expert d_model"]:
+        """What each expert adds for these activations, without a bias: there is one."""
+        return (hidden @ self.down.weight.to(hidden.dtype).T)[..., None, :]
+
+    @property
+    def n_experts(self) -> int:
+        """An MLP that is no mixture is one expert."""
+        return 1
+
     @property
     def width(self) -> int:
         """How many neurons there are."""
@@ -173,6 +182,11 @@ class Mixture:
         downs = self._parts[1]
         parts = zip(downs, hidden.chunk(len(downs), -1), strict=True)
         return torch.stack([backward.affine(Affine(Matrix(down)), inner) for down, inner in parts]).sum(0)
+
+    def write_apart(self, hidden: Hidden) -> Float[Tensor, "batch pos expert d_model"]:
+        """What each expert adds for these activations; `write` is their sum."""
+        downs = self._parts[1]
+        return torch.einsum("bpen,edn->bped", hidden.unflatten(-1, (len(downs), -1)), downs.to(hidden.dtype))
 
     def carried(self, gradient: Normed) -> Hidden:
         """The gradient in front of the output matrices, from that behind them."""

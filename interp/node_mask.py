@@ -1,7 +1,8 @@
 """`NodeMask`: which nodes a circuit holds. All edges between them are in; every other node is ablated.
 
-At level `neuron` nodes are the inputs of the MLPs' output matrices, at level `head` attention heads, at level `node`
-heads and MLPs, at level `feature` features of dictionaries (`interp.dictionaries.sets`). What is no node of the level
+At level `neuron` nodes are the inputs of the MLPs' output matrices, at level `expert` all of those of one expert of a
+mixture, at level `head` attention heads, at level `node` heads and MLPs, at level `feature` features of dictionaries
+(`interp.dictionaries.sets`). What is no node of the level
 stays live, and so do embeddings.
 """
 
@@ -21,9 +22,11 @@ from interp.arrays import is_dense
 from interp.errors import InputError, choose
 from interp.keeping import kept
 
-NODE_LEVELS = ("neuron", "head", "node", "feature")
+NODE_LEVELS = ("neuron", "expert", "head", "node", "feature")
+OF_NEURONS = ("neuron", "expert")  # levels whose nodes are neurons, or all those of an expert
 AXES = {
     "neuron": ("layer", "d_mlp"),
+    "expert": ("layer", "expert"),
     "head": ("layer", "head"),
     "node": ("source",),
     "feature": ("dictionary", "feature"),
@@ -37,9 +40,10 @@ class NodeMask:
     """Nodes of one level, kept or not.
 
     Attributes:
-        mask: bool, by level `[layer, d_mlp]` (`neuron`; of mixtures experts one after the other), `[layer, head]`
-            (`head`), `[source]` (`node`: the sources of the graph, of which `input` is always in) or `[dictionary,
-            feature]` (`feature`; where errors are nodes they stand last); with `spans` an axis of these in front of the
+        mask: bool, by level `[layer, d_mlp]` (`neuron`; of mixtures experts one after the other), `[layer, expert]`
+            (`expert`; an MLP that is no mixture is one), `[layer, head]` (`head`), `[source]` (`node`: the sources of
+            the graph, of which `input` is always in) or `[dictionary, feature]` (`feature`; where errors are nodes they
+            stand last); with `spans` an axis of these in front of the
             last.
         level: what the nodes are.
         spans: positions that are told apart; nodes at all others are ablated. None: a node is at all positions at once.
@@ -117,9 +121,17 @@ def positions_of(spans: Sequence[int | str]) -> list[int]:
 
 
 def all_nodes(anatomy: Anatomy, level: str, spans: Spans = None) -> Bool[Tensor, "*axes"]:
-    """True where the model has a node of the level (not of `feature`): layers may be of unequal width."""
+    """True where the model has a node of the level (not of `feature`): layers may be of unequal width.
+
+    Raises `InputError` for experts of a model that has none.
+    """
     if level == "neuron":
         return ragged([block.mlp.width for block in anatomy.blocks], spans)
+    if level == "expert":
+        counts = [block.mlp.n_experts for block in anatomy.blocks]
+        if max(counts) == 1:
+            raise InputError(f"model={anatomy.name!r} has no mixture of experts; take level='neuron' or 'node'")
+        return ragged(counts, spans)
     if level == "head":
         full = torch.ones(anatomy.n_layers, anatomy.n_heads, dtype=torch.bool, device="cpu")
     else:
@@ -153,8 +165,8 @@ def with_input(mask: Bool[Tensor, "*axes"], level: str) -> Bool[Tensor, "*axes"]
 def by_layer(
     values: Float[Tensor, "circuit ... unit"], level: str, layer: int, n_heads: int
 ) -> tuple[Tensor | None, Tensor | None]:
-    """What stands in `values` for a layer's heads and for its MLP (or neurons): [circuit, (span,) unit] each."""
-    if level == "neuron":
+    """What stands in `values` for a layer's heads and its MLP (neurons, experts): [circuit, (span,) unit] each."""
+    if level in OF_NEURONS:
         return None, values[:, layer]
     if level == "head":
         return values[:, layer], None

@@ -18,7 +18,7 @@ from attribution.inside import AT_THE_CIRCUIT
 from attribution.scores import Scores
 from attribution.sparse.nodes import mean_feature_scores
 from attribution.units.explain import for_units
-from attribution.units.scoring import mean_neuron_scores
+from attribution.units.scoring import mean_expert_scores, mean_neuron_scores
 from attribution.units.weights import full_circuit, inside_node_scores
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
@@ -27,16 +27,17 @@ from interp.selection.nodes import countable
 from interp.setting import Setting
 
 Engine = Callable[[], tuple[Tensor, dict[str, Any]]]  # scores, and what is told of how they were made
+_MEANS = {"neuron": mean_neuron_scores, "expert": mean_expert_scores, "feature": mean_feature_scores}
 _AT_ONCE = 256  # circuits that each lack one node, measured together
 
 
 def scores_of_nodes(setting: Setting, method: Method, level: str, spans: Spans = None) -> Scores:
     """What each node of a level is worth: means over prompts.
 
-    Gradient methods score neurons as `attribution.neurons` does and features as `attribution.features`, summed over
-    positions or at each of `spans`, and heads and MLPs as `attribute(level="node")`. `mask-ig`, and `eap` with
-    `inside`, take gradients at nodes' weights (`attribution.units.weights`); `exact` patches each node alone. The last
-    three score all levels and spans.
+    Gradient methods score neurons as `attribution.neurons` does, an expert by the sum over its neurons, and features as
+    `attribution.features`, summed over positions or at each of `spans`, and heads and MLPs as `attribute` does.
+    `mask-ig`, and `eap` with `inside`, take gradients at nodes' weights (`attribution.units.weights`); `exact` patches
+    each node alone. The last three score all levels and spans, but not mixtures by weights of neurons or experts.
 
     Raises `InputError` for methods without a meaning for the level.
     """
@@ -88,13 +89,13 @@ def _engine(setting: Setting, method: Method, level: str, spans: Spans) -> Engin
     inside = getattr(method, "inside", None)
     if isinstance(method, MaskIG) or (isinstance(method, EAP) and inside is not None):
         return _by_weights(setting, method, inside, level, spans)
-    if level in ("neuron", "feature"):
+    if level in _MEANS:
         by_gradients = for_units(method, f"{level}s")
         assert isinstance(by_gradients, GradientMethod)
         by_gradients.check(setting)
         told = by_gradients.backward(setting)
         rules = {"rules": told.to_dict()} if told.rules else {}
-        mean_scores = mean_neuron_scores if level == "neuron" else mean_feature_scores
+        mean_scores = _MEANS[level]
         return lambda: (mean_scores(setting, by_gradients, spans), rules)
     if spans is not None:
         raise InputError(

@@ -102,6 +102,24 @@ def mean_neuron_scores(
     return values if spans is None else values[:, positions_of(spans)]
 
 
+def mean_expert_scores(
+    setting: Setting, method: GradientMethod, spans: Spans = None
+) -> Float[Tensor, "layer ... expert"]:
+    """Scores of experts: (w f(x) clean - w f(x) corrupted) . dM/d(the mixture's output), w being routing weights.
+
+    Linear in what an expert adds, and so the sums over its neurons of `mean_neuron_scores`.
+    """
+    full = setting.nodes("expert", spans).full  # refuses a model without experts
+    of_neurons, found = (
+        mean_neuron_scores(setting, method, spans),
+        torch.zeros(full.shape, dtype=torch.float64, device="cpu"),
+    )
+    for layer, block in enumerate(setting.anatomy.blocks):
+        own = of_neurons[layer, ..., : block.mlp.width]
+        found[layer, ..., : block.mlp.n_experts] = own.unflatten(-1, (block.mlp.n_experts, -1)).sum(-1)
+    return found
+
+
 class _BatchNeurons:
     """The neurons of one batch, once the gradients are there."""
 

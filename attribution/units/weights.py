@@ -21,7 +21,7 @@ from interp.errors import InputError
 from interp.kernels.batching import Batch, plan, refuse_nan
 from interp.kernels.stacked import StackedRunner
 from interp.mlps import Mixture
-from interp.node_mask import NodeMask, Spans
+from interp.node_mask import OF_NEURONS, NodeMask, Spans
 from interp.setting import Setting
 
 Points = Sequence[tuple[float, float]]  # (alpha, weight)
@@ -31,11 +31,11 @@ def inside_node_scores(setting: Setting, mask: NodeMask, points: Points) -> Floa
     """Scores of all nodes of the mask's level, in the circuit and outside: means over prompts, float32 or float64.
 
     Cost: a clean and a corrupted forward pass, and a forward and a backward pass for each point. Raises `InputError`
-    for neurons of a mixture of experts, whose own module takes no gradients there.
+    for neurons and experts of a mixture, whose own module takes no gradients there.
     """
-    if mask.level == "neuron" and any(isinstance(block.mlp, Mixture) for block in setting.anatomy.blocks):
+    if mask.level in OF_NEURONS and any(isinstance(block.mlp, Mixture) for block in setting.anatomy.blocks):
         raise InputError(
-            "neurons of a mixture of experts have no weights to take gradients at; use method='eap-ig' or 'relp'"
+            f"{mask.level}s of a mixture of experts have no weights to take gradients at; use method='eap-ig' or 'relp'"
         )
     grain = setting.nodes(mask.level, mask.spans)
     inside = mask.check(grain.full, setting.anatomy.name)

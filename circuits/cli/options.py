@@ -69,7 +69,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no n
 Level = Annotated[
     str,
     typer.Option(
-        help="edge; or neuron, head, node (heads and MLPs) or feature: everything else of the level is ablated."
+        help="edge; or neuron, expert, head, node (heads and MLPs) or feature: everything else of the level is ablated."
     ),
 ]
 Positions = Annotated[

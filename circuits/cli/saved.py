@@ -30,7 +30,7 @@ class Case:
 
     @property
     def level(self) -> str:
-        """What the circuit is made of: `edge`, or `neuron`, `head`, `node`, `feature`."""
+        """What the circuit is made of: `edge`, or `neuron`, `expert`, `head`, `node`, `feature`."""
         return str(getattr(self.circuit, "level", "edge"))
 
 

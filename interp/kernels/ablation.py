@@ -31,7 +31,7 @@ KNOWN = (*ABLATIONS, "zero-token", OPTIMAL)
 
 def check_level(ablation: str, level: str) -> None:
     """Raise `InputError` for nodes that an ablation knows nothing of."""
-    if ablation == OPTIMAL and level in ("neuron", "feature"):
+    if ablation == OPTIMAL and level in ("neuron", "expert", "feature"):
         raise InputError(
             f"ablation='optimal' has constants for the input, heads and MLPs, none for level={level!r}; "
             "use ablation='mean'"

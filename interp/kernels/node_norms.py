@@ -10,9 +10,10 @@ from interp.anatomy import Block
 from interp.kernels.batching import budget_of, make_batches
 from interp.kernels.forward import Recorder, Residual, run_blocks
 from interp.kernels.frame import PerHead
-from interp.kernels.neurons import directions, in_stream
+from interp.kernels.neurons import directions, in_stream, past_norm
 from interp.kernels.nodes import NodeRunner, Nodes
 from interp.mlps import Hidden
+from interp.node_mask import OF_NEURONS
 from interp.parts import working
 
 _AT_ONCE = 1024  # neurons whose directions are held together
@@ -36,10 +37,11 @@ def node_norms(grain: Nodes) -> Float[Tensor, "*axes"]:
     mlps = [(total / count).sqrt().cpu() for total in squares.of_mlps]
     if grain.level == "head":
         return torch.stack(heads)
-    if grain.level == "neuron":
+    if grain.level in OF_NEURONS:
         found = torch.zeros(len(mlps), max(map(len, mlps)), dtype=mlps[0].dtype, device="cpu")
         for layer, norms in enumerate(mlps):
-            found[layer, : len(norms)] = norms * _direction_norms(anatomy.blocks[layer]).cpu()
+            of_one = _direction_norms(anatomy.blocks[layer]).cpu() if grain.level == "neuron" else 1
+            found[layer, : len(norms)] = norms * of_one
         return found
     return torch.cat([heads[0].new_zeros(1), *(torch.cat((heads[i], mlps[i])) for i in range(anatomy.n_layers))])
 
@@ -55,7 +57,7 @@ class _Squares(Recorder):
 
     def __init__(self, grain: Nodes) -> None:
         self.grain = grain
-        self.hears_neurons = grain.level == "neuron"
+        self.hears_neurons = grain.level in OF_NEURONS
         self.of_heads: list[Tensor] = []
         self.of_mlps: list[Tensor] = []
         self.first = True
@@ -74,15 +76,20 @@ class _Squares(Recorder):
             totals[layer] += total
 
     def heads(self, layer: int, z: PerHead) -> None:
-        if self.grain.level != "neuron":
+        if self.grain.level not in OF_NEURONS:
             change = working(z) - working(self.runner.heads[layer])
             weights = self.grain.anatomy.head_weights(layer)
             written = torch.einsum("bphk,hkd->bphd", change, weights)
             self._add(self.of_heads, layer, written.square().sum(-1))
 
     def neurons(self, layer: int, hidden: Hidden, written: Residual) -> None:
-        own = in_stream(self.grain.anatomy.blocks[layer], hidden, written)
-        self._add(self.of_mlps, layer, (own - self.runner.mlps[layer]).square())
+        block = self.grain.anatomy.blocks[layer]
+        change = in_stream(block, hidden, written) - self.runner.mlps[layer]
+        if self.grain.level == "expert":
+            added = past_norm(block, block.mlp.write_apart(change))
+            self._add(self.of_mlps, layer, added.square().sum(-1))
+        else:
+            self._add(self.of_mlps, layer, change.square())
 
     def mlp_output(self, layer: int, m: Residual) -> Residual:
         if self.grain.level == "node":

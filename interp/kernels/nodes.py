@@ -1,4 +1,4 @@
-"""Running circuits of heads, MLPs or neurons: every node outside gives its counterfactual, all edges between are in.
+"""Running circuits of heads, MLPs, neurons or experts: every node outside gives its counterfactual, all edges are in.
 
     what a layer adds to the residual stream  =  what it computes here  +  sum over nodes of (1 - w) (other - own) W_out
 
@@ -20,13 +20,13 @@ from interp.kernels.frame import PerHead
 from interp.kernels.neurons import Means, hear_neurons, in_stream, mean_activations, widths, written_by
 from interp.kernels.stacked import NodeGrain, StackedRunner, Weights
 from interp.mlps import Hidden
-from interp.node_mask import all_nodes, by_layer
+from interp.node_mask import OF_NEURONS, all_nodes, by_layer
 from interp.parts import working
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Nodes(NodeGrain):
-    """Masks over heads (`head`), heads and MLPs (`node`) or neurons (`neuron`)."""
+    """Masks over heads (`head`), heads and MLPs (`node`), neurons (`neuron`) or experts (`expert`)."""
 
     @functools.cached_property
     def full(self) -> Tensor:
@@ -36,7 +36,7 @@ class Nodes(NodeGrain):
     def means(self) -> Means | None:
         """Mean activations of neurons, for ablations that want them."""
         kind = self.ablator.ablation
-        if self.level != "neuron" or not kind.startswith("mean"):
+        if self.level not in OF_NEURONS or not kind.startswith("mean"):
             return None
         positional = kind == "mean-positional"
         return mean_activations(self.anatomy, self.prompts, positional, self.batch_size, self.memory)
@@ -46,12 +46,12 @@ class Nodes(NodeGrain):
 
     def row_bytes(self, size: int | None = None) -> int:
         anatomy = self.anatomy
-        floats = sum(widths(anatomy)) if self.level == "neuron" else 0
+        floats = sum(widths(anatomy)) if self.level in OF_NEURONS else 0
         return floats * anatomy.parameter().element_size() + bytes_per_position(anatomy, gradient=False)
 
 
 class NodeRunner(StackedRunner):
-    """Runs circuits of heads, MLPs or neurons over one batch of prompts."""
+    """Runs circuits of heads, MLPs, neurons or experts over one batch of prompts."""
 
     @torch.no_grad()
     def __init__(self, grain: Nodes, batch: Batch) -> None:
@@ -59,7 +59,7 @@ class NodeRunner(StackedRunner):
         self.grain = grain
         self.heads: list[Tensor] = []  # by layer [batch, pos, head, d_head]
         self.mlps: list[Tensor] = []  # by layer [batch, pos, d_model], or neurons [batch, pos, d_mlp]
-        if grain.level == "neuron":
+        if grain.level in OF_NEURONS:
             self.mlps = self._other_neurons()
         else:
             rows = torch.arange(self.embedded.shape[:2].numel(), device=self.embedded.device)
@@ -94,7 +94,7 @@ class _Ablated(Recorder):
 
     def __init__(self, runner: NodeRunner, weights: Weights) -> None:
         self.runner, self.weights = runner, weights
-        self.hears_neurons = runner.grain.level == "neuron"
+        self.hears_neurons = runner.grain.level in OF_NEURONS
         self.change: Tensor | None = None  # of what comes next, in the residual stream
 
     def _missing(self, layer: int, of_heads: bool) -> Tensor | None:
@@ -117,6 +117,9 @@ class _Ablated(Recorder):
             return
         block = self.runner.anatomy.blocks[layer]
         own = in_stream(block, hidden, written)
+        if self.runner.grain.level == "expert":  # its neurons are in or out together
+            n_experts = block.mlp.n_experts
+            missing = missing[..., :n_experts].repeat_interleave(own.shape[-1] // n_experts, -1)
         change = self.runner.change(missing[..., : own.shape[-1]], self.runner.mlps[layer], own)
         self.change = written_by(block, change.to(hidden.dtype))
 

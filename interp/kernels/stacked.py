@@ -23,7 +23,7 @@ from interp.kernels.alignment import corrupted_embedding
 from interp.kernels.batching import Batch
 from interp.kernels.forward import Residual, answer_rows, run_blocks, unembed
 from interp.kernels.grain import BatchRunner, Grain
-from interp.node_mask import Spans, positions_of, with_input
+from interp.node_mask import OF_NEURONS, Spans, positions_of, with_input
 from interp.parts import working
 from interp.tasks.prompts import Prompts
 from interp.tasks.refusals import refuse_unequal
@@ -48,7 +48,7 @@ class NodeGrain(Grain):
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        if self.level in ("neuron", "feature") and self.ablator.ablation == "patch":
+        if self.level in (*OF_NEURONS, "feature") and self.ablator.ablation == "patch":
             refuse_unequal(self.prompts, f"circuits of {self.level}s")
         if self.spans is None:
             return

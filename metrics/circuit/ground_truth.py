@@ -16,7 +16,7 @@ from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.selection import LADDER_FRACTIONS, greedy, live_sources
 
-Level = Literal["edge", "node", "head", "neuron", "feature"]
+Level = Literal["edge", "node", "head", "neuron", "expert", "feature"]
 NODES_BY = ("max", "sum")
 
 
@@ -42,8 +42,9 @@ def auroc(
             position at the same spans, `[span, source, target]`.
         graph: what both belong to; taken from `scores.graph` if there is one. Only edges that exist are counted.
         level: `edge`, or `node`: heads and MLPs. The input is not counted: every circuit has it. A node is true if
-            it has a true edge out of it and one into it. Or `neuron` (`[layer, d_mlp]`), `head` (`[layer, head]`) or
-            `feature` (`[dictionary, feature]`): all of scores and truth, which are of one shape; a graph is not needed.
+            it has a true edge out of it and one into it. Or `neuron` (`[layer, d_mlp]`), `expert` (`[layer,
+            expert]`), `head` (`[layer, head]`) or `feature` (`[dictionary, feature]`): all of scores and truth, which
+            are of one shape; a graph is not needed.
             None: what truth or else scores say of themselves, or `edge`.
         absolute: rank by |score|; False: by signed score, which puts edges that hurt last.
         nodes_by: how a node's score comes from edges: `max` of |score| over the edges out of it, or their `sum`
@@ -126,7 +127,7 @@ def _ranked(
     level = choose("level", _level(scores, truth) if level is None else level, get_args(Level))
     choose("nodes_by", nodes_by, NODES_BY)
     values, known = _read(scores, truth)
-    if level in ("head", "neuron", "feature"):
+    if level in ("head", "neuron", "expert", "feature"):
         _check_shape("truth", known, tuple(values.shape))
         there = getattr(scores, "exists", None)
         keys, labels = (values.flatten(), known.flatten()) if there is None else (values[there], known[there])

@@ -65,6 +65,8 @@ def known(circuit: NodeCircuit, model: Any = None, task: Task | None = None, exa
             raise InputError("task is given without a model: the page runs one of its prompts; give model= too")
         return Known()
     check_model(model, circuit)
+    if circuit.level == "expert":
+        raise InputError("what an expert writes depends on the prompt; the page has its score alone: leave out model")
     if circuit.level not in GRID_LEVELS:
         return _of_units(model, circuit, task, example)
     if task is None:

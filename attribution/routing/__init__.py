@@ -1,0 +1,1 @@
+"""Routers of mixtures: which experts are used where."""
