@@ -131,10 +131,10 @@ class DeCoRe(LogitsProcessor):  # type: ignore[misc]  # transformers is not type
 
     def _padded(self, rows: int, length: int) -> Int[Tensor, "batch pos"]:
         """The attention mask of prompts, repeated for their beams and samples, with ones for what was generated."""
-        mask = torch.as_tensor(self._padding)
+        mask = torch.as_tensor(self._padding, dtype=torch.long, device="cpu")
         if mask.ndim != 2 or rows % len(mask):
             raise InputError(f"attention_mask of shape {list(mask.shape)} does not fit a batch of {rows} prompts")
-        mask = mask.long().repeat_interleave(rows // len(mask), 0)
+        mask = mask.repeat_interleave(rows // len(mask), 0)
         return torch.nn.functional.pad(mask, (0, max(0, length - mask.shape[1])), value=1)[:, :length]
 
 
