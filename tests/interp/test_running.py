@@ -285,9 +285,9 @@ def test_another_thread_does_not_run_into_the_rules_of_this_one() -> None:
     torch.testing.assert_close(here.detach(), plain, rtol=1e-4, atol=1e-5)
 
 
-# explain and train modules of the user's own kind, only look a model's parts up, or stand around the runs of a user
+# explain and train modules of the user's own kind, only look a model's parts or tokens up, or stand around a user's runs
 NO_DOORS = {"Setting.of", "randomisation", "erasure_curve", "masked_finetune", "rescorer", "applied", "rule_set",
-            "masked_heads"}  # fmt: skip
+            "masked_heads", "needle_prompts"}  # fmt: skip
 
 
 def test_every_public_function_that_runs_a_model_is_a_door() -> None:
