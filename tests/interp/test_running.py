@@ -285,7 +285,7 @@ def test_another_thread_does_not_run_into_the_rules_of_this_one() -> None:
     torch.testing.assert_close(here.detach(), plain, rtol=1e-4, atol=1e-5)
 
 
-# explain and train modules of the user's own kind, only look a model's parts or tokens up, or stand around a user's runs
+# explain or train modules of the user's own, look up a model's parts or tokens, or stand around a user's own runs
 NO_DOORS = {"Setting.of", "randomisation", "erasure_curve", "masked_finetune", "rescorer", "applied", "rule_set",
             "masked_heads", "needle_prompts"}  # fmt: skip
 
