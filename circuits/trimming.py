@@ -107,7 +107,7 @@ def _weakest_first(elements: Elements, mask: Mask, scores: Tensor) -> list[int]:
     inside = elements.inside(mask)
     setting, effects = elements.setting, scores
     if elements.level == "edge":
-        some = setting.select(range(min(ENOUGH, len(setting))))
+        some = setting.first(ENOUGH)
         placed = None if elements.spans is None else some.placed(elements.spans)
         effects = inside_scores(some, mask, AT_THE_CIRCUIT, placed=placed)
     order = effects.flatten()[inside].sort(stable=True).indices

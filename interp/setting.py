@@ -345,6 +345,11 @@ class Setting:
         """The same on some of the prompts (`Task.select`)."""
         return self.on(self.task.select(indices))
 
+    @numbers.checked(n=numbers.COUNT)
+    def first(self, n: int) -> Setting:
+        """The same on the first `n` prompts; itself, with what it has computed, where it has no more."""
+        return self if len(self) <= n else self.select(range(n))
+
     @numbers.checked()
     def split(self, share: float, seed: int) -> tuple[Setting, Setting]:
         """Two settings of disjoint prompts (`Task.split`)."""

@@ -20,10 +20,11 @@ from attribution.edges.method import Method
 from attribution.engines import chosen_method
 from attribution.paths import Credit
 from attribution.resumed import Resumed
-from attribution.units.by_prompt import neurons_by_prompt, refuse_mixtures
+from attribution.units.by_prompt import neurons_by_prompt
 from attribution.units.explain import for_units
 from attribution.units.scoring import score_mask, score_neurons
 from attribution.units.sinks import Summed
+from attribution.units.weights import refuse_mixtures
 from interp import numbers, ranks
 from interp.errors import InputError
 from interp.kernels.neurons import widths
@@ -152,7 +153,7 @@ def _check(how: Method, setting: Setting) -> None:
     if isinstance(how, MaskIG):
         if how.inside is not None or how.positions is not None:
             raise InputError("method='mask-ig' contrasts neurons of the whole model; leave inside and positions out")
-        refuse_mixtures(setting)
+        refuse_mixtures(setting, "neuron")
     elif not isinstance(for_units(how), GradientMethod):
         raise InputError(f"method={how.name!r} patches neurons one at a time; use a gradient method, such as 'mask-ig'")
     how.check(setting)

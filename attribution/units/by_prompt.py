@@ -9,23 +9,19 @@ add up to M(clean) - M(all neurons ablated), as far as the quadrature goes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from attribution.units.hidden import from_stream
-from interp.errors import InputError
+from attribution.units.weights import Points, refuse_mixtures
 from interp.kernels.batching import Batch, make_batches, plan, refuse_nan, run_batches
 from interp.kernels.forward import Recorder, Residual, answer_rows, run_blocks, unembed
 from interp.kernels.neurons import in_stream, written_by
 from interp.kernels.nodes import NodeRunner
-from interp.mlps import Hidden, Mixture
+from interp.mlps import Hidden
 from interp.parts import working
 from interp.setting import Setting
-
-Points = Sequence[tuple[float, float]]  # (alpha, weight)
 
 
 def neurons_by_prompt(setting: Setting, points: Points) -> Float[Tensor, "n layer d_mlp"]:
@@ -34,7 +30,7 @@ def neurons_by_prompt(setting: Setting, points: Points) -> Float[Tensor, "n laye
     Cost: a forward and a backward pass for each point. Raises `InputError` for a mixture of experts, whose own module
     takes no gradients at its neurons.
     """
-    refuse_mixtures(setting)
+    refuse_mixtures(setting, "neuron")
     grain, run = setting.nodes("neuron"), setting.run
     planned = plan(setting.anatomy, len(setting), setting.prompts.longest, batch_size=run.batch_size, memory=run.memory)
     found = torch.zeros(len(setting), *grain.full.shape, dtype=torch.float64, device="cpu")
@@ -51,14 +47,6 @@ def neurons_by_prompt(setting: Setting, points: Points) -> Float[Tensor, "n laye
     with torch.inference_mode(False):
         run_batches(make_batches(setting.prompts, planned.batch_size, setting.anatomy.device, skip_prefix=skip), work)
     return found
-
-
-def refuse_mixtures(setting: Setting) -> None:
-    """Raise `InputError` for a mixture of experts, whose neurons have no weights to take gradients at."""
-    if any(isinstance(block.mlp, Mixture) for block in setting.anatomy.blocks):
-        raise InputError(
-            "neurons of a mixture of experts have no weights to take gradients at; use method='eap-ig' or 'relp'"
-        )
 
 
 def _slopes(

@@ -110,10 +110,8 @@ def mean_expert_scores(
     Linear in what an expert adds, and so the sums over its neurons of `mean_neuron_scores`.
     """
     full = setting.nodes("expert", spans).full  # refuses a model without experts
-    of_neurons, found = (
-        mean_neuron_scores(setting, method, spans),
-        torch.zeros(full.shape, dtype=torch.float64, device="cpu"),
-    )
+    of_neurons = mean_neuron_scores(setting, method, spans)
+    found = torch.zeros(full.shape, dtype=torch.float64, device="cpu")
     for layer, block in enumerate(setting.anatomy.blocks):
         own = of_neurons[layer, ..., : block.mlp.width]
         found[layer, ..., : block.mlp.n_experts] = own.unflatten(-1, (block.mlp.n_experts, -1)).sum(-1)

@@ -33,10 +33,8 @@ def inside_node_scores(setting: Setting, mask: NodeMask, points: Points) -> Floa
     Cost: a clean and a corrupted forward pass, and a forward and a backward pass for each point. Raises `InputError`
     for neurons and experts of a mixture, whose own module takes no gradients there.
     """
-    if mask.level in OF_NEURONS and any(isinstance(block.mlp, Mixture) for block in setting.anatomy.blocks):
-        raise InputError(
-            f"{mask.level}s of a mixture of experts have no weights to take gradients at; use method='eap-ig' or 'relp'"
-        )
+    if mask.level in OF_NEURONS:
+        refuse_mixtures(setting, mask.level)
     grain = setting.nodes(mask.level, mask.spans)
     inside = mask.check(grain.full, setting.anatomy.name)
     run, length = setting.run, setting.prompts.longest
@@ -55,6 +53,14 @@ def inside_node_scores(setting: Setting, mask: NodeMask, points: Points) -> Floa
     with run.progress(f"scoring {mask.level}s by their weights", len(setting)) as bar, torch.inference_mode(False):
         told = ranks.for_all(bar.advance)
         return mean_over_prompts(setting, planned.batch_size, summed, skip_prefix=skip)
+
+
+def refuse_mixtures(setting: Setting, level: str) -> None:
+    """Raise `InputError` for a mixture of experts, whose neurons and experts have no weights to take gradients at."""
+    if any(isinstance(block.mlp, Mixture) for block in setting.anatomy.blocks):
+        raise InputError(
+            f"{level}s of a mixture of experts have no weights to take gradients at; use method='eap-ig' or 'relp'"
+        )
 
 
 def _slopes(

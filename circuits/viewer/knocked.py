@@ -32,7 +32,7 @@ def knocked(
     first = first[:MOST_NODES]
     named = {tuple(sorted(choose("knock", name, places) for name in _named(one))) for one in sets}
     asked = [*dict.fromkeys([*((name,) for name in first), *map(_sorted, combinations(first[:IN_PAIRS], 2)), *named])]
-    of = prompts.setting.select(range(min(MOST_PROMPTS, len(prompts.setting))))
+    of = prompts.setting.first(MOST_PROMPTS)
     masks = [_without([places[name] for name in one], of.nodes(level, spans).full, level, spans) for one in asked]
     values = of.measure(masks)
     changes = (values.circuits - values.clean).double().mean(-1).tolist()

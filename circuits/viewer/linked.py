@@ -91,6 +91,11 @@ def check_example(task: Task, example: int) -> Task:
     return task.select([example])
 
 
+def shown_prompt(model: Any, task: Task, example: int) -> Prompts:
+    """One prompt up to its answer, as its views take it; raises as `check_example` does."""
+    return check_example(task, example).prompts(model).until_answer()
+
+
 @door
 @torch.no_grad()
 def linked_views(
@@ -107,7 +112,7 @@ def linked_views(
     """
     anatomy = anatomy_of(model)
     graph = ComputationalGraph.of_anatomy(anatomy)
-    prompts = check_example(task, example).prompts(model).until_answer().to(anatomy.device)
+    prompts = shown_prompt(model, task, example).to(anatomy.device)
     frame, last = prepare(anatomy, prompts.clean, 0, prompts.lengths), prompts.lengths - 1
     embedding = anatomy.embed(prompts.clean, frame.positions)
     listener = _Listener(frame, embedding, last)
@@ -141,7 +146,7 @@ def corrupted_patterns(
 ) -> UInt8[np.ndarray, "head query key"]:
     """The attention of `heads` on one corrupted prompt, in steps of 1/255. Cost: one forward pass."""
     anatomy = anatomy_of(model)
-    prompts = check_example(task, example).prompts(model).until_answer().to(anatomy.device)
+    prompts = shown_prompt(model, task, example).to(anatomy.device)
     frame = prepare(anatomy, prompts.corrupted, 0, prompts.lengths)
     embedding = anatomy.embed(prompts.corrupted, frame.positions)
     listener = _Listener(frame, embedding, prompts.lengths - 1)

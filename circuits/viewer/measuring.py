@@ -44,19 +44,15 @@ def prompts_of(model: Any, task: Task, circuit: Found) -> Prompts:
     setting = Setting.of(model, task, {"kv": circuit.graph.kv}, circuit)
     known, share = circuit.provenance, circuit.provenance.get("scoring_share")
     if not found_on(circuit, task):
-        return Prompts(_some(setting), "prompts of the page, not of the circuit", same=False)
+        return Prompts(setting.first(MOST_PROMPTS), "prompts of the page, not of the circuit", same=False)
     if not share or not isinstance(known["seed"], int):
-        return Prompts(_some(setting), "prompts of the circuit's task", same=True)
-    return Prompts(_some(setting.split(share, known["seed"])[0]), "scoring prompts", same=True)
+        return Prompts(setting.first(MOST_PROMPTS), "prompts of the circuit's task", same=True)
+    return Prompts(setting.split(share, known["seed"])[0].first(MOST_PROMPTS), "scoring prompts", same=True)
 
 
 def found_on(circuit: Found, task: Task) -> bool:
     """Whether a circuit was found on these prompts; where it does not know, it is taken to be."""
     return circuit.setting.task in (None, task.to_dict()["sha256"])
-
-
-def _some(setting: Setting) -> Setting:
-    return setting if len(setting) <= MOST_PROMPTS else setting.select(range(MOST_PROMPTS))
 
 
 def sizes(chosen: int, held: int) -> list[int]:

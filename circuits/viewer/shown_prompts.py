@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from circuits.viewer import linked
-from circuits.viewer.linked import LinkedViews, corrupted_patterns, linked_views
+from circuits.viewer.linked import LinkedViews, corrupted_patterns, linked_views, shown_prompt
 from interp.tasks.task import Task
 
 MOST_PROMPTS = 8
@@ -31,7 +31,7 @@ def shown_prompts(model: Any, task: Task, nodes: Sequence[str], heads: Sequence[
     Effects are those of `nodes`; patterns those of the heads among them, then of `heads`, the other ones. Two forward
     passes of each prompt.
     """
-    length = len(linked_views(model, task, [], example).clean)
+    length = shown_prompt(model, task, example).longest
     room = linked.PATTERN_BYTES // (2 * length**2 * LEAST_HEADS)
     others = [other for other in range(len(task)) if other != example]
     chosen = [example, *others[: max(0, min(MOST_PROMPTS, room) - 1)]]

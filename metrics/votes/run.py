@@ -131,25 +131,26 @@ def _by_likelihood(held: Held, candidates: Candidates) -> tuple[Bool[np.ndarray,
     return summed.argmax(1) == candidates.truth, per_token.argmax(1) == candidates.truth
 
 
-def _by_group(values: np.ndarray, groups: Int[np.ndarray, " n"]) -> np.ndarray:
-    """Sums over each group, and their sizes: [2, group]."""
-    return np.stack([np.bincount(groups, values.astype(np.float64)), np.bincount(groups)])
+def _mean(
+    values: np.ndarray, groups: Int[np.ndarray, " n"], interval: Interval, possible: tuple[float, float]
+) -> Estimate:
+    """The mean over questions, with the interval of resampled groups."""
+    sums_and_sizes = np.stack([np.bincount(groups, values.astype(np.float64)), np.bincount(groups)])
+    (found,) = bootstrapped(sums_and_sizes, lambda m: m[:, :1] / m[:, 1:], interval, possible)
+    return found
 
 
 def _share(right: Bool[np.ndarray, " n"], groups: Int[np.ndarray, " n"], interval: Interval) -> Estimate:
     """The share of right answers: Wilson's interval where questions stand alone, else groups are resampled."""
     if groups.max() + 1 == len(right):
         return share(right, interval.confidence)
-    (found,) = bootstrapped(_by_group(right, groups), lambda m: m[:, :1] / m[:, 1:], interval, (0.0, 1.0))
-    return found
+    return _mean(right, groups, interval, (0.0, 1.0))
 
 
 def _ahead(
     one: Bool[np.ndarray, " n"], other: Bool[np.ndarray, " n"], groups: Int[np.ndarray, " n"], interval: Interval
 ) -> Estimate:
-    difference = one.astype(np.float64) - other
-    (found,) = bootstrapped(_by_group(difference, groups), lambda m: m[:, :1] / m[:, 1:], interval, (-1.0, 1.0))
-    return found
+    return _mean(one.astype(np.float64) - other, groups, interval, (-1.0, 1.0))
 
 
 def _voters(

@@ -118,7 +118,8 @@ def test_what_the_check_read_is_given_back(folder_of: Any) -> None:
     try:
         model = load_model(folder, dtype="float64", weights="streamed")
         assert not buffers()
-        stream_of(model).get(next(iter(stream_of(model)._part_of)))
+        weight = model.blocks[0].mlp.out.original_component.weight
+        assert weight.isfinite().all()
         assert buffers()
     finally:
         tracemalloc.stop()
