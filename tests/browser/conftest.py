@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ from attribution.scores import Scores
 from circuits.circuit import Circuit, Report
 from interp.graph import ComputationalGraph
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WHOLE = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+LIGHT = ("chromium-headless-shell", "chrome-headless-shell")  # the same pages for half the work: it has no window
 # WebGL without a graphics card needs SwiftShader
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-gpu-compositing"]
 
@@ -34,25 +36,39 @@ def absent(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The path of a Chromium; without one the tests are skipped, or fail where REQUIRE_BROWSER=1."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+def path_of(names: tuple[str, ...]) -> str:
+    """The path of the first of these browsers; without one the tests are skipped, or fail where REQUIRE_BROWSER=1."""
+    found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
-        absent(f"no browser: none of {', '.join(NAMES)} is on the path (Debian: apt-get install chromium)")
+        absent(f"no browser: none of {', '.join(names)} is on the path (Debian: apt-get install chromium)")
     return found
 
 
 @pytest.fixture(scope="session")
-def browser(chromium: str) -> Iterator[Any]:
+def launch() -> Iterator[Callable[..., Any]]:
+    """`launch(names)`: the first of these browsers that is there, without a window."""
     try:
         from playwright import sync_api
     except ImportError:
         absent("playwright is not installed: pip install -e '.[test]'")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield opened
-        opened.close()
+    with sync_api.sync_playwright() as playwright, contextlib.ExitStack() as running:
+
+        def launched(names: tuple[str, ...]) -> Any:
+            started = playwright.chromium.launch(executable_path=path_of(names), args=FLAGS)
+            running.callback(started.close)
+            return started
+
+        yield launched
+
+
+@pytest.fixture(scope="session")
+def browser(launch: Callable[..., Any]) -> Any:
+    return launch(LIGHT + WHOLE)
+
+
+@pytest.fixture(scope="session")
+def whole_browser(launch: Callable[..., Any]) -> Any:
+    return launch(WHOLE)
 
 
 @dataclass
@@ -172,12 +188,12 @@ def open_page(browser: Any, tmp_path: Path, lasting: dict[Path, Opened]) -> Iter
     """`open_page(html, fragment)`: a drawn page from disk. At the end nothing was logged and nothing asked for.
 
     A file that was opened before is used again, its view set by the fragment, unless `fresh` or further settings
-    of the browser are given.
+    of the browser are given; `inside` is the browser to open it in.
     """
     contexts, pages = [], []
 
-    def start(path: Path, fragment: str, settings: dict[str, Any]) -> Opened:
-        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **settings}))
+    def start(path: Path, fragment: str, inside: Any, settings: dict[str, Any]) -> Opened:
+        contexts.append((inside or browser).new_context(**{"viewport": {"width": 1280, "height": 860}, **settings}))
         result = Opened(contexts[-1].new_page())
         result.page.set_default_timeout(120_000)  # milliseconds; machines may be slow and busy
         result.listen()
@@ -185,14 +201,16 @@ def open_page(browser: Any, tmp_path: Path, lasting: dict[Path, Opened]) -> Iter
         result.page.wait_for_selector("html[data-ready]", state="attached")
         return result
 
-    def opened(html: str | Path, fragment: str = "", fresh: bool = False, **settings: Any) -> Opened:
+    def opened(
+        html: str | Path, fragment: str = "", fresh: bool = False, inside: Any = None, **settings: Any
+    ) -> Opened:
         if isinstance(html, str):
             path, fresh = tmp_path / f"page-{len(contexts)}.html", True
             path.write_text(html, encoding="utf-8")
         else:
-            path, fresh = html, fresh or bool(settings)
+            path, fresh = html, fresh or bool(settings) or inside is not None
         if fresh or path not in lasting:
-            result = start(path, fragment, settings)
+            result = start(path, fragment, inside, settings)
             if not fresh:
                 lasting[path] = result
                 contexts.pop()

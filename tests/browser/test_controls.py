@@ -136,8 +136,8 @@ def test_dark_mode_follows_the_system_and_can_be_chosen(open_page, circuit_page)
     assert opened.page.evaluate(line) == "#0072b2"
 
 
-def test_full_screen(open_page, circuit_page):
-    opened = open_page(circuit_page, fresh=True)
+def test_full_screen(open_page, circuit_page, whole_browser):
+    opened = open_page(circuit_page, inside=whole_browser)  # the light one has no screen to fill
     opened.page.click("#full-screen")
     opened.page.wait_for_function("document.fullscreenElement !== null")
     opened.page.click("#full-screen")
