@@ -9,9 +9,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from attribution.decompx.carry import carry, groups_of_sources, held_run, refuse_others
 from attribution.decompx.propagate import Options
-from attribution.inputs.encode import Inputs
 from attribution.inputs.explained import Explainable
 from attribution.inputs.method import Asked, TokenMethod, Values
+from interp.inputs import Inputs
 from interp.run import Run
 
 

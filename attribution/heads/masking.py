@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attribution.heads.explain import read_head
-from attribution.inputs.encode import encode_inputs
 from interp.architectures import read_anatomy
 from interp.errors import InputError, choose
+from interp.inputs import encode_inputs
 from interp.running import alone, door, of_this_thread
 
 WAYS = ("zero", "mean", "uniform")

@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from attribution.inputs.encode import Inputs, as_inputs, is_id
 from attribution.inputs.explained import Embeddings, Explainable
 from attribution.inputs.proposals import Proposer, as_proposer
 from attribution.rules.sets import RuleSet, rule_set
@@ -21,6 +20,7 @@ from interp import compat, running
 from interp.encoders import is_encoder
 from interp.errors import InputError
 from interp.fingerprint import refuse_inference
+from interp.inputs import Inputs, as_inputs, is_id
 from interp.kernels.batching import budget_of
 from interp.rotary import as_new, depends_on_length
 from interp.run import Run

@@ -12,20 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attribution.inputs.encode import (
-    Inputs,
-    Targets,
-    encode_inputs,
-    explained_logit,
-    resolve_targets,
-    token_reader,
-)
 from attribution.inputs.proposals import Proposer, as_proposer
+from attribution.inputs.targets import Targets, explained_logit, resolve_targets, token_reader
 from attribution.rules.sets import RuleSet, rule_set
 from interp import numbers
 from interp.anatomy import Anatomy
 from interp.boot import own_special_id
 from interp.errors import InputError, choose
+from interp.inputs import Inputs, encode_inputs
 from interp.inspection import anatomy_of
 from interp.kernels.backward import PLAIN, Backward
 from interp.kernels.batching import plan

@@ -11,13 +11,14 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from attribution.inputs.encode import Inputs, Targets, explained_logit
 from attribution.inputs.explained import Explained, find_targets, one_by_one, readable_targets
 from attribution.inputs.relevance_map import Relevance, axes_of
+from attribution.inputs.targets import Targets, explained_logit
 from attribution.rules.hooks import applied
 from attribution.rules.sets import RuleSet
 from interp import numbers
 from interp.errors import InputError
+from interp.inputs import Inputs
 from interp.keywords import check_keywords
 from interp.parts import working
 from interp.rotary import as_new

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from attribution.inputs.encode import Inputs, Targets
 from attribution.inputs.explained import Embeddings, Explainable
+from attribution.inputs.targets import Targets
 from attribution.rules.sets import RuleSet
+from interp.inputs import Inputs
 from interp.plugins import fields_of
 from interp.run import Run
 

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attribution.inputs.encode import as_inputs
 from attribution.routing.usage_result import ExpertUsage
 from interp.errors import InputError, short
+from interp.inputs import as_inputs
 from interp.running import alone, door, of_this_thread
 from interp.tasks.encoding import Encoder
 

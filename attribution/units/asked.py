@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from attribution.inputs.encode import Inputs, token_reader
 from attribution.inputs.explained import Explained, find_targets
+from attribution.inputs.targets import token_reader
 from attribution.units.target import LogitSums, lists, resolve_sums, summed_logits
 from interp.errors import InputError
+from interp.inputs import Inputs
 from interp.run import Run
 from interp.setting import Setting
 from interp.tasks.task import Task

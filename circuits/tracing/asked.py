@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from attribution.inputs.encode import encode_inputs, is_id
 from attribution.tracing.held import Held
 from attribution.tracing.logits import Explained
 from interp import numbers
 from interp.errors import InputError, short
+from interp.inputs import encode_inputs, is_id
 from interp.tasks.encoding import Encoder
 from interp.token_text import token_texts
 

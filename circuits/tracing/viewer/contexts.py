@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from attribution.inputs.encode import encode_inputs
 from attribution.tracing.features import Features
 from attribution.tracing.held import Held, hold
 from attribution.tracing.neurons import Neurons
@@ -19,6 +18,7 @@ from circuits.tracing.graph import AttributionGraph
 from circuits.tracing.intervention import subject
 from circuits.tracing.subject import Subject
 from interp.errors import InputError
+from interp.inputs import encode_inputs
 from interp.running import evaluated, settled
 from interp.token_text import token_texts
 
