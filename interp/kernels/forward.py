@@ -291,7 +291,9 @@ def unembed(
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
-class _PrefixRecorder(Recorder):
+class KeysValuesRecorder(Recorder):
+    """Keeps the keys and values of every layer that is run."""
+
     def __init__(self) -> None:
         self.kept: list[KeysValues] = []
 
@@ -321,7 +323,7 @@ def prepare(
         return Frame.of(anatomy, 0, stop, lengths)
     shared = answers is not None and not (anatomy.rotary is not None and anatomy.rotary.apart(lengths))
     first = answers.first if shared and answers is not None else slice(None)
-    before, recorder = Frame.of(anatomy, 0, start, lengths[first]), _PrefixRecorder()
+    before, recorder = Frame.of(anatomy, 0, start, lengths[first]), KeysValuesRecorder()
     x = anatomy.embed(tokens[first, :start], before.positions)
     for layer in range(anatomy.n_layers - 1):
         x = run_block(before, layer, x, recorder)
