@@ -81,7 +81,7 @@ class Injectivity(Result):
 
     def headline(self) -> str:
         frame = self.to_frame()
-        least = frame.loc[frame["smallest"].idxmin()]
+        least = frame.iloc[int(frame["smallest"].argmin())]
         return (
             f"{int(frame['collisions'].sum())} collisions among {self.nearest.shape[1]} prompts in {len(frame)} layers "
             f"of {self.model}; the nearest two are {least['smallest']:.1e} apart, behind layer {int(least['layer'])}"

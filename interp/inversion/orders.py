@@ -77,7 +77,7 @@ class RandomOrder(Order):
 
     def proposals(self, search: Search) -> Iterator[Int[Tensor, " candidate"]]:
         generator = torch.Generator().manual_seed((self.seed + search.reading.read) % 2**63)
-        yield from torch.randperm(len(search.words), generator=generator).split(self.batch)
+        yield from torch.randperm(len(search.words), generator=generator, device="cpu").split(self.batch)
 
 
 @dataclass(frozen=True)
