@@ -20,11 +20,10 @@ from attribution.edges.method import Method
 from attribution.engines import chosen_method
 from attribution.paths import Credit
 from attribution.resumed import Resumed
-from attribution.units.by_prompt import neurons_by_prompt
 from attribution.units.explain import for_units
 from attribution.units.scoring import score_mask, score_neurons
 from attribution.units.sinks import Summed
-from attribution.units.weights import refuse_mixtures
+from attribution.units.weights import full_circuit, node_scores_by_prompt, refuse_mixtures
 from interp import numbers, ranks
 from interp.errors import InputError
 from interp.kernels.neurons import widths
@@ -231,7 +230,7 @@ def _by_group(
 def _by_question(setting: Setting, how: Method) -> Float[Tensor, "n layer d_mlp"]:
     """D of some questions, summed over positions."""
     if isinstance(how, MaskIG):
-        return neurons_by_prompt(setting, how.points)
+        return node_scores_by_prompt(setting, full_circuit(setting, "neuron"), how.points)
     assert isinstance(how, GradientMethod)
     counts = widths(setting.anatomy)
     shape = len(setting), len(counts), setting.prompts.clean.shape[1], max(counts)

@@ -3,15 +3,16 @@
     python docs/scripts/dictionary_circuits.py
     python docs/scripts/dictionary_circuits.py --prompts 8 --tokens 640 --steps 20 --folder trial   # writes elsewhere
 
-Takes about ten minutes of one core.
+Takes about six minutes of one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from attribution import EAPIG, Dictionary
 from attribution.units.nodes import scores_of_nodes
-from interp import Interval, Run, Setting, load_model, tasks
+from interp import Interval, Run, Setting, Task, load_model, tasks
 from interp.dictionaries import capture_activations, train_dictionary
 from interp.dictionaries.sets import DictionarySet
 from interp.files import write_text
@@ -32,7 +33,8 @@ from metrics.circuit.node_scores import NodeScores
 DOCS = Path(__file__).parent.parent
 TASKS = ("agreement", "capitals")
 OTHERS = ("ioi", "multiple_choice")  # whose words no training saw
-PROMPTS, TOKENS, STEPS = 64, 12_288, 1_000
+PROMPTS, TOKENS, STEPS = 64, 65_536, 2_000
+DRAWN = 280  # prompts of each task whose words are read; there are 296 of capitals
 FEATURES, ACTIVE, ROW = 1_536, 32, 64  # as many features as neurons; active at once; tokens in a row
 SIZES = (3, 10, 30, 100, 300)
 
@@ -44,16 +46,18 @@ def main(prompts: int, tokens: int, steps: int, folder: Path) -> None:
     pairs = {name: _split(model, name, prompts) for name in TASKS}
     scores = {name: scores_of_nodes(scoring, EAPIG(), "neuron").values for name, (scoring, _) in pairs.items()}
     layer = busiest(list(scores.values()))
-    rows = text_of(model, tokens)
-    read = torch.cat([capture_activations(model, one, layer, "mlp")[0] for one in rows.split(32)]).view(*rows.shape, -1)
+    measured = {text for halves in pairs.values() for half in halves for text in texts_of(half.task)}
+    rows = text_of(model, tokens, measured)
+    read = read_at(model, rows, layer)
     fresh = max(1, len(rows) // 8)
     seen = read[:-fresh, 1:].flatten(0, 1)  # a row's first token has norms of its own in many layers
     dictionary = train_dictionary(seen, layer, "mlp", FEATURES, ACTIVE, steps=steps)
     left = unexplained(dictionary, read[-fresh:])
-    others = in_rows(model, prompts_of(model, OTHERS))
-    there = capture_activations(model, others, layer, "mlp")[0].view(*others.shape, -1)
+    others = in_rows(model, "\n".join(prompts_of(model, OTHERS)))
     unseen = ~torch.isin(others, rows[:-fresh, 1:])
-    left |= {"new": new_left(dictionary, there, unseen), "count": int(unseen[:, 1:].sum())}
+    left |= {"new": new_left(dictionary, read_at(model, others, layer), unseen), "count": int(unseen[:, 1:].sum())}
+    own = read_at(model, in_rows(model, "\n".join(sorted(measured))), layer)
+    left |= {"own": unexplained(dictionary, own)["left"], "distinct": len(rows[:-fresh, 1:].unique())}
     print(f"layer {layer}: {len(seen):,} tokens; of fresh ones is left {left}", flush=True)
     tables = {}
     for name, (scoring, held_out) in pairs.items():
@@ -75,22 +79,38 @@ def busiest(scores: Sequence[Tensor]) -> int:
     return int(torch.stack([one / one.sum() for one in helps]).mean(0).argmax())
 
 
-def text_of(model: Any, count: int) -> Tensor:
-    """Rows of tokens: prompts of the tasks, and the text of the documentation, mixed."""
+def texts_of(task: Task) -> list[str]:
+    """Clean and corrupted prompts of a task."""
+    return [text for one in task.examples for text in (one.clean, one.corrupted)]
+
+
+def text_of(model: Any, count: int, kept_out: Set[str]) -> Tensor:
+    """Rows of tokens, mixed: other prompts of the tasks, Python's help on its topics, and this documentation."""
+    own = "\n".join(text for text in prompts_of(model, TASKS) if text not in kept_out)
+    manual = "\n".join(topics[name] for name in sorted(topics))
     pages = "\n".join(path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md")))
-    rows = torch.cat([in_rows(model, text)[: count // 2 // ROW] for text in (prompts_of(model, TASKS), pages)])
+    prompts = in_rows(model, own)[: count // 3 // ROW]
+    most = (count // ROW - len(prompts)) // 2
+    rows = torch.cat((prompts, in_rows(model, manual)[:most], in_rows(model, pages)[:most]))
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0), device="cpu")]
 
 
-def prompts_of(model: Any, names: Sequence[str]) -> str:
-    """The prompts of some tasks, one after the other."""
-    return "\n".join(one.clean for name in names for one in getattr(tasks, name)(n=200, seed=1, model=model).examples)
+def prompts_of(model: Any, names: Sequence[str]) -> list[str]:
+    """Other prompts of some tasks, each once, mixed."""
+    texts = sorted({text for name in names for text in texts_of(getattr(tasks, name)(n=DRAWN, seed=1, model=model))})
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0), device="cpu")
+    return [texts[i] for i in order.tolist()]
 
 
 def in_rows(model: Any, text: str) -> Tensor:
     """A text's tokens, [row, token]."""
     tokens = torch.tensor(model.tokenizer(text)["input_ids"], device="cpu")
     return tokens[: len(tokens) // ROW * ROW].view(-1, ROW)
+
+
+def read_at(model: Any, rows: Tensor, layer: int) -> Tensor:
+    """What the MLP of a layer gives at each token, [row, token, d_model]."""
+    return torch.cat([capture_activations(model, one, layer, "mlp")[0] for one in rows.split(32)]).view(*rows.shape, -1)
 
 
 def unexplained(dictionary: Dictionary, read: Tensor) -> dict[str, float]:
@@ -172,12 +192,14 @@ INTRODUCTION = f"""# A dictionary beside the neurons of the same layer
 Made by `docs/scripts/dictionary_circuits.py` on SmolLM2-135M in {{minutes:.0f}} minutes of one core. The MLP of layer
 {{layer}} is the one whose neurons have the largest share of the scores that help, on average over both tasks. A TopK
 dictionary of its output, of {FEATURES:,} features, as many as the layer has neurons, of which {ACTIVE} are active at
-once, was trained for {{steps:,}} steps on {{tokens:,}} tokens of this documentation and of other prompts of both tasks,
-whose words it knows, in rows of {ROW}, without the first token of each. Of fresh tokens it leaves {{left:.4f}} of the
-variance; with the first token of each row it would be {{whole:.4f}}; of the median token it leaves {{median:.4f}} of
-the squared distance from the mean. That is little because nearly all fresh tokens are words that training had too, and
-this layer stands near the embedding: of {{count:,}} tokens of other tasks' prompts that training had none of, it leaves
-{{new:.2f}}.
+once, was trained for {{steps:,}} steps on {{tokens:,}} tokens, {{distinct:,}} different ones among them, in rows of
+{ROW} without the first token of each: other prompts of both tasks, with none of those measured here, Python's help on
+its topics, and this documentation.
+
+Of the variance of what the MLP gives it leaves {{left:.3f}} of fresh tokens of that text (with the first token of each
+row {{whole:.3f}}; of the median token {{median:.3f}} of the squared distance from the mean), {{own:.3f}} of the prompts
+that are measured here, and {{new:.2f}} of {{count:,}} tokens of other tasks' prompts that training had none of. This
+layer stands near the embedding: what is new to the dictionary is above all a new word.
 
 Faithfulness: 1 is the model; 0 the model in which this one MLP writes what it writes in the corrupted prompt. Circuits
 are the neurons, or features, of largest signed score (`eap-ig`) on {{prompts}} prompts; all others of the layer are

@@ -171,6 +171,14 @@ low where the circuit is complete. `random`: as many neurons of the same layers,
 share of prompts on which the circuit is that near to the model. `behaviour`: what ablating all neurons takes of the
 difference between clean and corrupted prompts. Intervals: 95 %, bootstrap over prompts.
 
+About a hundred neurons, as the neuron basis paper found? Of agreement that holds: 24 reach the goal on the prompts that
+chose them, and 30 on the others. Of no other task here: on the prompts that judge greater-than takes about 300 neurons,
+IOI 1,000 and capitals more than 3,000.
+
+The goal is reached by the mean alone, without the standard error to spare that `find_circuit` asks for, which makes
+circuits a little larger and as faithful as asked on other prompts, too: of agreement, 70 neurons of largest |score| for
+68, and then 0.87 [0.83, 0.91] on the prompts that judge.
+
 Read faithfulness at a size, not the size alone. A circuit that just reaches {GOAL} on the prompts that chose it falls
 short of it on others, small signed ones the most, and it is near to the model on fewer single prompts than a larger one
 by |score|. The second table of each task has the sizes that reach it on the prompts that judge. Beyond them signed

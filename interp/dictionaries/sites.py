@@ -110,9 +110,9 @@ class SiteRecorder(Recorder):
         return written
 
 
-def run_sites(frame: Frame, embedding: Residual, recorder: SiteRecorder) -> Residual:
-    """A whole run from the embedding on; the last residual stream."""
-    return run_blocks(frame, recorder.begin_at(embedding), recorder)
+def run_sites(frame: Frame, embedding: Residual, recorder: SiteRecorder, last: int | None = None) -> Residual:
+    """A run from the embedding on, whole or to the layer `last`; the residual stream behind it."""
+    return run_blocks(frame, recorder.begin_at(embedding), recorder, last=last)
 
 
 def run_from(

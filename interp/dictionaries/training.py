@@ -110,8 +110,8 @@ def capture_activations(
 ) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, "row d_model"]]:
     """What a dictionary at a place would read and what it would write, at every position, `[n x pos, d_model]` each.
 
-    `tokens` without padding, in as many rows as fit into memory at once. Cost: one forward pass. Raises `InputError`
-    for tokens and places that are none.
+    `tokens` without padding, in as many rows as fit into memory at once. Cost: a forward pass up to that layer. Raises
+    `InputError` for tokens and places that are none.
     """
     anatomy = anatomy_of(model)
     nothing = torch.zeros(1, anatomy.d_model, device=anatomy.device, dtype=torch.float32)
@@ -125,7 +125,7 @@ def capture_activations(
         seen.extend(working(part).flatten(0, 1) for part in (read, written))
         return written
 
-    run_sites(frame, anatomy.embed(ids, frame.positions), SiteRecorder(anatomy, [place], visit))
+    run_sites(frame, anatomy.embed(ids, frame.positions), SiteRecorder(anatomy, [place], visit), layer)
     return seen[0], seen[1]
 
 

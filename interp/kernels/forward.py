@@ -254,10 +254,15 @@ def run_block(frame: Frame, layer: int, x: Residual, recorder: Recorder = SILENT
 
 
 def run_blocks(
-    frame: Frame, x: Residual, recorder: Recorder = SILENT, first: int = 0, checkpointed: bool = False
+    frame: Frame,
+    x: Residual,
+    recorder: Recorder = SILENT,
+    first: int = 0,
+    last: int | None = None,
+    checkpointed: bool = False,
 ) -> Residual:
-    """Blocks `first` to the last. `checkpointed` recomputes one block at a time in the backward pass."""
-    for layer in range(first, frame.anatomy.n_layers):
+    """Blocks `first` to `last`, or to the end. `checkpointed` recomputes one at a time in the backward pass."""
+    for layer in range(first, frame.anatomy.n_layers if last is None else last + 1):
         if checkpointed:
             step: Callable[..., Any] = run_block
             x = checkpoint(step, frame, layer, x, recorder, use_reentrant=False, preserve_rng_state=False)

@@ -120,10 +120,19 @@ class StackedRunner(BatchRunner):
     def logits(self, masks: Weights, checkpointed: bool = False) -> Float[Tensor, "circuit batch d_vocab"]:
         """Logits at the last real positions under each mask (bool), or under real weights, which take gradients."""
         weights = masks.to(self.embedded.device)
-        x = self.run(self.embedded.repeat(len(weights), 1, 1), weights, checkpointed)
-        logits: Tensor = unembed(self.anatomy, answer_rows(x, self.frame, self.batch.prompts))
-        by_circuit: Tensor = logits.unflatten(0, (len(weights), -1))
+        by_circuit: Tensor = self._logits(len(weights), weights, checkpointed).unflatten(0, (len(weights), -1))
         return by_circuit
+
+    def logits_apart(self, weights: Weights, checkpointed: bool = False) -> Float[Tensor, "batch d_vocab"]:
+        """Logits of each prompt under weights of its own, `[prompt, *axes]`; of all of a prompt's answers."""
+        answers = self.batch.prompts.answers
+        weights = weights.to(self.embedded.device)
+        return self._logits(1, weights if answers is None else weights[answers.prompt], checkpointed)
+
+    def _logits(self, copies: int, weights: Weights, checkpointed: bool) -> Float[Tensor, "row d_vocab"]:
+        x = self.run(self.embedded.repeat(copies, 1, 1), weights, checkpointed)
+        logits: Tensor = unembed(self.anatomy, answer_rows(x, self.frame, self.batch.prompts))
+        return logits
 
     def missing(self, weights: Weights | None) -> Tensor | None:
         """1 - w, [circuit, 1, pos or 1, unit]; None where all nodes are in, or there are none."""
@@ -139,9 +148,11 @@ class StackedRunner(BatchRunner):
         return 1 - torch.cat((weights, beyond), 1)[:, None, self.places]
 
     def change(self, missing: Tensor, other: Tensor, own: Tensor) -> Tensor:
-        """(1 - w) (other - own), for nodes `own` of stacked circuits."""
-        by_circuit = working(own).unflatten(0, (len(missing), -1))
-        changed: Tensor = (missing * (working(other) - by_circuit)).flatten(0, 1)
+        """(1 - w) (other - own), for nodes `own` of stacked circuits; with a row each it is that row's `other`."""
+        by_circuit, other = working(own).unflatten(0, (len(missing), -1)), working(other)
+        if by_circuit.shape[1] == 1:
+            other = other.unsqueeze(1)
+        changed: Tensor = (missing * (other - by_circuit)).flatten(0, 1)
         return changed
 
     def n_bytes(self) -> int:

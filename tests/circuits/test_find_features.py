@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import metrics
-from attribution import Exact, features
+from attribution import Dictionary, Exact, features
 from attribution.edges.gradient import EAPIG, MaskIG
 from attribution.scores import Scores
 from attribution.units.nodes import scores_of_nodes
@@ -102,6 +102,31 @@ def test_the_smallest_circuit_counts_features_that_exist(model, task, found):
     assert f"{sum(WIDTHS):,} of {sum(WIDTHS):,} features" in repr(everything)
     with pytest.raises(InputError, match=f"there are {sum(WIDTHS)} features"):
         find_circuit(model, task, level="feature", dictionaries=UNITS, nodes=sum(WIDTHS) + 1, **QUIET)
+
+
+def test_a_dictionary_of_16384_features_is_that_of_the_few_that_are_ever_active():
+    model, few, width = model_of("llama"), random_dictionary("transcoder", D_MODEL), 16_384
+    at = torch.randperm(width, generator=torch.Generator().manual_seed(0))[:FEATURES].sort().values
+
+    def spread(own, others):
+        return torch.full((width, *own.shape[1:]), others, dtype=own.dtype).index_copy(0, at, own)
+
+    many = Dictionary.from_tensors(
+        few.layer, "transcoder", spread(few.W_enc, 0.1), spread(few.b_enc, -100.0), spread(few.W_dec, 1.0), few.b_dec
+    )
+    task = tiny_task(model, 6)
+    settings = [Setting(model, task, run=Run(quiet=True), features=DictionarySet([one], "kept")) for one in (few, many)]
+    own, scores = (scores_of_nodes(one, EAPIG(), "feature").values[0] for one in settings)
+    assert error(scores, torch.zeros(width, dtype=own.dtype).index_copy(0, at, own)) < 1e-12
+    best = features(model, task, [many], method="eap-ig", keep=5, quiet=True).kept
+    assert set(best["feature"]) <= set(at.tolist())
+    small, large = (
+        find_circuit(model, task, level="feature", dictionaries=[one], nodes=5, selection="top-n", **QUIET)
+        for one in (few, many)
+    )
+    assert torch.equal(large.node_mask[0].nonzero()[:, 0], at[small.node_mask[0].nonzero()[:, 0]])
+    assert large.report.faithfulness == pytest.approx(small.report.faithfulness, rel=1e-9)
+    assert large.report.fraction == 5 / width
 
 
 def test_positions_are_counted_apart(model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,10 +50,25 @@ def test_the_page_has_all_sizes_of_both_and_all_neurons_are_the_model(halves: An
     by_neurons = STUDY["compared"](scoring, held_out, scores, dictionary, (1, 2))["neurons"]
     assert set(by_neurons) == {"1", "2"}
     about = {"layer": 1, "tokens": 100, "steps": 5, "prompts": 5, "minutes": 0.1}
-    about |= {"whole": 0.5, "left": 0.3, "median": 0.4, "new": 0.6, "count": 9}
+    about |= {"whole": 0.5, "left": 0.3, "median": 0.4, "new": 0.6, "count": 9, "own": 0.2, "distinct": 30}
     text = STUDY["page"](about, {"agreement": found})
     assert "| 20 |" in text
     assert "on 100 tokens" in text.replace("\n", " ")
+
+
+def test_training_reads_no_prompt_that_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [f"the <{i}> of many" for i in range(98)]  # four words each, without two of them six rows
+    numbers: dict[str, int] = {}
+    words = SimpleNamespace(
+        tokenizer=lambda text: {"input_ids": [numbers.setdefault(word, len(numbers)) for word in text.split()]}
+    )
+    monkeypatch.setitem(STUDY["text_of"].__globals__, "prompts_of", lambda model, names: said)
+    rows = STUDY["text_of"](words, 64 * 18, {said[3], said[70]})
+    read = set(rows.flatten().tolist())
+    assert [i for i in range(98) if numbers.get(f"<{i}>") not in read] == [3, 70]
+    assert len(rows) == 18
+    first = {tuple(row) for row in rows[:, :4].tolist()}
+    assert len(first) > 12  # the manual and the pages are there, too
 
 
 def test_what_is_left_is_told_of_first_tokens_and_of_new_ones_apart():

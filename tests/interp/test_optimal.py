@@ -155,6 +155,9 @@ def test_methods_that_take_gradients_and_nodes_work_under_it():
         assert scores.ablation == "optimal"
         assert scores.values.abs().max() > 0
     assert find_circuit(model, task, level="head", method="eap", nodes=4, n_random=0, **told).n_nodes == 4
+    nodes = find_circuit(model, task, level="node", method="eap", nodes=4, n_random=0, **told)
+    same = [metrics.evaluate(model, task, one, quiet=True) for one in (nodes, nodes.to_circuit())]
+    assert torch.allclose(*same, atol=1e-5)
 
 
 def test_what_cannot_be_is_refused():

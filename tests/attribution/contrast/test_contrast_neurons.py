@@ -12,8 +12,8 @@ import attribution
 from attribution import EAP, MaskIG, NeuronContrast, contrast_neurons
 from attribution.contrast import explain
 from attribution.contrast.moments import Moments, benjamini_hochberg
-from attribution.units.by_prompt import neurons_by_prompt
 from attribution.units.nodes import scores_of_nodes
+from attribution.units.weights import full_circuit, node_scores_by_prompt
 from interp import Setting, Task
 from interp.errors import InputError
 from interp.result import Result
@@ -21,6 +21,7 @@ from tests.planted_neurons import PLANTED, planted_model, planted_questions
 from tests.tiny import LAYERS, MLP, shared, tiny_task
 
 STEPS = 5
+EACH = MaskIG(steps=2)
 
 
 def prompts_of(task):
@@ -95,12 +96,31 @@ def test_of_each_prompt_scores_add_up_and_their_mean_is_that_of_the_nodes_weight
     model = shared(name)
     setting = Setting(model, tiny_task(model, 3, ragged=True), ablation="zero", objective="probability-difference")
     method = MaskIG(steps=16)
-    found = neurons_by_prompt(setting, method.points)
+    found = by_prompt(setting, method)
     nodes = scores_of_nodes(setting, method, "neuron").values
     assert torch.allclose(found.mean(0), nodes, atol=1e-14, rtol=1e-10)
     empty = setting.nodes("neuron").empty()
     measured = setting.measure([_mask(empty)])
     assert torch.allclose(found.sum((1, 2)), measured.clean - measured.empty, atol=1e-4)
+
+
+def by_prompt(setting, method, level="neuron"):
+    return node_scores_by_prompt(setting, full_circuit(setting, level), method.points)
+
+
+@pytest.mark.parametrize("level", ["head", "node"])
+def test_prompts_have_weights_of_their_own_at_every_level_and_for_every_answer(level):
+    model = shared("gemma2")
+    task = Task.from_tokens(
+        "two", [[4, 5, 6], [9, 7, 8]], [[4, 5, 7], [9, 7, 9]], [[[8, 9], [3]], [[3]]], [[[9]], [[4]]]
+    )
+    setting = Setting(model, task, ablation="patch", objective="probability-difference")
+    found, alone = (
+        by_prompt(setting, EACH, level),
+        [scores_of_nodes(setting.select([i]), EACH, level).values for i in range(2)],
+    )
+    assert found.abs().max() > 1e-6
+    assert torch.allclose(found, torch.stack(alone), atol=1e-14, rtol=1e-10)
 
 
 def _mask(tensor):
@@ -148,7 +168,7 @@ def test_groups_are_one_observation_each():
     task, groups = tiny_task(model, 6, ragged=True), [4, 1, 4, 1, 9, 9]
     found = contrast_neurons(model, task, steps=2, groups=groups, quiet=True)
     setting = Setting(model, task, ablation="zero", objective="probability-difference")
-    each = neurons_by_prompt(setting, MaskIG(steps=2, quadrature="midpoint").points)
+    each = by_prompt(setting, MaskIG(steps=2, quadrature="midpoint"))
     by_group = torch.stack([each[[1, 3]].mean(0), each[[0, 2]].mean(0), each[[4, 5]].mean(0)])
     assert (found.n_questions, found.n_groups) == (6, 3)
     assert torch.allclose(found.values, by_group.mean(0), atol=1e-14)
