@@ -15,7 +15,8 @@ from torch import Tensor
 
 from attribution.contrast.moments import Moments, benjamini_hochberg
 from attribution.contrast.result import NeuronContrast
-from attribution.edges.gradient import GradientMethod, MaskIG
+from attribution.edges.gradient import GradientMethod
+from attribution.edges.mask_ig import MaskIG
 from attribution.edges.method import Method
 from attribution.engines import chosen_method
 from attribution.paths import Credit

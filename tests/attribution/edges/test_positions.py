@@ -7,9 +7,12 @@ import torch
 
 import metrics
 from attribution import Scores, attribute, spans
-from attribution.edges.gradient import EAPIG, MaskIG
+from attribution.edges.gradient import EAPIG
+from attribution.edges.mask_ig import MaskIG
 from circuits import planted
 from interp.errors import InputError
+from interp.kernels.soft import soft_values
+from interp.setting import Setting
 from interp.span_mask import SpanMask
 from interp.tasks.task import Task
 from metrics.circuit.evaluate import faithfulness, measure
@@ -44,18 +47,67 @@ def test_spans_add_up(architecture, ablation):
 
 
 @pytest.mark.parametrize("ablation", ["patch", "mean"])
-def test_scores_along_weights_add_up(ablation):
+def test_scores_inside_a_circuit_add_up(ablation):
     model = shared("llama")
     task = _with_spans(tiny_task(model, ragged=True))
-    told = {"steps": 2, "ablation": ablation, "inside": attribute(model, task, "eap").mask(60, selection="connected")}
-    plain = attribute(model, task, "mask-ig", **told)
-    scores = attribute(model, task, "mask-ig", positions="spans", **told)
-    assert (scores.edge_values - plain.values).abs().max() <= 1e-12 * plain.values.abs().max()
-    assert scores.gap == pytest.approx(plain.gap, abs=1e-12)
+    for method, told in (("eap", {}), ("mask-ig", {"steps": 2})):
+        told |= {"ablation": ablation, "inside": attribute(model, task, "eap").mask(60, selection="connected")}
+        plain = attribute(model, task, method, **told)
+        scores = attribute(model, task, method, positions="spans", **told)
+        assert scores.spans == ("front", "middle", "rest")
+        assert (scores.edge_values - plain.values).abs().max() <= 1e-12 * plain.values.abs().max()
+        assert scores.gap is plain.gap or scores.gap == pytest.approx(plain.gap, abs=1e-12)
+        assert scores.settings["edges_inside"] == plain.settings["edges_inside"] == int(told["inside"].sum())
+        # the same edges at every span are the same circuit
+        repeated = SpanMask(told["inside"].repeat(3, 1, 1), scores.spans)
+        again = attribute(model, task, method, **{**told, "inside": repeated})
+        torch.testing.assert_close(again.values, scores.values, rtol=1e-10, atol=1e-14)
+        if method == "eap":
+            told |= {"level": "node"}
+            of_nodes = [attribute(model, task, "eap", **{**told, "inside": one}) for one in (told["inside"], repeated)]
+            torch.testing.assert_close(of_nodes[0].values, of_nodes[1].values, rtol=1e-10, atol=1e-14)
+            assert of_nodes[1].spans is None
     # with all weights at 1 the gradient is that of edge attribution patching, span by span
     full = MaskIG(steps=1, quadrature="right", positions="spans")
     eap = attribute(model, task, "eap", positions="spans", ablation=ablation).values
     assert (attribute(model, task, full, ablation=ablation).values - eap).abs().max() <= 1e-10 * eap.abs().max()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
+def test_inside_a_circuit_by_position_scores_are_slopes_of_its_weights(architecture):
+    """The oracle: how the objective moves when one edge at one span gets a little more, or less, of its weight."""
+    model, step = shared(architecture), 1e-5
+    task = _with_spans(tiny_task(model, ragged=True))
+    mask = attribute(model, task, "eap", positions="spans").mask(90)
+    assert 20 < mask.n_edges <= 90
+    scores = attribute(model, task, "eap", inside=mask)
+    assert scores.spans == mask.spans
+    assert scores.settings["edges_inside"] == mask.n_edges
+    setting = Setting(model, task)
+    outside = torch.where(mask.mask, 0.0, scores.values.abs())
+    strongest = [int(some.flatten().argmax()) for some in (torch.where(mask.mask, scores.values.abs(), 0.0), outside)]
+    weights = mask.mask.double().repeat(4, 1, 1, 1)
+    for number, place in enumerate(strongest):
+        for side in (0, 1):
+            weights[2 * number + side].view(-1)[place] += step * (1 - 2 * side)
+    values = soft_values(
+        setting.anatomy, setting.graph, setting.prompts, weights, setting.ablator, setting.goal,
+        placed=setting.placed(mask.spans),
+    ).values.mean(1)  # fmt: skip
+    slopes = (values[0::2] - values[1::2]) / (2 * step)
+    torch.testing.assert_close(scores.values.flatten()[strongest], slopes, rtol=1e-6, atol=1e-9)
+    assert slopes.abs().min() > 0
+
+
+def test_shares_of_a_circuit_by_position_add_up_to_what_it_does():
+    model = shared("llama")
+    task = _with_spans(tiny_task(model))
+    mask = attribute(model, task, "eap", positions="spans").mask(60)
+    shares = attribute(model, task, "mask-ig", inside=mask, steps=12)
+    values = metrics.measure(model, task, mask)
+    assert shares.whole == pytest.approx(float((values.circuits[0] - values.empty).mean()), rel=1e-9)
+    assert float(shares.values[mask.mask].sum()) == pytest.approx(shares.whole - shares.gap, rel=1e-9)
+    assert abs(shares.gap) < 1e-2 * float(shares.values.abs().max())
 
 
 def test_own_credit_and_small_batches():
@@ -139,8 +191,9 @@ def test_refused_beside_others(monkeypatch):
         attribute(model, task, "acdc", positions="all")
     with pytest.raises(InputError, match="level='node' and positions="):
         attribute(model, task, "eap", level="node", positions="all")
-    with pytest.raises(InputError, match="leave positions or inside out"):
-        attribute(model, task, "eap", inside=attribute(model, task, "eap").mask(9), positions="all")
+    inside = attribute(model, task, "eap", positions="all").mask(9)
+    with pytest.raises(InputError, match=r"inside is a circuit at the spans \[1, 2, .*\[1\] means others"):
+        attribute(model, task, "eap", inside=inside, positions=[1])
     monkeypatch.setattr(spans, "_half_of_memory", lambda: 1000)
     with pytest.raises(InputError, match=r"4 spans apart.* take 0\.00 GiB"):
         attribute(model, task, EAPIG(positions=[1, 2, 3]))
