@@ -21,7 +21,7 @@ from attribution.edges.method import Method
 from attribution.engines import chosen_method
 from attribution.paths import Credit
 from attribution.resumed import Resumed
-from attribution.units.by_prompt import neurons_by_prompt
+from attribution.units.by_prompt import neurons_by_prompt, summed_rows
 from attribution.units.explain import for_units
 from attribution.units.scoring import score_mask, score_neurons
 from attribution.units.sinks import Summed
@@ -235,10 +235,10 @@ def _by_question(setting: Setting, how: Method) -> Float[Tensor, "n layer d_mlp"
         return neurons_by_prompt(setting, how.points)
     assert isinstance(how, GradientMethod)
     counts = widths(setting.anatomy)
-    shape = len(setting), len(counts), setting.prompts.clean.shape[1], max(counts)
+    shape = setting.prompts.n_rows, len(counts), setting.prompts.clean.shape[1], max(counts)
     sink = Summed(shape, ("position",), torch.float64)
     score_neurons(setting.under(run=setting.run.hushed()), how, sink, score_mask(setting, ()), paired=True)
-    return sink.values
+    return summed_rows(sink.values, setting.prompts)
 
 
 def _fingerprint(

@@ -22,6 +22,7 @@ from interp.kernels.nodes import NodeRunner
 from interp.mlps import Hidden
 from interp.parts import working
 from interp.setting import Setting
+from interp.tasks.prompts import Prompts
 
 
 def neurons_by_prompt(setting: Setting, points: Points) -> Float[Tensor, "n layer d_mlp"]:
@@ -64,10 +65,13 @@ def _slopes(
         refuse_nan(values, goal.name, runner.batch)
         torch.autograd.grad(values.sum(), start)
     by_row = torch.stack([weighted.slopes[layer] for layer in range(runner.anatomy.n_layers)], 1)
-    if prompts.answers is None:
-        return by_row
-    rows = prompts.answers.prompt.cpu()
-    return torch.zeros(len(prompts), *by_row.shape[1:], dtype=by_row.dtype, device="cpu").index_add(0, rows, by_row)
+    return summed_rows(by_row, prompts)
+
+
+def summed_rows(by_row: Float[Tensor, "row ..."], prompts: Prompts) -> Float[Tensor, "n ..."]:
+    """What is found by row, summed over the rows of each prompt; on the CPU."""
+    total = by_row.new_zeros(len(prompts), *by_row.shape[1:])
+    return total.index_add(0, prompts.prompt_of.cpu(), by_row)
 
 
 class _Weighted(Recorder):

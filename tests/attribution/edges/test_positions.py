@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import metrics
 from attribution import Scores, attribute, spans
 from attribution.edges.gradient import EAPIG
 from attribution.edges.mask_ig import MaskIG
 from circuits import planted
+from interp import Fitting
 from interp.errors import InputError
 from interp.kernels.soft import soft_values
 from interp.setting import Setting
@@ -18,8 +20,8 @@ from interp.tasks.task import Task
 from metrics.circuit.evaluate import faithfulness, measure
 from tests.tiny import shared, tiny_task
 
-METHODS = ["eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "relp", "gim", "attnlrp", "cp-lrp"]
-ABLATIONS = ["patch", "zero", "mean", "mean-positional"]
+METHODS = ["eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "relp", "gim", "attnlrp", "cp-lrp", "decompx"]
+ABLATIONS = ["patch", "zero", "zero-token", "mean", "mean-positional"]
 
 
 def _with_spans(task: Task) -> Task:
@@ -135,6 +137,55 @@ def test_a_position_is_its_own_row():
     assert scores.values[0, 0].abs().max() > 0
     zero = attribute(model, task, "eap", positions="all", ablation="zero")
     assert zero.spans == (0, 1, 2, 3, 4)
+
+
+def test_optimal_constants_padding_and_order():
+    """Spans are those of each prompt, wherever it stands and however it is padded."""
+    model = shared("gpt2")
+    task = _with_spans(tiny_task(model, ragged=True))
+    told = {"ablation": "optimal", "constants": Fitting(steps=2), "positions": "spans", "quiet": True}
+    scores = attribute(model, task, "eap", **told)
+    plain = attribute(model, task, "eap", **{**told, "positions": None, "constants": scores.constants})
+    torch.testing.assert_close(scores.values.sum(0), plain.values, rtol=1e-10, atol=1e-13)
+    prompts, padded = task.prompts(model), torch.zeros(3, 9, dtype=torch.long)
+    mask, corrupted = torch.zeros_like(padded), torch.zeros_like(padded)
+    for row, length in enumerate(prompts.lengths.tolist()):
+        here = slice(9 - length, 9) if row % 2 else slice(1, 1 + length)
+        padded[row, here], corrupted[row, here], mask[row, here] = (
+            *(one[row, :length] for one in (prompts.clean, prompts.corrupted)),
+            1,
+        )
+    answers = [side.tolist() for side in (prompts.correct, prompts.incorrect)]
+    moved = Task.from_tokens("moved", padded, corrupted, *answers, attention_mask=mask)
+    moved = Task("moved", moved.examples, spans=[{"front": (0, 2), "middle": (2 + i % 2, 4)} for i in range(3)])
+    expected = attribute(model, task, "relp", positions="spans", quiet=True).values
+    for other in (moved, task.select([2, 0, 1])):
+        found = attribute(model, other, "relp", positions="spans", quiet=True).values
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-13)
+
+
+class _Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that anything makes."""
+
+    most = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for one in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(one, torch.Tensor):
+                self.most = max(self.most, one.numel())
+        return out
+
+
+def test_memory_is_that_of_rows_and_not_of_scores_by_prompt():
+    model = shared("llama")
+    task = tiny_task(model, n=24, length=9)
+    with _Largest() as summed:
+        attribute(model, task, "eap", quiet=True)
+    with _Largest() as apart:
+        found = attribute(model, task, "eap", positions="all", quiet=True).values
+    assert apart.most <= max(summed.most, found.numel())
+    assert apart.most < 24 * found.numel() / 10
 
 
 def test_float32():
