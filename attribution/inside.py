@@ -112,7 +112,9 @@ class Inside:
 
     def shortfall(self, values: Float[Tensor, "*span source target"]) -> tuple[float, float]:
         """M(circuit) - M(empty), and how much less than that scores along the weights of its edges add up to."""
-        plain = self.placed is None or self.mask.ndim == 2
-        measured = self.setting.measure(self.mask[None] if plain else [SpanMask(self.mask, self.placed.spans)])
+        masks: Tensor | list[SpanMask] = self.mask[None]
+        if self.placed is not None and self.mask.ndim == 3:
+            masks = [SpanMask(self.mask, self.placed.spans)]
+        measured = self.setting.measure(masks)
         whole = float((measured.circuits[0].double() - measured.empty.double()).mean())
         return whole, whole - float(values[self.mask.expand_as(values)].double().sum())

@@ -69,7 +69,7 @@ def examples_from_frame(table: Any) -> list[Example]:
         row = {field: frame[column].iloc[index] if column in frame else None for field, column in columns.items()}
         row["corrupted"] = None if _is_nothing(row["corrupted"]) else row["corrupted"]
         spans = read_mapping(index, frame["spans"].iloc[index] if "spans" in frame else None)
-        scored = frame["scored"].iloc[index] if "scored" in frame else None
+        scored: Any = frame["scored"].iloc[index] if "scored" in frame else None
         if not _is_nothing(scored):
             scored = scored if isinstance(scored, str) else tuple(scored)
             examples.append(read_text(index, row["clean"], row["corrupted"], scored, spans))
