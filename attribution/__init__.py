@@ -10,9 +10,10 @@ from attribution.edges.atp_star import AtPStar
 from attribution.edges.cdt import CDT
 from attribution.edges.ensemble import Ensemble
 from attribution.edges.flow import InformationFlow
-from attribution.edges.gradient import EAP, EAPIG, CleanCorrupted, EAPIGActivations, MaskIG
+from attribution.edges.gradient import EAP, EAPIG, CleanCorrupted, EAPIGActivations
 from attribution.edges.hard_concrete import SampledEdgePruning
 from attribution.edges.learned import EdgePruning, Schedule, edge_pruning
+from attribution.edges.mask_ig import MaskIG
 from attribution.edges.method import Method, Passes
 from attribution.edges.named import METHODS, methods
 from attribution.edges.patched import ActivationPatching, Exact

@@ -71,8 +71,8 @@ def attribute(model: Any, task: Task, method: str | Method = "eap-ig", **keyword
             edges); `positions` (of methods that take gradients: `all`, absolute positions; a list of some; `spans`,
             those that the task names: see `interp.spans.asked_spans`);
             `rules` (backward rules, by name or as a `RuleSet`); `steps`, `quadrature`, `credit` (of integrated
-            gradients); `inside` (a circuit outside of which every edge is ablated, for `eap`, `mask-ig` and
-            `attribution-patching`); `tau` (of `acdc`); `edges`, `sample`, `seed`, `resume` (of patching);
+            gradients); `inside` (a circuit, plain or by position, outside of which every edge is ablated, for `eap`,
+            `mask-ig` and `attribution-patching`); `tau` (of `acdc`); `edges`, `sample`, `seed`, `resume` (of patching);
             `checkpointed`. What each means: the classes of `attribution.edges`.
 
     Returns:

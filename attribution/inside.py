@@ -10,14 +10,20 @@ M(circuit) - M(empty circuit).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from attribution.edges.method import check_objective
+from attribution.spans import placed_in, told_of
+from interp.errors import InputError, short
 from interp.kernels.soft import soft_values
 from interp.setting import Setting
-from interp.spans import Placed
+from interp.span_mask import SpanMask, span_masks
+from interp.spans import Exactly, Placed
 
 Points = Sequence[tuple[float, float]]  # (alpha, weight)
 AT_THE_CIRCUIT: Points = ((1.0, 1.0),)
@@ -51,17 +57,64 @@ def inside_scores(
     return total.to(found.gradients.dtype)
 
 
-def shortfall(
-    setting: Setting, mask: Bool[Tensor, "source target"], values: Float[Tensor, "source target"]
-) -> tuple[float, float]:
-    """M(circuit) - M(empty), and how much less than that scores along the weights of its edges add up to."""
-    measured = setting.measure(mask[None])
-    whole = float((measured.circuits[0].double() - measured.empty.double()).mean())
-    return whole, whole - float(values[mask].double().sum())
+@dataclass(frozen=True, eq=False)
+class Inside:
+    """A circuit of edges that scores are taken inside of, in a setting.
 
+    `mask` is bool `[source, target]`, or `[span, source, target]` over the spans of `placed`. With `placed` scores are
+    told apart at its spans, which those of a plain circuit may be too; None: all positions together.
+    """
 
-def node_scores(
-    values: Float[Tensor, "source target"], mask: Bool[Tensor, "source target"]
-) -> Float[Tensor, " source"]:
-    """A node's score inside a circuit: the sum over its edges there, since no one else reads it."""
-    return (values * mask).sum(1)
+    setting: Setting
+    mask: Bool[Tensor, "*span source target"]
+    placed: Placed | None
+
+    @classmethod
+    def of(cls, circuit: Any, setting: Setting, positions: Any) -> Inside:
+        """From what a caller gives: a bool mask, or anything with such a `.mask`, of edges or of edges by position.
+
+        Raises `InputError` for what does not fit the model, and for `positions` that are not those of the circuit.
+        """
+        by_span = span_masks(circuit)
+        if by_span is None:
+            mask = setting.graph.check_mask(getattr(circuit, "mask", circuit), "inside")
+            return cls(setting, mask, placed_in(setting, positions))
+        (own,) = by_span
+        if positions is not None and setting.placed_at(positions).spans != own.spans:
+            raise InputError(
+                f"inside is a circuit at the spans {list(own.spans)}, and positions={short(positions)} means others; "
+                "leave positions out"
+            )
+        return cls(setting, own.check(setting.graph, setting.anatomy.name), placed_in(setting, Exactly(own.spans)))
+
+    def check(self, method: str, points: Points) -> None:
+        """Raise `InputError` for an objective without a gradient at these points on the way to the circuit."""
+        whole = bool((self.mask == self.setting.graph.edge_mask).all()) and all(alpha == 1 for alpha, _ in points)
+        check_objective(self.setting.goal, method, whole)
+
+    def scores(self, points: Points, method: str) -> Float[Tensor, "*span source target"]:
+        """Scores of all edges, inside the circuit and outside."""
+        with self.setting.run.progress(f"scoring edges ({method})", len(self.setting)) as bar:
+            return inside_scores(self.setting, self.mask, points, bar.advance, self.placed)
+
+    def at_level(
+        self, values: Float[Tensor, "*span source target"], level: str
+    ) -> Float[Tensor, "*span source target"] | Float[Tensor, " source"]:
+        """The scores, or of nodes the sums over their edges inside (at all spans), since no one else reads a node."""
+        if level != "node":
+            return values
+        of_edges: Float[Tensor, "*span source"] = (values * self.mask).sum(-1)
+        return of_edges if of_edges.ndim == 1 else of_edges.sum(0)
+
+    def told(self, level: str) -> dict[str, Any]:
+        """What scores remember of the circuit and its spans."""
+        return {"edges_inside": int(self.mask.sum()), **told_of(self.placed if level == "edge" else None)}
+
+    def shortfall(self, values: Float[Tensor, "*span source target"]) -> tuple[float, float]:
+        """M(circuit) - M(empty), and how much less than that scores along the weights of its edges add up to."""
+        masks: Tensor | list[SpanMask] = self.mask[None]
+        if self.placed is not None and self.mask.ndim == 3:
+            masks = [SpanMask(self.mask, self.placed.spans)]
+        measured = self.setting.measure(masks)
+        whole = float((measured.circuits[0].double() - measured.empty.double()).mean())
+        return whole, whole - float(values[self.mask.expand_as(values)].double().sum())

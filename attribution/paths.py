@@ -7,7 +7,7 @@ A point sets the output of one site (the input embedding, all heads of a layer t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -89,6 +89,12 @@ def check_rule(steps: int, quadrature: str) -> None:
     """Raise `InputError` for an unknown quadrature or an impossible number of steps."""
     choose("quadrature", quadrature, QUADRATURES)
     numbers.whole("steps", steps, numbers.STEPS)
+
+
+def settle_rule(method: Any, quadrature: str) -> None:
+    """Give a method that names no quadrature this one, and check it."""
+    object.__setattr__(method, "quadrature", method.quadrature or quadrature)
+    check_rule(method.steps, method.quadrature)
 
 
 def quadrature_rule(steps: int, quadrature: str) -> list[tuple[float, float]]:

@@ -78,9 +78,9 @@ class Scores(Result):
     `values` is a float32 or float64 tensor on the CPU: `[source, target]` at level "edge" (0 where no edge exists),
     `[source]` at "node", `[layer, head]` at "head", `[layer, d_mlp]` at "neuron", `[dictionary, feature]` at "feature";
     of nodes with `spans` (positions that are told apart) these are an axis in front of the last, of edges in front of
-    all, `[span, source, target]`, and may have names (`interp.spans`). A positive value means
-    that the edge or node helps: it estimates how much the objective falls when that one alone is corrupted, as a mean
-    over prompts.
+    all, `[span, source, target]`, and may have names (`interp.spans`). `spans` is a tuple, since circuits are measured
+    and compared by it (`list(scores.spans)` is a list). A positive value means that the edge or node helps: it
+    estimates how much the objective falls when that one alone is corrupted, as a mean over prompts.
 
     `whole` is what scores of a complete method (`mask-ig`) should add up to, M(circuit) - M(empty), and `gap` by how
     much their sum over the circuit's edges falls short of it; None for other methods. `setting` is what scores are

@@ -26,12 +26,9 @@ def placed_in(setting: Setting, positions: Any) -> Placed | None:
     return placed
 
 
-def told_of(setting: Setting, positions: Any) -> dict[str, Any]:
+def told_of(placed: Placed | None) -> dict[str, Any]:
     """What scores remember of their spans: the spans, and which of them attention joins."""
-    if positions is None:
-        return {}
-    placed = setting.placed_at(positions)
-    return {"spans": placed.spans, "span_order": placed.order().to_dict()}
+    return {} if placed is None else {"spans": placed.spans, "span_order": placed.order().to_dict()}
 
 
 def refuse_nodes(level: str, positions: Any) -> None:

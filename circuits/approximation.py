@@ -44,6 +44,7 @@ SETTINGS = {  # that methods may differ in; all else is shared
     "head": ("method", "rules", "steps", "quadrature", "credit", "checkpointed"),
     "feature": ("method", "rules", "steps", "quadrature", "checkpointed"),
 }
+SAMPLE = 600  # edges or nodes that are patched where nobody says how many
 BANDS = (0.01, 0.1, 1.0)  # strata by magnitude: the top 1 %, the next 9 %, the rest
 
 
@@ -59,7 +60,7 @@ def agreement(
     methods: str | Method | Sequence[str | Method] | Mapping[str, Given] = DEFAULT_METHODS,
     level: Literal["edge", "node", "neuron", "expert", "head", "feature"] = "edge",
     *,
-    sample: int = 600,
+    sample: int | None = None,
     top: Sequence[int] = (10, 50),
     drop: Sequence[int] = (0, 1, 5),
     resume: Any = None,
@@ -78,11 +79,11 @@ def agreement(
             (`attribution.neurons`), each at all positions together and a mean over prompts; with ablation `zero`
             this is single-neuron ablation. `head` and `feature`: the same for heads and for features of `dictionaries`
             (errors among them with `errors="nodes"`): each alone is ablated in the whole model.
-        sample: number of edges, neurons, heads or features (all heads where there are fewer). Strata are the kinds of
-            edge (which source, which target; of nodes their layer or dictionary) times three bands of magnitude (the
-            top 1 %, the next 9 % and the rest, by the mean rank over the methods compared, so that none chooses its own
-            ground); every stratum gives as many. The figures hold for such a sample: among all edges, most of which do
-            nothing, they would be others.
+        sample: number of edges, neurons, heads or features; None: 600, or all where there are fewer. Strata are the
+            kinds of edge (which source, which target; of nodes their layer or dictionary) times three bands of
+            magnitude (the top 1 %, the next 9 % and the rest, by the mean rank over the methods compared, so that none
+            chooses its own ground); every stratum gives as many. The figures hold for such a sample: among all edges,
+            most of which do nothing, they would be others.
         dictionaries, errors: of features: what they are of, and whether what dictionaries leave of their outputs is
             `kept` (None), `ablated`, or `nodes` behind the features.
         ablation, objective, kv: of the setting, see `interp.setting.Setting`.
@@ -115,7 +116,7 @@ def agreement(
         return _single(NodeElements(setting, level), chosen, sample, interval.seed, judged)
     values = {name: method.scores(setting).values for name, method in chosen.items()}
     graph = setting.graph
-    mask = stratified_edges(graph, values, sample, interval.seed)
+    mask = stratified_edges(graph, values, _size(sample, graph.n_edges), interval.seed)
     exact = Exact(edges=mask, resume=resume).scores(setting).values
     labels = [graph.edge_name(*edge) for edge in mask.nonzero().tolist()]
     return metrics.agreement(exact[mask], {n: v[mask] for n, v in values.items()}, labels=labels, **judged)
@@ -169,19 +170,21 @@ def _nodes(setting: Setting, methods: dict[str, Method], judged: dict[str, Any])
 
 
 def _single(
-    elements: NodeElements, methods: dict[str, Method], sample: int, seed: int, judged: dict[str, Any]
+    elements: NodeElements, methods: dict[str, Method], sample: int | None, seed: int, judged: dict[str, Any]
 ) -> AgreementTable:
     """Methods against nodes that are ablated one at a time."""
     setting, level = elements.setting, elements.level
     for method in methods.values():
         check_nodes(setting, method, level)
     values = {name: scores_of_nodes(setting, method, level).values.double() for name, method in methods.items()}
-    if level == "head":
-        sample = min(sample, len(elements.places))
-    places = stratified_nodes(elements, values, sample, seed)
+    places = stratified_nodes(elements, values, _size(sample, len(elements.places)), seed)
     exact = _patched(elements, places)
     found = {name: one.flatten()[places] for name, one in values.items()}
     return metrics.agreement(exact, found, labels=elements.names(places), **judged)
+
+
+def _size(sample: int | None, count: int) -> int:
+    return min(SAMPLE, count) if sample is None else sample
 
 
 def _patched(elements: NodeElements, places: Places) -> Float[Tensor, " n"]:

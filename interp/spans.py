@@ -162,7 +162,7 @@ def place(spans: SpanNames, prompts: Prompts, named: TokenSpans) -> Placed:
     Raises `InputError` for names that the task does not know, and for a position that is in two spans.
     """
     answers = None if prompts.answers is None else prompts.answers.each(Tensor.cpu)
-    prompt_of = list(range(len(prompts))) if answers is None else answers.prompt.tolist()
+    prompt_of = prompts.prompt_of.tolist()
     nowhere = spans.index(REST) if REST in spans else len(spans)
     where = torch.full(prompts.clean.shape, nowhere, device="cpu")
     for number, one in enumerate(spans):

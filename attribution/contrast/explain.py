@@ -15,14 +15,15 @@ from torch import Tensor
 
 from attribution.contrast.moments import Moments, benjamini_hochberg
 from attribution.contrast.result import NeuronContrast
-from attribution.edges.gradient import GradientMethod, MaskIG
+from attribution.edges.gradient import GradientMethod
+from attribution.edges.mask_ig import MaskIG
 from attribution.edges.method import Method
 from attribution.engines import chosen_method
 from attribution.paths import Credit
 from attribution.resumed import Resumed
 from attribution.units.explain import for_units
 from attribution.units.scoring import score_mask, score_neurons
-from attribution.units.sinks import Summed
+from attribution.units.sinks import Summed, summed_rows
 from attribution.units.weights import full_circuit, node_scores_by_prompt, refuse_mixtures
 from interp import numbers, ranks
 from interp.errors import InputError
@@ -233,10 +234,10 @@ def _by_question(setting: Setting, how: Method) -> Float[Tensor, "n layer d_mlp"
         return node_scores_by_prompt(setting, full_circuit(setting, "neuron"), how.points)
     assert isinstance(how, GradientMethod)
     counts = widths(setting.anatomy)
-    shape = len(setting), len(counts), setting.prompts.clean.shape[1], max(counts)
+    shape = setting.prompts.n_rows, len(counts), setting.prompts.clean.shape[1], max(counts)
     sink = Summed(shape, ("position",), torch.float64)
     score_neurons(setting.under(run=setting.run.hushed()), how, sink, score_mask(setting, ()), paired=True)
-    return sink.values
+    return summed_rows(sink.values, setting.prompts)
 
 
 def _fingerprint(

@@ -7,22 +7,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attribution.edges.method import Method, Passes, check_objective
 from attribution.gradients import GradientScorer
-from attribution.inside import AT_THE_CIRCUIT, Points, inside_scores, node_scores, shortfall
+from attribution.inside import AT_THE_CIRCUIT, Inside
 from attribution.paths import (
     CREDITS,
     Credit,
     Path,
     activation_path,
-    check_rule,
     clean_corrupted_path,
     clean_path,
     input_path,
-    quadrature_rule,
+    settle_rule,
 )
 from attribution.rules.sets import RuleSet, rule_set
 from attribution.scores import Level
@@ -88,7 +86,7 @@ class GradientMethod(Method):
         }
 
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
-        backward, told = self.backward(setting), told_of(setting, self.positions)
+        backward, told = self.backward(setting), told_of(placed_in(setting, self.positions))
         return self.values(setting), told | ({"rules": backward.to_dict()} if backward.rules else {})
 
     def values(self, setting: Setting) -> Tensor:
@@ -128,13 +126,11 @@ class EAP(GradientMethod):
     def check(self, setting: Setting) -> None:
         if self.inside is None:
             return super().check(setting)
-        if self.positions is not None:
-            raise InputError(
-                f"method={self.name!r} with inside= scores edges at all positions at once; leave positions or inside "
-                "out"
-            )
         self.refuse_rules("edges")
-        return _check_inside(self, setting, self.inside, AT_THE_CIRCUIT)
+        return self._at(setting).check(self.name, AT_THE_CIRCUIT)
+
+    def _at(self, setting: Setting) -> Inside:
+        return Inside.of(self.inside, setting, self.positions)
 
     def refuse_rules(self, of: str) -> None:
         """Raise `InputError` for backward rules beside `inside`: they are for gradients of the whole model."""
@@ -147,13 +143,12 @@ class EAP(GradientMethod):
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
         if self.inside is None:
             return super()._found(setting)
-        mask = mask_of(self.inside, setting.graph)
-        return _inside(self, setting, mask, AT_THE_CIRCUIT), {"edges_inside": int(mask.sum())}
+        inside = self._at(setting)
+        values = inside.scores(AT_THE_CIRCUIT, self.name)
+        return inside.at_level(values, self.level), inside.told(self.level)
 
     def values(self, setting: Setting) -> Tensor:
-        if self.inside is None:
-            return super().values(setting)
-        return _inside(self, setting, mask_of(self.inside, setting.graph), AT_THE_CIRCUIT)
+        return super().values(setting) if self.inside is None else self._found(setting)[0]
 
 
 @dataclass(frozen=True)
@@ -220,7 +215,7 @@ class EAPIG(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _settle_rule(self, "left")
+        settle_rule(self, "left")
 
     def path(self, n_layers: int) -> Path:
         return input_path(self.steps, str(self.quadrature))
@@ -245,98 +240,8 @@ class EAPIGActivations(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _settle_rule(self, "right")
+        settle_rule(self, "right")
         choose("credit", self.credit, CREDITS)
 
     def path(self, n_layers: int) -> Path:
         return activation_path(n_layers, self.steps, str(self.quadrature), self.credit)
-
-
-@dataclass(frozen=True)
-class MaskIG(Method):
-    """Integrated gradients along the weights of a circuit's edges: shares of M(circuit) - M(empty circuit).
-
-    `inside` is the circuit (None: the whole model), as for `EAP`. The shares add up only as far as the quadrature
-    goes: `scores.whole` and `scores.gap` say how far.
-    """
-
-    level: Level = "edge"
-    steps: int = 5
-    quadrature: str | None = "gauss-legendre"
-    inside: Any = None
-    positions: Any = None
-
-    by_position: ClassVar[bool] = True
-    name = "mask-ig"
-    paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
-    formula: ClassVar[tuple[str, str]] = ("2S+4", "S")
-
-    def __post_init__(self) -> None:
-        choose("level", self.level, ("edge", "node"))
-        refuse_nodes(self.level, self.positions)
-        _settle_rule(self, "gauss-legendre")
-
-    def check(self, setting: Setting) -> None:
-        super().check(setting)
-        inside = setting.graph.edge_mask if self.inside is None else self.inside
-        _check_inside(self, setting, inside, self.points)
-
-    def passes(self, graph: ComputationalGraph) -> Passes:
-        return Passes(2 * self.steps + 4, self.steps)
-
-    @property
-    def points(self) -> Points:
-        """Where on the way from the empty circuit gradients are taken, and their weights."""
-        return quadrature_rule(self.steps, str(self.quadrature))
-
-    def settings(self) -> dict[str, Any]:
-        return {"steps": self.steps, "quadrature": self.quadrature}
-
-    def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
-        mask = self._mask(setting)
-        values = _along_weights(self, setting, mask, self.points, placed_in(setting, self.positions))
-        whole, gap = shortfall(setting, mask, values if self.positions is None else values.sum(0))
-        found = {"whole": whole, "gap": gap, **told_of(setting, self.positions)} | (
-            {} if self.inside is None else {"edges_inside": int(mask.sum())}
-        )
-        return node_scores(values, mask) if self.level == "node" else values, found
-
-    def _mask(self, setting: Setting) -> Bool[Tensor, "source target"]:
-        return setting.graph.edge_mask if self.inside is None else mask_of(self.inside, setting.graph)
-
-    def values(self, setting: Setting) -> Tensor:
-        return self._found(setting)[0]
-
-
-def mask_of(circuit: Any, graph: ComputationalGraph) -> Bool[Tensor, "source target"]:
-    """A circuit's mask, checked."""
-    return graph.check_mask(getattr(circuit, "mask", circuit), "inside")
-
-
-def _settle_rule(method: Any, quadrature: str) -> None:
-    object.__setattr__(method, "quadrature", method.quadrature or quadrature)
-    check_rule(method.steps, method.quadrature)
-
-
-def _check_inside(method: Method, setting: Setting, inside: Any, points: Points) -> None:
-    mask = mask_of(inside, setting.graph)
-    flat = mask.equal(setting.graph.edge_mask) and all(alpha == 1 for alpha, _ in points)
-    check_objective(setting.goal, method.name, flat)
-
-
-def _inside(
-    method: Method, setting: Setting, mask: Bool[Tensor, "source target"], points: Points
-) -> Float[Tensor, "source target"] | Float[Tensor, " source"]:
-    values = _along_weights(method, setting, mask, points)
-    return node_scores(values, mask) if method.level == "node" else values
-
-
-def _along_weights(
-    method: Method,
-    setting: Setting,
-    mask: Bool[Tensor, "source target"],
-    points: Points,
-    placed: Placed | None = None,
-) -> Float[Tensor, "*span source target"]:
-    with setting.run.progress(f"scoring edges ({method.name})", len(setting)) as bar:
-        return inside_scores(setting, mask, points, bar.advance, placed)

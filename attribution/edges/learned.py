@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attribution.edges.gradient import EAPIG, MaskIG
+from attribution.edges.gradient import EAPIG
+from attribution.edges.mask_ig import MaskIG
 from attribution.edges.method import Method, Passes, check_objective
 from attribution.edges.start import Start, check_start, start_scores
 from attribution.scores import Scores

@@ -19,11 +19,11 @@ from attribution.edges.gradient import (
     CleanCorrupted,
     EAPIGActivations,
     GradientMethod,
-    MaskIG,
     Relevance,
 )
 from attribution.edges.hard_concrete import SampledEdgePruning
 from attribution.edges.learned import EdgePruning
+from attribution.edges.mask_ig import MaskIG
 from attribution.edges.method import Method
 from attribution.edges.patched import ActivationPatching, Exact
 from attribution.edges.registry import METHODS

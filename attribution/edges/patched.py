@@ -66,7 +66,7 @@ class Exact(Method):
         return {}
 
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
-        told = told_of(setting, self.positions)
+        told = told_of(placed_in(setting, self.positions))
         return self.values(setting), {"n_edges_patched": int(self.chosen(setting.graph).sum()), **told}
 
     def values(self, setting: Setting) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from attribution.edges.gradient import EAP
@@ -14,7 +15,7 @@ from attribution.gradients import BatchScorer, GradientScorer
 from attribution.heads.crossing import PORTS, by_span, crossings
 from attribution.heads.edges_result import AttentionEdges
 from attribution.heads.recorded import AttentionRecorder, LayerAttention, ProjectionRecorder
-from attribution.heads.spans import SpanIndex, span_index
+from attribution.heads.spans import names_of, placed_spans
 from attribution.over_prompts import mean_over_prompts
 from interp import numbers
 from interp.errors import InputError, choose
@@ -24,7 +25,8 @@ from interp.keywords import check_keywords
 from interp.run import RunKeywords
 from interp.running import door
 from interp.setting import GivenObjective, Setting
-from interp.tasks.refusals import refuse_rows, refuse_unequal
+from interp.spans import Placed
+from interp.tasks.refusals import refuse_unequal
 from interp.tasks.task import Task
 
 FORMS = ("linear", "peap")
@@ -60,18 +62,19 @@ def attention_edges(
 
     over s and t in the two spans, z_t being what the head gives and s_ts its score in front of the softmax. Positive
     where the clean one helps; means over prompts. Summed over t, v is (v_s - v_s') . dM/dv_s and k is (k_s - k_s') .
-    dM/dk_s, summed over s, q is (q_t - q_t') . dM/dq_t: the scores of the head's ports by position.
+    dM/dk_s, summed over s, q is (q_t - q_t') . dM/dq_t: the scores of the head's ports by position. Where answers have
+    several tokens a prompt's rows, one for each answer, are summed; all have the prompt's spans.
 
     Args:
         model: what `interp.load_model` returns.
         task: clean and corrupted prompts, position by position.
-        spans: None: every position from the earliest first difference on; `spans`: those of the task; positions
-            (negative ones count from the end); or a mapping from names to a position, a pair `(start, stop)`, or a list
-            with one of these for each prompt. What is in none is the span `rest`.
+        spans: as `positions=` of `attribute`: None or `all`: every position from the earliest first difference on;
+            `spans`: those of the task; positions. Or a mapping from names to a position, a pair `(start, stop)`, or a
+            list with one of these for each prompt, negative ones counted from its end. What is in none is `rest`.
         form: `linear`, or `peap`: k and q finite, one score of the softmax replaced at a time (position-aware edge
             attribution patching, Haklay et al. 2025, arXiv:2502.04577; their sign is the other one).
         pooled: over the pairs of two spans: `sum`, `mean` (of pairs whose key is not behind the query), `absolute`
-            (the sum of absolute values) or `largest` (absolute value), by prompt.
+            (the sum of absolute values) or `largest` (absolute value), row by row.
         **keywords: `objective`; `batch_size`, `memory`, `quiet` (`interp.run.Run`).
 
     Returns:
@@ -91,12 +94,11 @@ def attention_edges(
     setting, started = Setting.of(model, task, keywords), time.perf_counter()
     EAP().check(setting)
     refuse_unequal(setting.prompts, "attention edges")
-    refuse_rows(setting.prompts, "attention edges")
-    found = _Edges(setting, span_index(spans, setting), form, pooled)
+    found = _Edges(setting, placed_spans(spans, setting), form, pooled)
     return AttentionEdges(
         values=found.run(),
         ports=list(PORTS),
-        spans=found.spans.names,
+        spans=found.names,
         form=form,
         pooled=pooled,
         n_prompts=len(setting),
@@ -110,13 +112,14 @@ def attention_edges(
 class _Edges:
     """What is added up over the batches of a setting."""
 
-    def __init__(self, setting: Setting, spans: SpanIndex, form: str, pooled: str) -> None:
-        self.setting, self.spans, self.form, self.pooled = setting, spans, form, pooled
+    def __init__(self, setting: Setting, placed: Placed, form: str, pooled: str) -> None:
+        self.setting, self.placed, self.form, self.pooled = setting, placed, form, pooled
+        self.names = names_of(placed)
         self.path = EAP().path(setting.graph.n_layers)
 
     def run(self) -> Tensor:
         """Means over prompts, [port, layer, head, span s, span t], on the CPU."""
-        setting, anatomy, n = self.setting, self.setting.anatomy, len(self.spans.names)
+        setting, anatomy, n = self.setting, self.setting.anatomy, len(self.names)
         shape = (len(PORTS), anatomy.n_layers, anatomy.n_heads, n, n)
         with setting.run.progress(f"attention edges ({self.form})", len(setting)) as bar, torch.inference_mode(False):
             return mean_over_prompts(
@@ -125,11 +128,16 @@ class _Edges:
 
     def _size(self) -> int:
         """Prompts that fit into the budget at once."""
-        setting, anatomy, length = self.setting, self.setting.anatomy, self.setting.prompts.clean.shape[1]
-        pairs = _PAIRS * anatomy.n_heads * length**2 * anatomy.parameter().element_size()
+        setting, anatomy, length = self.setting, self.setting.anatomy, self.setting.prompts.longest
+        pairs = _PAIRS * anatomy.n_heads * length * setting.prompts.clean.shape[1] * anatomy.parameter().element_size()
         one = length * 2 * bytes_per_position(anatomy, gradient=True) + pairs
         budget = budget_of(anatomy.device, setting.run.memory)
         return setting.run.batch_size or min(len(setting), max(1, budget // one))
+
+    def _index(self, batch: Batch) -> Int[Tensor, "row pos"]:
+        """The number of each position's span; -1 at padding."""
+        spans = self.placed.rows(batch.indices, 0, batch.prompts.clean.shape[1])
+        return spans.where.view(batch.n_rows, -1).masked_fill(~batch.prompts.mask.cpu(), -1)
 
     def _of(self, batch: Batch, shape: tuple[int, ...]) -> Tensor:
         """Sums over the prompts of a batch."""
@@ -137,13 +145,13 @@ class _Edges:
         runs, corrupted = BatchScorer(GradientScorer(self.setting, self.path, planned), batch), ProjectionRecorder()
         with torch.no_grad():
             run_blocks(runs.frame, runs.embed_corrupted(), corrupted)
-        index = self.spans.index[list(batch.indices)].to(runs.embedding.device)
+        index = self._index(batch).to(runs.embedding.device)
         found = torch.zeros(shape, dtype=torch.float64, device="cpu")
 
         def hear(clean: LayerAttention) -> None:
             pairs = crossings(clean, corrupted.kept[clean.layer], self.form)
             for number, port in enumerate(PORTS):
-                pooled = by_span(pairs[port], index, len(self.spans.names), self.pooled)
+                pooled = by_span(pairs[port], index, len(self.names), self.pooled)
                 found[number, clean.layer] = pooled.sum(0).double().cpu()
 
         runs.differentiate(list(self.path.groups[0]), AttentionRecorder(runs, hear, lambda layer: True))

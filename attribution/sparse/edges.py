@@ -44,6 +44,7 @@ from interp.parts import working
 from interp.result import Result
 from interp.running import door
 from interp.setting import Setting
+from interp.tasks.refusals import refuse_rows
 
 _COLUMNS = ["prompt", "into_dictionary", "into_position", "into_feature"]
 _SOURCE = ["dictionary", "layer", "site", "position", "feature"]
@@ -126,6 +127,7 @@ def feature_edges(
     if not isinstance(how, GradientMethod):
         raise InputError(f"method={how.name!r} takes no gradients, of which edges are made; use 'eap-ig' or None")
     how.check(setting)
+    refuse_rows(setting.prompts, "edges of features")
     ends = places_of(into, found, setting.prompts.clean.shape[1], "into")
     if any(position < 0 or feature < 0 for _, position, feature in ends):
         raise InputError(

@@ -23,6 +23,7 @@ from interp.dictionaries.dictionary import Dictionary
 from interp.dictionaries.sites import check_dictionaries
 from interp.keywords import check_keywords, chosen
 from interp.running import door
+from interp.tasks.refusals import refuse_rows
 
 _STEPS = 10  # points on the way, as sparse feature circuits take
 
@@ -126,6 +127,7 @@ def _exact(
 ) -> FeatureScores:
     setting, started = question.setting, time.perf_counter()
     method.check(setting)
+    refuse_rows(setting.prompts, "scores of patched features")
     mask = score_mask(setting, holding.leave_out)
     kept, explained, active = patch_features(setting, dictionaries, only, mask)
     return FeatureScores(

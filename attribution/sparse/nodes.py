@@ -29,7 +29,7 @@ def mean_feature_scores(
     dictionaries = setting.features.on(setting.anatomy)
     widths = [one.n_features for one in dictionaries]
     over = ("prompt", "position") if spans is None else ("prompt",)
-    shape = len(setting), len(widths), setting.prompts.clean.shape[1], max(widths)
+    shape = setting.prompts.n_rows, len(widths), setting.prompts.clean.shape[1], max(widths)
     sink = Summed(shape, over, torch.float64)
     beside = score_features(setting, method, dictionaries, sink, score_mask(setting, ()))
     values = sink.values

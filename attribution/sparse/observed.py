@@ -60,7 +60,7 @@ class Observer(SiteRecorder, Entering):
         self.runs, self.means, self.see = runs, means, see
 
     def _hear(self, index: int, read: Residual, written: Residual) -> Residual:
-        one, n = self.dictionaries[index], len(self.runs.batch)
+        one, n = self.dictionaries[index], self.runs.batch.n_rows
         parts = split(one, read, written)
         features, error = parts.features[:n], parts.error[:n]
         if len(parts.features) > n:
@@ -79,7 +79,7 @@ class Observer(SiteRecorder, Entering):
         """The last residual stream of the clean prompts."""
         runs = self.runs
         sides = [runs.embedding, runs.embed_corrupted()] if self.ablation == "patch" else [runs.embedding]
-        return run_sites(runs.frame, torch.cat(sides), self)[: len(runs.batch)]
+        return run_sites(runs.frame, torch.cat(sides), self)[: runs.batch.n_rows]
 
     @property
     def ablation(self) -> str:
@@ -89,7 +89,7 @@ class Observer(SiteRecorder, Entering):
     @property
     def entering(self) -> list[Residual]:
         """The clean residual stream that enters each layer."""
-        return [x[: len(self.runs.batch)] for x in self.kept]
+        return [x[: self.runs.batch.n_rows] for x in self.kept]
 
 
 def mean_parts(setting: Setting, dictionaries: Sequence[Dictionary]) -> MeanParts | None:

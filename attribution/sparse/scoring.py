@@ -30,8 +30,8 @@ from interp.setting import Setting
 class BesideFeatures:
     """What is found beside the scores of features."""
 
-    errors: Float[Tensor, "n dictionary pos"]
-    explained: Float[Tensor, " n"]
+    errors: Float[Tensor, "row dictionary pos"]
+    explained: Float[Tensor, " row"]
     active: list[Bool[Tensor, " feature"]]  # of each dictionary, what was active in any run that was scored
 
 
@@ -39,7 +39,7 @@ def scorer_of(setting: Setting, method: GradientMethod, n_dictionaries: int) -> 
     """What takes gradients for all batches, within the memory that there is."""
     points = n_points(method, setting.graph.n_layers, n_dictionaries)
     planned = plan(
-        setting.anatomy, len(setting), setting.prompts.clean.shape[1], copies=max(2, points),
+        setting.anatomy, len(setting), setting.prompts.longest, copies=max(2, points),
         batch_size=setting.run.batch_size, checkpointed=method.checkpointed, memory=setting.run.memory,
     )  # fmt: skip
     return GradientScorer(setting, method.path(setting.graph.n_layers), planned, method.backward(setting))
@@ -50,7 +50,7 @@ def score_features(
     method: GradientMethod,
     dictionaries: Sequence[Dictionary],
     sink: Sink,
-    mask: Bool[Tensor, "n pos"],
+    mask: Bool[Tensor, "row pos"],
 ) -> BesideFeatures:
     """Score all features of all prompts into `sink`, where `mask` is True; errors beside them."""
     scorer = scorer_of(setting, method, len(dictionaries))
@@ -66,10 +66,10 @@ def score_features(
     def work(batch: Batch) -> None:
         runs = BatchScorer(scorer, batch)
         gradients = site_gradients(runs, dictionaries, method, means)
-        indices = torch.tensor(batch.indices, device="cpu")
+        indices = setting.prompts.rows_of(batch.indices).cpu()
         here = mask[indices, batch.start : batch.start + batch.n_positions]
-        prompt, position = here.nonzero(as_tuple=True)
-        rows = Rows(indices[prompt], position + batch.start)
+        row, position = here.nonzero(as_tuple=True)
+        rows = Rows(indices[row], position + batch.start)
 
         def see(index: int, seen: Seen) -> None:
             gradient, on = gradients[index], here.to(seen.features.device)
@@ -84,7 +84,7 @@ def score_features(
         logits = unembed(runs.anatomy, answer_rows(x, runs.frame, batch.prompts))
         values = setting.goal(logits, batch.prompts, logits)
         refuse_nan(values, setting.goal.name, batch)
-        beside.explained[indices] = values.to(beside.explained)
+        beside.explained[indices] = values[batch.prompts.prompt_of].to(beside.explained)
         sink.done()
         bar.advance(len(batch))
 

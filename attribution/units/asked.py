@@ -50,7 +50,10 @@ def asked(model: Any, inputs: Any, of_prompts: Mapping[str, Any], keywords: Mapp
 def _of_task(explained: Explained, setting: Setting) -> Asked:
     prompts, goal = setting.prompts, setting.goal.name
     tokens = explained.readable_rows(Inputs(prompts.clean, prompts.lengths))
-    return Asked(setting, True, tokens, [goal] * len(prompts))
+    if prompts.answers is None or prompts.n_rows == len(prompts):
+        return Asked(setting, True, tokens, [goal] * len(prompts))
+    answers = [[token for token in row if token >= 0] for row in prompts.answers.tokens.tolist()]
+    return Asked(setting, True, tokens, [f"{goal}, {''.join(explained.readable(row))!r}" for row in answers])
 
 
 def _of_prompts(explained: Explained, inputs: Any, given: Mapping[str, Any], run: Run) -> Asked:

@@ -27,8 +27,8 @@ class Biases(Backward):
     `found`: by layer (-1 behind the last) and place [batch, pos]; of what is run at the last position alone [batch].
     """
 
-    def __init__(self, anatomy: Anatomy, rules: Backward, n_prompts: int, outputs_alone: bool = False) -> None:
-        self.rules, self.n_prompts = rules, n_prompts
+    def __init__(self, anatomy: Anatomy, rules: Backward, n_rows: int, outputs_alone: bool = False) -> None:
+        self.rules, self.n_rows = rules, n_rows
         self.weights: Float[Tensor, " point"] = torch.ones(1, dtype=torch.float32, device="cpu")
         self.found: dict[tuple[int, str], Tensor] = {}
         places = _places(anatomy)
@@ -60,7 +60,7 @@ class Biases(Backward):
         wide = working(bias.detach())
 
         def receive(gradient: Tensor) -> None:
-            by_point = (working(gradient.detach()) @ wide).unflatten(0, (-1, self.n_prompts))
+            by_point = (working(gradient.detach()) @ wide).unflatten(0, (-1, self.n_rows))
             total = torch.einsum("p...,p->...", by_point, self.weights)
             self.found[place] = self.found.get(place, 0.0) + total
 

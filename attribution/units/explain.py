@@ -25,6 +25,7 @@ from interp.keywords import check_keywords, chosen
 from interp.run import RunKeywords
 from interp.running import door
 from interp.setting import UnderKeywords
+from interp.tasks.refusals import refuse_rows
 
 
 class NeuronMethodKeywords(TypedDict, total=False):
@@ -73,7 +74,8 @@ def neurons(
 
     Args:
         model: what `interp.load_model` returns.
-        inputs: a string, several, or token ids [n, pos], as for `attribution.tokens`; or a `Task`.
+        inputs: a string, several, or token ids [n, pos], as for `attribution.tokens`; or a `Task`, of whose prompts
+            each answer is a row of its own where answers have several tokens.
         target: of prompts: None for the most likely next token; a token (id, or a string of one token); a pair
             `(this, that)` for the difference of their logits; a list with one of these, or a list of tokens whose
             logits are added up, for each prompt.
@@ -157,6 +159,7 @@ def _exact(question: Asked, method: Method, holding: Holding, only: Any) -> Neur
         raise InputError(f"method={method.name!r} patches one neuron at a time; name them: only=[(layer, neuron), ...]")
     places = places_of(only, setting)
     method.check(setting)
+    refuse_rows(setting.prompts, "scores of patched neurons")
     mask = score_mask(setting, holding.leave_out)
     kept, explained = patch_neurons(setting, places, mask)
     return NeuronScores(

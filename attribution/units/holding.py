@@ -48,12 +48,12 @@ class Holding:
         elif self.keep is not None or self.over:
             raise InputError(f"method={method.name!r} patches the {units} in only; keep and summed are for gradients")
 
-    def sink(self, setting: Setting, counts: Sequence[int], mask: Bool[Tensor, "n pos"], units: str) -> Sink:
+    def sink(self, setting: Setting, counts: Sequence[int], mask: Bool[Tensor, "row pos"], units: str) -> Sink:
         """Where scores go; `counts`: how many units each layer, or dictionary, has."""
         available = int(mask.sum()) * sum(counts)
         if self.keep is not None and self.keep > available:
             raise InputError(f"keep={self.keep:,} is more than there are: {available:,} scores of {units}")
-        shape = len(setting), len(counts), setting.prompts.clean.shape[1], max(counts)
+        shape = setting.prompts.n_rows, len(counts), setting.prompts.clean.shape[1], max(counts)
         dtype = torch.float64 if setting.anatomy.dtype == torch.float64 else torch.float32
         if self.over:
             return Summed(shape, self.over, dtype)

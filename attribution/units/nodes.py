@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attribution.edges.gradient import EAP, GradientMethod, MaskIG
+from attribution.edges.gradient import EAP, GradientMethod
+from attribution.edges.mask_ig import MaskIG
 from attribution.edges.method import Method, Passes, check_objective
 from attribution.edges.patched import ActivationPatching, Exact
 from attribution.inside import AT_THE_CIRCUIT

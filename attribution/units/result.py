@@ -22,14 +22,16 @@ class NeuronScores(UnitScores):
     Attributes:
         values: float [n, layer, pos, d_mlp] on the CPU, 0 where nothing is scored (padding; positions left out; for a
             task those before the first difference); without the axes that were summed. Of mixtures d_mlp counts
-            experts one after the other. None where the largest alone were kept, and for `exact`.
+            experts one after the other. None where the largest alone were kept, and for `exact`. Where the answers
+            of a task have several tokens, n counts rows, each a prompt with one of its answers behind it, here and
+            below: what a prompt's neuron does is the sum over its rows.
         activations: likewise; of mixtures times the routing weight. None where `values` is, and for sums.
         kept: the largest, or the ones patched: columns prompt, layer, position, neuron, activation, score.
         embedding: float [n, pos]: the same score for the tokens' embeddings; None for `exact`.
         biases: what biases contribute: columns prompt, place, layer (-1: behind the last), position, score. Of a task
             those of output matrices under ablation "zero", which makes them nothing: of other two runs none differ.
         mask: bool [n, pos], True where neurons are scored.
-        explained: float [n]: the logit, contrast, sum or objective of each (clean) prompt.
+        explained: float [n]: the logit, contrast, sum or objective of each (clean) prompt (of a row, its prompt's).
         tokens, target_tokens: the prompts and what is explained, to read.
         axes: those of `values`.
         method, rules, ablation, settings, model, seconds: how the scores were made; ablation "zero" for prompts.

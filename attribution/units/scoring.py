@@ -27,15 +27,15 @@ from interp.mlps import Hidden
 from interp.node_mask import Spans, positions_of
 from interp.parts import working
 from interp.setting import Setting
-from interp.tasks.refusals import refuse_rows, refuse_unequal
+from interp.tasks.refusals import refuse_unequal
 
 
 @dataclass
 class Beside:
     """What is found beside the scores of neurons: of embeddings, of biases, and the clean value that is explained."""
 
-    embedding: Float[Tensor, "n pos"]
-    explained: Float[Tensor, " n"]
+    embedding: Float[Tensor, "row pos"]
+    explained: Float[Tensor, " row"]
     biases: list[pd.DataFrame] = field(default_factory=list)
 
     def bias_frame(self) -> pd.DataFrame:
@@ -43,10 +43,9 @@ class Beside:
         return joined(self.biases)
 
 
-def score_mask(setting: Setting, leave_out: tuple[int, ...]) -> Bool[Tensor, "n pos"]:
-    """True where neurons are scored: at real tokens; for two prompts, from the first at which they differ on."""
+def score_mask(setting: Setting, leave_out: tuple[int, ...]) -> Bool[Tensor, "row pos"]:
+    """True where neurons are scored: at each row's tokens; for two prompts, from the first at which they differ on."""
     prompts = setting.prompts
-    refuse_rows(prompts, "scores of neurons")
     if setting.ablation == "patch":
         refuse_unequal(prompts, "scores of neurons")
     positions = torch.arange(prompts.clean.shape[1], device="cpu")
@@ -55,7 +54,7 @@ def score_mask(setting: Setting, leave_out: tuple[int, ...]) -> Bool[Tensor, "n 
 
 
 def score_neurons(
-    setting: Setting, method: GradientMethod, sink: Sink, mask: Bool[Tensor, "n pos"], paired: bool
+    setting: Setting, method: GradientMethod, sink: Sink, mask: Bool[Tensor, "row pos"], paired: bool
 ) -> Beside:
     """Score all neurons of all prompts into `sink`, where `mask` is True.
 
@@ -65,7 +64,7 @@ def score_neurons(
     """
     path, backward = method.path(setting.graph.n_layers), method.backward(setting)
     planned = plan(
-        setting.anatomy, len(setting), setting.prompts.clean.shape[1], copies=max(2, path.n_points),
+        setting.anatomy, len(setting), setting.prompts.longest, copies=max(2, path.n_points),
         batch_size=setting.run.batch_size, checkpointed=method.checkpointed, memory=setting.run.memory,
     )  # fmt: skip
     scorer = GradientScorer(setting, path, planned, backward)
@@ -95,7 +94,7 @@ def mean_neuron_scores(
     With `spans` those at these positions, [layer, span, d_mlp].
     """
     counts = widths(setting.anatomy)
-    shape = len(setting), len(counts), setting.prompts.clean.shape[1], max(counts)
+    shape = setting.prompts.n_rows, len(counts), setting.prompts.clean.shape[1], max(counts)
     sink = Summed(shape, ("prompt", "position") if spans is None else ("prompt",), torch.float64)
     score_neurons(setting, method, sink, score_mask(setting, ()), paired=True)
     values = sink.values / len(setting)
@@ -127,14 +126,14 @@ class _BatchNeurons:
         batch: Batch,
         found: StreamGradients,
         sink: Sink,
-        mask: Bool[Tensor, "n pos"],
+        mask: Bool[Tensor, "row pos"],
         unpaired: GradientScorer | None,
     ) -> None:
         self.setting, self.batch, self.found, self.sink, self.unpaired = setting, batch, found, sink, unpaired
-        self.indices = torch.tensor(batch.indices, device="cpu")
+        self.indices = setting.prompts.rows_of(batch.indices).cpu()
         self.here = mask[self.indices, batch.start : batch.start + batch.n_positions]
-        prompt, position = self.here.nonzero(as_tuple=True)
-        self.rows = Rows(self.indices[prompt], position + batch.start)
+        row, position = self.here.nonzero(as_tuple=True)
+        self.rows = Rows(self.indices[row], position + batch.start)
         self.frame = found.runs.frame
 
     @torch.no_grad()
@@ -150,7 +149,7 @@ class _BatchNeurons:
         logits = hear_neurons(self.frame, torch.cat(stacked), batch, hear)[: len(batch.prompts.reads.row)]
         values = setting.goal(logits, batch.prompts, logits)
         refuse_nan(values, setting.goal.name, batch)
-        beside.explained[self.indices] = values.to(beside.explained)
+        beside.explained[self.indices] = values[batch.prompts.prompt_of].to(beside.explained)
         self._embeddings(corrupted, beside)
 
     def _layer(self, layer: int, hidden: Hidden, written: Residual, means: Means | None) -> None:
@@ -159,10 +158,10 @@ class _BatchNeurons:
             scores = working(hidden) * in_front(block, hidden, gradient, self.unpaired.backward)
         else:
             stacked = in_stream(block, hidden, written)
-            clean, other = corrupted_neurons(means, layer, stacked, len(self.batch), self.frame.positions)
+            clean, other = corrupted_neurons(means, layer, stacked, self.batch.n_rows, self.frame.positions)
             scores = (clean - other) * from_stream(block, gradient)
         here = self.here.to(scores.device)
-        self.sink.add(layer, self.rows, scores[here], hidden[: len(self.batch)][here])
+        self.sink.add(layer, self.rows, scores[here], hidden[: self.batch.n_rows][here])
 
     def _embeddings(self, corrupted: Residual, beside: Beside) -> None:
         runs, biases = self.found.runs, self.found.biases
@@ -173,7 +172,7 @@ class _BatchNeurons:
             change = working(runs.embedding) - working(positional)
         if biases is not None:
             prompts = self.batch.prompts
-            beside.biases.append(biases.frame(list(self.batch.indices), self.frame.positions, prompts.lengths))
+            beside.biases.append(biases.frame(self.indices.tolist(), self.frame.positions, prompts.lengths))
         values = (change * self.found.embedding).sum(-1).cpu() * self._real()
         start = self.batch.start
         beside.embedding[self.indices, start : start + values.shape[1]] = values.to(beside.embedding)

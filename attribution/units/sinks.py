@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.tasks.prompts import Prompts
+
 AXES = ("prompt", "layer", "position", "neuron")
 
 
@@ -133,3 +135,9 @@ class Largest(Sink):
 
     def done(self) -> None:
         self.best = self.batch
+
+
+def summed_rows(by_row: Float[Tensor, "row ..."], prompts: Prompts) -> Float[Tensor, "n ..."]:
+    """What is found by row, summed over the rows of each prompt; on the CPU."""
+    total = by_row.new_zeros(len(prompts), *by_row.shape[1:])
+    return total.index_add(0, prompts.prompt_of.cpu(), by_row)

@@ -39,7 +39,7 @@ def stream_gradients(scorer: GradientScorer, batch: Batch, paired: bool) -> Stre
     runs = BatchScorer(scorer, batch)
     biases = None
     if not paired or str(scorer.setting.ablation).startswith("zero"):  # otherwise both runs have the same
-        biases = Biases(runs.anatomy, scorer.backward, len(batch), outputs_alone=paired)
+        biases = Biases(runs.anatomy, scorer.backward, batch.n_rows, outputs_alone=paired)
     if biases is not None:
         runs.frame = replace(runs.frame, backward=biases)
     runs.prepare()

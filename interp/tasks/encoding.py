@@ -15,7 +15,7 @@ from interp.tasks.counterparts import check_read, of_spans, padded
 from interp.tasks.examples import Answer, Answers, Example, Text, readable, shown
 from interp.tasks.prompts import Prompts
 from interp.tasks.rows import Ids, Rows
-from interp.tasks.token_spans import corrupted_token_spans, token_spans
+from interp.tasks.token_spans import corrupted_token_spans, token_spans, with_reads
 from interp.token_text import token_texts
 
 
@@ -72,7 +72,7 @@ class Encoder:
                     f"{self._named(min(both))}; reword one of them, or leave it out"
                 )
         if rows or self.in_rows(examples):
-            made = Rows.of(examples, clean, corrupted, correct, incorrect)
+            made = Rows.of(with_reads(examples, self), clean, corrupted, correct, incorrect)
             return made.prompts(paired, self._aligned(examples, made.clean, made.corrupted, made.reads))
         reads = [(index, [len(tokens) - 1]) for index, tokens in enumerate(clean)]
         aligned = self._aligned(examples, clean, corrupted, reads)

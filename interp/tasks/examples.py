@@ -17,6 +17,7 @@ Text: TypeAlias = str | tuple[int, ...] | tuple[Message, ...]
 Answer: TypeAlias = str | int | tuple[int, ...]
 Answers: TypeAlias = tuple[Answer, ...]
 Span: TypeAlias = tuple[int | None, int | None]
+Scored: TypeAlias = Span | str  # positions, or the span that holds them
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Example:
 
     A prompt is a string, a tuple of token ids, or messages of a chat; an answer is a string (taken literally: write
     `" Mary"` with its space), a token id, or a tuple of several. `corrupted` is None where nothing is patched. `scored`
-    is of a text without answers: start and stop of the positions whose logits predict the text's own next tokens.
+    is of a text without answers: start and stop of the positions whose logits predict the text's own next tokens, or
+    the name of a span of such positions.
     `spans` are named parts of the clean prompt (`interp.tasks.spans`), `corrupted_spans` those of the corrupted one, to
     be aligned with them as `align` says (`Task.aligned`).
 
@@ -37,7 +39,7 @@ class Example:
     corrupted: Text | None
     correct: Answers
     incorrect: Answers = ()
-    scored: Span | None = None
+    scored: Scored | None = None
     spans: Slots = ()
     corrupted_spans: Slots = ()
     align: str = "end"
@@ -49,7 +51,7 @@ class Example:
             listed = [list(one) if isinstance(one, tuple) else one for one in answers]
             found[name] = listed[0] if len(listed) == 1 and not isinstance(answers[0], tuple) else listed
         if self.scored is not None:
-            found["scored"] = list(self.scored)
+            found["scored"] = self.scored if isinstance(self.scored, str) else list(self.scored)
         if self.spans:
             found["spans"] = {slot.name: slot.record() for slot in self.spans}
         if self.corrupted_spans:
@@ -93,10 +95,11 @@ def read_example(index: int, clean: Any, corrupted: Any, correct: Any, incorrect
     return example
 
 
-def read_text(index: int, clean: Any, corrupted: Any, scored: Span) -> Example:
+def read_text(index: int, clean: Any, corrupted: Any, scored: Scored, spans: Any = None) -> Example:
     """A text that is scored itself, as a user gave it."""
     other = None if corrupted is None else read_prompt(index, "corrupted", corrupted)
-    example = Example(read_prompt(index, "clean", clean), other, (), (), scored)
+    own = read_prompt(index, "clean", clean)
+    example = Example(own, other, (), (), scored, read_spans(index, clean, spans))
     check_differs(index, example)
     return example
 
@@ -124,8 +127,11 @@ def check_contrast(examples: Sequence[Example], objective: str) -> None:
 
 
 def digest(examples: Sequence[Example], prepend_bos: bool | None) -> str:
-    """The sha256 of what examples hold; of spans only where prompts are aligned by them: else they change nothing."""
-    records = [(one if one.corrupted_spans else replace(one, spans=())).record() for one in examples]
+    """The sha256 of what examples hold; of spans only where prompts are aligned or read by them."""
+    needed = [one.corrupted_spans or isinstance(one.scored, str) for one in examples]
+    records = [
+        (one if by_spans else replace(one, spans=())).record() for one, by_spans in zip(examples, needed, strict=True)
+    ]
     contents = json.dumps([records, prepend_bos], ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(contents.encode()).hexdigest()
 

@@ -68,15 +68,17 @@ def examples_from_frame(table: Any) -> list[Example]:
     for index in range(len(frame)):
         row = {field: frame[column].iloc[index] if column in frame else None for field, column in columns.items()}
         row["corrupted"] = None if _is_nothing(row["corrupted"]) else row["corrupted"]
-        if "scored" in frame and not _is_nothing(frame["scored"].iloc[index]):
-            examples.append(read_text(index, row["clean"], row["corrupted"], tuple(frame["scored"].iloc[index])))
+        spans = read_mapping(index, frame["spans"].iloc[index] if "spans" in frame else None)
+        scored: Any = frame["scored"].iloc[index] if "scored" in frame else None
+        if not _is_nothing(scored):
+            scored = scored if isinstance(scored, str) else tuple(scored)
+            examples.append(read_text(index, row["clean"], row["corrupted"], scored, spans))
             continue
         for field in ANSWER_COLUMNS:
             row[field] = _cell(index, field, row[field], ids=columns[field] != field)
             if columns[field] == field:
                 _refuse_numbers(index, field, row["clean"], row[field])
-        spans = frame["spans"].iloc[index] if "spans" in frame else None
-        example = read_example(index, **row, spans=read_mapping(index, spans))
+        example = read_example(index, **row, spans=spans)
         there = read_mapping(index, frame["corrupted_spans"].iloc[index]) if "corrupted_spans" in frame else None
         if there:
             align = choose("align", frame["align"].iloc[index] if "align" in frame else "end", ALIGNMENTS)

@@ -111,6 +111,16 @@ class Prompts:
         """How many rows of tokens are run: the prompts, or their answers where these are several tokens."""
         return len(self.clean)
 
+    @functools.cached_property
+    def prompt_of(self) -> Int[Tensor, " row"]:
+        """The number of each row's prompt."""
+        return torch.arange(len(self), device=self.device) if self.answers is None else self.answers.prompt
+
+    def rows_of(self, prompts: Sequence[int]) -> Int[Tensor, " row"]:
+        """The rows of some prompts, in their order."""
+        chosen = torch.tensor(list(prompts), device=self.device)
+        return chosen if self.answers is None else self.answers.select(chosen)[1]
+
     @property
     def longest(self) -> int:
         """How many positions a prompt takes at most, all its rows together."""

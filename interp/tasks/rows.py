@@ -38,6 +38,7 @@ class Rows:
         rows = cls()
         for index, example in enumerate(examples):
             if example.scored is not None:
+                assert not isinstance(example.scored, str)  # spans have become positions
                 rows._add_text(index, clean[index], corrupted[index], example.scored)
                 continue
             for side, answers in enumerate((correct[index], incorrect[index])):

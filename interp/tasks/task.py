@@ -121,7 +121,7 @@ class Task:
         name: str,
         texts: Iterable[Any],
         corrupted: Iterable[Any] | None = None,
-        positions: int | slice | None = None,
+        positions: int | slice | str | None = None,
         objective: str | Objective | ObjectiveFunction = "log-probability-per-token",
         **settings: Any,
     ) -> Task:
@@ -133,9 +133,9 @@ class Task:
                 which the continuation is, behind a context of any form a prompt may have.
             corrupted: a corrupted version of each text (context); None for zero and mean ablation alone.
             positions: where logits are read, each for the text's own next token: a position of the tokenised text (with
-                BOS, where the model has one), or a slice of them; None: all.
+                BOS, where the model has one), a slice of them, or the name of one of the task's spans; None: all.
             objective: as of `Task`; one that contrasts answers has none to contrast.
-            **settings: further ones of `Task`.
+            **settings: further ones of `Task`, such as `spans`.
 
         Raises `InputError` for texts that are not of that form; at `prompts` where `positions` leaves none of a text.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from interp import numbers
 from interp.errors import InputError
-from interp.tasks.examples import Example, Span, listed, read_example, read_text
+from interp.tasks.examples import Example, Scored, listed, read_example, read_text
 
 
 def examples_from_texts(texts: Iterable[Any], corrupted: Iterable[Any] | None, positions: Any) -> list[Example]:
@@ -34,10 +34,12 @@ def examples_from_texts(texts: Iterable[Any], corrupted: Iterable[Any] | None, p
     return examples
 
 
-def _span(positions: Any) -> Span:
-    """Start and stop of a slice, of one position, or of all."""
+def _span(positions: Any) -> Scored:
+    """Start and stop of a slice, of one position, or of all; or the name of a span."""
     if positions is None:
         return None, None
+    if isinstance(positions, str):
+        return positions
     if isinstance(positions, slice) and positions.step in (None, 1):
         start, stop = (
             None if end is None else numbers.whole("positions", end) for end in (positions.start, positions.stop)
@@ -45,5 +47,8 @@ def _span(positions: Any) -> Span:
         return start, stop
     at = numbers.read(positions)
     if not isinstance(at, int):
-        raise InputError(f"positions={positions!r}; it must be one position, a slice without a step, or None for all")
+        raise InputError(
+            f"positions={positions!r}; it must be one position, a slice without a step, the name of a span, or None "
+            "for all"
+        )
     return at, None if at == -1 else at + 1

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from interp import numbers
 from interp.errors import InputError, choose
 from interp.tasks.counterparts import ALIGNMENTS
 from interp.tasks.examples import Example, Text
@@ -92,6 +93,25 @@ def corrupted_token_spans(examples: Sequence[Example], encoder: Encoder) -> Toke
     return token_spans(turned, encoder)
 
 
+def with_reads(examples: Sequence[Example], encoder: Encoder) -> list[Example]:
+    """Examples whose texts are read at positions, where a span's name says at which.
+
+    Raises `InputError` for a text that has no span of that name.
+    """
+    if not any(isinstance(one.scored, str) for one in examples):
+        return list(examples)
+    found = []
+    for index, (one, slots) in enumerate(zip(examples, token_spans(examples, encoder).of, strict=True)):
+        bounds = {slot.name: (slot.start, slot.stop) for slot in slots}
+        if isinstance(one.scored, str) and one.scored not in bounds:
+            known = ", ".join(map(repr, bounds)) or "none"
+            raise InputError(
+                f"positions={one.scored!r} is no span of text {index}, whose spans are {known}; give it with spans="
+            )
+        found.append(replace(one, scored=bounds[one.scored]) if isinstance(one.scored, str) else one)
+    return found
+
+
 def without_padding(examples: Sequence[Example], attention_mask: Any) -> list[Example]:
     """Examples whose slices were of rows with padding, which the mask `[n, pos]` tells from tokens."""
     kept = np.asarray(attention_mask).astype(bool)
@@ -99,6 +119,36 @@ def without_padding(examples: Sequence[Example], attention_mask: Any) -> list[Ex
         replace(example, spans=tuple(_moved(slot, row) for slot in example.spans))
         for example, row in zip(examples, kept, strict=True)
     ]
+
+
+def named_spans(given: Mapping[Any, Any], lengths: Sequence[int]) -> TokenSpans:
+    """Spans of prompts of these lengths that a task does not know, all tokens counted, BOS too.
+
+    From names to a position, a pair `(start, stop)`, or a list with one of these for each prompt.
+
+    Raises `InputError`, naming the prompt, for what is none of these, and for spans out of a prompt.
+    """
+    each: list[dict[Any, Any]] = [{} for _ in lengths]
+    for name, entry in given.items():
+        entries = entry if isinstance(entry, list) else [entry] * len(lengths)
+        if len(entries) != len(lengths):
+            raise InputError(
+                f"spans[{name!r}] has {len(entries)} entries for {len(lengths)} prompts; give one for each, or one for "
+                "all"
+            )
+        for one, bounds in zip(each, entries, strict=True):
+            one[name] = _pair(bounds)
+    found = [
+        tuple(_by_tokens(i, slot, length, 0) for slot in read_spans(i, (), one))
+        for i, (one, length) in enumerate(zip(each, lengths, strict=True))
+    ]
+    return TokenSpans(tuple(given), tuple(found))
+
+
+def _pair(bounds: Any) -> Any:
+    """A single position as the slice that holds it alone."""
+    position = numbers.read(bounds)
+    return (position, position + 1 or None) if isinstance(position, int) else bounds
 
 
 def _moved(slot: Slot, kept: NDArray[np.bool_]) -> Slot:

@@ -46,11 +46,12 @@ def test_the_picture_shows_the_prompt_up_to_its_answer(task: Task) -> None:
     assert (len(views.correct), len(views.incorrect)) == (1, 1)
 
 
-def test_what_is_told_by_prompt_and_position_wants_one_row_a_prompt(task: Task) -> None:
+def test_what_is_told_by_prompt_and_position_wants_the_same_positions_and_one_row_a_prompt(task: Task) -> None:
     model = shared("llama")
-    for ask in (neurons, component_scores):
-        with pytest.raises(InputError, match=r"16 for 8 prompts, and scores of \w+ are told by prompt"):
-            ask(model, task)
+    with pytest.raises(InputError, match="16 for 8 prompts, and scores of components are told by prompt"):
+        component_scores(model, task)
+    with pytest.raises(InputError, match=r"prompt 1 has .* and scores of neurons compare them position by position"):
+        neurons(model, task)
     alone = Task.from_tokens("alone", [[5, 6, 7]], [[5, 8, 7]], [[[9, 10]]], objective="log-probability")
     found = neurons(model, alone, rules="gradient")
     assert found.values.shape[2] == 4

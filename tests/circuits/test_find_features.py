@@ -9,7 +9,8 @@ import torch
 
 import metrics
 from attribution import Dictionary, Exact, features
-from attribution.edges.gradient import EAPIG, MaskIG
+from attribution.edges.gradient import EAPIG
+from attribution.edges.mask_ig import MaskIG
 from attribution.scores import Scores
 from attribution.units.nodes import scores_of_nodes
 from circuits import Circuit, NodeCircuit, find_circuit, robustness

@@ -9,7 +9,8 @@ import torch
 
 import metrics
 from attribution import Exact, neurons
-from attribution.edges.gradient import EAP, EAPIG, MaskIG
+from attribution.edges.gradient import EAP, EAPIG
+from attribution.edges.mask_ig import MaskIG
 from attribution.scores import Scores
 from attribution.units.nodes import scores_of_nodes
 from circuits import Circuit, NodeCircuit, find_circuit, robustness

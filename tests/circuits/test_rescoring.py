@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attribution.edges.gradient import MaskIG
+from attribution.edges.mask_ig import MaskIG
 from circuits import rescorer
 from interp import ComputationalGraph, Task
 from interp.errors import InputError

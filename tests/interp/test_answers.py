@@ -306,11 +306,12 @@ def test_an_objective_of_ones_own_sees_the_last_position_or_the_answer() -> None
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("positions", [None, slice(2, None), slice(1, -2), 3, -2])
+@pytest.mark.parametrize("positions", [None, slice(2, None), slice(1, -2), 3, -2, "middle"])
 def test_texts_are_scored_at_their_own_next_tokens(positions: Any) -> None:
     model, draw = model_of("gpt2"), torch.Generator().manual_seed(3)
     texts, others = [tokens(n, draw) for n in (7, 5)], [tokens(n, draw) for n in (7, 6)]
-    task = Task.from_texts("passages", texts, others, positions=positions)
+    task = Task.from_texts("passages", texts, others, positions=positions, spans={"front": (0, 1), "middle": (2, 5)})
+    positions = slice(2, 5) if positions == "middle" else positions
     setting = Setting(model, task)
     found = setting.measure(torch.zeros_like(setting.graph.edge_mask)[None])
     for own, name in ((texts, "clean"), (others, "empty")):

@@ -13,6 +13,7 @@ from interp.setting import Setting
 from interp.span_mask import SpanMask
 from interp.tasks.task import Task
 from tests import oracle
+from tests.oracle import MODELS as EVERY_MODEL
 from tests.oracle import TOLERANCE, error, mixed_task
 
 MODELS = ["llama", "gpt2", "gemma2", "gptj"]
@@ -94,6 +95,26 @@ def test_single_edges_at_single_positions(ablation):
             cases.append((edge, alone))
     found = metrics.evaluate(model, task, torch.stack(masks), spans=range(7), ablation=ablation, quiet=True)
     assert error(found, oracle.edges_moved(oracle.expanded(name), prompts, cases)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", EVERY_MODEL)
+def test_exact_scores_at_a_position_are_brute_force_patching(name):
+    edges, spans = ["input->a0.h1<k>", "m0->a1.h3<v>"], (4, 5)
+    model, expanded = oracle.model_of(name), oracle.expanded(name)
+    task = mixed_task(model).select([0])
+    prompts = task.prompts(expanded)
+    less = oracle.differences(expanded, prompts, "patch")
+    cases = [("m0->a1.h3<v>", torch.zeros_like(less["input"]))]
+    for edge in edges:
+        for position in spans:
+            alone = torch.zeros_like(less["input"])
+            alone[:, position] = less[edge.split("->")[0]][:, position]
+            cases.append((edge, alone))
+    clean, *moved = oracle.edges_moved(expanded, prompts, cases).mean(1)
+    scores = attribute(model, task, "exact", edges=edges, positions=list(spans), quiet=True)
+    found = [scores.values[scores.spans.index(p)][scores.graph.edge_index(edge)] for edge in edges for p in spans]
+    assert error(torch.stack(found), clean - torch.stack(moved)) < TOLERANCE
+    assert max(abs(one) for one in found) > 0
 
 
 @pytest.mark.parametrize("ablation", ["patch", "mean"])

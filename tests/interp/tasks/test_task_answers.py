@@ -166,12 +166,26 @@ def test_texts(model: Any) -> None:
         Task.from_texts("t", ["a", "b"], ["c"])
     with pytest.raises(InputError, match=r"positions=2 with text 0 as \(context, continuation\)"):
         Task.from_texts("t", [("a", "b")], positions=2)
-    with pytest.raises(InputError, match="positions='x'; it must be one position, a slice without a step, or None"):
-        Task.from_texts("t", ["a"], positions="x")  # type: ignore[arg-type]
+    with pytest.raises(
+        InputError, match=r"positions=1\.5; it must be one position, a slice without a step, the name of"
+    ):
+        Task.from_texts("t", ["a"], positions=1.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="texts is a str"):
         Task.from_texts("t", "The Tower")
     with pytest.raises(InputError, match="contrasts correct with incorrect answers"):
         Task.from_texts("t", ["a b"], objective="logit-difference")
+
+
+def test_texts_are_read_at_a_span(model: Any) -> None:
+    texts = ["The Tower is in Paris", "A bridge is in New York"]
+    task = Task.from_texts("t", texts, positions="what", spans=r"\w+ (?P<what>\w+ is)")
+    assert task.shown(model)["predicted"].tolist() == [[" is", " in"], [" is", " in"]]
+    again = Task.from_frame(task.to_frame(), objective=task.objective)
+    assert again.examples == task.examples
+    moved = Task.from_texts("t", texts, positions="what", spans=r"\w+ \w+ (?P<what>is)")
+    assert moved.to_dict()["sha256"] != task.to_dict()["sha256"] == again.to_dict()["sha256"]
+    with pytest.raises(InputError, match="positions='where' is no span of text 0, whose spans are 'what'"):
+        Task.from_texts("t", texts, positions="where", spans=r"(?P<what>is)").prompts(model)
 
 
 def test_corrupted_prompts_are_exchanged_with_their_answers_kept(model: Any) -> None:

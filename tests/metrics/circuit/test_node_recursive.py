@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import metrics
-from attribution.edges.gradient import MaskIG
+from attribution.edges.mask_ig import MaskIG
 from circuits import NodeCircuit, rescorer
 from interp import InputError
 from metrics import evaluate, recursive_curve, removal_scores
