@@ -116,6 +116,7 @@ class Prompts:
         """The number of each row's prompt."""
         return torch.arange(len(self), device=self.device) if self.answers is None else self.answers.prompt
 
+    @numbers.checked()
     def rows_of(self, prompts: Sequence[int]) -> Int[Tensor, " row"]:
         """The rows of some prompts, in their order."""
         chosen = torch.tensor(list(prompts), device=self.device)
