@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from interp import numbers
 from interp.errors import InputError
 from interp.tasks.answers import Answers, Reads
 from interp.tasks.counterparts import of_ends, same_positions, turned_around
