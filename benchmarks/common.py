@@ -56,9 +56,9 @@ class Plain:
         torch.autograd.grad(logits[:, -1, 0].sum(), embedding)
 
 
-def load() -> tuple[Any, Plain]:
-    """SmolLM2-135M twice: as the toolkit loads it, and untouched as transformers runs it."""
-    model = load_model("smollm2-135m")
+def load(dtype: str = "float32") -> tuple[Any, Plain]:
+    """SmolLM2-135M twice, on a GPU where there is one: as the toolkit loads it, and as transformers runs it."""
+    model = load_model("smollm2-135m", dtype=dtype)
     return model, plain_of(model)
 
 
@@ -66,7 +66,8 @@ def plain_of(model: Any) -> Plain:
     """An untouched transformers module with the weights of a loaded model."""
     config = copy.deepcopy(model.original_model.config)
     config._attn_implementation = "sdpa"
-    module = type(model.original_model)(config)
+    weight = next(model.original_model.parameters())
+    module = type(model.original_model)(config).to(weight.device, weight.dtype)
     own = {name.replace("._original_component", ""): p for name, p in model.original_model.named_parameters()}
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -101,12 +102,17 @@ def interleave(ours: Callable[[], Any], floor: Callable[[], Any], repeats: int =
         for work, kept in zip((ours, floor), times, strict=True):
             started = time.perf_counter()
             work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if repeat:
                 kept.append(time.perf_counter() - started)
     return Ratio(*times)
 
 
 HEADER = f"{'':34s} {'ours':>10s} {'floor':>10s} {'ratio':>7s}  [least, most]   aim"
+
+
+Row = tuple[str, Ratio, str]  # what was timed, how long it took, and the aim
 
 
 def line(name: str, ratio: Ratio, aim: str) -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -319,15 +320,37 @@ def test_further_seeds_and_explainers_join(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_seeds_in_processes(tmp_path: Path) -> None:
-    together, alone = run(workers=2, folder=tmp_path), run()
+def test_trainings_in_processes(tmp_path: Path) -> None:
+    together, alone = run(train=lambda *given: fit(*given), workers=2, folder=tmp_path), run()
     pd.testing.assert_frame_equal(together.curves, alone.curves)
     assert together.racu == alone.racu
 
 
-def test_what_no_process_can_import(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="workers=2 needs functions that another process can import"):
-        run(train=lambda train, validation, seed: None, workers=2)
+@pytest.mark.slow
+def test_what_cannot_be_sent_to_a_process() -> None:
+    lock = threading.Lock()
+    with pytest.raises(InputError, match=r"workers=2 sends what is handed in to other processes.*use workers=1"):
+        run(train=lambda train, validation, seed: lock, workers=2)
+
+
+def fit_or_die(train: Any, validation: Any, seed: int) -> Linear:
+    """In a worker, the first time: killed as the system kills what takes too much memory."""
+    path = Path(os.environ["ROAR_COUNT"])
+    if seed == 1 and not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return fit(train, validation, seed)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_no_finished_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROAR_COUNT", str(tmp_path / "count"))
+    with pytest.raises(InputError, match="workers=2: a process ended without a word"):
+        run(train=fit_or_die, workers=2, folder=tmp_path / "run")
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("seed-*/**/*.json")}
+    assert kept
+    assert run(train=fit_or_die, workers=2, folder=tmp_path / "run").racu == run().racu
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 @pytest.mark.slow
