@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("scoring", "positions", "circuits", "memory", "growth", "decompx", "viewer", "tracing", "half")
+NAMES = ("scoring", "positions", "circuits", "memory", "growth", "decompx", "viewer", "tracing", "half", "contraction")
 APART = ("streamed", "ranks", "gpu")  # write gigabytes, start processes or want a GPU; with options of their own
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from attribution import gradients
 from interp import Task, load_model
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "eap_smollm2_ioi16.safetensors"
@@ -110,6 +112,25 @@ def interleave(ours: Callable[[], Any], floor: Callable[[], Any], repeats: int =
 
 
 HEADER = f"{'':34s} {'ours':>10s} {'floor':>10s} {'ratio':>7s}  [least, most]   aim"
+
+
+@contextlib.contextmanager
+def contraction_timed() -> Iterator[list[float]]:
+    """While the block runs, how many seconds each contraction takes."""
+    plain, taken = gradients.contract, list[float]()
+
+    def timed(*arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return plain(*arguments)
+        finally:
+            taken.append(time.perf_counter() - started)
+
+    gradients.contract = timed
+    try:
+        yield taken
+    finally:
+        gradients.contract = plain
 
 
 Row = tuple[str, Ratio, str]  # what was timed, how long it took, and the aim
