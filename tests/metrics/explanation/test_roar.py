@@ -333,26 +333,6 @@ def test_what_cannot_be_sent_to_a_process() -> None:
         run(train=lambda train, validation, seed: lock, workers=2)
 
 
-def fit_or_die(train: Any, validation: Any, seed: int) -> Linear:
-    """In a worker, the first time: killed as the system kills what takes too much memory."""
-    path = Path(os.environ["ROAR_COUNT"])
-    if seed == 1 and not path.exists():
-        path.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return fit(train, validation, seed)
-
-
-@pytest.mark.slow
-def test_a_killed_worker_loses_no_finished_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROAR_COUNT", str(tmp_path / "count"))
-    with pytest.raises(InputError, match="workers=2: a process ended without a word"):
-        run(train=fit_or_die, workers=2, folder=tmp_path / "run")
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("seed-*/**/*.json")}
-    assert kept
-    assert run(train=fit_or_die, workers=2, folder=tmp_path / "run").racu == run().racu
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-
-
 @pytest.mark.slow
 def test_an_error_in_a_process_comes_back(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"explain\['half'\] on train must give scores of shape \(120, 10\)"):
