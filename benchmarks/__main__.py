@@ -5,18 +5,19 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("scoring", "positions", "circuits", "memory", "growth", "decompx", "viewer", "tracing")
+NAMES = ("scoring", "positions", "circuits", "memory", "growth", "decompx", "viewer", "tracing", "half", "contraction")
+APART = ("streamed", "ranks", "gpu")  # write gigabytes, start processes or want a GPU; with options of their own
 
 
 def main() -> None:
     """Run the benchmarks named on the command line, or all."""
-    if sys.argv[1:2] == ["streamed"]:  # writes gigabytes, and takes options of its own
-        importlib.import_module("benchmarks.streamed").main(sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in APART:
+        importlib.import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
         return
     chosen = sys.argv[1:] or NAMES
     for name in chosen:
         if name not in NAMES:
-            sys.exit(f"no benchmark {name!r}; choose from: {', '.join(NAMES)}")
+            sys.exit(f"no benchmark {name!r}; choose from: {', '.join((*NAMES, *APART))}")
         importlib.import_module(f"benchmarks.{name}").main()
         print()
 

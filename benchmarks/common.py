@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from attribution import gradients
 from interp import Task, load_model
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "eap_smollm2_ioi16.safetensors"
@@ -56,9 +58,9 @@ class Plain:
         torch.autograd.grad(logits[:, -1, 0].sum(), embedding)
 
 
-def load() -> tuple[Any, Plain]:
-    """SmolLM2-135M twice: as the toolkit loads it, and untouched as transformers runs it."""
-    model = load_model("smollm2-135m")
+def load(dtype: str = "float32") -> tuple[Any, Plain]:
+    """SmolLM2-135M twice, on a GPU where there is one: as the toolkit loads it, and as transformers runs it."""
+    model = load_model("smollm2-135m", dtype=dtype)
     return model, plain_of(model)
 
 
@@ -66,7 +68,8 @@ def plain_of(model: Any) -> Plain:
     """An untouched transformers module with the weights of a loaded model."""
     config = copy.deepcopy(model.original_model.config)
     config._attn_implementation = "sdpa"
-    module = type(model.original_model)(config)
+    weight = next(model.original_model.parameters())
+    module = type(model.original_model)(config).to(weight.device, weight.dtype)
     own = {name.replace("._original_component", ""): p for name, p in model.original_model.named_parameters()}
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -101,12 +104,36 @@ def interleave(ours: Callable[[], Any], floor: Callable[[], Any], repeats: int =
         for work, kept in zip((ours, floor), times, strict=True):
             started = time.perf_counter()
             work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if repeat:
                 kept.append(time.perf_counter() - started)
     return Ratio(*times)
 
 
 HEADER = f"{'':34s} {'ours':>10s} {'floor':>10s} {'ratio':>7s}  [least, most]   aim"
+
+
+@contextlib.contextmanager
+def contraction_timed() -> Iterator[list[float]]:
+    """While the block runs, how many seconds each contraction takes."""
+    plain, taken = gradients.contract, list[float]()
+
+    def timed(*arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return plain(*arguments)
+        finally:
+            taken.append(time.perf_counter() - started)
+
+    gradients.contract = timed
+    try:
+        yield taken
+    finally:
+        gradients.contract = plain
+
+
+Row = tuple[str, Ratio, str]  # what was timed, how long it took, and the aim
 
 
 def line(name: str, ratio: Ratio, aim: str) -> None:

@@ -6,21 +6,22 @@ inside a circuit of half of the edges over the same floors.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from attribution import attribute
-from benchmarks.common import HEADER, golden_task, interleave, line, load
+from benchmarks.common import HEADER, Plain, Row, golden_task, interleave, line, load
 from interp import ComputationalGraph
 
 STEPS = 5
 
 
-def main() -> None:
-    """Print the table."""
-    model, plain = load()
+def rows(model: Any, plain: Plain) -> Iterator[Row]:
+    """Each method beside its floor."""
     task = golden_task()
-    prompts = task.prompts(model)
+    prompts = task.prompts(model).to(next(plain.module.parameters()).device)
 
     def floor_eap() -> None:
         plain.forward(prompts.corrupted)
@@ -40,20 +41,23 @@ def main() -> None:
     def inside(method: str, ablation: str = "patch", **settings: int) -> None:
         attribute(model, task, method, inside=half, ablation=ablation, quiet=True, **settings)
 
+    yield "eap", interleave(lambda: attribute(model, task, "eap", quiet=True), floor_eap), "<= 1.5"
+    yield "eap-ig, 5 steps", interleave(lambda: attribute(model, task, "eap-ig", quiet=True), floor_ig), "<= 1.3"
+    yield "eap inside a circuit", interleave(functools.partial(inside, "eap"), floor_eap), "<= 3"
+    yield "the same, zero ablation", interleave(functools.partial(inside, "eap", "zero"), floor_eap), ""
+    yield "mask-ig inside, 5 steps", interleave(functools.partial(inside, "mask-ig", steps=STEPS), floor_ig), "<= 3"
+    for method in ("relp", "attnlrp", "cp-lrp", "gim"):
+        yield f"{method} over its floor", interleave(functools.partial(score, method), floor_eap), "<= 1.5"
+        over = interleave(functools.partial(score, method), functools.partial(score, "eap"))
+        yield f"{method} over eap", over, "<= 1.1"
+
+
+def main() -> None:
+    """Print the table."""
     print("Scoring 123,211 edges of SmolLM2-135M on 16 IOI prompts of 15 tokens")
     print(HEADER)
-    line("eap", interleave(lambda: attribute(model, task, "eap", quiet=True), floor_eap), "<= 1.5")
-    line("eap-ig, 5 steps", interleave(lambda: attribute(model, task, "eap-ig", quiet=True), floor_ig), "<= 1.3")
-    line("eap inside a circuit", interleave(functools.partial(inside, "eap"), floor_eap), "<= 3")
-    line("the same, zero ablation", interleave(functools.partial(inside, "eap", "zero"), floor_eap), "")
-    line("mask-ig inside, 5 steps", interleave(functools.partial(inside, "mask-ig", steps=STEPS), floor_ig), "<= 3")
-    for method in ("relp", "attnlrp", "cp-lrp", "gim"):
-        line(f"{method} over its floor", interleave(functools.partial(score, method), floor_eap), "<= 1.5")
-        line(
-            f"{method} over eap",
-            interleave(functools.partial(score, method), functools.partial(score, "eap")),
-            "<= 1.1",
-        )
+    for row in rows(*load()):
+        line(*row)
 
 
 if __name__ == "__main__":

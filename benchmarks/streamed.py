@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 import metrics
 from attribution import attribute
-from benchmarks.common import random_task
+from benchmarks.common import contraction_timed, random_task
 from benchmarks.memory import status
 from interp import load_model
 from interp.gguf_cache import cache_folder
@@ -150,20 +150,18 @@ def measure(folder: Path, what: str) -> dict[str, float]:
     loaded = time.perf_counter() - started
     stream = max(saved.streams, key=lambda one: one.n_parts)
     task = random_task(PROMPTS, TOKENS, 128256)
-    contracting = [0.0]
-    _time_contraction(contracting)
     before, reading, waiting, started = stream.n_bytes, stream.reading, stream.waiting, time.perf_counter()
-    if what == "eap":
-        attribute(model, task, "eap", quiet=True)
-    else:
-        mask = random_mask(model)
-        metrics.evaluate(model, task, mask)
+    with contraction_timed() as contracting:
+        if what == "eap":
+            attribute(model, task, "eap", quiet=True)
+        else:
+            metrics.evaluate(model, task, random_mask(model))
     return {
         "loading": loaded,
         "seconds": time.perf_counter() - started,
         "reading": stream.reading - reading,
         "waiting": stream.waiting - waiting,
-        "contracting": contracting[0],
+        "contracting": sum(contracting),
         "bytes": stream.n_bytes - before,
         "peak": status("VmHWM"),
     }
@@ -177,21 +175,6 @@ def random_mask(model: Any) -> torch.Tensor:
     scores = torch.rand(graph.shape, generator=torch.Generator().manual_seed(0)) * graph.edge_mask
     chosen: torch.Tensor = scores >= scores.flatten().topk(EDGES).values[-1]
     return chosen
-
-
-def _time_contraction(total: list[float]) -> None:
-    from attribution import gradients
-
-    plain = gradients.contract
-
-    def timed(*args: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return plain(*args)
-        finally:
-            total[0] += time.perf_counter() - started
-
-    gradients.contract = timed
 
 
 def floors(config: Any, what: str, disk: float, product: float) -> tuple[float, float, float]:

@@ -11,12 +11,13 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import joblib
 from joblib.parallel import get_active_backend
@@ -31,6 +32,7 @@ from interp.progress import progress
 
 FORMAT = "faithful-circuits/job"
 VERSION = 1
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -140,33 +142,59 @@ def run(
         InputError: for a store that cannot be made or is damaged, and where a worker died without a word.
         OSError: where a job could not be kept, for instance since the disk is full; those kept before stay.
     """
-    if workers is not None and workers != -1:
-        numbers.whole("workers", workers, numbers.COUNT)
+    check_workers(workers)
     kept = None if store is None else Store(store)
     outcomes = {} if kept is None else {job.digest: found for job in jobs if (found := kept.get(job)) is not None}
     missing = {job.digest: job for job in jobs if job.digest not in outcomes}
     with progress(description, len(outcomes) + len(missing), quiet) as bar:
         bar.advance(len(outcomes))
-        try:
-            for outcome in _parallel(workers)(joblib.delayed(_done)(job, kept) for job in missing.values()):
-                bar.advance()
-                outcomes[outcome.job.digest] = outcome
-                if outcome.error is not None:
-                    _log.warning("%s failed: %s", outcome.job.name, outcome.error)
-        except BrokenProcessPool:
-            raise InputError(
-                f"workers={workers}: a process ended without a word, as the system kills one when memory runs out; "
-                "use fewer workers" + ("" if kept is None else ", and the jobs that are finished stay so")
-            ) from None
+        stays = "" if kept is None else ", and the jobs that are finished stay so"
+        for outcome in spread([functools.partial(_done, job, kept) for job in missing.values()], workers, stays):
+            bar.advance()
+            outcomes[outcome.job.digest] = outcome
+            if outcome.error is not None:
+                _log.warning("%s failed: %s", outcome.job.name, outcome.error)
     return [outcomes[job.digest] for job in jobs]
 
 
-def _parallel(workers: int | None) -> joblib.Parallel:
-    """Results as they come, where the engine can give them so (Ray cannot)."""
-    backend, _ = get_active_backend()
-    order = "generator_unordered" if backend.supports_return_generator else "list"
+def check_workers(workers: int | None) -> None:
+    """Raise `InputError` for what is no number of processes, -1 (one on each core) or None."""
+    if workers is not None and workers != -1:
+        numbers.whole("workers", workers, numbers.COUNT)
+
+
+def spread(calls: Iterable[Callable[[], T]], workers: int | None, stays: str = "") -> Iterator[T]:
+    """What calls return, as they end, made on joblib's engine: `workers` processes, or what the user's context says.
+
+    What a call raises ends all, and is raised here. `stays`: what a sentence about a dead worker adds.
+
+    Raises `InputError` where a worker died without a word, and for what cannot be sent to one.
+    """
+    backend, n_jobs = get_active_backend()
+    order = "generator_unordered" if backend.supports_return_generator else "list"  # Ray cannot
     # one at a time: a batch of short jobs would come back together, after the last of them
-    return joblib.Parallel(n_jobs=workers, return_as=order, batch_size=1)
+    parallel = joblib.Parallel(n_jobs=workers, return_as=order, batch_size=1)
+    asked = f"workers={n_jobs if workers is None else workers}"
+    try:
+        yield from parallel(joblib.delayed(call)() for call in calls)
+    except pickle.PicklingError as error:
+        raise InputError(
+            f"{asked} sends what is handed in to other processes, which cannot be done with it "
+            f"({error}); use workers=1, or functions and data that can be pickled"
+        ) from None
+    except Exception as error:
+        if not _is_death(error):
+            raise
+        raise InputError(
+            f"{asked}: a process ended without a word, as the system kills one when memory runs out; use fewer workers"
+            + stays
+        ) from error
+
+
+def _is_death(error: Exception) -> bool:
+    """Whether an engine says that a worker is gone; Ray and Dask, which may not be installed, by name."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return isinstance(error, BrokenProcessPool) or bool(names & {"RayActorError", "WorkerCrashedError", "KilledWorker"})
 
 
 def _done(job: Job, store: Store | None) -> Outcome:

@@ -71,7 +71,8 @@ def _refuse_weights(module: nn.Module, what: str) -> None:
         if values.is_meta:
             raise InputError(
                 f"{what} has no values at {path!r} (device meta): it was made without weights, or accelerate holds "
-                "them elsewhere; load it whole, on one device: from_pretrained(..., device_map=None)"
+                "them elsewhere; load it whole, on one device: from_pretrained(..., device_map=None); or, where it "
+                "does not fit, load_model(its folder, weights='streamed')"
             )
         if type(values) not in (Tensor, nn.Parameter):
             raise _quantised(what, path, f"is a {type(values).__name__}")
@@ -81,8 +82,8 @@ def _refuse_weights(module: nn.Module, what: str) -> None:
     devices = {str(weight.device) for weight in module.parameters()}
     if len(devices) > 1:
         raise InputError(
-            f"{what} is spread over {', '.join(sorted(devices))}; load it on one device: "
-            "from_pretrained(..., device_map=None)"
+            f"{what} is spread over {', '.join(sorted(devices))}; load it on one device: from_pretrained(..., "
+            "device_map=None); or, where it does not fit, load_model(its folder, weights='streamed')"
         )
 
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
-import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
 
-from interp import numbers
+from interp import jobs, numbers
 from interp.errors import InputError, choose
 from interp.files import locked, make_folder, write_text
 from interp.interval import Interval
@@ -30,7 +26,7 @@ from metrics.explanation.prediction import PredictKeywords
 from metrics.explanation.roar_data import digest, remover, splits_of
 from metrics.explanation.roar_plan import Retraining, RetrainingKeywords, RoarPlan, explainers
 from metrics.explanation.roar_result import RoarResult, result_of
-from metrics.explanation.roar_run import Job, accuracy, call_model, macro_f1, run_seed
+from metrics.explanation.roar_run import Job, accuracy, call_model, macro_f1, rounds, run_training
 
 BATCH = 512  # inputs per call of predict, where nobody says otherwise
 PERFORMANCES = {"accuracy": accuracy, "macro-f1": macro_f1}
@@ -44,7 +40,7 @@ class RoarKeywords(RetrainingKeywords, PredictKeywords, total=False):
     resamples: int
 
 
-@numbers.checked(workers=numbers.COUNT)
+@numbers.checked()
 @torch.inference_mode(False)
 def recursive_roar(
     train: Callable[..., Any],
@@ -55,7 +51,7 @@ def recursive_roar(
     protocol: Retraining | None = None,
     folder: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     **keywords: Unpack[RoarKeywords],
 ) -> RoarResult:
     """Recursive ROAR with RACU (Madsen et al., Findings of EMNLP 2022); plain ROAR (Hooker et al. 2019) as well.
@@ -88,9 +84,10 @@ def recursive_roar(
             explainers join what is there.
         settings: whatever else decides the result (JSON), for instance of the training: a folder that was made with
             other data or settings is refused. Callables are known by their name alone.
-        workers: seeds in so many processes, which share torch's threads. What is handed in must be found by a new
-            process: functions at the top of a module, and scripts guarded by `if __name__ == "__main__"`. (Threads
-            would share one global random state and end the promise that a seed decides its model.)
+        workers: trainings that do not wait for each other in so many processes of this machine, -1: one on each core;
+            None: this process, or what `joblib.parallel_config` says (Ray and Dask work there, with a `folder` that
+            all machines see). What is handed in is pickled. (Threads would share one global random state and end the
+            promise that a seed decides its model.)
         batch_size, quiet: inputs per call of `predict` (512); no progress bar.
         confidence, resamples: of the bootstrap over seeds. With few seeds they are wide; with one there is none.
 
@@ -98,9 +95,11 @@ def recursive_roar(
         `RoarResult`: `curves`, `racu` (measure -> `Estimate`), `summary()`, `figure()`.
 
     Raises:
-        InputError: what does not fit, scores that are NaN, constant or of another shape, another run's folder.
+        InputError: what does not fit, scores that are NaN, constant or of another shape, another run's folder, what
+            cannot be sent to another process, a process that died.
     """
     check_keywords("recursive_roar", keywords, RoarKeywords)
+    jobs.check_workers(workers)
     run, interval = Run.of(keywords), Interval.of(keywords)
     protocol = (protocol or Retraining()).changed(keywords)
     plan, splits = protocol.plan(explain), splits_of(data)
@@ -113,23 +112,21 @@ def recursive_roar(
             protocol.recursive, run.batch_size or BATCH, opened,
         )  # fmt: skip
         _claim(job, plan, settings)
-        teller = _Teller(job, plan, workers)
+        teller = _Teller(job, plan)
         with run.progress(f"Recursive ROAR, {len(plan.seeds)} seeds", plan.trainings) as bar:
             teller.start(bar)
-            if workers == 1:
-                for seed in plan.seeds:
-                    run_seed(job, seed, teller.look, lambda: False)
-            else:
-                _run_in_processes(job, plan, workers, teller)
+            for group in rounds(job, plan.seeds):
+                for _ in jobs.spread([functools.partial(run_training, job, one) for one in group], workers):
+                    teller.look()
         return result_of(job, protocol, plan.seeds, interval)
 
 
 class _Teller:
     """Says how much is done, and from the first training on how long the rest will take."""
 
-    def __init__(self, job: Job, plan: RoarPlan, workers: int) -> None:
+    def __init__(self, job: Job, plan: RoarPlan) -> None:
         self.records = [path for seed in plan.seeds for path in job.records(seed)]
-        self.plan, self.workers = plan, workers
+        self.plan = plan
         self.told = 0
 
     def start(self, bar: Bar) -> None:
@@ -150,50 +147,6 @@ class _Teller:
 
     def _count(self) -> int:
         return sum(path.exists() for path in self.records)
-
-
-_stop: Any = None  # in a worker: set when the run is to end
-
-
-def _begin_worker(stop: Any, threads: int) -> None:
-    global _stop
-    _stop = stop
-    torch.set_num_threads(threads)
-
-
-def _work(job: Job, seed: int) -> None:
-    parent = multiprocessing.parent_process()
-    # a parent that was killed cannot say so
-    run_seed(job, seed, lambda: None, lambda: _stop.is_set() or parent is None or not parent.is_alive())
-
-
-def _run_in_processes(job: Job, plan: RoarPlan, workers: int, teller: _Teller) -> None:
-    try:
-        ForkingPickler.dumps(replace(job, splits={}))
-    except Exception as error:
-        raise InputError(
-            f"workers={workers} needs functions that another process can import (at the top of a module, no lambdas); "
-            f"or use workers=1. {type(error).__name__}: {error}"
-        ) from None
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    threads = max(1, torch.get_num_threads() // workers)
-    with ProcessPoolExecutor(workers, context, _begin_worker, (stop, threads)) as pool:
-        pending = {pool.submit(_work, job, seed) for seed in plan.seeds}
-        try:
-            while pending:
-                finished, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
-                teller.look()
-                for future in finished:
-                    future.result()
-        except BrokenProcessPool:
-            raise InputError(
-                f"workers={workers}: a process ended without a word; it ran out of memory, or cannot import what was "
-                "handed in (functions of a notebook or of a script without `if __name__ == '__main__'`)"
-            ) from None
-        finally:
-            stop.set()  # the others end after the training they are at
-            pool.shutdown(cancel_futures=True)
 
 
 def _claim(job: Job, plan: RoarPlan, settings: Mapping[str, Any] | None) -> None:

@@ -1,11 +1,11 @@
-"""One seed of Recursive ROAR, step by step; what is finished lies in a folder and is never done again."""
+"""The trainings of Recursive ROAR; what is finished lies in a folder and is never done again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def macro_f1(scores: Tensor, labels: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Job:
-    """All that a seed's run needs; checked by `recursive_roar`. Can be sent to another process."""
+    """All that a training needs; checked by `recursive_roar`. Can be sent to another process."""
 
     train: Callable[..., Any]
     explain: Mapping[str, Callable[..., Any]]
@@ -98,30 +98,40 @@ def read_performance(path: Path) -> float:
         raise InputError(f"folder holds {str(path)!r}, which is damaged; remove it to train again ({error})") from None
 
 
-def run_seed(job: Job, seed: int, done: Callable[[], None], stopped: Callable[[], bool]) -> None:
-    """Train, measure and explain for one seed, leaving out what the folder holds.
+@dataclass(frozen=True)
+class Training:
+    """One model that is trained, named as in `Job.record`."""
 
-    `done` is called after each training. When `stopped()` the run ends before the next one.
-    """
-    run = _Run(job, seed, done)
-    for work in run.work():
-        if stopped():
-            return
-        work()
+    seed: int
+    measure: str | None
+    step: int
+
+
+def rounds(job: Job, seeds: Sequence[int]) -> list[list[Training]]:
+    """All trainings, in groups whose trainings do not need each other, and need those of the groups before alone."""
+    steps = range(len(job.steps))
+    first = [
+        [Training(seed, None, -1), Training(seed, None, 0), *(Training(seed, RANDOM, i) for i in steps)]
+        for seed in seeds
+    ]
+    later = [[Training(seed, measure, i) for seed in seeds for measure in job.explain] for i in steps]
+    found = [[one for group in first for one in group]]
+    return found + (later if job.recursive else [[one for group in later for one in group]])
+
+
+def run_training(job: Job, training: Training) -> None:
+    """Train, measure and explain one model, unless the folder holds all that comes of it."""
+    run = _Run(job, training.seed)
+    if training.measure is None:
+        return run.unmasked() if training.step < 0 else run.everything()
+    return run.random(training.step) if training.measure == RANDOM else run.measure(training.measure, training.step)
 
 
 class _Run:
     """The trainings of one seed."""
 
-    def __init__(self, job: Job, seed: int, done: Callable[[], None]) -> None:
-        self.job, self.seed, self.done = job, seed, done
-
-    def work(self) -> list[Callable[[], None]]:
-        """Every training, in order."""
-        steps = range(len(self.job.steps))
-        random = [lambda i=i: self.random(i) for i in steps]
-        measured = [lambda m=m, i=i: self.measure(m, i) for m in self.job.explain for i in steps]
-        return [self.unmasked, self.everything, *random, *measured]
+    def __init__(self, job: Job, seed: int) -> None:
+        self.job, self.seed = job, seed
 
     def unmasked(self) -> None:
         """Train on everything; explain for the first step, or for all steps where nothing is recursive."""
@@ -188,7 +198,6 @@ class _Run:
         make_folder(path.parent)
         seconds = round(time.perf_counter() - started, 3)
         write_text(path, json.dumps({"performance": float(performance), "seconds": seconds}))
-        self.done()
 
     def masked(self, name: str, masks: Masks) -> Tensor:
         """Inputs of a split without what is removed."""

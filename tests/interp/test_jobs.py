@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -34,14 +33,8 @@ def test_equal_jobs_are_done_once() -> None:
     assert run([JOBS[0], JOBS[0]], quiet=True)[1].value[0] == 0
 
 
-@pytest.mark.parametrize("backend", ["threading", "multiprocessing", "ray"])
+@pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
 def test_the_users_engine_is_the_one_that_works(backend: str, tmp_path: Path) -> None:
-    if backend == "ray":
-        if importlib.util.find_spec("ray") is None:
-            pytest.skip("Ray is not installed: pip install faithful-circuits[ray]")
-        from ray.util.joblib import register_ray
-
-        register_ray()
     with joblib.parallel_config(backend=backend, n_jobs=2):
         outcomes = run(JOBS[:3], store=tmp_path, quiet=True)
     assert [one.value[0] for one in outcomes] == [0, -0.5, -2]

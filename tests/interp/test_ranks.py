@@ -29,15 +29,24 @@ def _free_port() -> int:
 
 def on_ranks(count: int, work: Callable[[int], object]) -> list[int]:
     """Do `work(rank)` in so many processes that have joined; their exit statuses."""
+
+    def joined(rank: int) -> None:
+        ranks.join()
+        work(rank)
+        ranks.leave()
+
+    return started(count, joined)
+
+
+def started(count: int, work: Callable[[int], object]) -> list[int]:
+    """The same in processes that torchrun would have started, and that have not joined."""
     port = _free_port()
 
     def one(rank: int) -> None:
         os.environ |= {
             "RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
-        ranks.join()
         work(rank)
-        ranks.leave()
 
     children = [fork(lambda rank=rank: one(rank)) for rank in range(count)]
     return [ended(child) for child in children]
@@ -105,6 +114,18 @@ def test_what_is_wrong_is_said_on_every_rank(tmp_path: Path) -> None:
     assert said[1].startswith("task='tiny' has 1 prompts for 2 ranks")
     assert "keeps the work of one process" in said[2]
     assert said[3] == "prompt 3 is bad"
+
+
+def test_ranks_of_two_versions_are_refused(tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        if rank == 1:
+            ranks.__version__ = "0.0.1"  # type: ignore[attr-defined]
+        (tmp_path / str(rank)).write_text(sentence(ranks.join))
+
+    assert started(2, work) == [0, 0]
+    said = {(tmp_path / str(rank)).read_text() for rank in range(2)}
+    assert len(said) == 1
+    assert said.pop().startswith("ranks have different versions of faithful-circuits, torch: rank 0 ")
 
 
 def test_a_rank_that_dies_ends_all_and_leaves_files_whole(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ WRAPPED = [
     (injected, r"carries an adapter of peft at 'model\.layers\.0\.self_attn\.q_proj'.*merge_and_unload"),
     (nn.DataParallel, r"is a DataParallel, a model made parallel; give the model in it, as it was before: \.module"),
     (lambda module: module.to("meta"), r"no values at 'model\.embed_tokens\.weight' \(device meta\).*device_map=None"),
-    (offloaded, r"no values at 'model\.embed_tokens\.weight' \(device meta\).*device_map=None"),
+    (offloaded, r"no values at 'model\.embed_tokens\.weight' \(device meta\).*device_map=None.*weights='streamed'"),
     (quantised, r"plain floating-point weights \('model\.layers\.0\.self_attn\.q_proj' is a torch\.ao.*quantisation"),
     (packed, r"plain floating-point weights \('model\.layers\.1\.mlp\.down_proj\.weight' is a Packed\)"),
     (eight_bits, r"plain floating-point weights \('model\.layers\.1\.mlp\.down_proj\.weight' holds torch\.int8\)"),

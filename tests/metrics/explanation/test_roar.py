@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -319,15 +320,17 @@ def test_further_seeds_and_explainers_join(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_seeds_in_processes(tmp_path: Path) -> None:
-    together, alone = run(workers=2, folder=tmp_path), run()
+def test_trainings_in_processes(tmp_path: Path) -> None:
+    together, alone = run(train=lambda *given: fit(*given), workers=2, folder=tmp_path), run()
     pd.testing.assert_frame_equal(together.curves, alone.curves)
     assert together.racu == alone.racu
 
 
-def test_what_no_process_can_import(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="workers=2 needs functions that another process can import"):
-        run(train=lambda train, validation, seed: None, workers=2)
+@pytest.mark.slow
+def test_what_cannot_be_sent_to_a_process() -> None:
+    lock = threading.Lock()
+    with pytest.raises(InputError, match=r"workers=2 sends what is handed in to other processes.*use workers=1"):
+        run(train=lambda train, validation, seed: lock, workers=2)
 
 
 @pytest.mark.slow

@@ -1,0 +1,90 @@
+"""Jobs on engines with workers that can be killed: loky's processes, a local Dask cluster, a local Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+
+from interp.errors import InputError
+from interp.jobs import Job, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # those of the engines are not ours
+
+
+def doubled(number: int, folder: str) -> tuple[int, int]:
+    """Writes down that it runs; the first time the third one is killed as the system kills what takes too much."""
+    ran = Path(folder) / f"{number}"
+    ran.write_text(ran.read_text() + "x" if ran.exists() else "x")
+    if number == 2 and ran.read_text() == "x":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * number, os.getpid()
+
+
+@contextlib.contextmanager
+def ray_cluster() -> Iterator[Any]:
+    """Two workers on this machine."""
+    if importlib.util.find_spec("ray") is None:
+        missing = "Ray is not installed: pip install faithful-circuits[ray]"
+        pytest.fail(missing) if os.environ.get("REQUIRE_RAY") == "1" else pytest.skip(missing)
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    import ray
+    from ray.util.joblib import register_ray
+
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80_000_000,
+        runtime_env={"env_vars": {"PYTHONPATH": path}},
+    )  # fmt: skip
+    register_ray()
+    try:
+        with joblib.parallel_config(backend="ray", n_jobs=2):
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def dask_cluster() -> Iterator[Any]:
+    """Two workers on this machine, whose tasks are not tried a second time."""
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install dask[distributed]")
+    import dask
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config(backend="dask"),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def processes() -> Iterator[Any]:
+    """Two of loky's."""
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        yield
+
+
+@pytest.mark.parametrize("engine", [processes, dask_cluster, ray_cluster])
+def test_a_killed_worker_loses_no_finished_job(engine: Any, tmp_path: Path) -> None:
+    store, ran = tmp_path / "store", tmp_path / "ran"
+    ran.mkdir()
+    jobs = [Job(str(number), doubled, {"number": number, "folder": str(ran)}) for number in range(6)]
+    with engine():
+        with pytest.raises(InputError, match=r"a process ended without a word.*the jobs that are finished stay so"):
+            run(jobs, store=store, quiet=True)
+        kept = {path: path.stat().st_mtime_ns for path in store.iterdir()}
+        outcomes = run(jobs, store=store, quiet=True)
+    assert [one.value[0] for one in outcomes] == [0, 2, 4, 6, 8, 10]
+    assert os.getpid() not in {one.value[1] for one in outcomes}
+    assert len(list(store.iterdir())) == 6
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert (ran / "2").read_text() == "xx"
