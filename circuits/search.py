@@ -30,7 +30,8 @@ from metrics.circuit.balance import Balanced
 from metrics.circuit.battery import Reference
 from metrics.circuit.elements import Elements, Mask
 
-CLOSE = {"edge": 1.1, "node": 1.03}  # sizes this near to each other are not told apart in the search
+# sizes this near to each other are not told apart in the search; of edges a size a tenth smaller is then tried anyway
+CLOSE = {"edge": 4 / 3, "node": 1.03}
 
 Rule = Callable[[Tensor], Mask]  # takes a circuit of one size from scores
 Take = Callable[[Rule], Mask]  # what that makes of scores, or of resampled ones

@@ -13,7 +13,6 @@ from metrics.circuit.elements import Elements, Mask
 
 Rung = dict[str, Any]  # a size, what it holds, what it reached
 GROWTH = 8  # sizes tried first grow by this
-TOGETHER = 3  # sizes that are measured at once
 SMALLER = (0.9, 0.75, 0.5)  # parts of the size found that must be seen to fail
 MOST = 4.0  # what is reached beyond so many times the goal moves the search no further
 
@@ -41,6 +40,11 @@ class Sizes:
             self.masks.update((n, self.take(n)) for n in new)
             self.reached.update(zip(new, self.goal.reached(self.elements, [self.masks[n] for n in new]), strict=True))
 
+    def enough(self, n: int) -> bool:
+        """Whether a size is enough; runs its circuit if that was not run yet."""
+        self.measure([n])
+        return self.reached[n].enough
+
     def part(self, n: int) -> float:
         """How far a size comes, within what a search can use."""
         if not n:
@@ -64,37 +68,29 @@ def rung(elements: Elements, size: int, mask: Mask, reached: Reached) -> Rung:
 def smallest(orders: Sequence[Sizes], close: float) -> tuple[Sizes, int]:
     """The smallest size found whose circuit reaches the goal, and in which of several orders; the whole if none does.
 
-    Sizes grow eightfold from 1 until one is enough; of the orders that one goes on whose first such size is smallest.
-    Between that and the one before, false position in the logarithm of size goes on until its ends are nearer than
-    `close`. Faithfulness need not grow with size: nine tenths, three quarters and half of the size found are then tried
-    too, and the search goes on below any of them that is enough. About 12 circuits.
+    Sizes grow eightfold from 1 until one is enough, one by one: each costs more than all before. Another order goes on
+    if it is enough at a smaller one of these sizes. Between that size and the largest that is not, false position in
+    the logarithm of size goes on until its ends are nearer than `close`. Faithfulness need not grow with size: nine
+    tenths, three quarters and half of the size found are then tried too, and the search goes on below any of them that
+    is enough. About 10 circuits.
     """
-    high, sizes = len(orders[0].elements.places), orders[0]
-    for one in orders:
-        found = _first_enough(one, high)
-        if one is sizes or found < high:
-            high, sizes = found, one
+    sizes, *others = orders
+    most = len(sizes.elements.places)
+    growing = [n for i in range(most.bit_length()) if (n := GROWTH**i) < most]
+    high = next((n for n in [*growing, most] if sizes.enough(n)), most)
+    for other in others:
+        while smaller := [n for n in growing if n < high]:
+            if not other.enough(smaller[-1]):
+                break
+            sizes, high = other, smaller[-1]
     while True:
         low = max((n for n in sizes.reached if n < high), default=0)
         high = _between(sizes, low, high, close)
-        sizes.measure([n for part in SMALLER if 0 < (n := round(part * high)) < high])
-        smaller = [n for n, one in sizes.reached.items() if n < high and one.enough]
-        if not smaller:
+        smaller = [n for part in SMALLER if 0 < (n := round(part * high)) < high]
+        less = next((n for n in smaller if sizes.enough(n)), None)
+        if less is None:
             return sizes, high
-        high = min(smaller)
-
-
-def _first_enough(sizes: Sizes, most: int) -> int:
-    """The first size that is enough, of those that grow to `most`; that, if none is."""
-    tried: list[int] = [n for i in range(most.bit_length()) if (n := GROWTH**i) < most]
-    if most == len(sizes.elements.places):
-        tried.append(most)
-    for first in range(0, len(tried), TOGETHER):
-        some = tried[first : first + TOGETHER]
-        sizes.measure(some)
-        if good := [n for n in some if sizes.reached[n].enough]:
-            return good[0]
-    return most
+        high = less
 
 
 def _between(sizes: Sizes, low: int, high: int, close: float) -> int:
@@ -104,7 +100,6 @@ def _between(sizes: Sizes, low: int, high: int, close: float) -> int:
     while high - low > 1 and high > close * low:
         middle = round(math.exp(start + bracket.at * (end - start)))
         middle = max(low + 1, min(high - 1, middle))
-        sizes.measure([middle])
-        low, high = (low, middle) if sizes.reached[middle].enough else (middle, high)
+        low, high = (low, middle) if sizes.enough(middle) else (middle, high)
         bracket.tell(sizes.part(middle))
     return high

@@ -14,8 +14,10 @@ from circuits.goals import Goal, Reached
 from metrics.circuit.elements import Elements, Mask
 
 FIRST = 4  # the first group is this part of the circuit
-ENOUGH = 8  # prompts that say in which order edges are tried
-SINGLY = 8  # so many are tried alone, unless all are
+ENOUGH = 4  # prompts that say in which order edges are tried
+LEAST = 64  # a group of less than this part of the circuit is not worth a run
+TRIES = 8  # so many groups are tried
+SINGLY = 8  # so many are tried alone, of circuits that have no more than that many groups; unless all are
 
 
 @dataclass
@@ -55,23 +57,25 @@ class Trimming:
 
 
 def trimmed(elements: Elements, goal: Goal, mask: Mask, scores: Tensor, reached: Reached, every: bool) -> Trimming:
-    """Drop what the circuit can do without, those of least effect first: a quarter, an eighth, ..., then one by one.
+    """Drop what the circuit can do without, those of least effect first: a quarter, an eighth, ..., then a few alone.
 
     Of edges the effect is the gradient at the circuit, which sees what scores of the whole model do not: what the
     circuit lacks; of nodes it is their score. It decides on the order alone, and is taken on a few prompts. A group
-    goes if the goal is still reached, else half of it is tried. At the end the `SINGLY` weakest are tried alone, or
-    `every` one.
+    goes if the goal is still reached, else half of it is tried, down to a `LEAST`th of the circuit and `TRIES` times.
+    At the end the `SINGLY` weakest are tried alone, unless the circuit has more than `SINGLY` times `LEAST`; or `every`
+    one.
     """
     state = Trimming(elements, goal, mask, reached, 0, [])
     order = _weakest_first(elements, mask, scores)
-    group = len(order) // FIRST
-    while group > 1:
+    group, least = len(order) // FIRST, len(order) // LEAST
+    while group > max(1, least) and (every or state.circuits < TRIES):
         if state.drop(order[:group]):
             order = state.left(order[group:])
             group = min(group, len(order) // FIRST)
         else:
             group //= 2
-    _singly(state, order, None if every else SINGLY)
+    if every or len(order) <= SINGLY * LEAST:
+        _singly(state, order, None if every else SINGLY)
     return state
 
 

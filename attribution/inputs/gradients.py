@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from captum.attr import GradientShap
 from torch.nn.utils.rnn import pad_sequence
 
 from attribution.inputs.method import Answer, Asked, TokenMethod, Values
@@ -129,6 +128,8 @@ class GradientSHAP(TokenMethod):
         _check_rules(self.rules)
 
     def values(self, asked: Asked) -> Values:
+        from captum.attr import GradientShap  # not above: it loads matplotlib, which takes a second
+
         method = GradientShap(asked.explained.value, multiply_by_inputs=True)
         rows = []
         for one in asked.each():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import captum.attr as captum
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -25,6 +24,8 @@ class FeatureAblation(TokenMethod):
     formula: ClassVar[tuple[str, str]] = ("T+1", "0")
 
     def values(self, asked: Asked) -> Values:
+        import captum.attr as captum  # not above: it loads matplotlib, which takes a second
+
         width = asked.inputs.ids.shape[1]
         positions = torch.arange(width, device=asked.explained.anatomy.device)[None, :, None]
         with torch.no_grad():
@@ -57,6 +58,8 @@ class Occlusion(TokenMethod):
         numbers.settle(self, window=numbers.COUNT)
 
     def values(self, asked: Asked) -> Values:
+        import captum.attr as captum  # as above
+
         rows = []
         for one in asked.each():
             with torch.no_grad():

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from interp.tasks import Task, TaskCheck
 
 STRONGEST = 10
+CHECKED = 32  # prompts that say whether the model does the task at all
 
 
 def find(
@@ -190,12 +191,15 @@ def find(
 
 
 def _check(task: Task, model: Any, notes: Notes) -> TaskCheck:
-    """How well the model does the task at all; said in a note."""
+    """How well the model does the task at all, on `CHECKED` prompts evenly taken; said in a note."""
+    n, step, of = len(task), -(-len(task) // CHECKED), ""
+    if step > 1:
+        task, of = task.select(range(0, n, step)), f" of {n}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the same is said below
         check = task.check(model)
     notes(
-        f"{len(task)} prompts of {task.name}: {check.accuracy_clean:.0%} answered correctly, "
+        f"{len(task)}{of} prompts of {task.name}: {check.accuracy_clean:.0%} answered correctly, "
         f"{check.accuracy_corrupted:.0%} when corrupted; mean {check.objective} {check.clean:.3f}, "
         f"corrupted {check.corrupted:.3f}"
     )

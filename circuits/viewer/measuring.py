@@ -25,9 +25,10 @@ from metrics.circuit.controls import random_controls
 from metrics.circuit.evaluate import faithfulness_in
 
 GROWN_BY = 400  # edges beside the circuit that its page holds, so that the slider can grow it
-MOST_PROMPTS = 16  # that sizes are measured on: a page is made in seconds
+MOST_PROMPTS = 8  # that sizes are measured on: a page is made in seconds
 N_RANDOM = 1  # random circuits of each size; each prompt sees all sizes
 STEPS_PER_DECADE = (1, 3)
+APART = 1.5  # a size nearer than this to the circuit's own, or to that of all, says nothing of its own
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,22 @@ def found_on(circuit: Found, task: Task) -> bool:
 
 
 def sizes(chosen: int, held: int) -> list[int]:
-    """1, 3, 10, 30 and so on up to all edges that the page holds, with the circuit's own size and that of all."""
+    """1, 3, 10, 30 and so on up to all edges that the page holds, with the circuit's own size and that of all.
+
+    >>> sizes(25, 425)
+    [1, 3, 10, 25, 100, 425]
+    """
     if not held:
         return []
     decades = range(math.ceil(math.log10(held)) + 1)
     grown = {step * 10**decade for decade in decades for step in STEPS_PER_DECADE}
-    return sorted({size for size in grown if size < held} | {held, *([chosen] if chosen else [])})
+    ends = {held, *([chosen] if chosen else [])}
+    return sorted(ends | {size for size in grown if size < held and all(_apart(size, end) for end in ends)})
+
+
+def _apart(size: int, other: int) -> bool:
+    """Whether two sizes tell two things."""
+    return max(size, other) >= APART * min(size, other)
 
 
 def measured(circuit: Circuit, edges: Adjacency, prompts: Prompts) -> list[dict[str, float]]:

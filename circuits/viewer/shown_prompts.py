@@ -13,7 +13,7 @@ from circuits.viewer import linked
 from circuits.viewer.linked import LinkedViews, corrupted_patterns, linked_views, shown_prompt
 from interp.tasks.task import Task
 
-MOST_PROMPTS = 8
+MOST_PROMPTS = 4
 LEAST_HEADS = 12  # whose patterns have room before another prompt has
 
 

@@ -99,9 +99,8 @@ Ablation is by counterfactual unless the name says otherwise; the truth is that 
   The two methods of the ensemble have opposite signs on a true edge of `boolean`, which cancel.
 - `information-flow` ranks what every prompt needs. `acdc` (tau 0.1) finds every circuit: it runs them.
 - Learned masks draw their gates anew with each draw of prompts. `ugs` (penalty 0.01, 60 steps) is near the best of the
-  others. `edge-pruning-sampled` (a tenth of the edges, 300 steps where the paper has 3,000) said in nearly every run
-  that it had not converged, and its order is then worse than chance on two models; one draw of 100 steps for 1 % of
-  the edges had .996, .914, .964 and .955. Do not read scores that say so.
+  others. `edge-pruning-sampled` (a tenth of the edges, 300 steps where the paper has 3,000) does not converge:
+  see [its page](methods/edge-pruning-sampled.md). Do not read scores that say so.
 - Nodes are easier than edges in the trained models, where other nodes hardly write anything, and not in the written
   ones, where they do. The trained models leave some of the answer to edges that are not planted: see the faithfulness
   of the true circuit alone. Interchange of whole nodes does not forbid such edges.

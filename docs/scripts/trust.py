@@ -90,14 +90,15 @@ def circuit() -> None:
         print(f"## {name}: {time.perf_counter() - started:.0f} s\n{result}\n", flush=True)
         return result
 
-    found = timed("find_circuit", lambda: find_circuit(model, task, selection="top-n", quiet=True))
+    found = timed("find_circuit", lambda: find_circuit(model, task, selection="top-n", ladder=True, quiet=True))
     print(found.report, "\n")
     timed("circuit_tests", lambda: found.test(model, held_out, quiet=True))
     timed("completeness", lambda: completeness(model, held_out, found, sets=10, quiet=True))
     timed("minimality", lambda: minimality(model, held_out, found, level="node", sample=30, sets=2, quiet=True))
     timed("robustness", lambda: robustness(model, held_out, found, n_random=1, quiet=True))
     timed("stability", lambda: stability(model, scoring, edges=0.01, quiet=True))
-    print(timed("stable", lambda: find_circuit(model, task, selection="top-n", stable=True, quiet=True)).report)
+    steady = timed("stable", lambda: find_circuit(model, task, selection="top-n", ladder=True, stable=True, quiet=True))
+    print(steady.report)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor
 
 from interp import numbers
@@ -143,6 +142,8 @@ class _Part:
 
     def measure(self) -> tuple[Tensor, Tensor]:
         """Infidelity and max-sensitivity, `[n]` each."""
+        from captum.metrics import infidelity, sensitivity_max  # not above: it loads matplotlib, which takes a second
+
         draws = self.metric.draws
         steps = self.metric.noise * self._drawn(draws, lambda generator, shape: generator.standard_normal(shape))
         shifts = self.metric.radius * self._drawn(draws, lambda generator, shape: generator.uniform(-1, 1, shape))

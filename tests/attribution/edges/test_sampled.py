@@ -58,27 +58,35 @@ def test_hard_concrete_gates_and_their_gradient_are_the_papers():
     start, slopes = torch.tensor([0.4, -1.0, 2.0], dtype=torch.float64), torch.tensor([[3.0, -2.0, 1.0]]).double()
     gates = HardConcrete(start.clone(), 1, steps=30, masks=1)
     gates.multipliers.data = torch.tensor([2.0, -3.0], dtype=torch.float64)
-    drawn = gates.sample(10, generator())[0]
+    drawn = gates.sample(10, generator())[0].tolist()
     uniform = torch.rand(1, 3, generator=generator(), dtype=torch.float64)[0].tolist()
     aim = (2 / 3) * (11 / 25)
 
-    def sigmoid(x):
-        return 1 / (1 + math.exp(-x))
-
     def gate(log_a, u):
-        return min(1.0, max(0.0, 1.2 * sigmoid((math.log(u / (1 - u)) + log_a) / (2 / 3)) - 0.1))
+        s = 1 / (1 + math.exp(-(math.log(u / (1 - u)) + log_a) / (2 / 3)))
+        return min(1.0, max(0.0, 1.2 * s - 0.1))
 
     def loss(log_a):
-        excess = 1 - sum(sigmoid(a + 2 / 3 * math.log(11)) for a in log_a) / 3 - aim
-        kl = sum(gate(a, u) * s for a, u, s in zip(log_a, uniform, slopes[0].tolist(), strict=True))
-        return kl + 2 * excess - 3 * excess**2
+        gated = [gate(a, u) for a, u in zip(log_a, uniform, strict=True)]
+        excess = 1 - sum(gated) / 3 - aim
+        return sum(g * s for g, s in zip(gated, slopes[0].tolist(), strict=True)) + 2 * excess - 3 * excess**2
 
-    for got, a, u in zip(drawn.tolist(), start.tolist(), uniform, strict=True):
+    for got, a, u in zip(drawn, start.tolist(), uniform, strict=True):
         assert got == pytest.approx(gate(a, u), abs=1e-12)
     gates.learn(10, slopes)
     for i in range(3):
         ends = [loss([a + sign * 1e-6 * (i == j) for j, a in enumerate(start.tolist())]) for sign in (-1, 1)]
         assert float(gates.log_a.grad[i]) == pytest.approx((ends[1] - ends[0]) / 2e-6, abs=1e-6)
+    excess = 1 - sum(drawn) / 3 - aim
+    assert gates.multipliers.grad.tolist() == pytest.approx([excess, excess**2])
+
+
+def test_the_rate_rises_then_falls_and_multipliers_climb():
+    gates = HardConcrete(torch.full((3,), 10.0, dtype=torch.float64), 1, steps=30, masks=1)
+    assert [gates.rate(step) for step in (0, 1, 2, 16, 29)] == pytest.approx([0.4, 0.8, 0.8, 0.4, 0.8 / 28])
+    gates.sample(0, generator())
+    gates.learn(0, torch.zeros(1, 3, dtype=torch.float64))
+    assert gates.multipliers.tolist()[0] == pytest.approx(-0.4)  # more gates are open than is asked for: uphill
 
 
 def test_the_size_is_met_and_what_helps_is_kept():

@@ -22,6 +22,7 @@ from attribution.edges.gradient import EAPIGActivations
 from attribution.edges.named import METHODS
 from circuits import Circuit
 from circuits.cli import app, main, options
+from circuits.cli.find import _check
 from circuits.cli.inputs import parse_size
 from circuits.cli.output import CommandError, as_json, interval
 from circuits.node_circuit import NodeCircuit
@@ -203,6 +204,14 @@ def test_find_tells_and_writes(tmp_path: Path) -> None:
     assert "8 prompts of ioi: " in result.stderr
     assert circuit.provenance["task"]["n"] == 8
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html", ".json", ".safetensors"]
+
+
+def test_of_many_prompts_some_say_whether_the_model_does_the_task(bridge: Any) -> None:
+    task, said = tasks.get("ioi", n=70, seed=0, model=bridge), list[str]()
+    check = _check(task, bridge, said.append)
+    with pytest.warns(UserWarning, match="no behaviour to explain"):
+        assert check == task.select(range(0, 70, 3)).check(bridge)
+    assert said[0].startswith("24 of 70 prompts of ioi: ")
 
 
 def test_find_as_json(bridge: Any, tmp_path: Path) -> None:

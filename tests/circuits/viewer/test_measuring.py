@@ -33,7 +33,7 @@ def circuit(model: Any) -> Circuit:
 
 
 def test_sizes_go_up_by_threes_and_hold_the_circuit_and_the_end() -> None:
-    assert sizes(45, 120) == [1, 3, 10, 30, 45, 100, 120]
+    assert sizes(45, 120) == [1, 3, 10, 30, 45, 120]
     assert sizes(1, 1) == [1]
     assert sizes(0, 0) == []
     assert sizes(0, 5) == [1, 3, 5]
