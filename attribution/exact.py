@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attribution.patching import Patcher
-from attribution.resumed import Resumed
+from interp.resumed import Resumed
 from interp import ranks
 from interp.errors import InputError
 from interp.kernels.batching import budget_of, bytes_per_position, own_batches

@@ -19,7 +19,7 @@ from attribution.edges.gradient import GradientMethod, MaskIG
 from attribution.edges.method import Method
 from attribution.engines import chosen_method
 from attribution.paths import Credit
-from attribution.resumed import Resumed
+from interp.resumed import Resumed
 from attribution.units.by_prompt import neurons_by_prompt
 from attribution.units.explain import for_units
 from attribution.units.scoring import score_mask, score_neurons

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attribution.edges.method import Method, Passes
-from attribution.resumed import Resumed
+from interp.resumed import Resumed
 from interp import numbers
 from interp.errors import choose
 from interp.graph import ComputationalGraph
