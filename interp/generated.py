@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -51,17 +52,10 @@ class GeneratedText(Result):
         """The ids of each text that is kept."""
         return [row[row != NO_TOKEN].tolist() for row in self.ids[self.kept]]
 
-    @numbers.checked(length=numbers.COUNT)
+    @numbers.checked(length=numbers.Limits(2))
     def rows(self, length: int) -> Int[Tensor, "row pos"]:
-        """The kept texts, one behind the other, in rows of `length` tokens; what fills no row is left.
-
-        Raises `InputError` where they fill none.
-        """
-        ids = self.ids[self.kept]
-        flat = ids[ids != NO_TOKEN]
-        if len(flat) < length:
-            raise InputError(f"length={length}: the texts that are kept have {len(flat)} tokens in all; sample more")
-        return flat[: len(flat) // length * length].view(-1, length)
+        """The kept texts as `packed_rows` of `length` tokens. Raises `InputError` where they fill none."""
+        return packed_rows(self.texts(), length)
 
     def to_frame(self) -> pd.DataFrame:
         """One row for what was kept and one for each reason to drop. Columns: what, texts, tokens, mean_length, ended
@@ -92,6 +86,26 @@ class GeneratedText(Result):
             f"{int(self.kept.sum()):,} texts of {len(self.dropped):,} kept, {self.n_tokens:,} tokens; left out: "
             f"{counts}; {self.model}"
         )
+
+
+@numbers.checked(length=numbers.Limits(2))
+def packed_rows(texts: Sequence[Sequence[int]], length: int) -> Int[Tensor, "row pos"]:
+    """Texts, each from its first token on, one behind the other in rows of `length` that all begin with that token.
+
+    So each row's first position, whose norms differ from all others' in many models, is the same token and no word of a
+    text; other texts' first tokens are left out, and so is what fills no row. Raises `InputError` for no whole row.
+
+    >>> packed_rows([[0, 5, 6, 7], [0, 8, 9]], 3).tolist()
+    [[0, 5, 6], [0, 7, 8]]
+    """
+    words = [token for text in texts for token in text[1:]]
+    count = len(words) // (length - 1)
+    if not count:
+        raise InputError(
+            f"length={length}: the {len(texts)} texts have {len(words)} tokens behind their first; give more"
+        )
+    rows = torch.tensor(words[: count * (length - 1)], dtype=torch.long, device="cpu").view(count, length - 1)
+    return torch.cat((torch.full_like(rows[:, :1], texts[0][0]), rows), 1)
 
 
 def why_dropped(ids: Int[Tensor, "text pos"], min_length: int, max_repeated: float) -> list[str]:

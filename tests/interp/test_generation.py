@@ -85,7 +85,7 @@ def test_what_is_left_out_is_told_and_kept_apart(tmp_path: Path) -> None:
     found = GeneratedText(ids=ids, dropped=dropped, model="m", seconds=0.0)
     assert found.texts() == [[0, *text], [0, *text[::-1]]]
     assert found.n_tokens == 16
-    assert found.rows(5).flatten().tolist() == [0, *text, 0, *text[::-1]][:15]
+    assert found.rows(5).tolist() == [[0, *text[:4]], [0, *text[4:], text[-1]], [0, *text[-2:1:-1][:4]]]
     frame = found.to_frame().set_index("what")
     assert frame.index.tolist() == ["kept", *REASONS]
     assert frame["texts"].tolist() == [2, 1, 1, 1]
@@ -107,7 +107,7 @@ def test_bad_input_is_refused() -> None:
             drawn(model, **settings)
     with pytest.raises(InputError, match="more than the model's 32 positions"):
         drawn(shared("gpt2"), length=32)
-    with pytest.raises(InputError, match="the texts that are kept have"):
+    with pytest.raises(InputError, match="behind their first; give more"):
         drawn(model, n=1).rows(1000)
     with pytest.raises(InputError, match="no token that texts begin with"):
         drawn(tiny("llama", bos_token_id=None))
