@@ -45,7 +45,7 @@ class Sizes:
     random: int
 
 
-WHOLE, SMALL = Sizes(600, 96, 12, 3), Sizes(3, 16, 1, 1)
+WHOLE, SMALL = Sizes(400, 64, 12, 3), Sizes(3, 16, 1, 1)
 
 
 def main(small: bool, folder: Path) -> None:

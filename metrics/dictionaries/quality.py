@@ -171,7 +171,8 @@ class _Measured:
             on = (features > 0).double().mean(1)
             found.append([part.cpu() for part in (wide.sum(1), wide.square().sum((1, 2)), left, on)])
             self.bar.advance(len(part))
-        return _Seen(*(torch.cat(parts) for parts in zip(*found, strict=True)), count=ids.shape[1] - self.first)
+        sums, norms, wrong, active = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return _Seen(sums, norms, wrong, active, ids.shape[1] - self.first)
 
     def entropies(self, ids: Int[Tensor, "n pos"], mean: Float[Tensor, " d_model"]) -> list[NDArray[np.float64]]:
         """By row the cross-entropy of the model, with the dictionary, and with the mean in its place."""

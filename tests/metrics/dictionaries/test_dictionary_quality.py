@@ -38,7 +38,7 @@ def test_nothing_lost_and_everything_lost() -> None:
     constant = Dictionary.from_tensors(1, "mlp", 0 * EYE[:1], None, 0 * EYE[:1], mean)
     lost = quality(constant)
     assert lost.rise == lost.rise_of_mean
-    assert lost.recovered.value == lost.explained.value == pytest.approx(0)
+    assert (lost.recovered.value, lost.explained.value) == (pytest.approx(0), pytest.approx(0))
     assert lost.dead.value == 1
 
 
