@@ -161,7 +161,8 @@ def scored(module: Any, pairs: Tensor, table: Tensor) -> pd.DataFrame:
         ("from context", CONTEXT_ASKED, MEMORY_ASKED),
         ("from memory", MEMORY_ASKED, CONTEXT_ASKED),
     ):
-        task = Task.from_tokens(name, prompts(pairs, kind), None, answers[kind], answers[other])
+        own, others = prompts(pairs, kind), prompts(pairs.roll(1, 0), kind)  # which zero ablation does not read
+        task = Task.from_tokens(name, own, others, answers[kind], answers[other])
         values = experts(model, task, "exact", ablation="zero", quiet=True).values[LAYER]
         rows.append({"answered": name, **{f"expert {i}": float(one) for i, one in enumerate(values)}})
     return pd.DataFrame(rows)
