@@ -35,6 +35,7 @@ from attribution.inputs.method import TokenMethod
 from attribution.inputs.named import TOKEN_METHODS, token_methods
 from attribution.inputs.relevance_map import Relevance
 from attribution.inputs.result import TokenAttributions
+from attribution.routing.tuning import Tuned, tune_experts, tune_routers
 from attribution.routing.usage import expert_usage
 from attribution.routing.usage_result import ExpertUsage
 from attribution.rules import RULE_SETS, RuleSet, applied, rule_set, rule_sets
@@ -88,6 +89,7 @@ __all__ = [
     "Scores",
     "TokenAttributions",
     "TokenMethod",
+    "Tuned",
     "applied",
     "attention_edges",
     "attention_scores",
@@ -110,4 +112,6 @@ __all__ = [
     "rule_sets",
     "token_methods",
     "tokens",
+    "tune_experts",
+    "tune_routers",
 ]

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attribution.patching import Patcher
-from attribution.resumed import Resumed
 from interp import ranks
 from interp.errors import InputError
 from interp.kernels.batching import budget_of, bytes_per_position, own_batches
+from interp.resumed import Resumed
 from interp.setting import Setting
 from interp.spans import Placed
 

@@ -4,6 +4,8 @@ from interp import tasks
 from interp._siblings import check_siblings
 from interp._version import __version__ as __version__
 from interp.errors import InputError
+from interp.generated import GeneratedText
+from interp.generation import sample_text
 from interp.graph import ComputationalGraph
 from interp.interval import Estimate, Interval
 from interp.kernels.fitting import Fitting
@@ -18,6 +20,7 @@ __all__ = [
     "ComputationalGraph",
     "Estimate",
     "Fitting",
+    "GeneratedText",
     "InputError",
     "Interval",
     "NodeMask",
@@ -26,6 +29,7 @@ __all__ = [
     "Setting",
     "Task",
     "load_model",
+    "sample_text",
     "tasks",
 ]
 

@@ -16,6 +16,9 @@ from metrics.circuit.prompts import PromptFaithfulness, prompt_faithfulness
 from metrics.circuit.recursive import RecursiveCurve, recursive_curve
 from metrics.circuit.saco import CircuitSaCo, circuit_saco
 from metrics.correlation import agreement
+from metrics.dictionaries.quality import dictionary_quality
+from metrics.dictionaries.quality_result import DictionaryQuality
+from metrics.dictionaries.shared import SharedFeatures, shared_features
 from metrics.explanation.curves import Curves, RemovalCurvesMetric, removal_curves
 from metrics.explanation.erasure import DecisionFlipsMetric, Erasure, ErasureMetric, decision_flips, erasure
 from metrics.explanation.masf import MaSF
@@ -53,6 +56,7 @@ __all__ = [
     "Curve",
     "Curves",
     "DecisionFlipsMetric",
+    "DictionaryQuality",
     "Effect",
     "Erasure",
     "ErasureCurve",
@@ -84,6 +88,7 @@ __all__ = [
     "SaCo",
     "SaCoMetric",
     "SensitivityMetric",
+    "SharedFeatures",
     "SoftErasureMetric",
     "ValueVotes",
     "agreement",
@@ -97,6 +102,7 @@ __all__ = [
     "completeness",
     "cpr",
     "decision_flips",
+    "dictionary_quality",
     "erasure",
     "erasure_curve",
     "evaluate",
@@ -121,6 +127,7 @@ __all__ = [
     "roar_plan",
     "saco",
     "sensitivity",
+    "shared_features",
     "soft_erasure",
     "value_votes",
 ]

@@ -34,6 +34,17 @@ def planted_module(dtype: torch.dtype = torch.float64) -> nn.Module:
     return module
 
 
+def undecided_module() -> nn.Module:
+    """The same with two experts a token: at `NEITHER` the router weighs expert 0 most, and 2 less."""
+    module = planted_module(torch.float32)
+    words, norm = module.model.embed_tokens.weight.data, module.model.layers[1].post_attention_layernorm.weight.data
+    among = torch.linalg.pinv(torch.stack([words[token] * norm for token in EXPERT])).T[list(EXPERT).index(NEITHER)]
+    gate = module.model.layers[1].mlp.gate
+    gate.weight.data = torch.stack([2 * among, 0 * among, among, -among])
+    gate.top_k = 2
+    return module
+
+
 def planted_task(model: Any, token: int, n: int = 4) -> Task:
     """Prompts that end in a token, against the same with `NEITHER`; the answer is what the token's expert writes."""
     generator = torch.Generator().manual_seed(token)

@@ -20,7 +20,6 @@ from attribution.edges.mask_ig import MaskIG
 from attribution.edges.method import Method
 from attribution.engines import chosen_method
 from attribution.paths import Credit
-from attribution.resumed import Resumed
 from attribution.units.explain import for_units
 from attribution.units.scoring import score_mask, score_neurons
 from attribution.units.sinks import Summed, summed_rows
@@ -29,6 +28,7 @@ from interp import numbers, ranks
 from interp.errors import InputError
 from interp.kernels.neurons import widths
 from interp.keywords import check_keywords, chosen
+from interp.resumed import Resumed
 from interp.run import Run, RunKeywords
 from interp.running import door
 from interp.setting import GivenObjective, Setting

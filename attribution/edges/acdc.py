@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attribution.edges.method import Method, Passes
-from attribution.resumed import Resumed
 from interp import numbers
 from interp.errors import choose
 from interp.graph import ComputationalGraph
 from interp.objectives import get_objective
+from interp.resumed import Resumed
 from interp.setting import Setting
 
 TAU = numbers.Limits(0, open_low=True, advice="the loss may rise by so much for an edge: 0.001 to 1 are usual")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import numbers, theme
-from interp.errors import choose
+from interp.errors import InputError, choose
 from interp.result import Result
 
 if TYPE_CHECKING:
@@ -67,6 +68,25 @@ class ExpertUsage(Result):
         """The `n` experts of each layer with the most `weight`, or the largest `share`."""
         frame = self.to_frame().sort_values(choose("by", by, ("weight", "share")), ascending=False, kind="stable")
         return frame.groupby("layer").head(n).sort_values("layer", kind="stable").reset_index(drop=True)
+
+    @numbers.checked(n=numbers.COUNT)
+    def experts(self, n: int = 1, by: str = "share") -> list[tuple[int, int]]:
+        """The `n` most used of each layer as pairs (layer, expert), for `attribution.tune_experts`."""
+        frame = self.top(n, by)
+        return list(zip(frame["layer"].tolist(), frame["expert"].tolist(), strict=True))
+
+    @numbers.checked(n=numbers.COUNT)
+    def random_experts(self, n: int = 1, by: str = "share", seed: int = 0) -> list[tuple[int, int]]:
+        """A control for `experts(n)`: `n` others of each layer, at random.
+
+        Raises `InputError` where a layer has fewer than `n` others.
+        """
+        drawn, chosen = random.Random(seed), set(self.experts(n, by))
+        if (others := self.weights.shape[2] - n) < n:
+            raise InputError(f"n={n} experts leave {others} others in a layer, too few for a control; give a smaller n")
+        every = {layer: range(self.weights.shape[2]) for layer in self.layers}
+        left = {layer: [one for one in each if (layer, one) not in chosen] for layer, each in every.items()}
+        return [(layer, one) for layer, each in left.items() for one in drawn.sample(each, n)]
 
     def figure(self) -> Figure:
         """A heat map of mean weights, layers by experts."""

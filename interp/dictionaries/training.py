@@ -6,8 +6,7 @@ minimised is the share of variance that the reconstruction leaves, plus what dea
 
 from __future__ import annotations
 
-import contextlib
-import io
+import os
 from typing import Any, Unpack
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from interp import numbers
 from interp.dictionaries.dictionary import Dictionary, PlaceKeywords, Reads, Site, Writes
+from interp.dictionaries.loop import Recipe, trained
 from interp.dictionaries.sites import SiteRecorder, run_sites
 from interp.dictionaries.spliced import ids_of
 from interp.dictionaries.weights import matrix
@@ -24,9 +24,7 @@ from interp.inspection import anatomy_of
 from interp.kernels.forward import Residual, prepare
 from interp.keywords import check_keywords, chosen
 from interp.parts import working
-from interp.running import door, one_at_a_time, settled
-
-_DEAD_AFTER = 100  # steps without being active
+from interp.running import door, settled
 
 
 class TrainingKeywords(PlaceKeywords, total=False):
@@ -37,6 +35,8 @@ class TrainingKeywords(PlaceKeywords, total=False):
     learning_rate: float
     seed: int
     skip: bool
+    resume: str | os.PathLike[str] | None
+    quiet: bool
 
 
 @numbers.checked(n_features=numbers.COUNT, k=numbers.COUNT)
@@ -61,7 +61,8 @@ def train_dictionary(
         n_features, k: how many features there are, and how many are active at once.
         targets: of a transcoder what it is to write, `[n, d_model]`; an autoencoder writes what it reads.
         **keywords: `steps` (2000), `batch_size` (512), `learning_rate` (0.003), `seed` (0), `skip` (False: whether a
-            transcoder gets a linear path), and `reads`, `writes`, `model` of the `Dictionary`.
+            transcoder gets a linear path), `resume` (a file that holds what is done so far: started again with it, an
+            interrupted training goes on), `quiet`, and `reads`, `writes`, `model` of the `Dictionary`.
 
     Returns:
         A `Dictionary`. The same seed gives the same one.
@@ -70,10 +71,10 @@ def train_dictionary(
 
     Raises:
         InputError: without eai-sparsify (`pip install faithful-circuits[dictionaries]`); for shapes that do not fit,
-            NaN, and activations that are all the same.
+            NaN, activations that are all the same, and a damaged or foreign `resume`.
     """
     check_keywords("train_dictionary", keywords, TrainingKeywords)
-    settings = _settings(keywords)
+    recipe = Recipe.of(n_features, k, site == "transcoder", keywords)
     x = matrix("activations", activations, "[n, d_model]").float()
     y = x if targets is None else matrix("targets", targets, "[n, d_model]").float()
     if y.shape != x.shape:
@@ -82,7 +83,7 @@ def train_dictionary(
         )
     if (targets is None) == (site == "transcoder"):
         raise InputError("targets belong to site='transcoder', and to no other: what the MLP gave for each activation")
-    if settings["skip"] and targets is None:
+    if recipe.skip and targets is None:
         raise InputError("skip=True is for transcoders; an autoencoder would copy what it reads")
     if not bool((y - y.mean(0)).any()):
         raise InputError(
@@ -91,7 +92,7 @@ def train_dictionary(
     if k > n_features:
         raise InputError(f"k={k} features cannot be active of n_features={n_features}")
     with settled(), torch.enable_grad():
-        coder = _trained(x, y, n_features, k, site == "transcoder", settings)
+        coder = trained(x, y, recipe, keywords.get("resume"), bool(keywords.get("quiet", False)))
     return Dictionary.from_tensors(
         layer, site, coder.encoder.weight, coder.encoder.bias, coder.W_dec, coder.b_dec, k=k, W_skip=coder.W_skip,
         subtracts_b_dec=site != "transcoder", **chosen(keywords, PlaceKeywords),
@@ -127,64 +128,3 @@ def capture_activations(
 
     run_sites(frame, anatomy.embed(ids, frame.positions), SiteRecorder(anatomy, [place], visit), layer)
     return seen[0], seen[1]
-
-
-def _settings(keywords: TrainingKeywords) -> dict[str, Any]:
-    return {
-        "steps": numbers.whole("steps", keywords.get("steps", 2000), numbers.COUNT),
-        "batch_size": numbers.whole("batch_size", keywords.get("batch_size", 512), numbers.COUNT),
-        "learning_rate": numbers.real("learning_rate", keywords.get("learning_rate", 3e-3), numbers.POSITIVE),
-        "seed": numbers.seed(keywords.get("seed", 0)),
-        "skip": bool(keywords.get("skip", False)),
-    }
-
-
-def _trained(x: Tensor, y: Tensor, n_features: int, k: int, transcode: bool, settings: dict[str, Any]) -> Any:
-    generator = torch.Generator().manual_seed(settings["seed"])
-    coder = _begun(x, y, n_features, k, transcode, settings["skip"], generator)
-    optimizer = torch.optim.Adam(coder.parameters(), lr=settings["learning_rate"])
-    steps = settings["steps"]
-    falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 2 * (1 - step / steps)))
-    quiet_for = torch.zeros(n_features, dtype=torch.long, device=x.device)
-    for _ in range(steps):
-        chosen_rows = torch.randint(len(x), (settings["batch_size"],), generator=generator, device="cpu").to(x.device)
-        coder.set_decoder_norm_to_unit_norm()
-        out = coder(x[chosen_rows], y[chosen_rows], dead_mask=quiet_for > _DEAD_AFTER)
-        loss = out.fvu + out.auxk_loss / 32
-        optimizer.zero_grad()
-        loss.backward()
-        coder.remove_gradient_parallel_to_decoder_directions()
-        optimizer.step()
-        falling.step()
-        quiet_for += 1
-        quiet_for[out.latent_indices[out.latent_acts > 0].flatten()] = 0
-    coder.set_decoder_norm_to_unit_norm()
-    return coder
-
-
-def _begun(
-    x: Tensor, y: Tensor, n_features: int, k: int, transcode: bool, skip: bool, generator: torch.Generator
-) -> Any:
-    """A coder with random rows of length 1, whose bias is the mean of what it is to write."""
-    sparse_coder = _sparsify()
-    config = sparse_coder.SparseCoderConfig(num_latents=n_features, k=k, transcode=transcode, skip_connection=skip)
-    with one_at_a_time(), torch.random.fork_rng(devices=[]):  # its own draws are replaced
-        coder = sparse_coder.SparseCoder(x.shape[1], config, device=x.device, dtype=torch.float32)
-    rows = torch.randn(n_features, x.shape[1], generator=generator, dtype=torch.float32, device="cpu").to(x.device)
-    with torch.no_grad():
-        coder.encoder.weight.copy_(rows / rows.norm(dim=1, keepdim=True))
-        coder.encoder.bias.zero_()
-        coder.W_dec.copy_(coder.encoder.weight)
-        coder.b_dec.copy_(y.mean(0))
-    return coder
-
-
-def _sparsify() -> Any:
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does without
-            from sparsify import sparse_coder
-    except ImportError as error:
-        raise InputError(
-            f"training needs eai-sparsify ({error}); install it with `pip install 'faithful-circuits[dictionaries]'`"
-        ) from error
-    return sparse_coder

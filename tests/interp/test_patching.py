@@ -293,7 +293,7 @@ def test_a_run_that_is_interrupted_at_once_can_be_resumed(tmp_path):
 
 def test_progress_is_saved_while_it_runs(tmp_path, monkeypatch):
     # a kill gives no chance to save at the end
-    monkeypatch.setattr("attribution.resumed._SAVE_EVERY", 0.0)
+    monkeypatch.setattr("interp.resumed._SAVE_EVERY", 0.0)
     monkeypatch.setattr("attribution.exact.Patcher.edges_into", spy := Spy(tmp_path / "partial"))
     with pytest.raises(KeyboardInterrupt):
         exact("llama", resume=tmp_path / "partial")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from interp.dictionaries import Dictionary, capture_activations, splice, train_dictionary
+from interp.dictionaries import Dictionary, capture_activations, loop, splice, train_dictionary
 from interp.errors import InputError
 from tests.dictionaries import random_dictionary
 from tests.tiny import D_MODEL, VOCAB, tiny
@@ -47,6 +48,31 @@ def test_planted_features_are_found_again() -> None:
     assert torch.equal(few[0].W_enc, few[1].W_enc)
     assert not torch.equal(few[0].W_enc, few[2].W_enc)
     assert found_again(few[0], directions) < 0.8
+
+
+def test_a_training_that_is_cut_off_goes_on_to_the_same_dictionary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = planted(n=2000)[1]
+    settings: dict[str, Any] = {"steps": 30, "batch_size": 64, "quiet": True}
+    whole = train_dictionary(x, 0, "residual", 60, ACTIVE, **settings)
+    step, done = loop._Training.one_step, []
+
+    def cut_off(self: Any, *given: Tensor) -> None:
+        done.append(self.step)
+        if len(done) == 25:
+            raise KeyboardInterrupt
+        step(self, *given)
+
+    monkeypatch.setattr(loop._Training, "one_step", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        train_dictionary(x, 0, "residual", 60, ACTIVE, resume=tmp_path / "training", **settings)
+    again = train_dictionary(x, 0, "residual", 60, ACTIVE, resume=tmp_path / "training", **settings)
+    assert done == [*range(25), *range(20, 30)]
+    assert torch.equal(again.W_enc, whole.W_enc)
+    assert torch.equal(again.W_dec, whole.W_dec)
+    with pytest.raises(InputError, match="belongs to another run"):
+        train_dictionary(x + 1, 0, "residual", 60, ACTIVE, resume=tmp_path / "training", **settings)
 
 
 def test_a_transcoder_learns_what_a_planted_one_writes() -> None:
