@@ -22,6 +22,7 @@ HOMES = {
     "figure": "circuits.viewer:figure",
     "to_html": "circuits.viewer:to_html",
     "show": "circuits.viewer:show",
+    "small_picture": "circuits.viewer.page:small_picture",
     "comparison_figure": "circuits.viewer:comparison_figure",
     "comparison_to_html": "circuits.viewer:comparison_to_html",
     "node_figure": "circuits.viewer.nodes.figure:figure",

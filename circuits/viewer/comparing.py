@@ -15,7 +15,7 @@ from circuits.viewer.data import EMBEDDED_LIMIT, packed, page_data
 from circuits.viewer.figures import union
 from circuits.viewer.headings import facts, title
 from circuits.viewer.page import circuit_shell
-from circuits.viewer.still import still
+from circuits.viewer.still import circuit_sketch, still
 
 
 def compare(
@@ -44,9 +44,8 @@ def comparison_to_html(
     first, second = comparison.names
     heading = f"{first}: {title(here)} \N{EM DASH} {second}: {title(there)}"
     lines = [f"{name}: {facts(circuit)[0]}" for name, circuit in zip(comparison.names, (here, there), strict=True)]
-    return circuit_shell().render(
-        heading, [*lines, f"Jaccard {comparison.jaccard:.3f}"], data, path, still(both, edges)
-    )
+    shown = still(circuit_sketch(both, edges), both.to_frame())
+    return circuit_shell().render(heading, [*lines, f"Jaccard {comparison.jaccard:.3f}"], data, path, shown)
 
 
 def _compared(comparison: CircuitComparison, index: np.ndarray, other: np.ndarray) -> dict[str, Any]:

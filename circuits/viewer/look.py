@@ -42,6 +42,11 @@ LOOK: dict[str, Any] = {
 }
 
 
+def level(share: float) -> tuple[float, float]:
+    """Width and opacity of an edge of that share of the largest |score|."""
+    return next((width, opacity) for least, width, opacity in LEVELS if share >= least)
+
+
 def kind(node: str) -> str:
     """`head`, `mlp`, `input` or `logits`."""
     return "head" if ".h" in node else "mlp" if node.startswith("m") else node

@@ -20,8 +20,10 @@ from circuits.viewer.data import EMBEDDED_LIMIT, page_data
 from circuits.viewer.headings import facts, title
 from circuits.viewer.look import LOOK
 from circuits.viewer.measuring import GROWN_BY
+from circuits.viewer.nodes.still import nodes_sketch
 from circuits.viewer.shell import STYLES, Shell, show_page
-from circuits.viewer.still import still
+from circuits.viewer.sketch import Sketch
+from circuits.viewer.still import circuit_sketch, still
 
 SCRIPTS = (
     "text.js",
@@ -62,6 +64,8 @@ SCRIPTS = (
     "main.js",
 )
 
+SMALL = 450  # pixels across, of the picture that a circuit is shown by
+
 
 def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None = None, **views: Any) -> str:
     """The interactive picture of `circuit` as a self-contained page of about 5 MB, most of it plotly.js.
@@ -86,7 +90,8 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
     data = page_data(plain, edges, **views)
     if circuit.spans is not None:
         data |= span_data(circuit, EMBEDDED_LIMIT)
-    return circuit_shell().render(title(circuit), facts(circuit), data, path, still(plain, edges))
+    shown = still(circuit_sketch(plain, edges), plain.to_frame())
+    return circuit_shell().render(title(circuit), facts(circuit), data, path, shown)
 
 
 @functools.cache
@@ -98,6 +103,17 @@ def circuit_shell() -> Shell:
 def show(circuit: Circuit | NodeCircuit, **views: Any) -> None:
     """Show the interactive picture: in a frame of its own inside a notebook, else in the browser.
 
-    `views` are those of `to_html`. A notebook cell then holds the whole page; `figure` gives a lighter picture.
+    `views` are those of `to_html`. A notebook's cell then holds the whole page, and `sketch` where no page is allowed.
     """
-    show_page(to_html(circuit, **views))
+    show_page(to_html(circuit, **views), sketch(circuit))
+
+
+def sketch(circuit: Circuit | NodeCircuit) -> Sketch:
+    """The strongest edges or nodes as a still picture."""
+    return nodes_sketch(circuit) if isinstance(circuit, NodeCircuit) else circuit_sketch(circuit)
+
+
+def small_picture(circuit: Circuit | NodeCircuit) -> str:
+    """The still picture as HTML: what a notebook shows of a circuit by itself."""
+    drawn = sketch(circuit)
+    return drawn.image("png", drawn.png(), SMALL)

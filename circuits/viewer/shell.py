@@ -22,6 +22,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from circuits.viewer.sketch import Sketch
 from interp.errors import InputError
 from interp.files import write_text
 
@@ -74,9 +75,10 @@ class Shell:
         return page
 
 
-def show_page(page: str) -> None:
+def show_page(page: str, sketch: Sketch | None = None) -> None:
     """Show a page in a notebook's cell, or else in the browser; where there is none, a warning names the file.
 
+    `sketch` is what a notebook shows where it allows no page: untrusted, mailed, on GitHub, on paper.
     Raises `InputError` for what is no text.
     """
     if not isinstance(page, str):
@@ -87,7 +89,11 @@ def show_page(page: str) -> None:
         notebook = importlib.import_module("IPython.display")  # there when a notebook is, else not needed
         style = f"width:100%;height:{FRAME_HEIGHT}px;border:0"
         frame = f'<iframe srcdoc="{html.escape(page)}" style="{style}" allow="fullscreen"></iframe>'
-        notebook.display({"text/html": frame}, raw=True)  # of a frame as HTML(...) IPython warns
+        bundle: dict[str, Any] = {"text/html": frame}
+        if sketch is not None:
+            png = sketch.png()
+            bundle |= {"text/html": frame + _instead(sketch, png), "image/png": png, "text/plain": sketch.told}
+        notebook.display(bundle, raw=True)  # of a frame as HTML(...) IPython warns
         return
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", errors="backslashreplace", prefix="circuit-", suffix=".html", delete=False
@@ -95,6 +101,12 @@ def show_page(page: str) -> None:
         file.write(page)
     if not webbrowser.open(Path(file.name).as_uri()):
         logger.warning("there is no browser here to show the picture in; it is in the file %s", file.name)
+
+
+def _instead(sketch: Sketch, png: bytes) -> str:
+    """The picture that is seen where a notebook takes frames away, and styles with them."""
+    seen = f'<div class="circuit-still"><p>{html.escape(sketch.told)}</p>{sketch.image("png", png)}</div>'
+    return f"{seen}<style>iframe + .circuit-still {{ display: none }}</style>"
 
 
 def _in_notebook() -> bool:

@@ -3,8 +3,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import sys
-import types
 import webbrowser
 from pathlib import Path
 
@@ -285,14 +283,3 @@ def test_show_without_a_browser_says_where_the_file_is(monkeypatch, tmp_path: Pa
     make(n=10).show()
     (file,) = tmp_path.iterdir()
     assert f"no browser here to show the picture in; it is in the file {file}" in caplog.text
-
-
-def test_show_displays_a_frame_inside_notebooks(monkeypatch):
-    shown: list[str] = []
-    shell = types.SimpleNamespace(config={"IPKernelApp": {}})
-    display = types.SimpleNamespace(display=lambda data, raw: shown.append(data["text/html"]))
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell, display=display))
-    monkeypatch.setitem(sys.modules, "IPython.display", display)
-    make(n=10).show()
-    assert shown[0].startswith('<iframe srcdoc="&lt;!doctype html&gt;')
-    assert "<script" not in shown[0]
