@@ -1,4 +1,4 @@
-"""The picture of a circuit: layer by head, edges coloured by the sign of their scores, on plotly.
+"""The picture of a circuit: layer by head, edges coloured by the sign of their scores.
 
 >>> import torch
 >>> from attribution.scores import Scores

@@ -1,7 +1,7 @@
 """The picture of a circuit as one HTML file that needs neither a server nor a network.
 
-The page holds plotly.js, the scripts and styles of `assets`, and the circuit as data: everything that is drawn,
-filtered and traced is computed in the page.
+The page holds the scripts and styles of `assets` and the circuit as data: everything that is drawn, filtered and traced
+is computed in the page.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import functools
 import os
 from typing import Any
-
-from plotly.offline import get_plotlyjs
 
 from circuits.circuit import Circuit
 from circuits.node_circuit import NodeCircuit
@@ -27,7 +25,6 @@ from circuits.viewer.still import circuit_sketch, still
 
 SCRIPTS = (
     "text.js",
-    "plotly.js",
     "graph.js",
     "strongest.js",
     "spelling.js",
@@ -37,15 +34,19 @@ SCRIPTS = (
     "address.js",
     "state.js",
     "theme.js",
+    "svg.js",
+    "png.js",
+    "pen.js",
     "curves.js",
-    "webgl.js",
     "contract.js",
+    "area.js",
     "picture.js",
     "tip.js",
     "hover.js",
     "choices.js",
     "sliders.js",
     "controls.js",
+    "chart.js",
     "faithfulness.js",
     "cards.js",
     "quality.js",
@@ -68,7 +69,7 @@ SMALL = 450  # pixels across, of the picture that a circuit is shown by
 
 
 def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None = None, **views: Any) -> str:
-    """The interactive picture of `circuit` as a self-contained page of about 5 MB, most of it plotly.js.
+    """The interactive picture of `circuit` as a self-contained page of some hundred kilobytes.
 
     Args:
         circuit: what is drawn; of more than `EMBEDDED_LIMIT` edges the page holds the strongest. By position: a column
@@ -97,7 +98,7 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
 @functools.cache
 def circuit_shell() -> Shell:
     """The shell of pages of circuits."""
-    return Shell(("help.html", "glossary.html"), "stage.html", SCRIPTS, STYLES, LOOK, get_plotlyjs())
+    return Shell(("help.html", "glossary.html"), "stage.html", SCRIPTS, STYLES, LOOK)
 
 
 def show(circuit: Circuit | NodeCircuit, **views: Any) -> None:

@@ -1,8 +1,7 @@
 """A page that needs neither a server nor a network: one shell, filled with scripts, styles and data.
 
 A content security policy forbids it to load anything. Text that came from outside is escaped: in the shell here, in the
-page by `textContent`, and where plotly draws it by `plotlyText` of `text.js`. The embedded JSON holds no `<`, so that
-no label can end its script element.
+page by `textContent`. The embedded JSON holds no `<`, so that no label can end its script element.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ class Shell:
         help: what its sheet of help holds, one behind the other; `stage`: the picture's part of its body.
         scripts, styles: in the order in which they are run and read: each uses those before it.
         constants: what scripts know as `LOOK`.
-        library: a script of others, in front of the page's own.
     """
 
     help: tuple[str, ...]
@@ -48,7 +46,6 @@ class Shell:
     scripts: tuple[str, ...]
     styles: tuple[str, ...]
     constants: Mapping[str, Any]
-    library: str = ""
 
     def render(
         self, heading: str, lines: list[str], data: dict[str, Any], path: str | os.PathLike[str] | None, still: str
@@ -63,7 +60,6 @@ class Shell:
             help="".join(map(asset, self.help)),
             stage=asset(self.stage),
             still=still,
-            library=f"<script>{self.library}</script>\n" if self.library else "",
             data=embedded({"title": heading, "facts": lines, **data}),
             script=f"(() => {{\nconst LOOK = {embedded(self.constants)};\n"
             + "\n".join(map(asset, self.scripts))

@@ -109,7 +109,6 @@ def test_a_tap_selects_and_a_swipe_is_the_pages(open_page, circuit_page) -> None
     assert opened.text("#selection") == "a2.h1"
     touch = "getComputedStyle(document.getElementById('plot')).touchAction"
     assert opened.page.evaluate(touch) in ("auto", "manipulation")  # a swipe scrolls the page, a pinch zooms it
-    assert opened.page.evaluate("document.getElementById('plot').layout.dragmode") is False
 
 
 def test_every_control_has_a_hint_and_words_are_explained(open_page, circuit_page) -> None:

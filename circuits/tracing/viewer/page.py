@@ -34,6 +34,7 @@ SCRIPTS = (
     "theme.js",
     f"{HERE}:joined.js",
     "svg.js",
+    "png.js",
     "labels.js",
     f"{HERE}:places.js",
     f"{HERE}:links.js",

@@ -15,6 +15,7 @@ function startFaithfulness(app) {
   const plot = element("div", { id: "curve", role: "img", "aria-label": "Faithfulness by number of edges" });
   const below = [points.length ? "Curve: " + curveOf + "." : "No curve was measured: to_html(model=, task=) measures one.", held ? "Bar: the " + count(held.edges) + " edges on " + (held.prompts === null ? "" : count(held.prompts) + " ") + "held-out prompts, " + intervalText(held.value, held.interval) + "." : ""];
   box.append(element("div", { class: "row" }, heading, readout), plot, element("p", { class: "hint", id: "curve-of", title: MEASURED_NOTE }, below.filter(Boolean).join(" ")));
+  tellOnHover(plot, makeTip(byId("tip")));
   const x = points.map(({ edges }) => Math.max(1, edges)), whole = (state) => state.sign === "both" && state.ports.length === PORTS.length && state.members === "012";
 
   function at(kept) {                         // [value, whether measured]; between two sizes a straight line over log size; null beyond
@@ -36,33 +37,31 @@ function startFaithfulness(app) {
 }
 
 function drawCurve(plot, palette, { points, x, held, visited, here }) {
-  const band = (low, high, colour) => (points.length && points.every((point) => point[low] !== undefined && point[high] !== undefined) ? [
-    { x: [...x, ...x.slice().reverse()], y: [...points.map((point) => point[high]), ...points.map((point) => point[low]).reverse()], fill: "toself", mode: "lines", line: { width: 0 }, fillcolor: colour, opacity: 0.18, hoverinfo: "skip" }] : []);
-  const line = (y, colour, dash, name) => ({ x, y, name, mode: "lines+markers", line: { color: colour, width: 1.6, dash }, marker: { size: dash === "solid" ? 5 : 3, color: colour }, hovertemplate: name + ", %{x:,} edges: %{y:.3f}<extra></extra>" });
-  const bar = (value, interval, colour, name) => ({ x: [Math.max(1, held.edges)], y: [value], name, mode: "markers", marker: { size: 8, color: colour, line: { color: palette.panel, width: 1.5 } }, cliponaxis: false,
-    error_y: interval ? { type: "data", symmetric: false, array: [interval[1] - value], arrayminus: [value - interval[0]], color: colour, thickness: 2, width: 5 } : { visible: false },
-    hovertemplate: name + ", %{x:,} edges: %{y:.3f}<extra></extra>" });
-  const random = points.some((point) => point.random !== undefined);
-  const axis = { gridcolor: palette.faint, zeroline: false, tickfont: { size: 11, color: palette.muted }, fixedrange: true }, titled = (text) => ({ text, font: { size: 11, color: palette.muted }, standoff: 2 });
-  Plotly.react(plot, [
-    ...band("random_low", "random_high", palette.muted), ...(random ? [line(points.map((point) => point.random ?? null), palette.muted, "dot", "random circuits")] : []),
-    ...band("low", "high", palette.accent), line(points.map(({ faithfulness }) => faithfulness), palette.ink, "solid", "strongest edges"),
-    ...(visited.length ? [{ x: visited.map(({ edges }) => Math.max(1, edges)), y: visited.map(({ faithfulness }) => faithfulness), name: "visited by the search", mode: "markers", marker: { size: 6, symbol: "circle-open", color: palette.muted }, hovertemplate: "visited by the search, %{x:,} edges: %{y:.3f}<extra></extra>" }] : []),
-    ...(held && held.random !== null ? [bar(held.random, held.randomInterval, palette.muted, "random circuits, held-out")] : []),
-    ...(held ? [bar(held.value, held.interval, palette.positive, "held-out")] : []),
-    ...(here ? [{ x: [here.kept], y: [here.value], mode: "markers", name: "here", hoverinfo: "skip", cliponaxis: false,
-      marker: { size: 12, symbol: here.exact ? "diamond" : "diamond-open", color: palette.accent, line: { color: here.exact ? palette.panel : palette.accent, width: 2 } } }] : []),
-  ], {
-    xaxis: { ...axis, type: "log", dtick: 1, exponentformat: "SI", title: titled("edges") }, yaxis: { ...axis, ...sensible(points, held), nticks: 5, title: titled("faithfulness") },
-    margin: { l: 44, r: 10, t: 8, b: 36 }, showlegend: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: palette.muted, width: 1, dash: "dot" } }],
-    hovermode: "closest", dragmode: false, font: { family: "system-ui, sans-serif" }, autosize: true,
-    hoverlabel: { bgcolor: palette.ink, font: { color: palette.panel } },
-  }, { displayModeBar: false, responsive: true });
+  const ends = [...x, ...visited.map(({ edges }) => Math.max(1, edges)), ...(held ? [Math.max(1, held.edges)] : []), ...(here ? [here.kept] : [])];
+  const chart = makeChart(plot, palette, { counts: [Math.min(...ends) / 1.15, Math.max(...ends) * 1.15], range: sensible(points, held), below: "edges", left: "faithfulness", level: 1 });
+  const places = (column) => points.map((point, at) => [x[at], point[column]]).filter(([, value]) => value !== undefined && value !== null);
+  const band = (low, high, colour) => { if (points.length && places(low).length === points.length && places(high).length === points.length) chart.band(places(low), places(high), colour); };
+  const line = (column, colour, dash, told) => {
+    chart.line(places(column), colour, dash);
+    for (const place of places(column)) chart.mark(place, dash ? 3 : 5, { fill: colour, told });
+  };
+  const bar = (value, interval, colour, told) => {
+    const edges = Math.max(1, held.edges);
+    if (interval) chart.bar(edges, ...interval, colour);
+    chart.mark([edges, value], 9, { fill: colour, stroke: palette.panel, "stroke-width": 1.5, told });
+  };
+  band("random_low", "random_high", palette.muted);
+  line("random", palette.muted, "2 3", "random circuits");
+  band("low", "high", palette.accent);
+  line("faithfulness", palette.ink, null, "strongest edges");
+  for (const { edges, faithfulness } of visited) chart.mark([Math.max(1, edges), faithfulness], 6, { fill: palette.panel, "fill-opacity": 0, stroke: palette.muted, told: "visited by the search" });
+  if (held && held.random !== null) bar(held.random, held.randomInterval, palette.muted, "random circuits, held-out");
+  if (held) bar(held.value, held.interval, palette.positive, "held-out");
+  if (here) chart.mark([here.kept, here.value], 13, { symbol: "diamond", fill: here.exact ? palette.accent : palette.panel, "fill-opacity": here.exact ? 1 : 0, stroke: here.exact ? palette.panel : palette.accent, "stroke-width": 2, "pointer-events": "none" });
 }
 
 function sensible(points, held) {             // intervals of random circuits can be wide: they are cut at one beyond the curve
   const values = [0, 1, ...points.map(({ faithfulness }) => faithfulness), ...(held ? [held.value, ...(held.interval || [])] : [])];
   const low = Math.min(...values), high = Math.max(...values), room = 0.08 * (high - low);
-  return { range: [low - room, high + room] };
+  return [low - room, high + room];
 }

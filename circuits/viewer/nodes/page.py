@@ -32,6 +32,7 @@ SCRIPTS = (
     f"{HERE}:state.js",
     "theme.js",
     "svg.js",
+    "png.js",
     "labels.js",
     f"{HERE}:places.js",
     f"{HERE}:rows.js",

@@ -105,12 +105,6 @@ def test_the_page_and_the_figure_look_alike():
         assert not re.search(r"#[0-9a-fA-F]{6}\b", path.read_text(encoding="utf-8")), path
 
 
-def test_private_names_of_plotly_stand_in_one_script():
-    for path in ASSETS.glob("*.js"):
-        private = re.search(r"\._[a-z]\w*", path.read_text(encoding="utf-8"))
-        assert (private is not None) == (path.name == "plotly.js"), (path, private)
-
-
 def test_two_circuits_in_one_figure():
     first, second = make(n=120), make(n=60)
     figure = first.compare(second, ("large", "<small>")).figure()
@@ -162,10 +156,9 @@ def test_the_page_is_whole_and_loads_nothing():
     assert page.startswith("<!doctype html>")
     assert "default-src 'none'" in page
     assert not re.search(r"<(script|img|iframe|link)[^>]+(src|href)=(?!\"data:image/svg)", page)
-    assert "plotly.js v" in page
     assert "gpt2 · ioi · eap-ig" in page
     assert "faithfulness 0.90 (95 % interval 0.80 to 1.00)" in page
-    assert len(page) < 6_000_000
+    assert len(page) < 300_000  # so that a notebook may hold many
 
 
 def test_the_page_holds_every_edge_strongest_first():
@@ -248,10 +241,7 @@ def test_a_name_that_holds_markup_does_nothing():
 def test_plotlys_upload_button_is_not_offered():
     figure = viewer.figure(make(n=10))
     assert "sendChartToCloud" in figure.layout.modebar.remove
-    page = viewer.to_html(make(n=10))
-    assert '"refusedButtons":["sendChartToCloud"' in page
-    assert "remove: [...LOOK.refusedButtons" in page
-    assert 'plotlyServerURL: ""' in page
+    assert "lotly" not in viewer.to_html(make(n=10))  # which has no such button
 
 
 def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch):
