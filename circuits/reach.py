@@ -25,6 +25,7 @@ HOMES = {
     "small_picture": "circuits.viewer.page:small_picture",
     "comparison_figure": "circuits.viewer:comparison_figure",
     "comparison_to_html": "circuits.viewer:comparison_to_html",
+    "show_comparison": "circuits.viewer.comparing:show_comparison",
     "node_figure": "circuits.viewer.nodes.figure:figure",
     "compare_nodes": "circuits.node_comparison:NodeComparison",
     "node_comparison_figure": "circuits.viewer.nodes.comparing:comparison_figure",

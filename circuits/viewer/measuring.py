@@ -7,6 +7,7 @@ edges beside it beyond. Those circuits are run, and as many random ones of each 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,12 @@ def sizes(chosen: int, held: int) -> list[int]:
     decades = range(math.ceil(math.log10(held)) + 1)
     grown = {step * 10**decade for decade in decades for step in STEPS_PER_DECADE}
     return sorted({size for size in grown if size < held} | {held, *([chosen] if chosen else [])})
+
+
+def both_measured(circuits: Sequence[Circuit], prompts: Prompts) -> list[dict[str, float]]:
+    """A row for each circuit: edges and faithfulness with its interval, of all on the same prompts."""
+    own = faithfulness_in(prompts.setting.measure(torch.stack([one.mask for one in circuits])), Interval())
+    return [{"edges": one.n_edges} | _columns("", value) for one, value in zip(circuits, own, strict=True)]
 
 
 def measured(circuit: Circuit, edges: Adjacency, prompts: Prompts) -> list[dict[str, float]]:

@@ -130,7 +130,8 @@ def test_show_draws_in_a_notebook_and_a_picture_where_it_is_not_trusted(browser,
     frame.wait_for_selector("html[data-ready]", state="attached")
     assert int(frame.get_attribute("#plot", "data-shown")) == 46
     assert page.is_hidden(".jp-OutputArea .circuit-still")
-    assert page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.stderr']").count() == 0  # no red box
+    red = page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.stderr']")
+    assert red.all_inner_texts() == []
     frame.locator("#sign-negative").check(force=True)
     frame.wait_for_function("document.getElementById('plot').dataset.shown === '0'")
     context.close()

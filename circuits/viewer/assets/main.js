@@ -73,7 +73,7 @@ function startMore() {                        // as many again and a half, until
 
 function showLegend(state) {
   const compare = data.compare, items = compare
-    ? [["member-0", "in both"], ["member-1", "only " + compare.names[0]], ["member-2", "only " + compare.names[1]]]
+    ? [["member-0", "in both"], ["member-1", "only " + compare.names[0]], ["member-2", "only " + compare.names[1]], ["hurts", "dashed: hurts"]]
     : [["positive", "helps (positive score)"], ["negative", "hurts (negative score)"]];
   byId("legend").replaceChildren(...[...items, ...state.groups.map(({ label }, at) => ["group-" + (at % 6), label])]
     .map(([kind, text]) => element("span", { class: "key" }, element("i", { class: "swatch " + kind }), text)));

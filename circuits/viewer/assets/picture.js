@@ -2,6 +2,7 @@
 // screen and into files, whatever the number of edges.
 
 const { svgLimit: FINE, drawnLimit: DRAWN_LIMIT, levels: LEVELS, symbols: SYMBOLS } = LOOK;
+const HURTS = [7, 4];                         // dashes of negative scores, where colour says whose an edge is
 const REACH = { edge: 10, node: 8 };          // pixels from which a mouse finds them
 
 function makePicture(whole, data, plot, canvas) {
@@ -19,8 +20,10 @@ function makePicture(whole, data, plot, canvas) {
   }
 
   function lines(pen, within, { view, layout }) {
-    const paint = tones(), buckets = LEVELS.map(() => paint.map(() => [])), beside = paint.map(() => []), t = view.list.length > FINE ? rough : fine;
-    for (const edge of view.list) (!graph.beside(edge) ? buckets[level[edge]] : beside)[tone(edge)].push(edge);
+    const paint = graph.member ? tones().flatMap((colour) => [colour, colour]) : tones(), hurts = (edge) => graph.score[edge] < 0;
+    const kindOf = (edge) => (graph.member ? 2 * tone(edge) + hurts(edge) : tone(edge)), dashes = (kind) => (graph.member && kind % 2 ? HURTS : null);
+    const buckets = LEVELS.map(() => paint.map(() => [])), beside = paint.map(() => []), t = view.list.length > FINE ? rough : fine;
+    for (const edge of view.list) (!graph.beside(edge) ? buckets[level[edge]] : beside)[kindOf(edge)].push(edge);
     const line = (edges, style) => {
       const points = new Float32Array(edges.length * (t.length + 1) * 2);
       let at = 0;
@@ -33,7 +36,7 @@ function makePicture(whole, data, plot, canvas) {
     if (view.drawn.length <= FINE) line(Array.from(view.faint), { colour: palette.faint, width: 0.8, alpha: 0.8 });
     beside.forEach((edges, kind) => line(edges, { colour: paint[kind], width: 1.6, alpha: 0.8, dash: [2, 3] }));
     for (let of = LEVELS.length - 1; of >= 0; of--)         // the strongest last, on top
-      buckets[of].forEach((edges, kind) => line(edges, { colour: paint[kind], width: LEVELS[of][1], alpha: opacity(of, view.drawn.length) }));
+      buckets[of].forEach((edges, kind) => line(edges, { colour: paint[kind], width: LEVELS[of][1], alpha: opacity(of, view.drawn.length), dash: dashes(kind) }));
   }
 
   const stands = (node) => now.layout.x[node] !== null;
