@@ -36,7 +36,7 @@ def test_a_head_shows_where_it_looks_and_what_it_writes(open_page, model, found)
     assert [int("differs" in each.get_attribute("class")) for each in tokens.all()] == differ
     assert sum(differ) == 3
     opened.select(head)
-    opened.page.wait_for_selector("#pattern canvas")
+    opened.page.wait_for_selector("#pattern[data-gap]")
     shown = opened.page.evaluate("document.getElementById('pattern').values")
     pattern = views.patterns[0] / 255
     assert np.allclose([[cell or 0 for cell in row] for row in shown], pattern)
@@ -142,7 +142,7 @@ def test_names_prompts_and_labels_that_hold_markup_do_nothing(open_page, monkeyp
     opened = open_page(page, "#mode=position&groups=" + f'[["{ATTACK.replace(chr(34), chr(39))}","m1"]]')
     opened.select("m1")
     opened.select("a1.h0")
-    opened.page.wait_for_selector("#pattern canvas")
+    opened.page.wait_for_selector("#pattern[data-gap]")
     opened.hover("nodes", "m1")
     opened.page.mouse.move(5, 5)
     assert ATTACK in opened.text("h1")

@@ -52,6 +52,7 @@ function drawPattern(app, plot, linked, pattern, run, labelled, letters) {
     pen.text(toX(0) - 4, toY(at + 0.5) + 4, tokens[at], { colour: palette.ink, anchor: "end" });
     pen.text(toX(at + 0.5) + 4, toY(n) + 9, tokens[at], { colour: palette.ink, anchor: "end", turn: -60 });
   }
+  plot.dataset.gap = gap;
   plot.values = Array.from({ length: n }, (_, query) => Array.from({ length: n }, (_, key) => (key > query ? null : pattern[query * n + key] / 255)));
   plot.onmousemove = (event) => {
     const box = canvas.getBoundingClientRect(), key = Math.floor((event.clientX - box.left - PATTERN.left) / cell), query = Math.floor((event.clientY - box.top - 4) / cell), value = plot.values[query]?.[key];

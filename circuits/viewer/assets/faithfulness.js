@@ -41,23 +41,23 @@ function drawCurve(plot, palette, { points, x, held, visited, here }) {
   const chart = makeChart(plot, palette, { counts: [Math.min(...ends) / 1.15, Math.max(...ends) * 1.15], range: sensible(points, held), below: "edges", left: "faithfulness", level: 1 });
   const places = (column) => points.map((point, at) => [x[at], point[column]]).filter(([, value]) => value !== undefined && value !== null);
   const band = (low, high, colour) => { if (points.length && places(low).length === points.length && places(high).length === points.length) chart.band(places(low), places(high), colour); };
-  const line = (column, colour, dash, told) => {
+  const line = (column, colour, dash, name) => {
     chart.line(places(column), colour, dash);
-    for (const place of places(column)) chart.mark(place, dash ? 3 : 5, { fill: colour, told });
+    for (const place of places(column)) chart.mark(name, place, dash ? 3 : 5, { fill: colour });
   };
-  const bar = (value, interval, colour, told) => {
+  const bar = (value, interval, colour, name) => {
     const edges = Math.max(1, held.edges);
-    if (interval) chart.bar(edges, ...interval, colour);
-    chart.mark([edges, value], 9, { fill: colour, stroke: palette.panel, "stroke-width": 1.5, told });
+    chart.mark(name, [edges, value], 9, { fill: colour, stroke: palette.panel, "stroke-width": 1.5 });
+    if (interval) chart.bar(name, edges, interval, colour);
   };
   band("random_low", "random_high", palette.muted);
   line("random", palette.muted, "2 3", "random circuits");
   band("low", "high", palette.accent);
   line("faithfulness", palette.ink, null, "strongest edges");
-  for (const { edges, faithfulness } of visited) chart.mark([Math.max(1, edges), faithfulness], 6, { fill: palette.panel, "fill-opacity": 0, stroke: palette.muted, told: "visited by the search" });
+  for (const { edges, faithfulness } of visited) chart.mark("visited by the search", [Math.max(1, edges), faithfulness], 6, { fill: palette.panel, "fill-opacity": 0, stroke: palette.muted });
   if (held && held.random !== null) bar(held.random, held.randomInterval, palette.muted, "random circuits, held-out");
   if (held) bar(held.value, held.interval, palette.positive, "held-out");
-  if (here) chart.mark([here.kept, here.value], 13, { symbol: "diamond", fill: here.exact ? palette.accent : palette.panel, "fill-opacity": here.exact ? 1 : 0, stroke: here.exact ? palette.panel : palette.accent, "stroke-width": 2, "pointer-events": "none" });
+  if (here) chart.mark("here", [here.kept, here.value], 13, { symbol: "diamond", quiet: true, fill: here.exact ? palette.accent : palette.panel, "fill-opacity": here.exact ? 1 : 0, stroke: here.exact ? palette.panel : palette.accent, "stroke-width": 2, "pointer-events": "none" });
 }
 
 function sensible(points, held) {             // intervals of random circuits can be wide: they are cut at one beyond the curve

@@ -8,7 +8,7 @@ const REACH = { edge: 10, node: 8 };          // pixels from which a mouse finds
 function makePicture(whole, data, plot, canvas) {
   const ground = makeArea(plot), fine = sampler(LOOK.svgPoints), rough = sampler(LOOK.densePoints);
   let graph = whole, level = levelsOf(whole), most = Math.max(...whole.sumStrength, 1e-30), called = (node) => graph.names[node];
-  let palette = colours(), now = null, area = null, middles = null;
+  let palette = colours(), now = null, area = null, middles = null, written = new Set();
 
   // which of the picture's colours an edge has: sign, or membership when two circuits are compared
   const tone = (edge) => (graph.member ? graph.member[edge] : graph.score[edge] < 0 ? 1 : 0);
@@ -60,7 +60,9 @@ function makePicture(whole, data, plot, canvas) {
       pen.mark(SYMBOLS[graph.kind[node]], within.toX(layout.x[node]), within.toY(layout.y[node]), sizeOf(node), { fill, edge: ring(node), width: ring(node) === palette.ink ? 1.6 : 3, alpha });
     }
     const first = (node) => node === view.selected || state.labels[graph.names[node]] || graph.kind[node] === "group" || pinned.has(node) || view.matches.has(node);
+    written = new Set();
     for (const node of labelled(drawn.filter((node) => view.alive[node] && SYMBOLS[graph.kind[node]] !== "diamond"), first, within)) {
+      written.add(node);
       const beside = graph.kind[node] === "mlp", room = sizeOf(node) / 2;
       pen.text(within.toX(layout.x[node]) + (beside ? room + 3 : room * 0.7), within.toY(layout.y[node]) + (beside ? 4 : -room * 0.7 - 1), called(node), { colour: palette.ink, halo: palette.panel });
     }
@@ -164,7 +166,8 @@ function makePicture(whole, data, plot, canvas) {
     area: () => area,
     into(pen, size, above) { paint(pen, ground.of(now.layout, now.state.mode, worded(), size, above)); },
     seen: () => ({                            // what stands where, in pixels of the picture
-      nodes: nodePlaces().map(({ node, x, y }) => ({ name: graph.names[node], x, y })), edges: edgePlaces().map(({ edge, x, y }) => ({ name: graph.hoverText(edge).split("\n")[0], x, y })),
+      nodes: nodePlaces().map(({ node, x, y }) => ({ name: graph.names[node], label: written.has(node) ? called(node) : "", size: sizeOf(node), x, y })),
+      edges: edgePlaces().map(({ edge, x, y }) => ({ name: graph.hoverText(edge).split("\n")[0], told: graph.hoverText(edge), x, y })),
       columns: columns(area).map(({ at, text }) => ({ text, x: area.toX(at) })), colours: [...new Set(Array.from(now.view.list, (edge) => tones()[tone(edge)]))],
     }),
   };
