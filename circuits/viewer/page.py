@@ -10,6 +10,8 @@ import functools
 import os
 from typing import Any
 
+from plotly.offline import get_plotlyjs
+
 from circuits.circuit import Circuit
 from circuits.node_circuit import NodeCircuit
 from circuits.viewer.adjacency import adjacency
@@ -46,7 +48,7 @@ SCRIPTS = (
     "choices.js",
     "sliders.js",
     "controls.js",
-    "chart.js",
+    "library.js",
     "faithfulness.js",
     "cards.js",
     "quality.js",
@@ -69,7 +71,7 @@ SMALL = 450  # pixels across, of the picture that a circuit is shown by
 
 
 def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None = None, **views: Any) -> str:
-    """The interactive picture of `circuit` as a self-contained page of some hundred kilobytes.
+    """The interactive picture of `circuit` as a self-contained page of about 2 MB, most of it plotly.js, packed.
 
     Args:
         circuit: what is drawn; of more than `EMBEDDED_LIMIT` edges the page holds the strongest. By position: a column
@@ -98,7 +100,7 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
 @functools.cache
 def circuit_shell() -> Shell:
     """The shell of pages of circuits."""
-    return Shell(("help.html", "glossary.html"), "stage.html", SCRIPTS, STYLES, LOOK)
+    return Shell(("help.html", "glossary.html"), "stage.html", SCRIPTS, STYLES, LOOK, get_plotlyjs())
 
 
 def show(circuit: Circuit | NodeCircuit, **views: Any) -> None:

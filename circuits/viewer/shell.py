@@ -6,6 +6,9 @@ page by `textContent`. The embedded JSON holds no `<`, so that no label can end 
 
 from __future__ import annotations
 
+import base64
+import functools
+import gzip
 import html
 import importlib
 import json
@@ -28,6 +31,7 @@ from interp.files import write_text
 logger = logging.getLogger(__name__)
 
 FRAME_HEIGHT = 860
+_holder: list[str] = []  # the notebook's cell whose page holds the library for all others
 STYLES = ("theme.css", "layout.css", "panels.css")
 
 
@@ -39,6 +43,7 @@ class Shell:
         help: what its sheet of help holds, one behind the other; `stage`: the picture's part of its body.
         scripts, styles: in the order in which they are run and read: each uses those before it.
         constants: what scripts know as `LOOK`.
+        library: a script of others that the page holds packed, for `library.js` to unpack.
     """
 
     help: tuple[str, ...]
@@ -46,6 +51,7 @@ class Shell:
     scripts: tuple[str, ...]
     styles: tuple[str, ...]
     constants: Mapping[str, Any]
+    library: str = ""
 
     def render(
         self, heading: str, lines: list[str], data: dict[str, Any], path: str | os.PathLike[str] | None, still: str
@@ -60,6 +66,7 @@ class Shell:
             help="".join(map(asset, self.help)),
             stage=asset(self.stage),
             still=still,
+            library=held(packed(self.library)) if self.library else "",
             data=embedded({"title": heading, "facts": lines, **data}),
             script=f"(() => {{\nconst LOOK = {embedded(self.constants)};\n"
             + "\n".join(map(asset, self.scripts))
@@ -69,6 +76,17 @@ class Shell:
         if path is not None:
             write_text(path, page)
         return page
+
+
+@functools.cache
+def packed(script: str) -> str:
+    """A script as text of a third of its size."""
+    return base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
+
+
+def held(library: str) -> str:
+    """The element of a page that holds its library; empty where another page of the notebook does."""
+    return f'<script type="text/plain" id="library">{library}</script>'
 
 
 def show_page(page: str, sketch: Sketch | None = None) -> None:
@@ -83,6 +101,7 @@ def show_page(page: str, sketch: Sketch | None = None) -> None:
         )
     if _in_notebook():
         notebook = importlib.import_module("IPython.display")  # there when a notebook is, else not needed
+        page = _lighter(page)
         style = f"width:100%;height:{FRAME_HEIGHT}px;border:0"
         frame = f'<iframe srcdoc="{html.escape(page)}" style="{style}" allow="fullscreen"></iframe>'
         bundle: dict[str, Any] = {"text/html": frame}
@@ -97,6 +116,22 @@ def show_page(page: str, sketch: Sketch | None = None) -> None:
         file.write(page)
     if not webbrowser.open(Path(file.name).as_uri()):
         logger.warning("there is no browser here to show the picture in; it is in the file %s", file.name)
+
+
+def _lighter(page: str) -> str:
+    """The page without its library where another cell of this notebook shows one with it.
+
+    A front end that does not say which cell runs gets whole pages: a cell that is run again replaces its own.
+    """
+    first, _, rest = page.partition(held("").removesuffix("</script>"))
+    library, _, after = rest.partition("</script>")
+    asked = sys.modules["IPython"].get_ipython()
+    cell = asked.get_parent().get("metadata", {}).get("cellId") if hasattr(asked, "get_parent") else None
+    if not library or cell is None:
+        return page
+    if not _holder:
+        _holder.append(cell)
+    return page if cell == _holder[0] else first + held("") + after
 
 
 def _instead(sketch: Sketch, png: bytes) -> str:

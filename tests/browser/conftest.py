@@ -71,6 +71,12 @@ class Opened:
         """Wait until something is drawn: pages draw what was asked for at once."""
         self.page.wait_for_function("document.getElementById('plot').dataset.draws")
 
+    def charted(self, names: str) -> Any:
+        """What the chart of faithfulness holds, by name, as soon as plotly draws it."""
+        self.page.wait_for_function("document.getElementById('curve').dataset.library === 'here'")
+        traces = "Object.fromEntries(document.getElementById('curve').data.map((one) => [one.name, one]))"
+        return self.page.evaluate(f"({traces}){names}")
+
     def again(self, fragment: str) -> None:
         """Set the view as a fresh page would have it."""
         self.page.mouse.move(2, 2)

@@ -29,10 +29,8 @@ def test_each_slider_moves_the_others_and_the_marker_on_the_curve(open_page, cir
     assert opened.text("#mass-value") == f"{100 * share:.0f} %"
     assert float(opened.page.input_value("#mass")) == pytest.approx(1000 * share, abs=2.5)
     assert opened.page.get_attribute("#curve", "data-edges") == str(kept)
-    marker = opened.page.evaluate(
-        "() => { const { x, y } = document.getElementById('curve').drawn.here; return [x[0], y[0]]; }"
-    )
-    assert marker == [kept, pytest.approx(0.2 + 0.4 * np.log(kept / 10) / np.log(4))]
+    marker = opened.charted(".here")
+    assert [marker["x"][0], marker["y"][0]] == [kept, pytest.approx(0.2 + 0.4 * np.log(kept / 10) / np.log(4))]
 
     opened.slide("mass", 500)
     half = int(np.searchsorted(np.cumsum(strength), strength.sum() / 2)) + 1

@@ -16,7 +16,8 @@ function fileName(app, ending) {
 function wholePage(app) {                     // as it came, with the present view in place of the first
   const copy = document.documentElement.cloneNode(true);
   copy.querySelector("#app").innerHTML = app.pristine;
-  copy.querySelectorAll("#view-state, body > a").forEach((each) => each.remove());
+  copy.querySelectorAll("style ~ style, #view-state, body > svg, body > a") // plotly adds its own
+    .forEach((each) => each.remove());
   copy.removeAttribute("data-ready");
   const saved = document.createElement("script");
   saved.id = "view-state";

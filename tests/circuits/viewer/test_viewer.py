@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import re
+import sys
+import types
 import webbrowser
 from pathlib import Path
 
@@ -158,7 +161,26 @@ def test_the_page_is_whole_and_loads_nothing():
     assert not re.search(r"<(script|img|iframe|link)[^>]+(src|href)=(?!\"data:image/svg)", page)
     assert "gpt2 · ioi · eap-ig" in page
     assert "faithfulness 0.90 (95 % interval 0.80 to 1.00)" in page
-    assert len(page) < 300_000  # so that a notebook may hold many
+    assert len(page) < 2_500_000
+    library = script(page, 'id="library">')
+    assert b"plotly.js v" in gzip.decompress(base64.b64decode(library))
+    assert len(page) - len(library) < 300_000
+
+
+def test_of_a_notebooks_cells_one_holds_the_library(monkeypatch):
+    shown, cell = [], ["a"]
+    shell = types.SimpleNamespace(
+        config={"IPKernelApp": {}}, get_parent=lambda: {"metadata": {"cellId": cell[0]} if cell[0] else {}}
+    )
+    display = types.SimpleNamespace(display=lambda data, raw: shown.append(len(data["text/html"])))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell, display=display))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setattr("circuits.viewer.shell._holder", [])
+    for cell[0] in ("a", "b", "a", None):  # run again, the first still holds it; and so does each where none has a name
+        make(n=10).show()
+    whole, light, again, nameless = shown
+    assert whole == again == nameless > 1_000_000
+    assert light < 500_000
 
 
 def test_the_page_holds_every_edge_strongest_first():
@@ -241,7 +263,7 @@ def test_a_name_that_holds_markup_does_nothing():
 def test_plotlys_upload_button_is_not_offered():
     figure = viewer.figure(make(n=10))
     assert "sendChartToCloud" in figure.layout.modebar.remove
-    assert "lotly" not in viewer.to_html(make(n=10))  # which has no such button
+    assert "displayModeBar: false" in viewer.to_html(make(n=10))  # its chart has no buttons
 
 
 def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch):
