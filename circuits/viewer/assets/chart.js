@@ -28,23 +28,24 @@ function makeChart(box, palette, { counts, range, below, left, level }) {
     shape("text", { x: 11, y: CHART.top + inner[1] / 2, "text-anchor": "middle", transform: "rotate(-90 11 " + (CHART.top + inner[1] / 2) + ")" }, left));
   box.replaceChildren(svg);
   const held = (value) => Math.max(range[0], Math.min(range[1], value)), path = (places) => places.map(([count, value], at) => (at ? "L" : "M") + x(count).toFixed(1) + " " + y(held(value)).toFixed(1)).join("");
-  const drawn = (box.drawn = {});             // what stands in the chart, by name: for tests, and for pages around this one
+  box.drawn = {};                             // what stands in the chart, by name: for tests, and for pages around this one
+  const known = (name) => (box.drawn[name] ||= { x: [], y: [] });
   return {
     band(low, high, colour) { svg.append(shape("path", { d: path([...high, ...low.slice().reverse()]) + "Z", fill: colour, opacity: 0.18 })); },
     line(places, colour, dash) { svg.append(shape("path", { d: path(places), fill: "none", stroke: colour, "stroke-width": 1.6, "stroke-dasharray": dash })); },
     mark(name, [count, value], size, { symbol = "circle", quiet = false, ...look }) {
       const at = [x(count), y(held(value))], made = symbol === "diamond" ? shape("polygon", { points: corners("diamond", ...at, size).map(String).join(" "), ...look }) : shape("circle", { cx: at[0], cy: at[1], r: size / 2, ...look });
       if (!quiet) made.dataset.told = name + ", " + counted(Math.round(count), "edge") + ": " + value.toFixed(3);
-      const known = (drawn[name] ||= { x: [], y: [], hollow: look["fill-opacity"] === 0 });
-      known.x.push(count);
-      known.y.push(value);
+      known(name).x.push(count);
+      known(name).y.push(value);
+      known(name).hollow = look["fill-opacity"] === 0;
       svg.append(made);
     },
     bar(name, count, [low, high], colour) {
       const [at, ends] = [x(count), [low, high].map((value) => y(held(value)))];
       line(at, ends[0], at, ends[1], { stroke: colour, "stroke-width": 2 });
       for (const end of ends) line(at - 4, end, at + 4, end, { stroke: colour, "stroke-width": 2 });
-      drawn[name].interval = [low, high];
+      known(name).interval = [low, high];
     },
   };
 }

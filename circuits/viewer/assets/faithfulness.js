@@ -47,8 +47,8 @@ function drawCurve(plot, palette, { points, x, held, visited, here }) {
   };
   const bar = (value, interval, colour, name) => {
     const edges = Math.max(1, held.edges);
-    chart.mark(name, [edges, value], 9, { fill: colour, stroke: palette.panel, "stroke-width": 1.5 });
     if (interval) chart.bar(name, edges, interval, colour);
+    chart.mark(name, [edges, value], 9, { fill: colour, stroke: palette.panel, "stroke-width": 1.5 });
   };
   band("random_low", "random_high", palette.muted);
   line("random", palette.muted, "2 3", "random circuits");

@@ -48,11 +48,14 @@ function makePicture(whole, data, plot, canvas) {
     return size + (view.matches.has(node) || view.pinned.has(node) || node === view.selected ? 4 : 0);
   }
 
+  function absent(pen, within, { view, layout }) {          // faint dots where the model has a node and the circuit does not
+    for (const node of graph.names.keys())
+      if (!view.shown[node] && stands(node)) pen.mark("circle", within.toX(layout.x[node]), within.toY(layout.y[node]), 4, { fill: palette.faint });
+  }
+
   function nodes(pen, within, { view, layout, state }) {
     const drawn = view.nodes.filter(stands), { pinned } = view;
     const ring = (node) => (view.matches.has(node) ? palette.found : pinned.has(node) ? palette.accent : palette.ink);
-    for (const node of graph.names.keys())    // faint dots where the model has a node and the circuit does not
-      if (!view.shown[node] && stands(node)) pen.mark("circle", within.toX(layout.x[node]), within.toY(layout.y[node]), 4, { fill: palette.faint });
     for (const mark of marks()) pen.mark(SYMBOLS[graph.kind[mark.node]], within.toX(mark.x), within.toY(mark.y), mark.size, { fill: mark.score < 0 ? palette.negative : palette.positive, alpha: 0.45 });
     for (const node of drawn) {
       const group = groupOf(node), alpha = view.alive[node] ? 1 : 0.2;
@@ -109,7 +112,7 @@ function makePicture(whole, data, plot, canvas) {
   }
 
   function paint(pen, within) {
-    pen.within({ ...within, top: within.top - EDGES_ROOM.top, height: within.height + EDGES_ROOM.top, width: within.width + EDGES_ROOM.right }, () => { lines(pen, within, now); nodes(pen, within, now); });
+    pen.within({ ...within, top: within.top - EDGES_ROOM.top, height: within.height + EDGES_ROOM.top, width: within.width + EDGES_ROOM.right }, () => { absent(pen, within, now); lines(pen, within, now); nodes(pen, within, now); });
     axes(pen, within);
   }
 
