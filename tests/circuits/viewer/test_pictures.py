@@ -26,6 +26,7 @@ TASK = {"name": "ioi"}
 
 def scores(level: str, shape: tuple[int, ...], **known) -> Scores:
     values = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values = values * GRAPH.edge_mask if level == "edge" else values
     return Scores(values, GRAPH, method="eap", level=level, model="tiny", task=TASK, **known)
 
 
