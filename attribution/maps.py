@@ -56,4 +56,4 @@ def _by_layer(scores: Scores) -> Float[Tensor, "layer unit"]:
     place = {name: at for at, name in enumerate(graph.sources)}
     heads = range(graph.n_heads)
     rows = [[*(place[f"a{layer}.h{head}"] for head in heads), place[f"m{layer}"]] for layer in range(graph.n_layers)]
-    return values[torch.tensor(rows)]
+    return values[torch.tensor(rows, device=values.device)]

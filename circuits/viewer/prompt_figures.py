@@ -65,8 +65,10 @@ def answer_figure(model: Any, task: Task, example: int = 0) -> go.Figure:
     """
     run = written_on(model, task, example)
     layers, direct = run.graph.n_layers, through_final_norm(run.anatomy, run.outputs, run.final) @ run.readout
-    layer = torch.tensor([node_layer(name, run.graph) for name in run.graph.sources])
-    attention = torch.tensor([".h" in name for name in run.graph.sources])
+    layer, attention = (
+        torch.tensor(of, device=direct.device)
+        for of in zip(*((node_layer(name, run.graph), ".h" in name) for name in run.graph.sources), strict=True)
+    )
     biases = run.final - run.outputs.sum(0)
     lens = [run.read(biases + run.outputs[layer <= at].sum(0)) for at in range(-1, layers)]
     places = list(range(-1, layers))
