@@ -34,6 +34,7 @@ from attribution.inputs.method import TokenMethod
 from attribution.inputs.named import TOKEN_METHODS, token_methods
 from attribution.inputs.relevance_map import Relevance
 from attribution.inputs.result import TokenAttributions
+from attribution.maps import head_map
 from attribution.routing.usage import expert_usage
 from attribution.routing.usage_result import ExpertUsage
 from attribution.rules import RULE_SETS, RuleSet, applied, rule_set, rule_sets
@@ -99,6 +100,7 @@ __all__ = [
     "experts",
     "feature_edges",
     "features",
+    "head_map",
     "masked_heads",
     "methods",
     "needle_prompts",

@@ -101,8 +101,10 @@ def test_two_circuits_in_one_page(open_page, circuit):
 def ink(opened) -> dict[str, int]:
     """Pixels of the picture that are mostly blue, and mostly orange."""
     return opened.page.evaluate(
-        """() => { const canvas = document.getElementById("drawing"), found = { blue: 0, orange: 0 };
-        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        """() => { const { width, height } = document.getElementById("drawing"), found = { blue: 0, orange: 0 };
+        const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+        copy.drawImage(document.getElementById("drawing"), 0, 0);
+        const { data } = copy.getImageData(0, 0, width, height);
         for (let at = 0; at < data.length; at += 4) {
           const more = data[at + 3] > 40 ? data[at] - data[at + 2] : 0;
           if (more > 30) found.orange++; else if (more < -30) found.blue++;

@@ -48,11 +48,14 @@ function makePicture(whole, data, plot, canvas) {
     return size + (view.matches.has(node) || view.pinned.has(node) || node === view.selected ? 4 : 0);
   }
 
+  function absent(pen, within, { view, layout }) {          // faint dots where the model has a node and the circuit does not
+    for (const node of graph.names.keys())
+      if (!view.shown[node] && stands(node)) pen.mark("circle", within.toX(layout.x[node]), within.toY(layout.y[node]), 4, { fill: palette.faint });
+  }
+
   function nodes(pen, within, { view, layout, state }) {
     const drawn = view.nodes.filter(stands), { pinned } = view;
     const ring = (node) => (view.matches.has(node) ? palette.found : pinned.has(node) ? palette.accent : palette.ink);
-    for (const node of graph.names.keys())    // faint dots where the model has a node and the circuit does not
-      if (!view.shown[node] && stands(node)) pen.mark("circle", within.toX(layout.x[node]), within.toY(layout.y[node]), 4, { fill: palette.faint });
     for (const mark of marks()) pen.mark(SYMBOLS[graph.kind[mark.node]], within.toX(mark.x), within.toY(mark.y), mark.size, { fill: mark.score < 0 ? palette.negative : palette.positive, alpha: 0.45 });
     for (const node of drawn) {
       const group = groupOf(node), alpha = view.alive[node] ? 1 : 0.2;
@@ -109,7 +112,7 @@ function makePicture(whole, data, plot, canvas) {
   }
 
   function paint(pen, within) {
-    pen.within({ ...within, top: within.top - EDGES_ROOM.top, height: within.height + EDGES_ROOM.top, width: within.width + EDGES_ROOM.right }, () => { lines(pen, within, now); nodes(pen, within, now); });
+    pen.within({ ...within, top: within.top - EDGES_ROOM.top, height: within.height + EDGES_ROOM.top, width: within.width + EDGES_ROOM.right }, () => { absent(pen, within, now); lines(pen, within, now); nodes(pen, within, now); });
     axes(pen, within);
   }
 
@@ -140,14 +143,14 @@ function makePicture(whole, data, plot, canvas) {
     return middles.map(([edge, x, y]) => ({ edge, x: area.toX(x), y: area.toY(y) }));
   }
 
-  function nodePlaces() {                     // of the nodes drawn, in pixels, the heaviest first
-    return now.view.nodes.filter((node) => stands(node) && now.view.alive[node]).sort((a, b) => graph.sumStrength[b] - graph.sumStrength[a])
+  function nodePlaces(faint = false) {        // of the nodes drawn, in pixels, the heaviest first
+    return now.view.nodes.filter((node) => stands(node) && (faint || now.view.alive[node])).sort((a, b) => graph.sumStrength[b] - graph.sumStrength[a])
       .map((node) => ({ node, x: area.toX(now.layout.x[node]), y: area.toY(now.layout.y[node]) }));
   }
 
   function under(x, y, finger = 0) {          // { node } or { mark } or { edge } at a pixel, or null
     const nearest = (places, reach) => places.reduce((best, place) => { const far = Math.hypot(place.x - x, place.y - y); return far <= reach(place) && (!best || far < best.far) ? { far, ...place } : best; }, null);
-    return nearest(nodePlaces(), ({ node }) => Math.max(finger, REACH.node, sizeOf(node) / 2 + 2))
+    return nearest(nodePlaces(true), ({ node }) => Math.max(finger, REACH.node, sizeOf(node) / 2 + 2))
       || nearest(marks().map((mark) => ({ mark, x: area.toX(mark.x), y: area.toY(mark.y) })), ({ mark }) => mark.size / 2)
       || (finger ? null : nearest(edgePlaces(), () => REACH.edge));
   }
@@ -159,14 +162,14 @@ function makePicture(whole, data, plot, canvas) {
   }
 
   return {
-    draw, repaint, under, places: nodePlaces, mark: ring, limit: DRAWN_LIMIT, palette: () => palette, tones,
+    draw, repaint, under, places: () => nodePlaces(), mark: ring, limit: DRAWN_LIMIT, palette: () => palette, tones,
     whole() { ground.whole(); repaint(); },
     shift(from, dx, dy) { ground.shift(from, now.state.mode, dx, dy); repaint(); },
     scale(times, x, y) { ground.scale(area, now.layout, now.state.mode, times, x, y); repaint(); },
     area: () => area,
     into(pen, size, above) { paint(pen, ground.of(now.layout, now.state.mode, worded(), size, above)); },
     seen: () => ({                            // what stands where, in pixels of the picture
-      nodes: nodePlaces().map(({ node, x, y }) => ({ name: graph.names[node], label: written.has(node) ? called(node) : "", size: sizeOf(node), x, y })),
+      nodes: nodePlaces(true).map(({ node, x, y }) => ({ name: graph.names[node], label: written.has(node) ? called(node) : "", size: sizeOf(node), lit: Boolean(now.view.alive[node]), x, y })),
       edges: edgePlaces().map(({ edge, x, y }) => ({ name: graph.hoverText(edge).split("\n")[0], told: graph.hoverText(edge), x, y })),
       columns: columns(area).map(({ at, text }) => ({ text, x: area.toX(at) })), colours: [...new Set(Array.from(now.view.list, (edge) => tones()[tone(edge)]))],
     }),
