@@ -35,6 +35,7 @@ from attribution.inputs.method import TokenMethod
 from attribution.inputs.named import TOKEN_METHODS, token_methods
 from attribution.inputs.relevance_map import Relevance
 from attribution.inputs.result import TokenAttributions
+from attribution.maps import head_map
 from attribution.routing.tuning import Tuned, tune_experts, tune_routers
 from attribution.routing.usage import expert_usage
 from attribution.routing.usage_result import ExpertUsage
@@ -102,6 +103,7 @@ __all__ = [
     "experts",
     "feature_edges",
     "features",
+    "head_map",
     "masked_heads",
     "methods",
     "needle_prompts",

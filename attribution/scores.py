@@ -315,12 +315,15 @@ class Scores(Result):
                 x=strongest["score"].tolist(),
                 y=[theme.label(name) for name in names],
                 orientation="h",
-                marker_color=[theme.HELPS if score > 0 else theme.HARMS for score in strongest["score"]],
+                marker_color=[theme.POSITIVE if score > 0 else theme.NEGATIVE for score in strongest["score"]],
                 hovertemplate="%{y}<br>score %{x:.4g}<extra></extra>",
             )
         )
         return theme.styled(
-            picture, f"{self.method}: strongest {self.level}s", xaxis_title="score", height=160 + 22 * len(strongest)
+            picture,
+            theme.named(self.model, self.task.get("name"), f"{self.method}: strongest {self.level}s"),
+            xaxis_title="score (fall of the objective)",
+            height=160 + 22 * len(strongest),
         )
 
     def fits(self) -> None:

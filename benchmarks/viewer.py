@@ -1,8 +1,9 @@
-"""The page of the full graph of SmolLM2 in headless Chromium: time to the first draw, and for each slider move.
+"""Pages of circuits of SmolLM2 in headless Chromium: first draw, a slider's move, a selection, for several sizes.
 
     python -m benchmarks viewer
 
-Chromium renders in software here (SwiftShader), so that the numbers are those of a machine without a GPU.
+Chromium renders in software here, so that the numbers are those of a machine without a GPU. Each is the median of 20
+with its quartiles; a move ends two frames after its event, when its picture is on the screen.
 """
 
 from __future__ import annotations
@@ -18,36 +19,59 @@ from benchmarks.common import golden_task
 from circuits import Circuit
 from interp import load_model
 
-FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-gpu-compositing")
-REPEATS = 3
-POSITIONS = (980, 900, 820, 700, 600, 500, 400, 650, 850, 1000)  # of the top-k slider, of 1000
+FLAGS = ("--no-sandbox", "--disable-gpu")
+SIZES = (5, 123, 5_000, 123_211)
+REPEATS = 20
 
-# from the event until two frames after its result was drawn
-MOVE = """async ([id, position]) => {
-  const plot = document.getElementById("plot"), slider = document.getElementById(id);
-  const before = plot.dataset.draws, started = performance.now();
-  slider.value = position;
-  slider.dispatchEvent(new Event("input", { bubbles: true }));
-  while (plot.dataset.draws === before) await new Promise((done) => setTimeout(done, 0));
+# until two frames after the event: then what it asked for is on the screen
+TIMED = """async (act) => {
+  const started = performance.now();
+  act();
   for (let frame = 0; frame < 2; frame++) await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0)));
-  const dense = document.getElementById("dense").dataset.edges;
-  return [performance.now() - started, Number(plot.dataset.shown), Number(dense)];
+  return performance.now() - started;
 }"""
+# the top-k slider between two of its places: all edges, and about half of them
+SLIDE = f"""(at) => ({TIMED})(() => {{
+  const slider = document.getElementById("top");
+  slider.value = at % 2 ? 1000 : 900;
+  slider.dispatchEvent(new Event("input", {{ bubbles: true }}));
+}})"""
+SELECT = f"""(at) => ({TIMED})(() => {{
+  const search = document.getElementById("search"), {{ nodes }} = document.getElementById("plot").seen();
+  search.value = nodes[at % nodes.length].name;
+  search.dispatchEvent(new Event("input", {{ bubbles: true }}));
+  search.dispatchEvent(new KeyboardEvent("keydown", {{ key: "Enter", bubbles: true, cancelable: true }}));
+}})"""
 
 
-def full_page(path: Path) -> int:
-    """Write the page of all 123,211 edges; returns its number of edges."""
-    scores = attribute(load_model("smollm2-135m"), golden_task(), method="eap", quiet=True)
-    circuit = Circuit(scores, scores.graph.edge_mask)
-    circuit.to_html(path)
-    return circuit.n_edges
+def pages(folder: Path) -> dict[tuple[int, bool], Path]:
+    """Pages of the strongest edges by EAP, by size and whether they hold prompts; nothing is knocked out."""
+    model, task = load_model("smollm2-135m"), golden_task()
+    scores = attribute(model, task, method="eap", quiet=True)
+    written = {}
+    for size in SIZES:
+        mask = scores.mask(size, pruned=False) if size < scores.graph.n_edges else scores.graph.edge_mask
+        for prompts in (False, True):
+            path = folder / f"{size}-{prompts}.html"
+            Circuit(scores, mask).to_html(path, **({"model": model, "task": task, "knock": None} if prompts else {}))
+            written[size, prompts] = path
+    return written
 
 
-def first_draw(page: Any, address: str) -> float:
-    """Milliseconds from the start of loading until the circuit is drawn."""
+def first_draw(browser: Any, address: str) -> float:
+    """Milliseconds from the start of loading until the circuit is on the screen."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.goto(address)
     page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
-    return page.evaluate("performance.now()")
+    took: float = page.evaluate(f"({TIMED})(() => 0).then(() => performance.now())")
+    page.close()
+    return took
+
+
+def told(times: list[float]) -> str:
+    """The median and the quartiles."""
+    low, middle, high = statistics.quantiles(times, n=4)
+    return f"{middle:6.0f} [{low:.0f}, {high:.0f}]"
 
 
 def main() -> None:
@@ -59,21 +83,19 @@ def main() -> None:
         print("viewer: no Chromium on this machine, nothing was measured")
         return
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        path = Path(folder) / "full.html"
-        print(f"The page of {full_page(path):,} edges, {path.stat().st_size / 1e6:.1f} MB with plotly.js")
+        written = pages(Path(folder))
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        loads, moves = [], []
-        for _ in range(REPEATS):
+        print(f"{'edges':>8s} prompts      MB  {'first draw, ms':>20s}  {'slider, ms':>20s}  {'selection, ms':>20s}")
+        for (size, prompts), path in written.items():
+            draws = [first_draw(browser, path.as_uri()) for _ in range(REPEATS)]
             page = browser.new_page(viewport={"width": 1440, "height": 900})
-            loads.append(first_draw(page, path.as_uri()))
-            moves.append([page.evaluate(MOVE, ["top", position]) for position in POSITIONS])
+            page.goto(path.as_uri() + "#top=all")
+            page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
+            acts = [[page.evaluate(act, at) for at in range(REPEATS)] for act in (SLIDE, SELECT)]
             page.close()
+            rows = "  ".join(f"{told(times):>20s}" for times in (draws, *acts))
+            print(f"{size:8,d} {'yes' if prompts else 'no':>7s}  {path.stat().st_size / 1e6:6.2f}  {rows}", flush=True)
         browser.close()
-    print(f"{'first draw':34s} {statistics.median(loads):7.0f} ms  [{min(loads):.0f}, {max(loads):.0f}]")
-    for at, (_, shown, dense) in enumerate(moves[0]):
-        times = [repeat[at][0] for repeat in moves]
-        what = f"slider to {shown:,.0f} edges, {dense:,.0f} by WebGL"
-        print(f"{what:34s} {statistics.median(times):7.0f} ms  [{min(times):.0f}, {max(times):.0f}]")
 
 
 if __name__ == "__main__":

@@ -250,10 +250,14 @@ class CircuitComparison(Beside):
         """Both circuits as one plain plotly figure, edges coloured by which of them has it."""
         return reach("comparison_figure")(self.at_any_position())
 
-    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Both circuits as one interactive page, coloured by membership; written to `path` when one is given."""
-        return str(reach("comparison_to_html")(self.at_any_position(), path))
+    def to_html(self, path: str | os.PathLike[str] | None = None, **views: Any) -> str:
+        """Both circuits as one interactive page: colour is membership, dashes are negative scores.
 
-    def show(self) -> None:
+        Written to `path` when one is given. `model=` and `task=` (and `example=`) add prompts, and the faithfulness of
+        both circuits on the same ones.
+        """
+        return str(reach("comparison_to_html")(self.at_any_position(), path, **views))
+
+    def show(self, **views: Any) -> None:
         """Show the page of `to_html`, in the notebook or else in a browser."""
-        reach("show_page")(self.to_html())
+        reach("show_comparison")(self.at_any_position(), **views)

@@ -133,4 +133,4 @@ class Found(ABC):
         table = self.to_frame().head(10)
         shown = table.to_html(index=False, float_format=lambda value: f"{value:+.4g}", border=0)
         title = f"<p><b>{self.called}</b>: {html.escape(self.summary())}</p>"
-        return title + self.report._repr_html_() + shown
+        return title + str(reach("small_picture")(self)) + self.report._repr_html_() + shown

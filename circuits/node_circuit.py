@@ -223,7 +223,7 @@ class NodeCircuit(Found):
 
     def show(self, **views: Any) -> None:
         """Show the page of `to_html`: in a notebook's cell, or else in the browser."""
-        reach("show_page")(self.to_html(**views))
+        reach("show")(self, **views)
 
     def sizes(self) -> list[str]:
         told = "" if self.spans is None else f" at {len(self.spans)} positions"

@@ -1,5 +1,6 @@
 """Hooked models, their computational graphs, tasks, and the kernels that run them."""
 
+from interp import _bars as _bars  # before what warns
 from interp import tasks
 from interp._siblings import check_siblings
 from interp._version import __version__ as __version__

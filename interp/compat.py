@@ -1,7 +1,7 @@
 """All that stands on private names of transformer-lens, transformers and torch, each with why, and its test.
 
 A release of theirs may rename any of these without notice: then the test that is named fails, and this file is the one
-to change. What the viewer's page asks of plotly.js stands in `circuits/viewer/assets/plotly.js`.
+to change.
 """
 
 from __future__ import annotations

@@ -18,9 +18,8 @@ GREY, DARK = "#999999", "#666666"
 INK, FAINT = "#1f2530", "#d5d9e0"  # what is drawn over edges, and what is hardly seen
 SERIES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW)
 OWN, CONTROL = BLUE, GREY  # what is asked about, and what it is held against
-HELPS, HARMS = VERMILION, BLUE  # a positive and a negative attribution
-POSITIVE, NEGATIVE = BLUE, VERMILION  # the score of an edge
-DIVERGING = [[0, HARMS], [0.5, "#ffffff"], [1, HELPS]]  # a scale of attributions
+POSITIVE, NEGATIVE = BLUE, VERMILION  # scores: what helps and what hurts, in all pictures
+DIVERGING = [[0, NEGATIVE], [0.5, "#ffffff"], [1, POSITIVE]]  # a scale of scores
 TEMPLATE = "plotly_white"
 
 
@@ -28,6 +27,15 @@ def styled(figure: Figure, title: str = "", **layout: Any) -> Figure:
     """The figure in the common look, with its title escaped; `layout` goes to plotly."""
     figure.update_layout(template=TEMPLATE, title=label(title), **layout)
     return figure
+
+
+def named(*parts: str | None) -> str:
+    """A title of model, task, method and what else is known, in this order.
+
+    >>> named("gpt2", None, "eap")
+    'gpt2 · eap'
+    """
+    return " · ".join(part for part in parts if part)
 
 
 def label(text: str) -> str:

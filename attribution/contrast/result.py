@@ -126,9 +126,9 @@ class NeuronContrast(Result):
         picture = go.Figure(
             [
                 go.Bar(x=frame["layer"].tolist(), y=frame["correct"].tolist(), name="correct",
-                       marker_color=theme.HELPS),
+                       marker_color=theme.POSITIVE),
                 go.Bar(x=frame["layer"].tolist(), y=(-frame["incorrect"]).tolist(), name="incorrect",
-                       marker_color=theme.HARMS),
+                       marker_color=theme.NEGATIVE),
             ]
         )  # fmt: skip
         picture.update_layout(barmode="relative")

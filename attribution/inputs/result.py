@@ -118,7 +118,7 @@ class TokenAttributions(Result):
                 go.Bar(
                     x=list(range(len(tokens))),
                     y=values,
-                    marker_color=[theme.HELPS if value > 0 else theme.HARMS for value in values],
+                    marker_color=[theme.POSITIVE if value > 0 else theme.NEGATIVE for value in values],
                     hovertext=[for_plotly(token) for token in tokens],
                     showlegend=False,
                 ),
@@ -131,7 +131,7 @@ class TokenAttributions(Result):
 
 
 _LEGEND = (
-    '<div style="font-size:smaller">orange speaks for the explained token, blue against it; '
+    '<div style="font-size:smaller">blue speaks for the explained token, orange against it; '
     "scaled to the largest of each input</div>"
 )
 
@@ -147,8 +147,8 @@ def heat_map(lines: Iterable[tuple[str, list[str], Float[Tensor, " pos"]]]) -> s
 
 
 def _span(token: str, value: float, share: float) -> str:
-    """A token with a background: orange for, blue against, the stronger the more."""
-    colour = ",".join(str(part) for part in bytes.fromhex((theme.HELPS if share > 0 else theme.HARMS)[1:]))
+    """A token with a background: blue for, orange against, the stronger the more."""
+    colour = ",".join(str(part) for part in bytes.fromhex((theme.POSITIVE if share > 0 else theme.NEGATIVE)[1:]))
     style = f"background:rgba({colour},{0.85 * abs(share):.3f});padding:2px 1px;border-radius:3px;white-space:pre-wrap"
     return f'<span style="{style}" title="{value:+.4g}">{html.escape(visible(token))}</span>'
 

@@ -159,7 +159,7 @@ class UnitScores(Result):
                 x=rows["score"].tolist(),
                 y=[self._label(row) for row in rows.to_dict("records")],
                 orientation="h",
-                marker_color=[theme.HELPS if score > 0 else theme.HARMS for score in rows["score"]],
+                marker_color=[theme.POSITIVE if score > 0 else theme.NEGATIVE for score in rows["score"]],
                 hovertemplate="%{y}<br>score %{x:.4g}<extra></extra>",
             )
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import plotly.graph_objects as go
+from jaxtyping import Float
 
 from circuits.tracing.graph import AttributionGraph
 from circuits.tracing.influence import influence, normalised
@@ -26,11 +27,9 @@ _SIGNS = {"adds": theme.POSITIVE, "takes away": theme.NEGATIVE}
 
 def figure(graph: AttributionGraph) -> go.Figure:
     """The nodes of a graph where they stand; at most a thousand links, those that carry most of the influence."""
-    shares = normalised(graph.counted())
-    flow = influence(shares, graph.weights.double()) + graph.weights.double()
-    carried = (shares * flow[:, None]).numpy()
-    x, y = _places(graph)
-    picture = go.Figure([*_links(graph, carried, x, y), *_nodes(graph, flow.numpy(), x, y)])
+    through, flow = carried(graph)
+    x, y = places(graph)
+    picture = go.Figure([*_links(graph, through, x, y), *_nodes(graph, flow, x, y)])
     n_layers = int(graph.nodes["layer"].max())
     theme.styled(
         picture,
@@ -55,7 +54,14 @@ def figure(graph: AttributionGraph) -> go.Figure:
     return picture
 
 
-def _places(graph: AttributionGraph) -> tuple[np.ndarray, np.ndarray]:
+def carried(graph: AttributionGraph) -> tuple[Float[np.ndarray, "node node"], Float[np.ndarray, " node"]]:
+    """The influence that each link `[target, source]` carries, and that of each node."""
+    shares = normalised(graph.counted())
+    flow = influence(shares, graph.weights.double()) + graph.weights.double()
+    return (shares * flow[:, None]).numpy(), flow.numpy()
+
+
+def places(graph: AttributionGraph) -> tuple[np.ndarray, np.ndarray]:
     """Nodes of one layer and token side by side; what has neither stands at the left, below."""
     rows = list(zip(graph.nodes["layer"].tolist(), graph.nodes["position"].tolist(), strict=True))
     counts, seen = Counter(rows), Counter[tuple[int, int]]()
@@ -68,11 +74,11 @@ def _places(graph: AttributionGraph) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def _links(graph: AttributionGraph, carried: np.ndarray, x: np.ndarray, y: np.ndarray) -> Iterator[go.Scatter]:
+def _links(graph: AttributionGraph, through: np.ndarray, x: np.ndarray, y: np.ndarray) -> Iterator[go.Scatter]:
     """A trace for each sign and strength that occurs, the strongest on top."""
     weights = graph.adjacency.numpy()
-    target, source = np.nonzero((weights != 0) & (carried > 0))
-    strength = carried[target, source]
+    target, source = np.nonzero((weights != 0) & (through > 0))
+    strength = through[target, source]
     kept = np.argsort(-strength, kind="stable")[:_DRAWN]
     target, source, strength = target[kept], source[kept], strength[kept]
     share = strength / max(strength.max(initial=0.0), np.finfo(float).tiny)

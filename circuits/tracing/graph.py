@@ -253,7 +253,7 @@ class AttributionGraph(Result):
         )
 
     def figure(self) -> Figure:
-        """Tokens across, layers upwards: nodes by influence, links by what they carry of it; blue adds, red takes.
+        """Tokens across, layers upwards: nodes by influence, links by what they carry of it; blue adds, orange takes.
 
         Drawn are the nodes and edges that `prune()` keeps.
         """

@@ -1,4 +1,4 @@
-"""The picture of a circuit: layer by head, edges coloured by the sign of their scores, on plotly.
+"""The picture of a circuit: layer by head, edges coloured by the sign of their scores.
 
 >>> import torch
 >>> from attribution.scores import Scores
@@ -15,9 +15,12 @@ from circuits.viewer.comparing import compare, comparison_to_html
 from circuits.viewer.figures import comparison_figure, figure
 from circuits.viewer.page import show, to_html
 from circuits.viewer.positions import scores_by_position
+from circuits.viewer.prompt_figures import answer_figure, attention_figure
 from circuits.viewer.shell import show_page
 
 __all__ = [
+    "answer_figure",
+    "attention_figure",
     "compare",
     "comparison_figure",
     "comparison_to_html",

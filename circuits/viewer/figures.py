@@ -30,11 +30,12 @@ LABELLED_LIMIT = 160  # nodes, beyond which names would run into each other
 
 @dataclass(frozen=True)
 class Tone:
-    """A colour, what it says, and which edges have it."""
+    """A colour, what it says, which edges have it, and how they are dashed."""
 
     label: str
     colour: str
     edges: Bool[np.ndarray, " edge"]
+    dash: str = "solid"
 
 
 def figure(circuit: Circuit | NodeCircuit) -> go.Figure:
@@ -54,6 +55,7 @@ def figure(circuit: Circuit | NodeCircuit) -> go.Figure:
 def comparison_figure(comparison: CircuitComparison | NodeComparison) -> go.Figure:
     """Both circuits as one plain plotly figure, edges coloured by which of them has it, width by the larger score.
 
+    Edges of negative score are dashed; the score is the first circuit's where it has the edge.
     Of nodes: `NodeComparison.figure`.
     """
     if isinstance(comparison, NodeComparison):
@@ -63,8 +65,16 @@ def comparison_figure(comparison: CircuitComparison | NodeComparison) -> go.Figu
     inside = [circuit.mask.numpy()[edges.source, edges.target] for circuit in (here, there)]
     parts = (inside[0] & inside[1], inside[0] & ~inside[1], ~inside[0])
     labels = ("both", *(f"only {name}" for name in comparison.names))
-    tones = [Tone(*all_of) for all_of in zip(labels, look.MEMBERS, parts, strict=True)]
-    return _drawn(both, edges, tones, " and ".join(comparison.names), [comparison.headline()])
+    own = there.scores.edge_values.double().numpy()[edges.source, edges.target]
+    negative = np.where(inside[0], edges.score, own) < 0
+    tones = [
+        Tone(label, colour, part & sign, dash)
+        for label, colour, part in zip(labels, look.MEMBERS, parts, strict=True)
+        for sign, dash in ((~negative, "solid"), (negative, "dash"))
+    ]
+    lines = [", ".join([name, *facts(circuit)]) for name, circuit in zip(comparison.names, (here, there), strict=True)]
+    heading = f"{' and '.join(comparison.names)}: {title(here)}"
+    return _drawn(both, edges, tones, heading, [comparison.headline(), "dashed: hurts", *lines])
 
 
 def union(comparison: CircuitComparison, limit: int) -> tuple[Circuit, Adjacency]:
@@ -126,7 +136,7 @@ def _lines(edges: Adjacency, tones: list[Tone], graph: ComputationalGraph, scatt
                     x=x[chosen].ravel(),
                     y=y[chosen].ravel(),
                     mode="lines",
-                    line={"color": tone.colour, "width": width},
+                    line={"color": tone.colour, "width": width, "dash": tone.dash},
                     opacity=opacity,
                     hoverinfo="skip",
                     legendgroup=tone.label,
@@ -136,7 +146,7 @@ def _lines(edges: Adjacency, tones: list[Tone], graph: ComputationalGraph, scatt
 
 def _legend(tones: list[Tone]) -> Iterator[go.Scatter]:
     """An entry per tone, which stands for all its traces."""
-    for tone in tones:
+    for tone in {tone.label: tone for tone in tones}.values():
         line = {"color": tone.colour, "width": 4}
         yield go.Scatter(
             x=[None], y=[None], mode="lines", line=line, name=theme.label(tone.label), legendgroup=tone.label

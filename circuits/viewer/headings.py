@@ -22,4 +22,6 @@ def facts(circuit: Found) -> list[str]:
         if report.interval is not None:
             text += f" (95 % interval {report.interval[0]:.2f} to {report.interval[1]:.2f})"
         parts.append(text)
+    if (flattened := circuit.provenance.get("flattened")) is not None:
+        parts.append(f"drawn at any position, of {flattened}")
     return parts

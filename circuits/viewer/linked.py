@@ -96,6 +96,47 @@ def shown_prompt(model: Any, task: Task, example: int) -> Prompts:
     return check_example(task, example).prompts(model).until_answer()
 
 
+@dataclass(frozen=True)
+class Written:
+    """One clean prompt, run: what every source writes at the last position, and where heads look.
+
+    Attributes:
+        anatomy, graph, prompts: of the model, and the one prompt.
+        outputs: of each source.
+        final: the residual stream in front of the final norm; beyond the sources it holds what biases add.
+        patterns: of each layer.
+        readout, constant: the direction behind the final norm that the answer reads, and what its bias adds.
+    """
+
+    anatomy: Anatomy
+    graph: ComputationalGraph
+    prompts: Prompts
+    outputs: Float[Tensor, "source d_model"]
+    final: Float[Tensor, "1 d_model"]
+    patterns: list[Float[Tensor, "head query key"]]
+    readout: Float[Tensor, " d_model"]
+    constant: float
+
+    def read(self, stream: Float[Tensor, "1 d_model"]) -> float:
+        """The difference of the answer's logits that a residual stream gives through the final norm of its own."""
+        return float(working(self.anatomy.final_norm(stream))[0] @ self.readout) + self.constant
+
+
+def written_on(model: Any, task: Task, example: int) -> Written:
+    """Run one prompt of a task. Cost: one forward pass. Raises as `check_example` does."""
+    anatomy = anatomy_of(model)
+    graph = ComputationalGraph.of_anatomy(anatomy)
+    prompts = shown_prompt(model, task, example).to(anatomy.device)
+    frame, last = prepare(anatomy, prompts.clean, 0, prompts.lengths), prompts.lengths - 1
+    embedding = anatomy.embed(prompts.clean, frame.positions)
+    listener = _Listener(frame, embedding, last)
+    final = working(run_blocks(frame, embedding, listener)[0, last])
+    readout, constant = _answer(anatomy, prompts)
+    return Written(
+        anatomy, graph, prompts, _outputs(anatomy, graph, listener), final, listener.patterns, readout, constant
+    )
+
+
 @door
 @torch.no_grad()
 def linked_views(
@@ -110,19 +151,13 @@ def linked_views(
 
     Behind them stand the patterns of `others`, as far as there is `room` (bytes; None: `PATTERN_BYTES`).
     """
-    anatomy = anatomy_of(model)
-    graph = ComputationalGraph.of_anatomy(anatomy)
-    prompts = shown_prompt(model, task, example).to(anatomy.device)
-    frame, last = prepare(anatomy, prompts.clean, 0, prompts.lengths), prompts.lengths - 1
-    embedding = anatomy.embed(prompts.clean, frame.positions)
-    listener = _Listener(frame, embedding, last)
-    final = working(run_blocks(frame, embedding, listener)[0, last])
-    through = through_final_norm(anatomy, _outputs(anatomy, graph, listener), final)
-    readout, constant = _answer(anatomy, prompts)
-    direct = (through @ readout).tolist()
-    logits = float(working(anatomy.final_norm(final))[0] @ readout) + constant
-    node = {name: index for index, name in enumerate(graph.sources)}
-    heads, patterns, left_out = _patterns(listener.patterns, [name for name in (*nodes, *others) if ".h" in name], room)
+    run = written_on(model, task, example)
+    anatomy, prompts = run.anatomy, run.prompts
+    through = through_final_norm(anatomy, run.outputs, run.final)
+    direct = (through @ run.readout).tolist()
+    logits = run.read(run.final)
+    node = {name: index for index, name in enumerate(run.graph.sources)}
+    heads, patterns, left_out = _patterns(run.patterns, [name for name in (*nodes, *others) if ".h" in name], room)
     written = [name for name in nodes if name in node]
     return LinkedViews(
         example=example,

@@ -10,7 +10,7 @@ from typing import Any
 
 from interp import theme
 
-SVG_LIMIT = 1_500  # edges, beyond which WebGL draws all but the strongest
+SVG_LIMIT = 1_500  # edges, beyond which curves have fewer points (and WebGL draws a plain figure)
 DRAWN_LIMIT = 20_000  # edges, beyond which only the strongest are drawn
 SVG_POINTS = 21  # of an edge's curve
 DENSE_POINTS = 7  # of an edge's curve where there are many
@@ -40,6 +40,11 @@ LOOK: dict[str, Any] = {
     "nodeSize": NODE_SIZE,
     "refusedButtons": REFUSED_BUTTONS,
 }
+
+
+def level(share: float) -> tuple[float, float]:
+    """Width and opacity of an edge of that share of the largest |score|."""
+    return next((width, opacity) for least, width, opacity in LEVELS if share >= least)
 
 
 def kind(node: str) -> str:

@@ -7,6 +7,7 @@ edges beside it beyond. Those circuits are run, and as many random ones of each 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,12 @@ def sizes(chosen: int, held: int) -> list[int]:
 def _apart(size: int, other: int) -> bool:
     """Whether two sizes tell two things."""
     return max(size, other) >= APART * min(size, other)
+
+
+def both_measured(circuits: Sequence[Circuit], prompts: Prompts) -> list[dict[str, float]]:
+    """A row for each circuit: edges and faithfulness with its interval, of all on the same prompts."""
+    own = faithfulness_in(prompts.setting.measure(torch.stack([one.mask for one in circuits])), Interval())
+    return [{"edges": one.n_edges} | _columns("", value) for one, value in zip(circuits, own, strict=True)]
 
 
 def measured(circuit: Circuit, edges: Adjacency, prompts: Prompts) -> list[dict[str, float]]:

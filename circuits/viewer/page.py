@@ -1,7 +1,7 @@
 """The picture of a circuit as one HTML file that needs neither a server nor a network.
 
-The page holds plotly.js, the scripts and styles of `assets`, and the circuit as data: everything that is drawn,
-filtered and traced is computed in the page.
+The page holds the scripts and styles of `assets` and the circuit as data: everything that is drawn, filtered and traced
+is computed in the page.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from circuits.viewer.data import EMBEDDED_LIMIT, page_data
 from circuits.viewer.headings import facts, title
 from circuits.viewer.look import LOOK
 from circuits.viewer.measuring import GROWN_BY
+from circuits.viewer.nodes.still import nodes_sketch
 from circuits.viewer.shell import STYLES, Shell, show_page
-from circuits.viewer.still import still
+from circuits.viewer.sketch import Sketch
+from circuits.viewer.still import circuit_sketch, still
 
 SCRIPTS = (
     "text.js",
-    "plotly.js",
     "graph.js",
     "strongest.js",
     "spelling.js",
@@ -35,15 +36,19 @@ SCRIPTS = (
     "address.js",
     "state.js",
     "theme.js",
+    "svg.js",
+    "png.js",
+    "pen.js",
     "curves.js",
-    "webgl.js",
     "contract.js",
+    "area.js",
     "picture.js",
     "tip.js",
     "hover.js",
     "choices.js",
     "sliders.js",
     "controls.js",
+    "library.js",
     "faithfulness.js",
     "cards.js",
     "quality.js",
@@ -62,9 +67,11 @@ SCRIPTS = (
     "main.js",
 )
 
+SMALL = 450  # pixels across, of the picture that a circuit is shown by
+
 
 def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None = None, **views: Any) -> str:
-    """The interactive picture of `circuit` as a self-contained page of about 5 MB, most of it plotly.js.
+    """The interactive picture of `circuit` as a self-contained page of about 2 MB, most of it plotly.js, packed.
 
     Args:
         circuit: what is drawn; of more than `EMBEDDED_LIMIT` edges the page holds the strongest. By position: a column
@@ -86,7 +93,8 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
     data = page_data(plain, edges, **views)
     if circuit.spans is not None:
         data |= span_data(circuit, EMBEDDED_LIMIT)
-    return circuit_shell().render(title(circuit), facts(circuit), data, path, still(plain, edges))
+    shown = still(circuit_sketch(plain, edges), plain.to_frame())
+    return circuit_shell().render(title(circuit), facts(circuit), data, path, shown)
 
 
 @functools.cache
@@ -98,6 +106,17 @@ def circuit_shell() -> Shell:
 def show(circuit: Circuit | NodeCircuit, **views: Any) -> None:
     """Show the interactive picture: in a frame of its own inside a notebook, else in the browser.
 
-    `views` are those of `to_html`. A notebook cell then holds the whole page; `figure` gives a lighter picture.
+    `views` are those of `to_html`. A notebook's cell then holds the whole page, and `sketch` where no page is allowed.
     """
-    show_page(to_html(circuit, **views))
+    show_page(to_html(circuit, **views), sketch(circuit))
+
+
+def sketch(circuit: Circuit | NodeCircuit) -> Sketch:
+    """The strongest edges or nodes as a still picture."""
+    return nodes_sketch(circuit) if isinstance(circuit, NodeCircuit) else circuit_sketch(circuit)
+
+
+def small_picture(circuit: Circuit | NodeCircuit) -> str:
+    """The still picture as HTML: what a notebook shows of a circuit by itself."""
+    drawn = sketch(circuit)
+    return drawn.image("png", drawn.png(), SMALL)

@@ -1,12 +1,14 @@
 """A page that needs neither a server nor a network: one shell, filled with scripts, styles and data.
 
 A content security policy forbids it to load anything. Text that came from outside is escaped: in the shell here, in the
-page by `textContent`, and where plotly draws it by `plotlyText` of `text.js`. The embedded JSON holds no `<`, so that
-no label can end its script element.
+page by `textContent`. The embedded JSON holds no `<`, so that no label can end its script element.
 """
 
 from __future__ import annotations
 
+import base64
+import functools
+import gzip
 import html
 import importlib
 import json
@@ -22,12 +24,14 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from circuits.viewer.sketch import Sketch
 from interp.errors import InputError
 from interp.files import write_text
 
 logger = logging.getLogger(__name__)
 
 FRAME_HEIGHT = 860
+_holder: list[str] = []  # the notebook's cell whose page holds the library for all others
 STYLES = ("theme.css", "layout.css", "panels.css")
 
 
@@ -39,7 +43,7 @@ class Shell:
         help: what its sheet of help holds, one behind the other; `stage`: the picture's part of its body.
         scripts, styles: in the order in which they are run and read: each uses those before it.
         constants: what scripts know as `LOOK`.
-        library: a script of others, in front of the page's own.
+        library: a script of others that the page holds packed, for `library.js` to unpack.
     """
 
     help: tuple[str, ...]
@@ -62,7 +66,7 @@ class Shell:
             help="".join(map(asset, self.help)),
             stage=asset(self.stage),
             still=still,
-            library=f"<script>{self.library}</script>\n" if self.library else "",
+            library=held(packed(self.library)) if self.library else "",
             data=embedded({"title": heading, "facts": lines, **data}),
             script=f"(() => {{\nconst LOOK = {embedded(self.constants)};\n"
             + "\n".join(map(asset, self.scripts))
@@ -74,9 +78,21 @@ class Shell:
         return page
 
 
-def show_page(page: str) -> None:
+@functools.cache
+def packed(script: str) -> str:
+    """A script as text of a third of its size."""
+    return base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
+
+
+def held(library: str) -> str:
+    """The element of a page that holds its library; empty where another page of the notebook does."""
+    return f'<script type="text/plain" id="library">{library}</script>'
+
+
+def show_page(page: str, sketch: Sketch | None = None) -> None:
     """Show a page in a notebook's cell, or else in the browser; where there is none, a warning names the file.
 
+    `sketch` is what a notebook shows where it allows no page: untrusted, mailed, on GitHub, on paper.
     Raises `InputError` for what is no text.
     """
     if not isinstance(page, str):
@@ -85,9 +101,14 @@ def show_page(page: str) -> None:
         )
     if _in_notebook():
         notebook = importlib.import_module("IPython.display")  # there when a notebook is, else not needed
+        page = _lighter(page)
         style = f"width:100%;height:{FRAME_HEIGHT}px;border:0"
         frame = f'<iframe srcdoc="{html.escape(page)}" style="{style}" allow="fullscreen"></iframe>'
-        notebook.display({"text/html": frame}, raw=True)  # of a frame as HTML(...) IPython warns
+        bundle: dict[str, Any] = {"text/html": frame}
+        if sketch is not None:
+            png = sketch.png()
+            bundle |= {"text/html": frame + _instead(sketch, png), "image/png": png, "text/plain": sketch.told}
+        notebook.display(bundle, raw=True)  # of a frame as HTML(...) IPython warns
         return
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", errors="backslashreplace", prefix="circuit-", suffix=".html", delete=False
@@ -95,6 +116,28 @@ def show_page(page: str) -> None:
         file.write(page)
     if not webbrowser.open(Path(file.name).as_uri()):
         logger.warning("there is no browser here to show the picture in; it is in the file %s", file.name)
+
+
+def _lighter(page: str) -> str:
+    """The page without its library where another cell of this notebook shows one with it.
+
+    A front end that does not say which cell runs gets whole pages: a cell that is run again replaces its own.
+    """
+    first, _, rest = page.partition(held("").removesuffix("</script>"))
+    library, _, after = rest.partition("</script>")
+    asked = sys.modules["IPython"].get_ipython()
+    cell = asked.get_parent().get("metadata", {}).get("cellId") if hasattr(asked, "get_parent") else None
+    if not library or cell is None:
+        return page
+    if not _holder:
+        _holder.append(cell)
+    return page if cell == _holder[0] else first + held("") + after
+
+
+def _instead(sketch: Sketch, png: bytes) -> str:
+    """The picture that is seen where a notebook takes frames away, and styles with them."""
+    seen = f'<div class="circuit-still"><p>{html.escape(sketch.told)}</p>{sketch.image("png", png)}</div>'
+    return f"{seen}<style>iframe + .circuit-still {{ display: none }}</style>"
 
 
 def _in_notebook() -> bool:

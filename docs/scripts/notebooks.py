@@ -1,6 +1,6 @@
 """Runs the notebooks and keeps their outputs small enough to commit: `python docs/scripts/notebooks.py [NAME ...]`.
 
-Interactive pictures become PNGs (a circuit's page alone holds 5 MB of plotly.js), progress bars and timings of the
+Interactive pictures become PNGs (a page may hold megabytes of attention patterns), progress bars and timings of the
 kernel go. The tests run the same notebooks from top to bottom, with as few prompts and images as a cell's metadata name
 under `nbmake`.
 """

@@ -31,8 +31,8 @@ def program(
 
         maximise  sum of key_e x_e     x_e, y_u in {0, 1} for edges and sources
         where     sum of x_e <= n
-                  x_(u,t) <= y_u,  x_(u,t) <= sum of y_v over the sources v that t feeds    an edge has live ends
-                  y_u <= sum of x out of u,  y_u <= sum of x into u (but for the input)     a live source is used
+        and       x_(u,t) <= y_u,  x_(u,t) <= sum of y_v over the sources v that t feeds    an edge has live ends
+        and       y_u <= sum of x out of u,  y_u <= sum of x into u (but for the input)     a live source is used
 
     Solved by HiGHS (scipy.optimize.milp; Huangfu and Hall 2018). Selections of this kind won MIB's shared task of
     2025. Only the `candidates` edges of largest key enter the program; a circuit of more than half of them is

@@ -6,17 +6,21 @@ import html
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
+from interp import theme
 from interp.errors import InputError
 from interp.kernels.answers import answer_logits
 from interp.objectives import get_objective
 from interp.tasks.notes import notes
 from interp.tasks.prompts import Prompts
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 
 class Checkable(Protocol):
@@ -67,6 +71,22 @@ class TaskCheck:
     def ok(self) -> bool:
         """Whether there is a behaviour to explain."""
         return not self.problems
+
+    def figure(self) -> Figure:
+        """The mean objective and the accuracy on clean and on corrupted prompts, side by side."""
+        from plotly.subplots import make_subplots
+
+        picture = make_subplots(cols=2, subplot_titles=[theme.label(self.objective), "accuracy"])
+        pairs = ((self.clean, self.corrupted), (self.accuracy_clean, self.accuracy_corrupted))
+        for column, values in enumerate(pairs, 1):
+            picture.add_bar(
+                x=["clean", "corrupted"], y=values, marker_color=[theme.OWN, theme.CONTROL], showlegend=False,
+                row=1, col=column,
+            )  # fmt: skip
+        picture.update_yaxes(title="mean over prompts", col=1)
+        picture.update_yaxes(title="share of prompts", range=[0, 1], col=2)
+        told = f"{self.n_higher_clean} of {self.n} prompts higher when clean"
+        return theme.styled(picture, theme.named(self.task, told, None if self.ok else "no behaviour to explain"))
 
     def __repr__(self) -> str:
         lines = [f"{name}: {value}" for name, value in self._rows()]

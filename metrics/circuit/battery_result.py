@@ -5,12 +5,17 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from interp import theme
+from interp.errors import InputError
 from interp.keeping import kept
 from interp.result import Result
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 COLUMNS = ("test", "null", "observed", "statistic", "p", "p_corrected", "rejected", "wanted", "passed", "meaning")
 
@@ -119,6 +124,27 @@ class CircuitTests(Result):
     def headline(self) -> str:
         found = ", ".join(f"{one.test} {row[2]}" for one, row in zip(self.tests, self.rows(), strict=True))
         return f"{found} ({self._heading})"
+
+    def figure(self) -> Figure:
+        """Corrected p-values on a logarithmic axis with the level: blue where the circuit passed, orange where not."""
+        import plotly.graph_objects as go
+
+        made = [one for one in self.tests if one.passed is not None][::-1]
+        if not made:
+            raise InputError("no test could be made: there are no p-values to draw; see to_frame()")
+        figure = go.Figure(
+            go.Bar(
+                x=[one.p_corrected for one in made],
+                y=[f"{one.test} ({'passed' if one.passed else 'failed'})" for one in made],
+                orientation="h",
+                marker_color=[theme.POSITIVE if one.passed else theme.NEGATIVE for one in made],
+                hovertext=[theme.label(f"{one.meaning} ({one.observed}); wanted: null {one.wanted}") for one in made],
+                hoverinfo="text",
+            )
+        )
+        theme.target_line(figure, self.settings["alpha"], vertical=True)
+        figure.update_xaxes(type="log", title=f"p, corrected by {self.settings['correction']}; dotted: the level")
+        return theme.styled(figure, self._heading, height=180 + 40 * len(made))
 
     def __str__(self) -> str:
         lines = [f"CircuitTests: {self._heading}"]

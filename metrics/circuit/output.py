@@ -131,13 +131,24 @@ class OutputAgreement(Result):
         )
 
     def figure(self) -> Figure:
-        """A histogram of KL(model || circuit) over prompts, with the mean."""
-        import plotly.graph_objects as go
+        """KL and equal top tokens beside those of the empty circuit and of random ones; KL prompt by prompt."""
+        from plotly.subplots import make_subplots
 
-        figure = go.Figure(go.Histogram(x=self.kl_values, nbinsx=30, marker={"color": theme.OWN}))
-        theme.target_line(figure, self.kl.value, vertical=True)
-        figure.update_xaxes(title="KL(model || circuit) in nats")
-        figure.update_yaxes(title="prompts")
+        figure = make_subplots(cols=3, subplot_titles=["KL(model || circuit)", "same top token", "KL by prompt"])
+        rows = self.records()
+        names, colours = [row["of"] for row in rows], [theme.OWN, *[theme.CONTROL] * (len(rows) - 1)]
+        columns = (("kl", "kl_low", "kl_high"), ("same_argmax", "same_low", "same_high"))
+        for column, (value, low, high) in enumerate(columns, 1):
+            error = theme.error_bars([Estimate(row[value], row[low], row[high]) for row in rows])
+            figure.add_bar(
+                x=names, y=[row[value] for row in rows], error_y=error, marker_color=colours, row=1, col=column
+            )
+        figure.add_histogram(x=self.kl_values, nbinsx=30, marker={"color": theme.OWN}, row=1, col=3)
+        figure.update_yaxes(title="nats", col=1)
+        figure.update_yaxes(title="share of prompts", range=[0, 1], col=2)
+        figure.update_yaxes(title="prompts", col=3)
+        figure.update_xaxes(title="nats", col=3)
+        figure.update_layout(showlegend=False)
         return theme.styled(figure, f"KL {self.kl}, same top token {self.same}")
 
 

@@ -19,8 +19,7 @@ from interp.graph import ComputationalGraph
 
 WHOLE = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LIGHT = ("chromium-headless-shell", "chrome-headless-shell")  # the same pages for half the work: it has no window
-# WebGL without a graphics card needs SwiftShader
-FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-gpu-compositing"]
+FLAGS = ["--no-sandbox", "--disable-gpu"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,20 +79,19 @@ class Opened:
     requests: list[str] = field(default_factory=list)
 
     def listen(self) -> None:
-        self.page.on("console", lambda message: self._hear(f"{message.type}: {message.text}"))
+        self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
 
-    def _hear(self, text: str) -> None:
-        if "GL Driver Message" not in text:  # software rendering remarks that reading pixels is slow
-            self.complaints.append(text)
-
     def settled(self) -> None:
-        """Wait until what was asked for is drawn and can be hovered over."""
-        self.page.wait_for_function(
-            """() => { const { draws, settled } = document.getElementById("plot").dataset;
-            return draws && draws === settled; }"""
-        )
+        """Wait until something is drawn: pages draw what was asked for at once."""
+        self.page.wait_for_function("document.getElementById('plot').dataset.draws")
+
+    def charted(self, names: str) -> Any:
+        """What the chart of faithfulness holds, by name, as soon as plotly draws it."""
+        self.page.wait_for_function("document.getElementById('curve').dataset.library === 'here'")
+        traces = "Object.fromEntries(document.getElementById('curve').data.map((one) => [one.name, one]))"
+        return self.page.evaluate(f"({traces}){names}")
 
     def again(self, fragment: str) -> None:
         """Set the view as a fresh page would have it."""
@@ -126,13 +124,9 @@ class Opened:
         """Pixels of a node, or of the middle of an edge (by the beginning of its text)."""
         found = self.page.evaluate(
             """([name, text]) => {
-              const plot = document.getElementById("plot"), full = plot._fullLayout, box = plot.getBoundingClientRect();
-              const trace = plot.data.find((each) => each.name === name);
-              const nodes = JSON.parse(document.getElementById("circuit-data").textContent).nodes;
-              const at = name === "nodes" ? trace.customdata.findIndex((node) => nodes[node] === text)
-                : trace.text.findIndex((each) => each.startsWith(text + "\\n"));
-              const left = box.left + full._size.l, top = box.top + full._size.t;
-              return [left + full.xaxis.l2p(trace.x[at]), top + full.yaxis.l2p(trace.y[at])];
+              const plot = document.getElementById("plot"), box = plot.getBoundingClientRect();
+              const { x, y } = plot.seen()[name].find((each) => each.name === text);
+              return [box.left + x, box.top + y];
             }""",
             [trace, text],
         )
@@ -179,7 +173,7 @@ class Opened:
 
 @pytest.fixture(scope="session")
 def lasting(browser: Any) -> dict[Path, Opened]:
-    """Pages that stay open: starting plotly is what takes the time."""
+    """Pages that stay open: loading is what takes the time."""
     return {}
 
 

@@ -76,13 +76,13 @@ def test_edges_stand_in_the_columns_of_their_spans(open_page, circuit):
     assert opened.shown == circuit.n_edges
     assert opened.page.locator("#mode").count() == 0
     ticks, at, nodes, x = opened.page.evaluate(
-        """() => { const plot = document.getElementById("plot"), { ticktext, tickvals } = plot.layout.xaxis;
-        const { customdata, x } = plot.data.find(({ name }) => name === "nodes");
-        return [ticktext, tickvals, customdata, Array.from(x)]; }"""
+        """() => { const { columns, nodes } = document.getElementById("plot").seen();
+        const of = (list, key) => list.map((one) => one[key]);
+        return [of(columns, "text"), of(columns, "x"), of(nodes, "name"), of(nodes, "x")]; }"""
     )
     assert ticks == list(SPANS)
     for node, place in zip(nodes, x, strict=True):
-        assert data["nodes"][node].split("@")[1] == ticks[int(np.abs(np.array(at) - place).argmin())]
+        assert node.split("@")[1] == ticks[int(np.abs(np.array(at) - place).argmin())]
     parts = [numbers(data, name, "<u2").tolist() for name in ("source", "reader", "target")]
     drawn = {}
     for source, reader, target, score in zip(*parts, numbers(data, "score", "<f4").tolist(), strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +17,6 @@ from interp.setting import Setting
 from metrics.circuit.evaluate import faithfulness_values
 from tests.browser.conftest import make_circuit
 from tests.tiny import shared, tiny_task
-
-TRACES = (
-    "Object.fromEntries(document.getElementById('curve').data.filter(({ name }) => name).map((one) => [one.name, one]))"
-)
-
 
 LIKE_THE_MODEL = {"of": "circuit", "kl": 0.25, "same_argmax": 0.75}
 
@@ -62,7 +59,7 @@ def measured_page(model: Any, found: Circuit, tmp_path_factory: pytest.TempPathF
 def test_the_slider_meets_the_curve_below_the_circuit_at_it_and_beyond(open_page, measured_page, model, found):
     opened = open_page(measured_page)
     assert opened.shown == 60
-    points = opened.page.evaluate(f"({TRACES})['strongest edges']")
+    points = opened.charted("['strongest edges']")
     assert {1, 3, 10, 30, 60, 100} < set(points["x"])
     order = found.to_frame()["edge"].tolist()
     names = list(found.graph.edges(found.graph.edge_mask))
@@ -78,8 +75,8 @@ def test_the_slider_meets_the_curve_below_the_circuit_at_it_and_beyond(open_page
     assert opened.shown == max(points["x"]) > 60
     assert "the circuit’s 60 edges and" in opened.text("#shown")
     assert "60 and" in opened.text("#top-value")
-    marker = opened.page.evaluate("(({ x, y }) => [x[0], y[0]])(document.getElementById('curve').data.at(-1))")
-    assert marker == [opened.shown, points["y"][-1]]
+    marker = opened.charted(".here")
+    assert [marker["x"][0], marker["y"][0]] == [opened.shown, points["y"][-1]]
     opened.slide("mass", 1000)
     assert opened.shown == 60
     opened.select(order[0])
@@ -90,15 +87,15 @@ def test_where_nothing_was_measured_no_marker_is_drawn(open_page, circuit_page):
     opened = open_page(circuit_page)  # its ladder begins at 10
     opened.slide("top", 100)
     assert opened.text("#faithfulness-value") == "not measured at 2"
-    assert opened.page.evaluate(f"'here' in ({TRACES})") is False
+    assert opened.charted(".here") is None
     opened.slide("top", 700)
     assert "≈" in opened.text("#faithfulness-value")
-    assert opened.page.evaluate(f"({TRACES}).here.marker.symbol") == "diamond-open"
+    assert opened.charted(".here.marker.symbol") == "diamond-open"
 
 
 def test_the_held_out_figure_is_a_bar_and_random_circuits_a_band(open_page, measured_page):
     opened = open_page(measured_page)
-    traces = opened.page.evaluate(TRACES)
+    traces = opened.charted("")
     held = traces["held-out"]
     assert (held["x"], held["y"]) == ([60], [1.2])
     assert held["error_y"]["array"] == pytest.approx([0.2])
@@ -140,8 +137,23 @@ def test_prompts_of_another_task_are_named(open_page, model, found):
     opened = open_page(known.to_html(model=model, task=task))
     assert opened.text("#notes") == "The prompts shown here are of the task 'tiny'; the circuit was found on 'ioi'."
     assert "not of the circuit" in opened.text("#curve-of")
-    assert np.isclose(len(opened.page.evaluate(f"({TRACES})['strongest edges'].x")), 8, atol=3)
+    assert np.isclose(len(opened.charted("['strongest edges'].x")), 8, atol=3)
 
 
 def test_prompts_of_the_circuit_are_not_remarked_upon(open_page, measured_page):
     assert open_page(measured_page).page.is_hidden("#notes")
+
+
+@pytest.mark.parametrize(("pages", "library"), [(["whole", "light"], "here"), (["light"], "absent")])
+def test_a_second_page_of_a_notebook_takes_its_library_from_the_first(browser, circuit, pages, library):
+    whole = circuit.to_html()
+    light = re.sub(r'(<script type="text/plain" id="library">)[^<]+', r"\1", whole)
+    assert len(light) < len(whole) / 4
+    frames = [f'<iframe srcdoc="{html.escape(whole if one == "whole" else light)}"></iframe>' for one in pages]
+    page = browser.new_page()
+    page.set_content("".join(frames))
+    last = page.frames[-1]
+    last.wait_for_function(f"document.getElementById('curve')?.dataset.library === '{library}'")
+    assert ("first picture of this notebook" in last.locator("#curve").inner_text()) == (library == "absent")
+    assert last.evaluate("Boolean(document.getElementById('curve').data)") == (library == "here")
+    page.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import os
@@ -19,7 +20,9 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import absent
+from circuits.viewer.page import sketch
+from circuits.viewer.shell import _instead
+from tests.browser.conftest import absent, make_circuit
 
 CELL = """\
 import torch
@@ -40,6 +43,17 @@ NOTEBOOK = {
 START = 150  # seconds that a server may take to answer
 
 
+def received() -> dict[str, Any]:
+    """The notebook with its outputs, as one that came from elsewhere: nobody here trusted it."""
+    circuit = make_circuit()
+    frame = f'<iframe srcdoc="{html.escape(circuit.to_html())}"></iframe>'
+    still = sketch(circuit)
+    data = {"text/html": frame + _instead(still, still.png()), "text/plain": still.told}
+    output = {"output_type": "display_data", "data": data, "metadata": {}}
+    (cell,) = NOTEBOOK["cells"]
+    return NOTEBOOK | {"cells": [cell | {"outputs": [output], "execution_count": 1}]}
+
+
 @pytest.fixture
 def jupyter(tmp_path: Path) -> Iterator[str]:
     """The address of a JupyterLab of its own that shows a notebook; it is gone afterwards, with its kernels."""
@@ -48,6 +62,7 @@ def jupyter(tmp_path: Path) -> Iterator[str]:
     work = tmp_path / "work"
     work.mkdir()
     (work / "circuit.ipynb").write_text(json.dumps(NOTEBOOK), encoding="utf-8")
+    (work / "received.ipynb").write_text(json.dumps(received()), encoding="utf-8")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -101,7 +116,7 @@ def run_first_cell(page: Any) -> None:
 
 
 @pytest.mark.slow
-def test_show_draws_in_a_notebook(browser, jupyter):
+def test_show_draws_in_a_notebook_and_a_picture_where_it_is_not_trusted(browser, jupyter):
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
     page.set_default_timeout(90_000)
@@ -114,7 +129,20 @@ def test_show_draws_in_a_notebook(browser, jupyter):
     frame = page.locator(".jp-OutputArea iframe").element_handle().content_frame()
     frame.wait_for_selector("html[data-ready]", state="attached")
     assert int(frame.get_attribute("#plot", "data-shown")) == 46
-    assert frame.locator("#plot .points path").count() > 0
+    assert page.is_hidden(".jp-OutputArea .circuit-still")
+    red = page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.stderr']")
+    assert red.all_inner_texts() == []
     frame.locator("#sign-negative").check(force=True)
     frame.wait_for_function("document.getElementById('plot').dataset.shown === '0'")
     context.close()
+    other = browser.new_context(viewport={"width": 1400, "height": 1000})
+    page = other.new_page()
+    page.set_default_timeout(90_000)
+    page.goto(jupyter.replace("circuit.ipynb", "received.ipynb"))
+    picture = page.locator(".jp-OutputArea .circuit-still img, .jp-OutputArea img")
+    picture.wait_for()
+    assert picture.is_visible()
+    assert picture.bounding_box()["width"] > 600
+    assert picture.evaluate("(image) => image.naturalWidth") == 900
+    assert page.locator(".jp-OutputArea iframe").count() == 0
+    other.close()

@@ -39,8 +39,8 @@ def prompts_page(model: Any, found: Circuit, tmp_path_factory: pytest.TempPathFa
 
 
 def pattern(opened: Opened, plot: str = "pattern") -> np.ndarray:
-    opened.page.wait_for_selector(f"#{plot} .heatmaplayer image", state="attached")
-    z = opened.page.evaluate(f"document.getElementById('{plot}').data[0].z")
+    opened.page.wait_for_selector(f"#{plot}[data-gap]")
+    z = opened.page.evaluate(f"document.getElementById('{plot}').values")
     return np.array([[cell or 0 for cell in row] for row in z])
 
 
@@ -150,4 +150,4 @@ def test_a_long_prompt_scrolls_to_the_first_difference_and_has_no_gaps(open_page
     )
     assert place
     pattern(opened)
-    assert opened.page.evaluate("document.getElementById('pattern').data[0].xgap") == 0
+    assert opened.page.get_attribute("#pattern", "data-gap") == "0"

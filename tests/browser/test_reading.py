@@ -13,14 +13,14 @@ from interp.graph import ComputationalGraph
 from tests.browser.conftest import Opened, make_circuit
 
 
-def shown(opened: Opened, trace: str) -> dict[str, Any]:
-    found: dict[str, Any] = opened.page.evaluate(
-        """(name) => { const traces = document.getElementById("plot").data;
-        const { text, customdata, marker } = traces.find((one) => one.name === name);
-        return { text, customdata, size: marker.size }; }""",
-        trace,
-    )
-    return found
+def seen(opened: Opened) -> dict[str, Any]:
+    """What stands where in the picture."""
+    return opened.page.evaluate("document.getElementById('plot').seen()")
+
+
+def labels(opened: Opened) -> set[str]:
+    """Names that are written in the picture."""
+    return {node["label"] for node in seen(opened)["nodes"]} - {""}
 
 
 def test_a_large_circuit_opens_at_its_strongest_edges_and_shows_more(open_page) -> None:
@@ -74,7 +74,7 @@ def test_labels_of_ones_own_stand_in_the_picture_the_address_and_what_is_saved(
     opened.page.fill("#label", "copies <b>names")
     opened.page.press("#label", "Enter")
     opened.settled()
-    assert "a2.h1 · copies &lt;b&gt;names" in shown(opened, "nodes")["text"]
+    assert "a2.h1 · copies <b>names" in labels(opened)
     assert opened.text("#selection") == "a2.h1 · copies <b>names"
     address = opened.page.evaluate("location.hash")
     view = json.loads(opened.download("json", tmp_path).read_text())
@@ -96,7 +96,7 @@ def test_a_group_closes_to_one_node_with_the_sums_of_its_edges(open_page, circui
     opened = open_page(circuit_page, GROUPED)
     opened.page.click("#groups .close")
     opened.settled()
-    names = shown(opened, "nodes")["text"]
+    names = labels(opened)
     assert "movers" in names
     assert "a2.h1" not in names
     members = {"a2.h0", "a2.h1", "a2.h2"}
@@ -108,7 +108,7 @@ def test_a_group_closes_to_one_node_with_the_sums_of_its_edges(open_page, circui
     reader = max(set(out.values()), key=lambda one: sum(other == one for other in out.values()))
     those = [edge for edge, to in out.items() if to == reader]
     assert len(those) > 1
-    told = next(text for text in shown(opened, "edges")["text"] if text.startswith(f"movers → {reader}\n"))
+    told = next(edge["told"] for edge in seen(opened)["edges"] if edge["name"] == f"movers → {reader}")
     total = float(told.split("sum of scores ")[1].split("\n")[0].replace("−", "-"))
     assert total == pytest.approx(sum(score[edge] for edge in those), rel=1e-3)
     assert f"of {len(those)} edges" in told
@@ -119,7 +119,7 @@ def test_a_group_closes_to_one_node_with_the_sums_of_its_edges(open_page, circui
     assert f"{len(out)} edges" in opened.text("#selected .figures")
     opened.page.click("#close-group")
     opened.settled()
-    assert "a2.h1" in shown(opened, "nodes")["text"]
+    assert "a2.h1" in labels(opened)
 
 
 def test_pinned_nodes_and_groups_alone(open_page, circuit, circuit_page) -> None:
@@ -128,21 +128,52 @@ def test_pinned_nodes_and_groups_alone(open_page, circuit, circuit_page) -> None
     opened.settled()
     inside = {"a2.h0", "a2.h1", "a2.h2", "m0", "m3"}
     assert opened.shown == sum(source in inside and reader in inside for source, _, reader in circuit.links())
-    assert {name for name in shown(opened, "nodes")["text"] if name.strip()} <= inside
-    assert len(shown(opened, "nodes")["text"]) == 5
+    assert {node["name"] for node in seen(opened)["nodes"]} == inside
     assert "only=pinned" in opened.page.evaluate("location.hash")
 
 
 def test_nodes_are_as_large_as_their_scores(open_page, circuit, circuit_page) -> None:
     opened = open_page(circuit_page)
-    assert len(set(shown(opened, "nodes")["size"])) == 1
+    assert len({node["size"] for node in seen(opened)["nodes"]}) == 1
     opened.page.check("#size-importance", force=True)
     opened.settled()
     weight: dict[str, float] = {}
     for (source, _, reader), edge in zip(circuit.links(), circuit.edges, strict=True):
         for name in (source, reader):
             weight[name] = weight.get(name, 0.0) + abs(circuit.edge_scores()[edge])
-    names = [*circuit.graph.sources, "logits"]
-    nodes = shown(opened, "nodes")
-    largest = max(zip(nodes["size"], nodes["customdata"], strict=True))[1]
-    assert names[largest] == max(weight, key=weight.__getitem__)
+    largest = max(seen(opened)["nodes"], key=lambda node: node["size"])
+    assert largest["name"] == max(weight, key=weight.__getitem__)
+
+
+def test_a_closed_group_is_dragged_and_stays_where_it_was_put(open_page, circuit_page) -> None:
+    opened = open_page(circuit_page, GROUPED + "&closed=0")
+    before = opened.place("nodes", "movers")
+    others = opened.place("nodes", "m1")
+    opened.page.mouse.move(*before)
+    opened.page.mouse.down()
+    opened.page.mouse.move(before[0] + 120, before[1] - 60, steps=4)
+    opened.page.mouse.up()
+    assert opened.place("nodes", "movers") == pytest.approx((before[0] + 120, before[1] - 60), abs=1)
+    assert opened.place("nodes", "m1") == pytest.approx(others)
+    assert opened.page.locator("#selection").count() == 0  # a drag is no click
+    address = opened.page.evaluate("location.hash")
+    again = open_page(circuit_page, address).place("nodes", "movers")
+    assert again == pytest.approx((before[0] + 120, before[1] - 60), abs=2)
+
+
+def test_the_picture_is_dragged_zoomed_and_shown_whole_again(open_page, circuit_page) -> None:
+    opened = open_page(circuit_page, fresh=True)
+    first, second = opened.place("nodes", "a2.h1"), opened.place("nodes", "m1")
+    opened.page.mouse.move(first[0] + 40, first[1] + 25)
+    opened.page.mouse.down()
+    opened.page.mouse.move(first[0] + 70, first[1] + 5, steps=3)
+    opened.page.mouse.up()
+    assert opened.place("nodes", "a2.h1") == pytest.approx((first[0] + 30, first[1] - 20), abs=1)
+    opened.page.mouse.wheel(0, -400)
+    opened.page.wait_for_function(f"{FIND}('m1').x - {FIND}('a2.h1').x > {1.3 * (second[0] - first[0])}")
+    opened.page.focus("#plot")
+    opened.page.keyboard.press("0")
+    assert opened.place("nodes", "a2.h1") == pytest.approx(first)
+
+
+FIND = "((name) => document.getElementById('plot').seen().nodes.find((one) => one.name === name))"

@@ -151,7 +151,7 @@ def test_views_and_pictures_are_exported(open_page, graph, trace_page, tmp_path)
     assert {"logits", "tokens", "the strongest"} <= texts
     png = opened.download("png", tmp_path).read_bytes()
     assert png.startswith(b"\x89PNG")
-    assert int.from_bytes(png[16:20], "big") == 2 * round(float(svg.get("width")))
+    assert int.from_bytes(png[16:20], "big") == round(float(svg.get("width")) * 300 / 96)
     path = opened.download("json", tmp_path)
     saved = json.loads(path.read_text(encoding="utf-8"))
     small = graph.prune(0.5, 0.98)

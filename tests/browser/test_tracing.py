@@ -64,12 +64,8 @@ def test_a_click_traces_everything_upstream_and_downstream(open_page, circuit, c
     assert opened.text("#traced") == (
         f"It traces {upstream + downstream} edges: {len(up)} nodes upstream, {len(down)} downstream."
     )
-    opacity = opened.page.evaluate(
-        """() => { const trace = document.getElementById("plot").data.find(({ name }) => name === "nodes");
-        const names = JSON.parse(document.getElementById("circuit-data").textContent).nodes;
-        return Object.fromEntries(trace.customdata.map((node, at) => [names[node], trace.marker.opacity[at]])); }"""
-    )
-    assert {name for name, value in opacity.items() if value == 1} == up | down | {"m1"}
+    nodes = opened.page.evaluate("document.getElementById('plot').seen().nodes")
+    assert {node["name"] for node in nodes if node["lit"]} == up | down | {"m1"}
     opened.page.keyboard.press("Escape")
     opened.settled()
     assert opened.page.locator("#selection").count() == 0

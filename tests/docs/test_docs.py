@@ -79,3 +79,33 @@ def test_the_example_of_features_runs_as_it_stands() -> None:
     exec(compile(example, str(page), "exec"), names)
     assert names["found"].values.shape == (8, 1, 6, 64)
     assert names["run"].logits.shape == (8, 6, 60)
+
+
+PUBLIC = (
+    *("attribution", "attribution.rules", "circuits", "circuits.mib", "circuits.planted", "circuits.viewer", "interp"),
+    *("interp.encoders", "interp.objectives", "interp.selection", "interp.tasks", "metrics"),
+)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_module_has_a_page_that_is_listed(name: str) -> None:
+    page = (DOCS / "api" / f"{name}.md").read_text(encoding="utf-8")
+    assert f".. automodule:: {name}\n" in page
+    assert f"\napi/{name}\n" in (DOCS / "index.md").read_text(encoding="utf-8")
+
+
+def test_how_do_i_answers_what_is_asked_and_concepts_stand_on_one_page() -> None:
+    asked = re.findall(r"^## (.+)$", (DOCS / "how-do-i.md").read_text(encoding="utf-8"), re.MULTILINE)
+    for what in ("install", "my own model", "my own task", "big model", "GPU", "half precision", "save and load",
+                 "compare", "figure for my paper", "share a graph", "TransformerLens", "EAP-IG", "captum"):  # fmt: skip
+        assert any(what in heading for heading in asked), what
+    concepts = (DOCS / "concepts.md").read_text(encoding="utf-8")
+    for what in ("Graph", "Task", "Objective", "Ablation", "Score", "Circuit", "Faithfulness"):
+        assert f"**{what}.**" in concepts
+
+
+def test_pages_and_the_readme_link_to_what_is_there() -> None:
+    root = DOCS.parent
+    for page in (root / "README.md", *DOCS.glob("*.md")):
+        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"

@@ -13,8 +13,9 @@ from circuits.tracing.viewer.data import context_data, graph_data, measured_data
 from circuits.tracing.viewer.keywords import PageKeywords
 from circuits.tracing.viewer.labels import labels_by_name
 from circuits.tracing.viewer.moved import moved_tokens
+from circuits.tracing.viewer.still import graph_sketch
 from circuits.viewer.shell import STYLES, Shell, show_page
-from circuits.viewer.still import still_table
+from circuits.viewer.still import still
 from interp import numbers
 from interp.errors import InputError, short
 from interp.keywords import check_keywords
@@ -33,6 +34,7 @@ SCRIPTS = (
     "theme.js",
     f"{HERE}:joined.js",
     "svg.js",
+    "png.js",
     "labels.js",
     f"{HERE}:places.js",
     f"{HERE}:links.js",
@@ -63,12 +65,12 @@ def to_html(graph: AttributionGraph, path: str | os.PathLike[str] | None = None,
     data["contexts"] = None if prompts is None else context_data(contexts(graph, prompts))
     data["labels"] = {} if labels is None else labels_by_name(labels, graph.nodes)
     data["measured"] = None if measured is None else measured_data(_table(graph, measured))
-    return SHELL.render(_title(graph), _facts(graph), data, path, still_table(_strongest(graph)))
+    return SHELL.render(_title(graph), _facts(graph), data, path, still(graph_sketch(graph), _strongest(graph)))
 
 
 def show(graph: AttributionGraph, **known: Unpack[PageKeywords]) -> None:
     """See `AttributionGraph.show`."""
-    show_page(to_html(graph, **known))
+    show_page(to_html(graph, **known), graph_sketch(graph))
 
 
 def _table(graph: AttributionGraph, measured: Any) -> AgreementTable:

@@ -6,6 +6,8 @@ function keptToFragment(fragment, state) {
   if (state.groups.length) fragment.set("groups", JSON.stringify(state.groups.map(({ label, nodes }) => [label, ...nodes])));
   const closed = state.groups.flatMap((group, at) => (group.closed ? [at] : []));
   if (closed.length) fragment.set("closed", closed.join(","));
+  const moved = state.groups.flatMap(({ shift }, at) => (shift ? [[at, ...shift.map((by) => Number(by.toFixed(3)))]] : []));
+  if (moved.length) fragment.set("moved", JSON.stringify(moved));
   if (Object.keys(state.labels).length) fragment.set("labels", JSON.stringify(state.labels));
 }
 
@@ -17,6 +19,7 @@ function keptFromFragment(fragment) {
   try {
     if (fragment.has("groups"))
       given.groups = JSON.parse(fragment.get("groups")).map(([label, ...nodes], at) => ({ label, nodes, closed: closed.includes(String(at)) }));
+    if (fragment.has("moved")) for (const [at, ...shift] of JSON.parse(fragment.get("moved"))) if (given.groups?.[at]) given.groups[at].shift = shift;
     if (fragment.has("labels")) given.labels = JSON.parse(fragment.get("labels"));
   } catch { /* a damaged link still shows the graph */ }
   return given;
@@ -27,12 +30,14 @@ function checkedKept(given, known) {          // pins and groups of nodes that a
   if (Array.isArray(given.pins)) kept.pins = [...new Set(given.pins.filter(known))];
   if (Array.isArray(given.groups))
     kept.groups = given.groups.filter((group) => group && Array.isArray(group.nodes))
-      .map((group) => ({ label: String(group.label ?? ""), nodes: [...new Set(group.nodes.filter(known))], ...(group.closed === true ? { closed: true } : {}) }))
+      .map((group) => ({ label: String(group.label ?? ""), nodes: [...new Set(group.nodes.filter(known))], ...(group.closed === true ? { closed: true } : {}), ...(isShift(group.shift) ? { shift: group.shift } : {}) }))
       .filter((group) => group.nodes.length);
   if (given.labels && typeof given.labels === "object")
     kept.labels = Object.fromEntries(Object.entries(given.labels).filter(([name, text]) => known(name) && typeof text === "string" && text).map(([name, text]) => [name, text.slice(0, LONGEST_LABEL)]));
   return kept;
 }
+
+function isShift(shift) { return Array.isArray(shift) && shift.length === 2 && shift.every((by) => Number.isFinite(by) && Math.abs(by) < 1e4); }
 
 function rememberState(state) {
   const fragment = stateToFragment(state);

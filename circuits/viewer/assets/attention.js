@@ -2,6 +2,7 @@
 // thumbnails. Patterns are in steps of 1/255.
 
 const RUNS = [["clean", "clean"], ["corrupted", "corrupted", "The same head on the corrupted prompt"], ["difference", "difference", "Clean less corrupted"]];
+const PATTERN = { left: 78, below: 72 };      // pixels for the tokens' names
 const GAPLESS = 40;                           // tokens, from which cells are drawn without a gap
 
 function patternOf(linked, name, run = "clean") {   // [query * length + key], or null
@@ -36,20 +37,28 @@ function patternCard(app, name) {
 }
 
 function drawPattern(app, plot, linked, pattern, run, labelled, letters) {
-  const n = linked.clean.length, palette = app.picture.palette(), tokens = linked.clean.map((token) => plotlyText(visible(token.length > letters ? token.slice(0, letters - 1) + "\u2026" : token)));
-  const step = Math.ceil(n / labelled), ticks = Array.from({ length: Math.ceil(n / step) }, (_, at) => at * step), gap = n < GAPLESS ? 1 : 0;
-  const axis = { tickvals: ticks, ticktext: ticks.map((at) => tokens[at]), tickfont: { size: 11, color: palette.ink }, fixedrange: true, showgrid: false, zeroline: false, ticks: "" };
-  const z = Array.from({ length: n }, (_, query) => Array.from({ length: n }, (_, key) => (key > query ? null : pattern[query * n + key] / 255)));
-  const text = z.map((row, query) => row.map((value, key) => (value === null ? "" : tokens[query] + " \u2192 " + tokens[key] + ": " + value.toFixed(2))));
-  const signs = run === "difference";
-  return Plotly.newPlot(plot, [{
-    type: "heatmap", z, text, hovertemplate: "%{text}<extra></extra>", hoverongaps: false, showscale: false, zmin: signs ? -1 : 0, zmax: 1, xgap: gap, ygap: gap,
-    colorscale: signs ? [[0, palette.negative], [0.5, palette.panel], [1, palette.positive]] : [[0, palette.panel], [1, palette.positive]],
-  }], {
-    xaxis: { ...axis, tickangle: -60, side: "bottom" }, yaxis: { ...axis, autorange: "reversed", scaleanchor: "x" }, autosize: true,
-    margin: { l: 78, r: 4, t: 4, b: 72 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: "system-ui, sans-serif" },
-    hoverlabel: { bgcolor: palette.ink, font: { color: palette.panel } }, dragmode: false,
-  }, { displayModeBar: false, responsive: true });
+  const n = linked.clean.length, palette = app.picture.palette(), tokens = linked.clean.map((token) => visible(token.length > letters ? token.slice(0, letters - 1) + "\u2026" : token));
+  const canvas = element("canvas", {}), tip = element("div", { class: "tip", hidden: true }), shown = makeTip(tip);
+  plot.replaceChildren(canvas, tip);
+  const { width, height } = plot.getBoundingClientRect(), side = Math.max(1, Math.min(width - PATTERN.left - 4, height - PATTERN.below - 4)), cell = side / n, gap = n < GAPLESS ? 1 : 0, pen = freshPen(canvas);
+  const toX = (key) => PATTERN.left + key * cell, toY = (query) => 4 + query * cell;
+  for (let query = 0; query < n; query++)
+    for (let key = 0; key <= query; key++) {
+      const value = pattern[query * n + key] / 255;
+      pen.box(toX(key), toY(query), cell - gap, cell - gap, { fill: value < 0 ? palette.negative : palette.positive, alpha: Math.abs(value) });
+    }
+  pen.line([toX(0), toY(0), toX(0), toY(n), toX(n), toY(n)], { colour: palette.faint });
+  for (let at = 0; at < n; at += Math.ceil(n / labelled)) {
+    pen.text(toX(0) - 4, toY(at + 0.5) + 4, tokens[at], { colour: palette.ink, anchor: "end" });
+    pen.text(toX(at + 0.5) + 4, toY(n) + 9, tokens[at], { colour: palette.ink, anchor: "end", turn: -60 });
+  }
+  plot.dataset.gap = gap;
+  plot.values = Array.from({ length: n }, (_, query) => Array.from({ length: n }, (_, key) => (key > query ? null : pattern[query * n + key] / 255)));
+  plot.onmousemove = (event) => {
+    const box = canvas.getBoundingClientRect(), key = Math.floor((event.clientX - box.left - PATTERN.left) / cell), query = Math.floor((event.clientY - box.top - 4) / cell), value = plot.values[query]?.[key];
+    if (value === undefined || value === null) shown.hide(); else shown.show(tokens[query] + " \u2192 " + tokens[key] + ": " + value.toFixed(2), event.clientX, event.clientY);
+  };
+  plot.onmouseleave = () => shown.hide();
 }
 
 function openSheet(title, ...content) {       // over the page until Esc or its button

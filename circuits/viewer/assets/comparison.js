@@ -11,7 +11,10 @@ function startComparison(app) {
       element("td", {}, element("i", { class: "swatch member-" + graph.member[edge], title: ["in both", "only in " + here, "only in " + there][graph.member[edge]] })),
       ...[graph.here[edge], graph.other[edge], difference(edge)].map((value) => element("td", { class: "score" }, signed(value, 3)))));
     return [element("section", { class: "card", id: "comparison" }, element("h2", {}, "Comparison"),
-      figures([["Jaccard", compare.jaccard.toFixed(3)], ["in both", count(both)], ["only " + here, count(onlyHere)], ["only " + there, count(onlyThere)]]),
+      figures([["Jaccard", compare.jaccard.toFixed(3)], ["in both", count(both)], ["only " + here, count(onlyHere)], ["only " + there, count(onlyThere)],
+        ...compare.names.map((name, at) => ["faithfulness of " + name, compare.faithfulness[at]]),
+        ...(compare.samePrompts ? compare.names.map((name, at) => [name + " on these prompts", compare.samePrompts[at]]) : [])]),
+      element("p", { class: "hint", id: "whose" }, "Scores, widths and signs are those of " + here + "; of edges that only " + there + " has, its own. Dashed edges hurt."),
       element("h3", {}, "Largest differences of scores"),
       element("table", {}, element("thead", {}, element("tr", {}, ...["edge", "", here, there, "diff."].map((text) => element("th", { scope: "col" }, text)))), element("tbody", {}, ...rows)),
       compare.note ? element("p", { class: "hint" }, compare.note) : null)];

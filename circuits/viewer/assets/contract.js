@@ -57,10 +57,10 @@ function graphOf(graph, closed, sums) {       // what the picture asks of a grap
   };
 }
 
-function layoutWith(layout, graph, closed) {  // a closed group stands in the middle of its nodes
-  const middle = (values, nodes) => {
+function layoutWith(layout, graph, closed) {  // a closed group stands in the middle of its nodes, or where it was dragged
+  const middle = (values, { nodes, shift = [0, 0] }, axis) => {
     const known = nodes.map((name) => values[graph.index.get(name)]).filter((value) => value !== null);
-    return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
+    return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length + shift[axis] : null;
   };
-  return { ...layout, x: [...layout.x, ...closed.map(({ nodes }) => middle(layout.x, nodes))], y: [...layout.y, ...closed.map(({ nodes }) => middle(layout.y, nodes))] };
+  return { ...layout, x: [...layout.x, ...closed.map((group) => middle(layout.x, group, 0))], y: [...layout.y, ...closed.map((group) => middle(layout.y, group, 1))] };
 }

@@ -1,27 +1,36 @@
 // The page's exports: itself with the present view, the view as JSON, pictures, and graph formats.
 
-async function picture(app, format) {
-  const { data, plot } = app, palette = app.picture.palette(), size = plot.getBoundingClientRect();
-  const image = app.picture.denseImage(), layout = { ...plot.layout };
-  const heading = { text: plotlyText(data.title), subtitle: { text: plotlyText(data.facts.join(" \u00b7 ")) }, x: 0.02, y: 0.985, yanchor: "top", font: { color: palette.ink, size: 18 } };
-  const height = size.height + 56, images = [];
-  if (image) {                                // the canvas lies exactly over the plot
-    const full = drawnArea(plot);
-    images.push({ source: image, xref: "paper", yref: "paper", x: -full.left / full.width, y: 1 + full.top / full.height, sizex: size.width / full.width, sizey: size.height / full.height, xanchor: "left", yanchor: "top", sizing: "stretch", layer: "below" });
+function paintAll(app, pen, { width, height }) {
+  const { data, picture } = app, palette = picture.palette();
+  pen.box(0, 0, width, height + CAPTION, { fill: palette.panel });
+  pen.text(14, 26, clipped(data.title, (width * 12) / 18), { size: 18, weight: 600, colour: palette.ink });
+  pen.text(14, 45, clipped([...data.facts, byId("shown").textContent].join(" \u00b7 "), width), { size: 12, colour: palette.muted });
+  for (const { x, text, colour } of legendShown()) {
+    pen.line([x, 62, x + 18, 62], { colour, width: 4 });
+    pen.text(x + 24, 66, text, { size: 12, colour: palette.ink });
   }
-  return Plotly.toImage({
-    data: plot.data, config: { plotlyServerURL: "" },
-    layout: { ...layout, title: heading, images, paper_bgcolor: palette.panel, margin: { ...layout.margin, t: layout.margin.t + 56 }, width: size.width, height,
-      xaxis: { ...layout.xaxis, range: drawnArea(plot).x.slice() }, yaxis: { ...layout.yaxis, range: drawnArea(plot).y.slice() } },
-  }, { format, width: size.width, height, scale: format === "png" ? 2 : 1 });
+  picture.into(pen, { width, height }, CAPTION);
+}
+
+function svgText(app) {
+  const { width, height } = app.plot.getBoundingClientRect(), pen = svgPen(), tall = height + CAPTION;
+  paintAll(app, pen, { width, height });
+  return new XMLSerializer().serializeToString(shape("svg", { xmlns: "http://www.w3.org/2000/svg", width, height: tall, viewBox: "0 0 " + width + " " + tall, "font-family": FONT }, ...pen.parts));
+}
+
+async function pngBlob(app) {
+  const { width, height } = app.plot.getBoundingClientRect(), canvas = element("canvas", { width: Math.round(width * FINER), height: Math.round((height + CAPTION) * FINER) }), context = canvas.getContext("2d");
+  context.scale(FINER, FINER);
+  paintAll(app, canvasPen(context), { width, height });
+  return inDots(await new Promise((done) => canvas.toBlob(done, "image/png")), 300);
 }
 
 function startExport(app) {
   startSaving(app, [
     ["html", "This page (HTML)", async () => new Blob([wholePage(app)], { type: "text/html" })],
     ["json", "View and edges (JSON)", async () => new Blob([toJson(app)], { type: "application/json" })],
-    ["svg", "Picture (SVG)", async () => blobOf(await picture(app, "svg"))],
-    ["png", "Picture (PNG)", async () => blobOf(await picture(app, "png"))],
+    ["svg", "Picture (SVG)", async () => new Blob([svgText(app)], { type: "image/svg+xml" })],
+    ["png", "Picture (PNG, 300 dpi)", () => pngBlob(app)],
     ["graphml", "Graph (GraphML)", async () => new Blob([toGraphml(app)], { type: "application/xml" })],
     ["dot", "Graph (DOT)", async () => new Blob([toDot(app)], { type: "text/vnd.graphviz" })],
   ]);

@@ -26,16 +26,26 @@ function startFaithfulness(app) {
     return [points[above - 1].faithfulness + share * (value - points[above - 1].faithfulness), false];
   }
 
+  let plotly = null, wanted = null;           // the library once it is there, and what it is to draw then
+  const draw = () => { if (plotly) drawCurve(plotly, plot, app.picture.palette(), wanted); };
+  const absent = () => plot.replaceChildren(element("p", { class: "hint" }, "The chart's library is in the first picture of this notebook, which is gone: show the circuit again in a new session, or open its page."));
+  setTimeout(async () => {                    // the graph comes first
+    plotly = await loadPlotly();
+    if (plotly) draw(); else absent();
+    plot.dataset.library = plotly ? "here" : "absent";
+  });
+
   return function show(state, view) {
     const kept = view.kept, here = at(kept);
     readout.textContent = !here ? (points.length ? "not measured at " + count(kept) : "")
       : (whole(state) ? "" : "unfiltered ") + (here[1] ? "" : "\u2248 ") + here[0].toFixed(2) + " at " + count(kept);
-    drawCurve(plot, app.picture.palette(), { points, x, held, visited, here: here && { kept, value: here[0], exact: here[1] && whole(state) } });
+    wanted = { points, x, held, visited, here: here && { kept, value: here[0], exact: here[1] && whole(state) } };
+    draw();
     plot.dataset.edges = String(kept);
   };
 }
 
-function drawCurve(plot, palette, { points, x, held, visited, here }) {
+function drawCurve(plotly, plot, palette, { points, x, held, visited, here }) {
   const band = (low, high, colour) => (points.length && points.every((point) => point[low] !== undefined && point[high] !== undefined) ? [
     { x: [...x, ...x.slice().reverse()], y: [...points.map((point) => point[high]), ...points.map((point) => point[low]).reverse()], fill: "toself", mode: "lines", line: { width: 0 }, fillcolor: colour, opacity: 0.18, hoverinfo: "skip" }] : []);
   const line = (y, colour, dash, name) => ({ x, y, name, mode: "lines+markers", line: { color: colour, width: 1.6, dash }, marker: { size: dash === "solid" ? 5 : 3, color: colour }, hovertemplate: name + ", %{x:,} edges: %{y:.3f}<extra></extra>" });
@@ -44,7 +54,7 @@ function drawCurve(plot, palette, { points, x, held, visited, here }) {
     hovertemplate: name + ", %{x:,} edges: %{y:.3f}<extra></extra>" });
   const random = points.some((point) => point.random !== undefined);
   const axis = { gridcolor: palette.faint, zeroline: false, tickfont: { size: 11, color: palette.muted }, fixedrange: true }, titled = (text) => ({ text, font: { size: 11, color: palette.muted }, standoff: 2 });
-  Plotly.react(plot, [
+  plotly.react(plot, [
     ...band("random_low", "random_high", palette.muted), ...(random ? [line(points.map((point) => point.random ?? null), palette.muted, "dot", "random circuits")] : []),
     ...band("low", "high", palette.accent), line(points.map(({ faithfulness }) => faithfulness), palette.ink, "solid", "strongest edges"),
     ...(visited.length ? [{ x: visited.map(({ edges }) => Math.max(1, edges)), y: visited.map(({ faithfulness }) => faithfulness), name: "visited by the search", mode: "markers", marker: { size: 6, symbol: "circle-open", color: palette.muted }, hovertemplate: "visited by the search, %{x:,} edges: %{y:.3f}<extra></extra>" }] : []),

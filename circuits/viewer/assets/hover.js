@@ -35,55 +35,55 @@ function groupText(app, { label, nodes }) {
 }
 
 const COARSE = matchMedia("(pointer: coarse)").matches, FINGER = 22;  // pixels
+const WHEEL = 0.0015;                         // how much a wheel's pixel zooms
 
-function nodeUnder(app, event) {              // the node nearest to a finger, of which plotly tells nothing
-  const box = app.plot.getBoundingClientRect(), off = ({ x, y }) => Math.hypot(box.left + x - event.clientX, box.top + y - event.clientY);
-  const best = app.picture.places(app.view.picture).reduce((a, b) => (a === null || off(b) < off(a) ? b : a), null);
-  return best && off(best) <= FINGER ? app.view.picture.graph.nameOf(best.node) : null;
-}
-
-// Plotly tells of nodes and of edges with markers; for the others we look ourselves.
+// What is under the pointer is told; a click selects, shift pins, dragging moves the picture or a closed group, the wheel
+// zooms, a double click shows all again. Fingers tap: swipes and pinches are the page's own.
 function startHover(app) {
-  const { data, plot, picture } = app, drawn = () => app.view.picture.graph, tip = makeTip(byId("tip"));
-  let under = null, told = false;
-  const describe = (point) => {
-    if (point.data.name === "edges") return point.text || drawn().hoverText(point.customdata);
-    if (point.data.name === "positions") {
-      const [node, score, place] = point.customdata;
-      return nodeText(app.graph, app.state, app.prompts.of(app.state.prompt), node) + "\nat position " + place + ": " + signed(score);
-    }
-    const node = point.customdata;
-    return node < app.graph.n ? nodeText(app.graph, app.state, app.prompts.of(app.state.prompt), node) : groupText(app, parseSelection(app.graph, drawn().nameOf(node), app.state.groups).group);
-  };
-  const nameOf = (point) => (point.data.name === "edges" ? drawn().selectionOf(point.customdata)
-    : drawn().nameOf(point.data.name === "positions" ? point.customdata[0] : point.customdata));
-  plot.on("plotly_hover", ({ points, event }) => {
-    told = true;
-    const point = points[points.length - 1];
-    under = nameOf(point);
-    tip.show(describe(point), event.clientX, event.clientY);
-  });
-  plot.on("plotly_unhover", () => { told = false; under = null; tip.hide(); });
-  plot.addEventListener("mousemove", (event) => {
-    if (told) return;
-    const box = plot.getBoundingClientRect(), edge = picture.nearest(event.clientX - box.left, event.clientY - box.top);
-    under = edge === null ? null : drawn().selectionOf(edge);
-    if (edge === null) tip.hide(); else tip.show(drawn().hoverText(edge), event.clientX, event.clientY);
-  });
-  plot.addEventListener("mouseleave", () => { under = null; tip.hide(); });
+  const { plot, picture } = app, drawn = () => app.view.picture.graph, tip = makeTip(byId("tip"));
   let pressed = null;
-  const pick = (name, pinning) => { if (name) (pinning ? app.pin : app.select)(name); };
-  plot.addEventListener("mousedown", (event) => { pressed = { x: event.clientX, y: event.clientY, under }; }, true);
+  const inside = (event) => { const box = plot.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
+  const found = (event) => picture.under(...inside(event), COARSE ? FINGER : 0);
+  const textOf = (node) => nodeText(app.graph, app.state, app.prompts.of(app.state.prompt), node);
+  const describe = ({ edge, mark, node }) => {
+    if (edge !== undefined) return drawn().hoverText(edge);
+    if (mark) return textOf(mark.node) + "\nat position " + mark.position + ": " + signed(mark.score);
+    return node < app.graph.n ? textOf(node) : groupText(app, parseSelection(app.graph, drawn().nameOf(node), app.state.groups).group);
+  };
+  const nameOf = ({ edge, mark, node }) => (edge !== undefined ? drawn().selectionOf(edge) : drawn().nameOf(mark ? mark.node : node));
+  const groupAt = (thing) => (thing && thing.node >= app.graph.n ? Number(drawn().nameOf(thing.node).slice(6)) : null);
+
+  plot.addEventListener("mousemove", (event) => {
+    if (pressed) return;
+    const thing = found(event);
+    plot.style.cursor = thing ? "pointer" : "";
+    if (thing) tip.show(describe(thing), event.clientX, event.clientY); else tip.hide();
+  });
+  plot.addEventListener("mouseleave", () => tip.hide());
+  plot.addEventListener("mousedown", (event) => {
+    if (event.button) return;
+    const thing = found(event), group = groupAt(thing);
+    pressed = { x: event.clientX, y: event.clientY, thing, group, area: picture.area(), shift: group === null ? null : app.state.groups[group].shift || [0, 0], moved: false };
+  });
+  window.addEventListener("mousemove", (event) => {
+    if (!pressed || COARSE) return;
+    const dx = event.clientX - pressed.x, dy = event.clientY - pressed.y, { area, group, shift } = pressed;
+    if (!pressed.moved && Math.hypot(dx, dy) <= 4) return;
+    pressed.moved = true;
+    tip.hide();
+    if (group === null) picture.shift(area, dx, dy);
+    else app.change({ groups: app.state.groups.map((each, at) => (at === group ? { ...each, shift: [shift[0] + dx / area.perX, shift[1] - dy / area.perY] } : each)) });
+  });
   window.addEventListener("mouseup", (event) => {
-    if (pressed && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) <= 4) {
-      const name = pressed.under || (COARSE ? nodeUnder(app, event) : null), pinning = event.shiftKey;
-      // plotly tells late what is under a mouse that just came
-      if (name) pick(name, pinning); else setTimeout(() => pick(under, pinning), 120);
-    }
+    const press = pressed;
     pressed = null;
-  }, true);
-  plot.on("plotly_relayouting", picture.moved);
-  plot.on("plotly_relayout", () => { picture.moved(); app.change({}); });   // names that now have room
-  plot.on("plotly_afterplot", picture.moved);
-  window.addEventListener("resize", () => setTimeout(() => app.change({}), 250));
+    if (press && !press.moved && press.thing) (event.shiftKey ? app.pin : app.select)(nameOf(press.thing));
+  });
+  plot.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    tip.hide();
+    picture.scale(Math.exp(WHEEL * event.deltaY), ...inside(event));
+  }, { passive: false });
+  plot.addEventListener("dblclick", () => picture.whole());
+  new ResizeObserver(() => picture.repaint()).observe(plot);
 }

@@ -12,7 +12,7 @@ const prompts = makePrompts(data);
 const app = {
   closes: true, knock: (names) => knockCard(app, names), graph, data, plot, pristine: byId("app").innerHTML, view: null,
   prompts,
-  picture: makePicture(graph, data, plot, byId("dense")),
+  picture: makePicture(graph, data, plot, byId("drawing")),
   state: checkedState({ ...(saved ? JSON.parse(saved.textContent) : {}), ...fragmentToState(location.hash.slice(1)) }, graph, modes, prompts),
   change(changes) { app.state = { ...app.state, ...changes }; request(); },
   pinAll(names) { app.change({ pins: names.every((name) => app.state.pins.includes(name)) ? app.state.pins.filter((name) => !names.includes(name)) : [...new Set([...app.state.pins, ...names])] }); },
@@ -73,30 +73,21 @@ function startMore() {                        // as many again and a half, until
 
 function showLegend(state) {
   const compare = data.compare, items = compare
-    ? [["member-0", "in both"], ["member-1", "only " + compare.names[0]], ["member-2", "only " + compare.names[1]]]
+    ? [["member-0", "in both"], ["member-1", "only " + compare.names[0]], ["member-2", "only " + compare.names[1]], ["hurts", "dashed: hurts"]]
     : [["positive", "helps (positive score)"], ["negative", "hurts (negative score)"]];
   byId("legend").replaceChildren(...[...items, ...state.groups.map(({ label }, at) => ["group-" + (at % 6), label])]
     .map(([kind, text]) => element("span", { class: "key" }, element("i", { class: "swatch " + kind }), text)));
 }
 
 const parts = [startControls(app), startFaithfulness(app), startPrompt(app), startDetails(app), startMore()];
-let drawing = false, stale = false;
-async function request() {                    // one redraw at a time; the last state always gets its own
-  stale = drawing;
-  if (drawing) return;
-  drawing = true;
-  try {
-    const { state } = app, view = (app.view = derive(state));
-    for (const show of parts) show(state, view);
-    showStatus(view);
-    plot.setAttribute("aria-label", describe(app, view));
-    showLegend(state);
-    rememberState(state);
-    await app.picture.draw(state, view.picture);
-  } finally {
-    drawing = false;
-  }
-  if (stale) request();
+function request() {
+  const { state } = app, view = (app.view = derive(state));
+  for (const show of parts) show(state, view);
+  showStatus(view);
+  plot.setAttribute("aria-label", describe(app, view));
+  showLegend(state);
+  rememberState(state);
+  app.picture.draw(state, view.picture);
 }
 
 showNotes(data);
@@ -104,4 +95,8 @@ startTheme(request);
 startExport(app);
 startKeyboard(app);
 window.addEventListener("hashchange", () => app.load(fragmentToState(location.hash.slice(1))));
-request().then(() => { startHover(app); startNodeKeys(app); document.documentElement.dataset.ready = "yes"; });
+request();
+startHover(app);
+startNodeKeys(app);
+plot.seen = app.picture.seen;                 // what stands where: for a page around this one, and for tests
+document.documentElement.dataset.ready = "yes";

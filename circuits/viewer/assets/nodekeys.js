@@ -1,4 +1,6 @@
-// The picture by keyboard: one stop of the tab key, arrows lead from node to node, Enter selects, p pins.
+// The picture by keyboard: one stop of the tab key, arrows lead from node to node, Enter selects, p pins, + and - zoom, 0 shows all.
+
+const ZOOMS = { "+": 0.8, "-": 1.25, 0: 1 };
 
 function startNodeKeys(app) {
   const { plot } = app, tip = makeTip(byId("tip")), spoken = byId("spoken");
@@ -21,6 +23,10 @@ function startNodeKeys(app) {
       event.stopPropagation();
       const next = now ? nearestThat(all, now, ways[event.key]) : all[0];
       if (next) go(next);
+    } else if (event.key in ZOOMS) {
+      event.stopPropagation();
+      const box = plot.getBoundingClientRect();
+      if (event.key === "0") app.picture.whole(); else app.picture.scale(ZOOMS[event.key], now ? now.x : box.width / 2, now ? now.y : box.height / 2);
     } else if (now && ["Enter", " ", "p"].includes(event.key)) {
       event.preventDefault();
       event.stopPropagation();

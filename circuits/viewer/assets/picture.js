@@ -1,15 +1,14 @@
-// The picture: few plotly traces whatever the number of edges, and the canvas below them for many thin edges.
+// The picture of a circuit: edges by strength, nodes with the names that have room, axes. The same painting goes to the
+// screen and into files, whatever the number of edges.
 
-const { svgLimit: SVG_LIMIT, drawnLimit: DRAWN_LIMIT, svgPoints: SVG_POINTS, levels: LEVELS, symbols: SYMBOLS } = LOOK;
-const SVG_BESIDE_WEBGL = 400;
-const SETTLED = 140;                          // ms without a change until edges can be hovered over again
+const { svgLimit: FINE, drawnLimit: DRAWN_LIMIT, levels: LEVELS, symbols: SYMBOLS } = LOOK;
+const HURTS = [7, 4];                         // dashes of negative scores, where colour says whose an edge is
+const REACH = { edge: 10, node: 8 };          // pixels from which a mouse finds them
 
 function makePicture(whole, data, plot, canvas) {
-  const dense = makeDense(canvas);
-  const limit = dense ? DRAWN_LIMIT : SVG_LIMIT;
+  const ground = makeArea(plot), fine = sampler(LOOK.svgPoints), rough = sampler(LOOK.densePoints);
   let graph = whole, level = levelsOf(whole), most = Math.max(...whole.sumStrength, 1e-30), called = (node) => graph.names[node];
-  const t = sampler(SVG_POINTS), thin = sampler(DENSE_POINTS);
-  let palette = colours(), sent = null, timer = 0, hovered = [];
+  let palette = colours(), now = null, area = null, middles = null, written = new Set();
 
   // which of the picture's colours an edge has: sign, or membership when two circuits are compared
   const tone = (edge) => (graph.member ? graph.member[edge] : graph.score[edge] < 0 ? 1 : 0);
@@ -17,220 +16,165 @@ function makePicture(whole, data, plot, canvas) {
 
   function opacity(of, drawn) {               // weak edges are many: in a dense picture they must not hide the strong
     const [share, , value] = LEVELS[of];
-    return share < LOOK.weak ? value * Math.min(1, Math.sqrt(SVG_LIMIT / Math.max(1, drawn))) : value;
+    return share < LOOK.weak ? value * Math.max(0.15, Math.min(1, Math.sqrt(FINE / Math.max(1, drawn)))) : value;
   }
 
-  function line(edges, layout, colour, width, alpha, dash = "solid") {
-    const x = new Float32Array(edges.length * (SVG_POINTS + 1)), y = new Float32Array(x.length);
-    let at = 0;
-    for (const edge of edges) {
-      runEdge(graph, layout, data.layers, edge, t, (px, py) => { x[at] = px; y[at++] = py; });
-      x[at] = y[at++] = NaN;                  // lifts the pen
-    }
-    return { type: "scatter", mode: "lines", x, y, line: { color: colour, width, dash }, opacity: alpha, hoverinfo: "skip" };
-  }
-
-  function edgeTraces(view, layout) {
-    const paint = tones(), buckets = LEVELS.map(() => paint.map(() => [])), beside = paint.map(() => []);
-    for (const edge of view.svg) (!graph.beside(edge) ? buckets[level[edge]] : beside)[tone(edge)].push(edge);
-    const traces = [line(view.faint, layout, palette.faint, 0.8, 0.8), ...beside.map((edges, kind) => line(edges, layout, paint[kind], 1.6, 0.8, "dot"))];
-    for (let of = LEVELS.length - 1; of >= 0; of--)         // the strongest last, on top
-      buckets[of].forEach((edges, kind) => traces.push(line(edges, layout, paint[kind], LEVELS[of][1], opacity(of, view.drawn.length))));
-    return traces;
-  }
-
-  function sendDense(view, layout) {          // all edges that a slider could show, so that it only moves an end
-    const list = view.held.subarray(0, limit);
-    const key = [view.held,  layout, palette, view.drawn.length > 6000];
-    if (sent && key.every((part, at) => part === sent[at])) return;
-    sent = key;
-    const vertices = new Float32Array(list.length * DENSE_POINTS * 2), bytes = new Uint8Array(list.length * 4);
-    const paint = tones().map(rgb);
-    let at = 0;
-    list.forEach((edge, place) => {
-      runEdge(graph, layout, data.layers, edge, thin, (x, y) => { vertices[at++] = x; vertices[at++] = y; });
-      bytes.set(paint[tone(edge)], 4 * place);
-      bytes[4 * place + 3] = 255 * Math.max(0.08, opacity(level[edge], view.drawn.length));
-    });
-    dense.send(vertices, bytes, list.length);
-  }
-
-  function nodeTrace(state, view, layout) {
-    const nodes = view.nodes.filter((node) => layout.x[node] !== null);
-    const group = (node) => (graph.kind[node] === "group" ? Number(graph.nameOf(node).slice(6)) : state.groups.findIndex(({ nodes: held }) => held.includes(graph.names[node])));
-    const fill = (node) => (group(node) >= 0 ? palette.groups[group(node) % palette.groups.length]
-      : node === view.selected ? palette.accent : palette.panel);
-    const { pinned } = view;
-    const ring = (node) => (view.matches.has(node) ? palette.found : pinned.has(node) ? palette.accent : palette.ink);
-    const [least, largest, shared] = LOOK.nodeSize, usual = Math.max(least, Math.min(largest, shared / (data.layers + 2)));
-    const size = (node) => (state.size === "importance" ? 6 + 20 * Math.sqrt(graph.sumStrength[node] / most) : graph.kind[node] === "group" ? usual + 6 : usual);
-    const first = (node) => node === view.selected || state.labels[graph.names[node]] || graph.kind[node] === "group" || pinned.has(node) || view.matches.has(node);
-    const named = labelled(nodes.filter((node) => view.alive[node] && SYMBOLS[graph.kind[node]] !== "diamond"), first, layout, state.mode);
-    return {
-      type: "scatter", mode: "markers+text", x: nodes.map((node) => layout.x[node]), y: nodes.map((node) => layout.y[node]),
-      // a space: plotly drops the element of an empty label and does not bring it back
-      text: nodes.map((node) => (named.has(node) ? plotlyText(called(node)) : " ")), cliponaxis: false,
-      textposition: nodes.map((node) => (graph.kind[node] === "mlp" ? "middle right" : "top right")),
-      textfont: { size: 11, shadow: halo(palette.panel), color: nodes.map((node) => (view.alive[node] ? palette.ink : palette.muted)) },
-      marker: {
-        symbol: nodes.map((node) => SYMBOLS[graph.kind[node]]), color: nodes.map(fill), opacity: nodes.map((node) => (view.alive[node] ? 1 : 0.2)),
-        size: nodes.map((node) => size(node) + (view.matches.has(node) || pinned.has(node) || node === view.selected ? 4 : 0)),
-        line: { color: nodes.map(ring), width: nodes.map((node) => (ring(node) === palette.ink ? 1.6 : 3)) },
-      },
-      customdata: nodes, hoverinfo: "none", name: "nodes",
+  function lines(pen, within, { view, layout }) {
+    const paint = graph.member ? tones().flatMap((colour) => [colour, colour]) : tones(), hurts = (edge) => graph.score[edge] < 0;
+    const kindOf = (edge) => (graph.member ? 2 * tone(edge) + hurts(edge) : tone(edge)), dashes = (kind) => (graph.member && kind % 2 ? HURTS : null);
+    const buckets = LEVELS.map(() => paint.map(() => [])), beside = paint.map(() => []), t = view.list.length > FINE ? rough : fine;
+    for (const edge of view.list) (!graph.beside(edge) ? buckets[level[edge]] : beside)[kindOf(edge)].push(edge);
+    const line = (edges, style) => {
+      const points = new Float32Array(edges.length * (t.length + 1) * 2);
+      let at = 0;
+      for (const edge of edges) {
+        runEdge(graph, layout, data.layers, edge, t, (x, y) => { points[at++] = within.toX(x); points[at++] = within.toY(y); });
+        points[at++] = points[at++] = NaN;
+      }
+      if (edges.length) pen.line(points, style);
     };
+    if (view.drawn.length <= FINE) line(Array.from(view.faint), { colour: palette.faint, width: 0.8, alpha: 0.8 });
+    beside.forEach((edges, kind) => line(edges, { colour: paint[kind], width: 1.6, alpha: 0.8, dash: [2, 3] }));
+    for (let of = LEVELS.length - 1; of >= 0; of--)         // the strongest last, on top
+      buckets[of].forEach((edges, kind) => line(edges, { colour: paint[kind], width: LEVELS[of][1], alpha: opacity(of, view.drawn.length), dash: dashes(kind) }));
   }
 
-  function ranges(layout, mode) {             // what is in sight: a zoom lasts while the columns stay
-    const area = drawnArea(plot);
-    return area && area.revision === mode ? [area.x, area.y] : [layout.xRange, layout.yRange];
+  const stands = (node) => now.layout.x[node] !== null;
+  const groupOf = (node) => (graph.kind[node] === "group" ? Number(graph.nameOf(node).slice(6)) : now.state.groups.findIndex(({ nodes }) => nodes.includes(graph.names[node])));
+
+  function sizeOf(node) {
+    const { state, view } = now, [least, largest, shared] = LOOK.nodeSize, usual = Math.max(least, Math.min(largest, shared / (data.layers + 2)));
+    const size = state.size === "importance" ? 6 + 20 * Math.sqrt(graph.sumStrength[node] / most) : graph.kind[node] === "group" ? usual + 6 : usual;
+    return size + (view.matches.has(node) || view.pinned.has(node) || node === view.selected ? 4 : 0);
+  }
+
+  function absent(pen, within, { view, layout }) {          // faint dots where the model has a node and the circuit does not
+    for (const node of graph.names.keys())
+      if (!view.shown[node] && stands(node)) pen.mark("circle", within.toX(layout.x[node]), within.toY(layout.y[node]), 4, { fill: palette.faint });
+  }
+
+  function nodes(pen, within, { view, layout, state }) {
+    const drawn = view.nodes.filter(stands), { pinned } = view;
+    const ring = (node) => (view.matches.has(node) ? palette.found : pinned.has(node) ? palette.accent : palette.ink);
+    for (const mark of marks()) pen.mark(SYMBOLS[graph.kind[mark.node]], within.toX(mark.x), within.toY(mark.y), mark.size, { fill: mark.score < 0 ? palette.negative : palette.positive, alpha: 0.45 });
+    for (const node of drawn) {
+      const group = groupOf(node), alpha = view.alive[node] ? 1 : 0.2;
+      const fill = group >= 0 ? palette.groups[group % palette.groups.length] : node === view.selected ? palette.accent : palette.panel;
+      pen.mark(SYMBOLS[graph.kind[node]], within.toX(layout.x[node]), within.toY(layout.y[node]), sizeOf(node), { fill, edge: ring(node), width: ring(node) === palette.ink ? 1.6 : 3, alpha });
+    }
+    const first = (node) => node === view.selected || state.labels[graph.names[node]] || graph.kind[node] === "group" || pinned.has(node) || view.matches.has(node);
+    written = new Set();
+    for (const node of labelled(drawn.filter((node) => view.alive[node] && SYMBOLS[graph.kind[node]] !== "diamond"), first, within)) {
+      written.add(node);
+      const beside = graph.kind[node] === "mlp", room = sizeOf(node) / 2;
+      pen.text(within.toX(layout.x[node]) + (beside ? room + 3 : room * 0.7), within.toY(layout.y[node]) + (beside ? 4 : -room * 0.7 - 1), called(node), { colour: palette.ink, halo: palette.panel });
+    }
   }
 
   // The strongest nodes whose names do not run into each other; pinned, selected and found ones go before.
-  function labelled(nodes, first, layout, mode) {
-    const [xRange, yRange] = ranges(layout, mode), box = plot.getBoundingClientRect();
-    const px = (box.width - 72) / (xRange[1] - xRange[0]), py = (box.height - 60) / (yRange[1] - yRange[0]);
-    const order = nodes.slice().sort((a, b) => Boolean(first(b)) - Boolean(first(a)) || graph.sumStrength[b] - graph.sumStrength[a] || a - b), taken = [], named = new Set();
+  function labelled(nodes, first, within) {
+    const { layout } = now, order = nodes.slice().sort((a, b) => Boolean(first(b)) - Boolean(first(a)) || graph.sumStrength[b] - graph.sumStrength[a] || a - b), taken = [], named = [];
     for (const node of order) {
-      const left = layout.x[node] * px, top = -layout.y[node] * py + (graph.kind[node] === "mlp" ? 8 : 0);
+      const left = within.toX(layout.x[node]), top = within.toY(layout.y[node]) + (graph.kind[node] === "mlp" ? 8 : 0);
       const mine = [left, top - 14, left + 7 + 6.6 * called(node).length, top];
       if (!first(node) && taken.some((other) => mine[0] < other[2] && other[0] < mine[2] && mine[1] < other[3] && other[1] < mine[3])) continue;
       taken.push(mine);
-      named.add(node);
+      named.push(node);
     }
     return named;
   }
 
-  function thinned([values, texts], pixels, range, least) {   // ticks that have room; the first and last stay
-    const per = pixels / Math.abs(range[1] - range[0]), kept = [];
-    for (let at = 0; at < values.length; at++) {
-      const room = (from) => kept.length === 0 || Math.abs(values[at] - values[from]) * per >= least;
-      if (at === values.length - 1) while (kept.length && !room(kept[kept.length - 1])) kept.pop();
-      if (room(kept[kept.length - 1])) kept.push(at);
+  function marks() {                          // a node's score at each position, where there are positions
+    const { view, layout } = now, held = layout.marks || { node: [], x: [], y: [], score: [] }, top = Math.max(...held.score.map(Math.abs), 1e-30);
+    return held.node.flatMap((node, at) => (view.alive[node] ? [{ node, x: held.x[at], y: held.y[at], score: held.score[at], position: held.position[at], size: 9 + 15 * Math.sqrt(Math.abs(held.score[at]) / top) }] : []));
+  }
+
+  function thinned([values, texts], per, range, least) {   // labels in sight that have room; the first and last stay
+    const seen = values.map((_, at) => at).filter((at) => values[at] >= range[0] && values[at] <= range[1]), kept = [], room = (at) => kept.length === 0 || Math.abs(values[at] - values[kept[kept.length - 1]]) * per >= least;
+    for (const at of seen) {
+      if (at === seen[seen.length - 1]) while (kept.length && !room(at)) kept.pop();
+      if (room(at)) kept.push(at);
     }
-    return { tickvals: kept.map((at) => values[at]), ticktext: kept.map((at) => plotlyText(visible(texts[at]))) };
+    return kept.map((at) => ({ at: values[at], text: visible(texts[at]) }));
   }
 
-  function absentTrace(view, layout) {        // faint dots where the model has a node and the circuit does not
-    const nodes = graph.names.map((_, node) => node).filter((node) => !view.shown[node] && layout.x[node] !== null);
-    return { type: "scatter", mode: "markers", x: nodes.map((node) => layout.x[node]), y: nodes.map((node) => layout.y[node]),
-      marker: { color: palette.faint, size: 4 }, hoverinfo: "skip" };
+  const worded = () => now.state.mode === "position" || Boolean(data.spans);   // words under the columns
+  const columns = (within) => thinned(now.layout.columns, within.perX, within.x, 17);
+
+  function axes(pen, within) {
+    const { layout } = now, bottom = within.top + within.height;
+    for (const { at, text } of thinned(layout.rows, within.perY, within.y, 15)) pen.text(within.left - 6, within.toY(at) + 4, text, { colour: palette.ink, size: 12, anchor: "end" });
+    for (const { at, text } of columns(within))
+      if (worded()) pen.text(within.toX(at) + 4, bottom + 12, clipped(text, 84), { colour: palette.ink, size: 12, anchor: "end", turn: -60 });
+      else pen.text(within.toX(at), bottom + 18, text, { colour: palette.ink, size: 12, anchor: "middle" });
+    pen.text(13, within.top + within.height / 2, "layer", { colour: palette.muted, size: 12, anchor: "middle", turn: -90 });
+    if (!whole.chosen) pen.text(within.left + within.width / 2, within.top + within.height / 2, "This circuit has no edges.", { colour: palette.ink, size: 16, anchor: "middle" });
   }
 
-  function markTrace(view, layout) {          // a node's score at each position, where there are positions
-    const marks = layout.marks || { node: [], x: [], y: [], score: [] };
-    const shown = marks.node.map((_, at) => at).filter((at) => view.alive[marks.node[at]]);
-    const top = Math.max(...marks.score.map(Math.abs), 1e-30);
-    return {
-      type: "scatter", mode: "markers", x: shown.map((at) => marks.x[at]), y: shown.map((at) => marks.y[at]),
-      marker: {
-        symbol: shown.map((at) => SYMBOLS[graph.kind[marks.node[at]]]), opacity: 0.45, line: { width: 0 },
-        color: shown.map((at) => (marks.score[at] < 0 ? palette.negative : palette.positive)),
-        size: shown.map((at) => 9 + 15 * Math.sqrt(Math.abs(marks.score[at]) / top)),
-      },
-      customdata: shown.map((at) => [marks.node[at], marks.score[at], marks.position[at]]), hoverinfo: "none", name: "positions",
-    };
+  function paint(pen, within) {
+    pen.within({ ...within, top: within.top - EDGES_ROOM.top, height: within.height + EDGES_ROOM.top, width: within.width + EDGES_ROOM.right }, () => { absent(pen, within, now); lines(pen, within, now); nodes(pen, within, now); });
+    axes(pen, within);
   }
 
-  function hoverTrace(edges, layout) {        // invisible markers in the middle of edges carry their text
-    const places = edges.map((edge) => middleOf(graph, layout, data.layers, edge));
-    return { type: "scatter", mode: "markers", x: places.map(([x]) => x), y: places.map(([, y]) => y), text: edges.map((edge) => graph.hoverText(edge)),
-      marker: { size: 9, opacity: 0, color: palette.ink }, customdata: edges, hoverinfo: "none", name: "edges" };
-  }
-
-  function layoutOf(state, layout) {
-    const axis = { showgrid: false, zeroline: false, tickfont: { color: palette.ink, size: 12 }, fixedrange: false };
-    const notes = whole.chosen ? [] : [{ text: "This circuit has no edges.", showarrow: false, x: 0.5, y: 0.5, xref: "paper", yref: "paper", font: { color: palette.ink, size: 16 } }];
-    const [xRange, yRange] = ranges(layout, state.mode), box = plot.getBoundingClientRect();
-    const words = state.mode === "position" || Boolean(data.spans);   // under the columns
-    return {
-      xaxis: { ...axis, ...thinned(layout.columns, box.width - 72, xRange, 17), tickangle: words ? -60 : 0, range: layout.xRange.slice() },
-      yaxis: { ...axis, ...thinned(layout.rows, box.height - 60, yRange, 15), range: layout.yRange.slice(), title: { text: "layer", standoff: 4, font: { color: palette.muted, size: 12 } } },
-      uirevision: state.mode, showlegend: false, hovermode: "closest", hoverdistance: 12, dragmode: COARSE ? false : "pan", autosize: true, annotations: notes,
-      modebar: { remove: [...LOOK.refusedButtons, "toImage"], bgcolor: "rgba(0,0,0,0)", color: palette.muted, activecolor: palette.ink },
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: palette.ink, family: "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif" },
-      margin: { l: 58, r: 14, t: 26, b: words ? 78 : 34 },
-    };
-  }
-
-  function traces(state, view, layout, edges) {
-    return [...edgeTraces(view, layout), absentTrace(view, layout), markTrace(view, layout), hoverTrace(edges, layout), nodeTrace(state, view, layout)];
+  function repaint() {                        // what is in sight, anew
+    area = ground.of(now.layout, now.state.mode, worded(), ground.size());
+    paint(freshPen(canvas), area);
   }
 
   function levelsOf({ strength, largest }) { return Array.from(strength, (value) => LEVELS.findIndex(([share]) => value >= share * largest)); }
 
-  function drawing(now, state) {              // sums can exceed all single edges: they are as wide as the widest
+  function draw(state, view) {                // sums can exceed all single edges: they are as wide as the widest
     called = (node) => (state.labels[graph.names[node]] ? calledBy(state, graph.names[node]) : graph.component[node]);
-    if (now === graph) return;
-    graph = now;
-    level = levelsOf(now);
-    most = Math.max(...now.sumStrength, 1e-30);
-  }
-
-  async function draw(state, view) {
-    const { layout } = view;
-    drawing(view.graph, state);
-    palette = sameColours(palette, colours());
-    view.svg = view.list;
-    const many = view.drawn.length > SVG_LIMIT;
-    if (many) { view.svg = view.list.slice(0, SVG_BESIDE_WEBGL); view.faint = []; }
-    clearTimeout(timer);
-    hovered = [];
-    const config = { responsive: true, displaylogo: false, scrollZoom: true, plotlyServerURL: "", doubleClick: "reset", displayModeBar: "hover" };
-    await Plotly.react(plot, traces(state, view, layout, []), layoutOf(state, layout), config);
-    if (dense) {
-      if (many) sendDense(view, layout);
-      dense.draw(many ? Math.min(SVG_BESIDE_WEBGL, view.list.length) : 0, many ? view.list.length : 0);
-      dense.move(drawnArea(plot));
+    if (view.graph !== graph) {
+      graph = view.graph;
+      level = levelsOf(graph);
+      most = Math.max(...graph.sumStrength, 1e-30);
     }
+    palette = colours();
+    middles = null;
+    now = { state, view, layout: view.layout };
+    repaint();
     plot.dataset.shown = String(view.drawn.length);
     plot.dataset.draws = String(1 + Number(plot.dataset.draws || 0));
-    timer = setTimeout(() => settle(state, view, layout), SETTLED);
   }
 
-  async function settle(state, view, layout) {
-    const edges = Array.from(view.list.slice(0, SVG_LIMIT));
-    const trace = plot.data.findIndex(({ name }) => name === "edges"), hover = hoverTrace(edges, layout);
-    await Plotly.restyle(plot, { x: [hover.x], y: [hover.y], text: [hover.text], customdata: [hover.customdata] }, [trace]);
-    hovered = Array.from(view.list.slice(SVG_LIMIT), (edge) => [edge, ...middleOf(graph, layout, data.layers, edge)]);
-    plot.dataset.settled = plot.dataset.draws;
+  function edgePlaces() {                     // where edges can be pointed at
+    middles ||= Array.from(now.view.list, (edge) => [edge, ...middleOf(graph, now.layout, data.layers, edge)]);
+    return middles.map(([edge, x, y]) => ({ edge, x: area.toX(x), y: area.toY(y) }));
   }
 
-  function nearest(x, y) {                    // of the edges without a marker: the middle nearest to a pixel, within 10
-    const { left, top, toX, toY } = drawnArea(plot);
-    let best = null, least = 100;
-    for (const [edge, mx, my] of hovered) {
-      const dx = toX(mx) + left - x, dy = toY(my) + top - y, distance = dx * dx + dy * dy;
-      if (distance < least) { least = distance; best = edge; }
-    }
-    return best;
+  function nodePlaces(faint = false) {        // of the nodes drawn, in pixels, the heaviest first
+    return now.view.nodes.filter((node) => stands(node) && (faint || now.view.alive[node])).sort((a, b) => graph.sumStrength[b] - graph.sumStrength[a])
+      .map((node) => ({ node, x: area.toX(now.layout.x[node]), y: area.toY(now.layout.y[node]) }));
   }
 
-  function places(view) {                     // of the nodes drawn, in pixels, the heaviest first
-    const { left, top, toX, toY } = drawnArea(plot);
-    return view.nodes.filter((node) => view.layout.x[node] !== null && view.alive[node]).sort((a, b) => graph.sumStrength[b] - graph.sumStrength[a])
-      .map((node) => ({ node, x: left + toX(view.layout.x[node]), y: top + toY(view.layout.y[node]) }));
+  function under(x, y, finger = 0) {          // { node } or { mark } or { edge } at a pixel, or null
+    const nearest = (places, reach) => places.reduce((best, place) => { const far = Math.hypot(place.x - x, place.y - y); return far <= reach(place) && (!best || far < best.far) ? { far, ...place } : best; }, null);
+    return nearest(nodePlaces(true), ({ node }) => Math.max(finger, REACH.node, sizeOf(node) / 2 + 2))
+      || nearest(marks().map((mark) => ({ mark, x: area.toX(mark.x), y: area.toY(mark.y) })), ({ mark }) => mark.size / 2)
+      || (finger ? null : nearest(edgePlaces(), () => REACH.edge));
   }
 
-  function mark(place) {                      // a ring around the node that the keyboard is on
-    const ring = byId("ring");
-    ring.hidden = !place;
-    if (place) Object.assign(ring.style, { left: place.x + "px", top: place.y + "px" });
+  function ring(place) {                      // around the node that the keyboard is on
+    const mark = byId("ring");
+    mark.hidden = !place;
+    if (place) Object.assign(mark.style, { left: place.x + "px", top: place.y + "px" });
   }
 
   return {
-    draw, nearest, limit, places, mark, webgl: dense !== null,
-    moved() { if (dense) dense.move(drawnArea(plot)); },
-    denseImage: () => (dense && dense.edges ? dense.image() : null),
-    palette: () => palette, tones,
+    draw, repaint, under, places: () => nodePlaces(), mark: ring, limit: DRAWN_LIMIT, palette: () => palette, tones,
+    whole() { ground.whole(); repaint(); },
+    shift(from, dx, dy) { ground.shift(from, now.state.mode, dx, dy); repaint(); },
+    scale(times, x, y) { ground.scale(area, now.layout, now.state.mode, times, x, y); repaint(); },
+    area: () => area,
+    into(pen, size, above) { paint(pen, ground.of(now.layout, now.state.mode, worded(), size, above)); },
+    seen: () => ({                            // what stands where, in pixels of the picture
+      nodes: nodePlaces(true).map(({ node, x, y }) => ({ name: graph.names[node], label: written.has(node) ? called(node) : "", size: sizeOf(node), lit: Boolean(now.view.alive[node]), x, y })),
+      edges: edgePlaces().map(({ edge, x, y }) => ({ name: graph.hoverText(edge).split("\n")[0], told: graph.hoverText(edge), x, y })),
+      columns: columns(area).map(({ at, text }) => ({ text, x: area.toX(at) })), colours: [...new Set(Array.from(now.view.list, (edge) => tones()[tone(edge)]))],
+    }),
   };
 }
-
-function halo(colour) {                       // text that stays readable over edges
-  return [-1, 0, 1].flatMap((x) => [-1, 0, 1].map((y) => x + "px " + y + "px 1px " + colour)).join(", ");
-}
-
-function sameColours(before, now) { return JSON.stringify(before) === JSON.stringify(now) ? before : now; }
 
 function rgb(colour) {
   const value = parseInt(colour.slice(1), 16);

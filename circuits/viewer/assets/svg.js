@@ -17,21 +17,34 @@ function clipped(text, pixels) {              // as many letters as there is roo
 
 function halo(palette, width = 3) { return { stroke: palette.panel, "stroke-width": width, "stroke-linejoin": "round", "paint-order": "stroke" }; }
 
+const CAPTION = 76;                              // pixels above a saved picture: title, size and faithfulness, legend
+
+function legendShown() {                      // what the page's legend says, one beside the other
+  let x = 14;
+  return Array.from(document.querySelectorAll("#legend .key"), (key) => {
+    const text = key.textContent, swatch = key.querySelector("i"), at = x;
+    x += 40 + LETTER * [...text].length;
+    return { x: at, text, colour: swatch ? getComputedStyle(swatch).color : "none" };
+  });
+}
+
 function pictureText(app) {                   // the SVG as it stands, whatever is zoomed, on paper
   const copy = app.drawing.svg.cloneNode(true), { width, height } = app.view.places, palette = app.drawing.palette();
-  const head = 54, title = (text, y, size, fill) => shape("text", { x: 14, y, "font-size": size, fill, "font-weight": size > 14 ? 600 : 400 }, clipped(text, width * 12 / size));
-  copy.setAttribute("viewBox", "0 " + -head + " " + width + " " + (height + head));
-  copy.setAttribute("height", height + head);
-  copy.prepend(shape("rect", { x: 0, y: -head, width, height: height + head, fill: palette.panel }), title(app.data.title, 26 - head, 18, palette.ink), title(app.data.facts.join(" \u00b7 "), 45 - head, 12, palette.muted));
+  const title = (text, y, size, fill) => shape("text", { x: 14, y, "font-size": size, fill, "font-weight": size > 14 ? 600 : 400 }, clipped(text, width * 12 / size));
+  copy.setAttribute("viewBox", "0 " + -CAPTION + " " + width + " " + (height + CAPTION));
+  copy.setAttribute("height", height + CAPTION);
+  copy.prepend(shape("rect", { x: 0, y: -CAPTION, width, height: height + CAPTION, fill: palette.panel }), title(app.data.title, 26 - CAPTION, 18, palette.ink),
+    title([...app.data.facts, byId("shown").textContent].join(" \u00b7 "), 45 - CAPTION, 12, palette.muted),
+    ...legendShown().flatMap(({ x, text, colour }) => [shape("line", { x1: x, x2: x + 18, y1: 62 - CAPTION, y2: 62 - CAPTION, stroke: colour, "stroke-width": 4 }), shape("text", { x: x + 24, y: 66 - CAPTION, "font-size": 12, fill: palette.ink }, text)]));
   return new XMLSerializer().serializeToString(copy);
 }
 
-async function pictureBlob(app) {             // twice as many pixels as on the page
+async function pictureBlob(app) {
   const { width, height } = app.view.places, image = new Image(), canvas = document.createElement("canvas");
   image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(pictureText(app));
   await image.decode();
-  canvas.width = 2 * Math.round(width);
-  canvas.height = 2 * Math.round(height + 54);
+  canvas.width = Math.round(FINER * width);
+  canvas.height = Math.round(FINER * (height + CAPTION));
   canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-  return new Promise((done) => canvas.toBlob(done, "image/png"));
+  return inDots(await new Promise((done) => canvas.toBlob(done, "image/png")), 300);
 }

@@ -1,5 +1,5 @@
 "use strict";
-// Numbers and names as text. What came from outside goes through textContent, or through plotlyText.
+// Numbers and names as text. What came from outside goes through textContent, or onto a canvas.
 
 function decode(text, ArrayType) {            // base64 of little-endian numbers
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -24,10 +24,6 @@ function percent(share) {
 function intervalText(value, interval) {
   const text = (one) => (one.toFixed(2) === "-0.00" ? "0.00" : one.toFixed(2).replace("-", "\u2212"));
   return text(value) + (interval ? " [" + text(interval[0]) + ", " + text(interval[1]) + "]" : "");
-}
-
-function plotlyText(text) {                   // plotly reads a part of HTML in every text it draws
-  return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }
 
 function visible(token) {                     // white space, line ends and what has no shape, to be seen

@@ -12,9 +12,10 @@ from circuits.viewer.knocked import knocked
 from circuits.viewer.measuring import prompts_of
 from circuits.viewer.nodes.data import node_data
 from circuits.viewer.nodes.known import known
+from circuits.viewer.nodes.still import nodes_sketch
 from circuits.viewer.quality import other_prompts
 from circuits.viewer.shell import STYLES, Shell
-from circuits.viewer.still import still_table
+from circuits.viewer.still import still
 from interp.element_names import element_names
 from interp.keywords import check_keywords
 from interp.tasks.task import Task
@@ -31,6 +32,7 @@ SCRIPTS = (
     f"{HERE}:state.js",
     "theme.js",
     "svg.js",
+    "png.js",
     "labels.js",
     f"{HERE}:places.js",
     f"{HERE}:rows.js",
@@ -72,7 +74,7 @@ def to_html(circuit: NodeCircuit, path: str | os.PathLike[str] | None = None, **
     data = node_data(circuit, known(circuit, model, task, views.get("example", 0)))
     data["notes"] = [note] if (note := other_prompts(circuit, task)) else []
     data["knocked"] = None if model is None or task is None or knock is None else _knocked(circuit, model, task, knock)
-    return SHELL.render(title(circuit), facts(circuit), data, path, still_table(circuit.to_frame()))
+    return SHELL.render(title(circuit), facts(circuit), data, path, still(nodes_sketch(circuit), circuit.to_frame()))
 
 
 def _knocked(circuit: NodeCircuit, model: Any, task: Task, sets: Sequence[Sequence[str]]) -> dict[str, Any]:

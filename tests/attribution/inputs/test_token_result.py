@@ -146,7 +146,7 @@ def test_a_heat_map_shows_every_token_in_its_colour() -> None:
     assert [float(hover) for hover in page.hovers] == pytest.approx([1.0, -2.0, 0.5, 0.25, 0.0])
     colours = [re.search(r"rgba\((\d+),(\d+),(\d+),([\d.]+)\)", style) for style in page.styles]
     red, green, blue, strength = zip(*[[float(x) for x in found.groups()] for found in colours if found], strict=True)
-    assert [r > b for r, b in zip(red, blue, strict=True)][:4] == [True, False, True, True]
+    assert [b > r for r, b in zip(red, blue, strict=True)][:4] == [True, False, True, True]
     assert green[0] == green[2] == green[3]
     # scaled to the largest of its own input
     assert strength[1] == strength[3] == max(strength)

@@ -316,8 +316,7 @@ def test_the_figure_draws_every_node_and_the_sums(level, spans):
 def test_what_draws_circuits_of_edges_draws_those_of_nodes(tmp_path, monkeypatch):
     circuit, other = make("neuron"), make("neuron", share=0.2)
     shown: list[str] = []
-    monkeypatch.setattr(viewer, "show_page", shown.append)
-    monkeypatch.setattr("circuits.viewer.page.show_page", shown.append)
+    monkeypatch.setattr("circuits.viewer.page.show_page", lambda page, _: shown.append(page))
     page = viewer.to_html(circuit, tmp_path / "page.html")
     assert page == circuit.to_html() == (tmp_path / "page.html").read_text(encoding="utf-8")
     viewer.show(circuit)

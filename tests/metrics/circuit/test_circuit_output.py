@@ -106,7 +106,7 @@ def test_values_are_those_of_evaluate(model: Any, task: Task, graph: Computation
     assert found.mean.value == pytest.approx((alone.mean() - empty.mean()) / (clean.mean() - empty.mean()))
     assert found.summary()["q50"] == pytest.approx(np.median(found.values[usable]))
     assert found.quantiles[0.5].low <= found.quantiles[0.5].value <= found.quantiles[0.5].high
-    assert len(found.figure().data[0].x) == usable.sum()
+    assert len(found.figure().data[-1].x) == usable.sum()
     assert "PromptFaithfulness" in found._repr_html_()
 
 

@@ -13,6 +13,6 @@ function startExport(app) {
     ["html", "This page (HTML)", async () => new Blob([wholePage(app)], { type: "text/html" })],
     ["json", "View, nodes and links (JSON)", async () => new Blob([toJson(app)], { type: "application/json" })],
     ["svg", "Picture (SVG)", async () => new Blob([pictureText(app)], { type: "image/svg+xml" })],
-    ["png", "Picture (PNG)", () => pictureBlob(app)],
+    ["png", "Picture (PNG, 300 dpi)", () => pictureBlob(app)],
   ]);
 }

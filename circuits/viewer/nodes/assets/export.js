@@ -24,6 +24,6 @@ function startExport(app) {
     ["csv", "Table (CSV)", async () => new Blob([toCsv(app)], { type: "text/csv" })],
     ["json", "View and nodes (JSON)", async () => new Blob([toJson(app)], { type: "application/json" })],
     ["svg", "Picture (SVG)", async () => new Blob([pictureText(app)], { type: "image/svg+xml" })],
-    ["png", "Picture (PNG)", () => pictureBlob(app)],
+    ["png", "Picture (PNG, 300 dpi)", () => pictureBlob(app)],
   ]);
 }
