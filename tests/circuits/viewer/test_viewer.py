@@ -251,8 +251,8 @@ def test_every_script_and_style_is_in_the_page():
 def test_a_name_that_holds_markup_does_nothing():
     circuit = make(provenance={"model": ATTACK, "task": {"name": ATTACK}})
     page = viewer.to_html(circuit)
-    assert page.count("<script") == 2
-    assert page.count("</script>") == 2
+    assert page.count("<script") == 3
+    assert page.count("</script>") == 3
     assert ATTACK not in page
     assert "&lt;img src=x onerror=alert(1)&gt; $data" in page
     figure = viewer.figure(circuit)
