@@ -55,6 +55,6 @@ def test_the_lens_is_what_transformers_makes_of_its_hidden_states():
     lens = viewer.answer_figure(model, task).data[2].y
     correct, incorrect = (ids[0][ids[0] >= 0] for ids in (prompts.correct, prompts.incorrect))
     for told, state in zip(lens, states[:-1], strict=False):  # the last one is behind the norm
-        logits = module.lm_head(module.model.norm(state))[0, -1]
+        logits = module.lm_head(module.model.norm(state))[0, -1].detach()
         assert told == pytest.approx(float(logits[correct].mean() - logits[incorrect].mean()), rel=1e-5)
     assert len(lens) == len(states)
