@@ -185,10 +185,8 @@ class Report:
 
 def _trimmed_text(found: dict[str, Any]) -> str:
     tried = "every one that is left" if found["every_one"] else f"{len(found['tried_singly']):,} of what is left"
-    return (
-        f"{found['removed']:,} more could go ({found['circuits']:,} circuits run); {tried} was tried alone and is "
-        "needed for the goal"
-    )
+    single = f"{tried} was tried alone and is needed for the goal" if found["tried_singly"] else "none was tried alone"
+    return f"{found['removed']:,} more could go ({found['circuits']:,} circuits run); {single}"
 
 
 def _stability_text(found: dict[str, Any], level: str) -> str:

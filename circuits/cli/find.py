@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from interp.tasks import Task, TaskCheck
 
 STRONGEST = 10
-CHECKED = 32  # prompts that say whether the model does the task at all
+CHECKED = 16  # prompts that say whether the model does the task at all
 
 
 def find(

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import metrics
-from circuits import find_circuit, planted
+from circuits import find_circuit, planted, trimming
 from circuits.goals import Goal, Reached
+from circuits.report import Report
 from circuits.search import CLOSE
 from circuits.smallest import SMALLER, Sizes, smallest
-from circuits.trimming import trimmed
+from circuits.trimming import record, trimmed
 from interp.errors import InputError
 from interp.run import Run
 from interp.selection import Connected, prune
@@ -175,6 +176,20 @@ def test_edges_that_do_nothing_for_the_goal_are_dropped() -> None:
     assert left.reached.enough
     assert elements.count(left.mask) <= elements.count(known.mask)
     assert left.reached == goal.reached(elements, [left.mask])[0]
+
+
+def test_of_a_large_circuit_groups_alone_are_tried_and_few_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = planted.load("boolean", n=16, seed=0)
+    elements, goal = of(known.model, known.task), Goal()
+    (reached,) = goal.reached(elements, [elements.full])
+    scores = known.mask.double()
+    small = record(trimmed(elements, goal, elements.full, scores, reached, every=False), elements.full)
+    assert small["tried_singly"]
+    monkeypatch.setattr(trimming, "SINGLY", 1)  # a circuit of 262 edges is a large one then
+    found = record(trimmed(elements, goal, elements.full, scores, reached, every=False), elements.full)
+    assert found["tried_singly"] == []
+    assert 0 < found["circuits"] <= trimming.TRIES < small["circuits"]
+    assert "none was tried alone" in str(Report(trimmed=found))
 
 
 def test_edges_that_help_only_together_are_found_by_their_size() -> None:
