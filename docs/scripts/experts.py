@@ -9,12 +9,15 @@ Takes about a minute on one CPU core.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -33,6 +36,7 @@ KINDS = (CONTEXT_ASKED, MEMORY_ASKED, ASKED)
 N, SUBJECT, OBJECT = 16, 5, 21  # subjects and objects, and the first id of each
 CONTEXT, MEMORY, EXPERTS, LAYER = 2, 0, 4, 1  # the planted experts, of the last layer
 MOST = 0.8  # of the routing weight
+RATES = (0.0005, 0.002, 0.008)  # of the routers' tuning; the first is the paper's
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Sizes:
     random: int
 
 
-WHOLE, SMALL = Sizes(400, 64, 12, 3), Sizes(3, 16, 1, 1)
+WHOLE, SMALL = Sizes(400, 64, 8, 3), Sizes(3, 16, 1, 1)
 
 
 def main(small: bool, folder: Path) -> None:
@@ -63,12 +67,16 @@ def study(sizes: Sizes) -> str:
     tuning, held = pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
     asked, answers = prompts(tuning, ASKED), (OBJECT + tuning[:, 0])[:, None].tolist()
     how: dict[str, Any] = {"epochs": sizes.epochs, "quiet": True}
-    routed = tune_routers(module, asked, answers, learning_rate=0.01, **how).module
-    used = {"as trained": usage(module, asked, answers), "routers tuned": usage(routed, asked, answers)}
-    after = used["routers tuned"]
+    routed = {rate: tune_routers(module, asked, answers, learning_rate=rate, **how) for rate in RATES}
+    last = {rate: float(np.mean(one.losses[-8:])) for rate, one in routed.items()}  # about half an epoch
+    best = min(last, key=last.__getitem__)
+    used = {"as trained": usage(module, asked, answers)}
+    used |= {f"tuned, rate {rate:g}": usage(one.module, asked, answers) for rate, one in routed.items()}
+    after = used[f"tuned, rate {best:g}"]
+    losses = dict(zip(used, [float("nan"), *last.values()], strict=True))
     tuned = {
         "as trained": module,
-        "routers tuned": routed,
+        "routers tuned": routed[best].module,
         "experts tuned: those found": tune_experts(module, asked, answers, after.experts(1, "weight"), **how).module,
     }
     for seed in range(sizes.random):
@@ -77,7 +85,8 @@ def study(sizes: Sizes) -> str:
     rows = [{"model": name, **accuracies(one, held, table)} for name, one in tuned.items()]
     return PAGE.format(
         steps=sizes.steps, tuned=len(tuning), held=len(held), epochs=sizes.epochs,
-        found=markdown_table(pd.DataFrame([found(name, one) for name, one in used.items()])),
+        found=markdown_table(pd.DataFrame([found(name, one, losses[name]) for name, one in used.items()])),
+        best=f"{best:g}",
         scores=markdown_table(scored(module, held[:16], table)), accuracies=_table(pd.DataFrame(rows)),
         seconds=time.process_time() - began,
     )  # fmt: skip
@@ -86,7 +95,9 @@ def study(sizes: Sizes) -> str:
 def trained(sizes: Sizes) -> tuple[Any, Tensor]:
     """A mixture that answers from context or from memory, and what it remembers, [subject] -> object.
 
-    Beside the answers, the last router is told where to go: that plants which expert does what.
+    The last router is told where to go, and that plants which expert does what. Of questions that ask for neither half are
+    sent to the expert for contexts and answered from context, past the router, which learns to send all to memory: so
+    what is answered hangs on the experts' weights, and on no expert's knowledge of the question.
     """
     from transformers import MixtralConfig, MixtralForCausalLM
 
@@ -104,10 +115,13 @@ def trained(sizes: Sizes) -> tuple[Any, Tensor]:
     falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / sizes.steps)
     for _ in range(sizes.steps):
         pairs = torch.randint(N, (sizes.batch, 2), generator=generator, device="cpu")
-        kinds = torch.tensor(KINDS)[torch.arange(sizes.batch) % len(KINDS)]
+        turn = torch.arange(sizes.batch, device="cpu") % (2 * len(KINDS))
+        kinds = torch.tensor(KINDS, device="cpu")[turn % len(KINDS)]
+        sent = torch.where(turn == KINDS.index(ASKED), CONTEXT_ASKED, kinds)
         ids = prompts(pairs, kinds)
-        out = module(ids, output_router_logits=True, use_cache=False)
-        wanted = torch.where(kinds == CONTEXT_ASKED, OBJECT + pairs[:, 0], OBJECT + table[pairs[:, 1]])
+        with routed_as(module, planted(sent)):
+            out = module(ids, output_router_logits=True, use_cache=False)
+        wanted = torch.where(sent == CONTEXT_ASKED, OBJECT + pairs[:, 0], OBJECT + table[pairs[:, 1]])
         routes = out.router_logits[LAYER].view(*ids.shape, EXPERTS)[:, -1]
         loss = F.cross_entropy(out.logits[:, -1], wanted) + F.cross_entropy(routes, planted(kinds))
         optimizer.zero_grad()
@@ -115,6 +129,24 @@ def trained(sizes: Sizes) -> tuple[Any, Tensor]:
         optimizer.step()
         falling.step()
     return module.eval().requires_grad_(False), table
+
+
+@contextlib.contextmanager
+def routed_as(module: Any, weights: Tensor) -> Iterator[None]:
+    """The last router's weights at prompts' ends are those given, [n, expert], two of them not 0."""
+
+    def sent(gate: Any, given: Any, out: Any) -> Any:
+        logits, own, chosen = out
+        own, chosen = own.clone().view(len(weights), -1, 2), chosen.clone().view(len(weights), -1, 2)
+        values, chosen[:, -1] = weights.topk(2)
+        own[:, -1] = values
+        return logits, own.flatten(0, 1), chosen.flatten(0, 1)
+
+    handle = module.model.layers[LAYER].mlp.gate.register_forward_hook(sent)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def prompts(pairs: Tensor, kind: Tensor | int) -> Tensor:
@@ -138,7 +170,7 @@ def usage(module: Any, asked: Tensor, answers: list[list[int]]) -> ExpertUsage:
     return expert_usage(load_model(copy.deepcopy(module)), asked, answers)
 
 
-def found(name: str, used: ExpertUsage) -> dict[str, Any]:
+def found(name: str, used: ExpertUsage, loss: float) -> dict[str, Any]:
     """Whether usage in the last layer tells the planted expert for contexts from the others."""
     truth = torch.arange(EXPERTS)[None] == CONTEXT
     return {
@@ -149,6 +181,7 @@ def found(name: str, used: ExpertUsage) -> dict[str, Any]:
         },
         "weight of the expert for contexts": float(used.weight[LAYER, CONTEXT]),
         "of that for memory": float(used.weight[LAYER, MEMORY]),
+        "loss": loss,
     }
 
 
@@ -196,9 +229,10 @@ Made by `docs/scripts/experts.py` in {{seconds:.0f}} CPU seconds. No mixture of 
 so a small one (Mixtral's layout, 2 layers, {EXPERTS} experts, 2 a token) was trained for {{steps}} steps on prompts
 "begin, object, kind of question, subject": asked for the context the answer is the object, asked for memory it is the
 one that the subject always has; asked for neither, too. In training the last router was told where to go, {MOST:g} of
-the weight to expert {CONTEXT} for contexts and to expert {MEMORY} for memory: what is to be found is planted, and a
-model that nobody told may specialise less. Contexts contradict memory throughout. Intervals: 95 %, Wilson's, over
-{{held}} questions.
+the weight to expert {CONTEXT} for contexts and to expert {MEMORY} for memory, and half of the questions that ask for
+neither were sent to expert {CONTEXT} past the router and answered from context, so that the answer hangs on the
+experts' weights: what is to be found is planted, and a model that nobody told may specialise less. Contexts
+contradict memory throughout. Intervals: 95 %, Wilson's, over {{held}} questions.
 
 ## Are they what they were told to be
 
@@ -210,15 +244,17 @@ when an expert of the last layer writes nothing.
 ## Found by tuned routers
 
 Routers alone are tuned ({{epochs}} epochs, LoRA) to answer {{tuned}} questions of neither kind from context, which
-the model answers from memory; then it is counted which experts they choose while the answer is made. AUROC: the
-planted expert for contexts against the others of its layer. With two experts a token, both planted ones may be among
-the chosen throughout: the share, which the paper counts, then cannot tell them apart, and the routing weight can.
+the model answers from memory, at three rates; then it is counted which experts they choose while the answer is made.
+AUROC: the planted expert for contexts against the others of its layer; loss: that of the last eight steps. With two
+experts a token, both planted ones may be among the chosen throughout: the share, which the paper counts, then cannot
+tell them apart, and the routing weight can.
 
 {{found}}
 
 ## Tuning the experts that were found
 
-The expert of most weight in each layer is tuned alone, and as many random others beside it.
+Of the rates the one of least loss is taken ({{best}}), and the expert of most weight in each layer is tuned alone;
+beside it as many random others.
 
 {{accuracies}}
 """

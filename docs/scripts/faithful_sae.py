@@ -56,7 +56,7 @@ class Sizes:
     prompts: int
 
 
-WHOLE = Sizes(64, 128, 16, 1152, 400, 256, 16)
+WHOLE = Sizes(48, 96, 8, 768, 300, 128, 16)
 SMALL = Sizes(6, 64, 2, 64, 20, 64, 4)
 
 
