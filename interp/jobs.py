@@ -192,9 +192,9 @@ def spread(calls: Iterable[Callable[[], T]], workers: int | None, stays: str = "
 
 
 def _is_death(error: Exception) -> bool:
-    """Whether an engine says that a worker is gone; Ray and Dask, which may not be installed, by name."""
+    """Whether an engine says that a worker is gone; Ray, which may not be installed, by name."""
     names = {cls.__name__ for cls in type(error).__mro__}
-    return isinstance(error, BrokenProcessPool) or bool(names & {"RayActorError", "WorkerCrashedError", "KilledWorker"})
+    return isinstance(error, BrokenProcessPool) or bool(names & {"RayActorError", "WorkerCrashedError"})
 
 
 def _done(job: Job, store: Store | None) -> Outcome:

@@ -1,4 +1,4 @@
-"""Jobs on engines with workers that can be killed: loky's processes, a local Dask cluster, a local Ray cluster."""
+"""Jobs on engines with workers that can be killed: loky's processes, a local Ray cluster."""
 
 from __future__ import annotations
 
@@ -52,28 +52,13 @@ def ray_cluster() -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def dask_cluster() -> Iterator[Any]:
-    """Two workers on this machine, whose tasks are not tried a second time."""
-    distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install dask[distributed]")
-    import dask
-
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
-        distributed.Client(cluster),
-        joblib.parallel_config(backend="dask"),
-    ):
-        yield
-
-
-@contextlib.contextmanager
 def processes() -> Iterator[Any]:
     """Two of loky's."""
     with joblib.parallel_config(backend="loky", n_jobs=2):
         yield
 
 
-@pytest.mark.parametrize("engine", [processes, dask_cluster, ray_cluster])
+@pytest.mark.parametrize("engine", [processes, ray_cluster])
 def test_a_killed_worker_loses_no_finished_job(engine: Any, tmp_path: Path) -> None:
     store, ran = tmp_path / "store", tmp_path / "ran"
     ran.mkdir()
