@@ -95,7 +95,7 @@ def study(sizes: Sizes) -> str:
 def trained(sizes: Sizes) -> tuple[Any, Tensor]:
     """A mixture that answers from context or from memory, and what it remembers, [subject] -> object.
 
-    The last router is told where to go, and that plants which expert does what. Of questions that ask for neither half are
+    The last router is told where to go, which plants what each expert does. Of questions that ask for neither half are
     sent to the expert for contexts and answered from context, past the router, which learns to send all to memory: so
     what is answered hangs on the experts' weights, and on no expert's knowledge of the question.
     """

@@ -27,6 +27,7 @@ PROMPTS, TOKENS, SEED = 100, 20, 0
 LAYERS = {1: 100, 15: 20, 30: 20}  # prompts that are inverted
 BRUTE = 5  # tokens that are found by trying all in random order
 HALF = 2  # prompts of the model in bfloat16
+PART = 5  # prompts that are kept together
 
 
 def main() -> None:
@@ -44,24 +45,21 @@ def main() -> None:
         path = given.folder / f"{name}-{tokens}.json"
         if not path.exists():
             make(*of).save(path)
-        found = Result.load(path)
-        print(repr(found), flush=True)
-        return found
+        return Result.load(path)
 
-    rows = []
-    for layer, n in layers.items():
-        found = kept(f"float32-{layer}", inverted, exact, exact, prompts[:n], layer, GradientOrder())
-        rows.append(row("float32", "gradient", found))
-    for layer in layers:
-        few = [prompts[0][: brute + 1]]
-        found = kept(f"brute-{layer}", inverted, exact, exact, few, layer, RandomOrder(SEED, batch=1024))
-        rows.append(row("float32", "random", found))
-    for layer in list(layers)[:2]:
-        own = prompts[:HALF]
-        found = kept(f"bfloat16-{layer}", inverted, half, half, own, layer, GradientOrder())
-        rows.append(row("bfloat16", "gradient", found))
-        found = kept(f"rounded-{layer}", inverted, exact, half, own, layer, GradientOrder())
-        rows.append(row("float32, states of bfloat16", "gradient", found))
+    def table(name: str, model: Any, source: Any, own: list[list[int]], layer: int, order: Order) -> dict[str, Any]:
+        parts = range(0, len(own), PART)
+        found = [
+            kept(f"{name}-{layer}-{at}", inverted, model, source, own[at : at + PART], layer, order) for at in parts
+        ]
+        print(f"{name}, layer {layer}: {sum(sum(one.complete) for one in found)} of {len(own)}", flush=True)
+        return row(name, type(order).__name__, found)
+
+    gradient, chance, few, last = GradientOrder(), RandomOrder(SEED, batch=1024), prompts[:HALF], max(layers)
+    rows = [table("float32", exact, exact, prompts[:n], layer, gradient) for layer, n in layers.items()]
+    rows += [table("random order", exact, exact, [prompts[0][: brute + 1]], layer, chance) for layer in layers]
+    rows += [table("bfloat16", half, half, few, layer, gradient) for layer in layers if layer != last]
+    rows += [table("states rounded", exact, half, few, layer, gradient) for layer in layers if layer != last]
     print(markdown_table(pd.DataFrame(rows)))
     apart = kept("injectivity", injectivity, exact, prompts)
     print(markdown_table(apart.to_frame()[lambda frame: frame["layer"].isin([0, 1, 5, 10, 15, 20, 25, 29, 30])]))
@@ -84,22 +82,23 @@ def inverted(model: Any, source: Any, prompts: list[list[int]], layer: int, orde
     return invert(model, states, layer, order=order, known=[prompts[0][0]])
 
 
-def row(dtype: str, order: str, found: Inversion) -> dict[str, Any]:
+def row(name: str, order: str, parts: list[Inversion]) -> dict[str, Any]:
     """A row of the table."""
-    tried = found.found["tried"]
-    margin = (found.found["runner_up"] / found.found["distance"].clip(lower=1e-12)).min()
+    found = pd.concat([one.found for one in parts])
+    complete = [whole for one in parts for whole in one.complete]
+    margin = (found["runner_up"] / found["distance"].clip(lower=1e-12)).min()
     return {
-        "layer": found.layer,
-        "model": dtype,
+        "layer": parts[0].layer,
+        "what": name,
         "order": order,
-        "recovered": f"{sum(found.complete)} of {len(found.lengths)}",
-        "tokens": len(found.found),
-        "tried, median": tried.median(),
-        "tried, mean": tried.mean(),
-        "tried, most": tried.max(),
-        "seconds a token": found.found["seconds"].mean(),
-        "largest distance": f"{found.found['distance'].max():.1e}",
-        "smallest runner-up": f"{found.found['runner_up'].min():.1e}",
+        "recovered": f"{sum(complete)} of {len(complete)}",
+        "tokens": len(found),
+        "tried, median": found["tried"].median(),
+        "tried, mean": found["tried"].mean(),
+        "tried, most": found["tried"].max(),
+        "seconds a token": found["seconds"].mean(),
+        "largest distance": f"{found['distance'].max():.1e}",
+        "smallest runner-up": f"{found['runner_up'].min():.1e}",
         "smallest margin": f"{margin:.3g}",
     }
 
