@@ -66,7 +66,7 @@ def score_features(
     def work(batch: Batch) -> None:
         runs = BatchScorer(scorer, batch)
         gradients = site_gradients(runs, dictionaries, method, means)
-        indices = setting.prompts.rows_of(batch.indices).cpu()
+        indices = setting.prompts.rows_of(torch.tensor(batch.indices, device="cpu"))
         here = mask[indices, batch.start : batch.start + batch.n_positions]
         row, position = here.nonzero(as_tuple=True)
         rows = Rows(indices[row], position + batch.start)

@@ -130,7 +130,7 @@ class _BatchNeurons:
         unpaired: GradientScorer | None,
     ) -> None:
         self.setting, self.batch, self.found, self.sink, self.unpaired = setting, batch, found, sink, unpaired
-        self.indices = setting.prompts.rows_of(batch.indices).cpu()
+        self.indices = setting.prompts.rows_of(torch.tensor(batch.indices, device="cpu"))
         self.here = mask[self.indices, batch.start : batch.start + batch.n_positions]
         row, position = self.here.nonzero(as_tuple=True)
         self.rows = Rows(self.indices[row], position + batch.start)

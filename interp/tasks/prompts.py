@@ -15,7 +15,6 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from interp import numbers
 from interp.errors import InputError
 from interp.tasks.answers import Answers, Reads
 from interp.tasks.counterparts import of_ends, same_positions, turned_around
@@ -117,11 +116,9 @@ class Prompts:
         """The number of each row's prompt."""
         return torch.arange(len(self), device=self.device) if self.answers is None else self.answers.prompt
 
-    @numbers.checked()
-    def rows_of(self, prompts: Sequence[int]) -> Int[Tensor, " row"]:
+    def rows_of(self, prompts: Int[Tensor, " chosen"]) -> Int[Tensor, " row"]:
         """The rows of some prompts, in their order."""
-        chosen = torch.tensor(list(prompts), device=self.device)
-        return chosen if self.answers is None else self.answers.select(chosen)[1]
+        return prompts if self.answers is None else self.answers.select(prompts)[1]
 
     @property
     def longest(self) -> int:
