@@ -260,15 +260,16 @@ beside it as many random others.
 
 ## What this shows, and what it does not
 
-- Tuned routers find the planted expert at every rate: by weight its AUROC goes from .67 to 1.0. By the share of tokens that
-  choose it, the paper's count, it stays at .83: both planted experts are among the two chosen before and after.
-- Tuned routers answer from context, as they were asked to, and lose part of what was asked from memory; tuning the expert that
-  they found does as well and loses less. Random experts do little, but not always: one set, of a layer that every question
-  passes, got three quarters of the way. One set of random experts would not have shown that.
-- The plant matters. Where in training no question was sent past the router, the expert for contexts, always a fifth of what
-  answered from memory too, learned to answer from memory itself, and tuned routers moved away from it.
-- Not measured: mixtures with real weights, more experts, other seeds of the training. The planted model says that the method
-  finds what is there, not that there is something to be found elsewhere.
+- Tuned routers find the planted expert at every rate: by weight its AUROC goes from .67 to 1.0. By the share of
+  tokens that choose it, the paper's count, it stays at .83: both planted experts are among the two chosen before and
+  after.
+- Tuned routers answer from context, as they were asked to, and lose part of what was asked from memory; tuning the
+  expert that they found does as well and loses less. Random experts do little, but not always: one set of the three
+  got three quarters of the way. One set of random experts would not have shown that.
+- The plant matters. Where in training no question was sent past the router, the expert for contexts, always a fifth
+  of what answered from memory too, learned to answer from memory itself, and tuned routers moved away from it.
+- Not measured: mixtures with real weights, more experts, other seeds of the training. The planted model says that the
+  method finds what is there, not that there is something to be found elsewhere.
 """
 
 
