@@ -263,7 +263,7 @@ beside it as many random others.
 - Tuned routers find the planted expert at every rate: by weight its AUROC goes from .67 to 1.0. By the share of
   tokens that choose it, the paper's count, it stays at .83: both planted experts are among the two chosen before and
   after.
-- Tuned routers answer from context, as they were asked to, and lose part of what was asked from memory; tuning the
+- Tuned routers answer from context, as they were asked to, and lose most of what was asked from memory; tuning the
   expert that they found does as well and loses less. Random experts do little, but not always: one set of the three
   got three quarters of the way. One set of random experts would not have shown that.
 - The plant matters. Where in training no question was sent past the router, the expert for contexts, always a fifth
