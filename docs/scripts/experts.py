@@ -95,9 +95,9 @@ def study(sizes: Sizes) -> str:
 def trained(sizes: Sizes) -> tuple[Any, Tensor]:
     """A mixture that answers from context or from memory, and what it remembers, [subject] -> object.
 
-    The last router is told where to go, which plants what each expert does. Of questions that ask for neither half are
-    sent to the expert for contexts and answered from context, past the router, which learns to send all to memory: so
-    what is answered hangs on the experts' weights, and on no expert's knowledge of the question.
+    The last router is told where to go, and that plants which expert does what. Half of the questions that ask for
+    neither are sent to the expert for contexts and answered from context, past the router, which learns to send all of
+    them to memory: so what is answered hangs on the experts' weights, and on no expert's knowledge of the question.
     """
     from transformers import MixtralConfig, MixtralForCausalLM
 
@@ -257,6 +257,19 @@ Of the rates the one of least loss is taken ({{best}}), and the expert of most w
 beside it as many random others.
 
 {{accuracies}}
+
+## What this shows, and what it does not
+
+- Tuned routers find the planted expert at every rate: by weight its AUROC goes from .67 to 1.0. By the share of
+  tokens that choose it, the paper's count, it stays at .83: both planted experts are among the two chosen before and
+  after.
+- Tuned routers answer from context, as they were asked to, and lose most of what was asked from memory; tuning the
+  expert that they found does as well and loses less. Random experts do little, but not always: one set of the three
+  got three quarters of the way. One set of random experts would not have shown that.
+- The plant matters. Where in training no question was sent past the router, the expert for contexts, always a fifth
+  of what answered from memory too, learned to answer from memory itself, and tuned routers moved away from it.
+- Not measured: mixtures with real weights, more experts, other seeds of the training. The planted model says that the
+  method finds what is there, not that there is something to be found elsewhere.
 """
 
 
