@@ -167,7 +167,7 @@ def open_page(browser: Any, tmp_path: Path, lasting: dict[Path, Opened]) -> Iter
     def start(path: Path, fragment: str, settings: dict[str, Any]) -> Opened:
         contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **settings}))
         result = Opened(contexts[-1].new_page())
-        result.page.set_default_timeout(15_000)  # milliseconds; machines may be slow and busy
+        result.page.set_default_timeout(120_000)  # milliseconds; machines may be slow and busy
         result.listen()
         result.page.goto(path.as_uri() + fragment)
         result.page.wait_for_selector("html[data-ready]", state="attached")
