@@ -135,17 +135,19 @@ def _sampled(
 def chosen_tokens(
     logits: Float[Tensor, "text d_vocab"], draws: Float[np.ndarray, " text"], top_p: float
 ) -> Int[Tensor, " text"]:
-    """The token of each row at which the likelier ones and itself reach `draws` of the probability that is kept.
+    """The token of each row at which those before it, by id, and itself reach `draws` of the probability that is kept.
 
-    >>> chosen_tokens(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), np.array([0.7, 0.8]), 1.0).tolist()
-    [1, 0]
+    >>> chosen_tokens(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), np.array([0.2, 0.3]), 1.0).tolist()
+    [0, 1]
     """
-    likely, order = logits.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
-    kept = likely.masked_fill(likely.cumsum(-1) - likely >= top_p, 0.0)
+    kept = logits.double().softmax(-1)
+    if top_p < 1:  # sorting a large vocabulary takes as long as a pass of a small model
+        likely, order = kept.sort(dim=-1, descending=True, stable=True)
+        left = likely.masked_fill(likely.cumsum(-1) - likely >= top_p, 0.0)
+        kept = torch.zeros_like(kept).scatter(-1, order, left)
     reached = kept.cumsum(-1)
     wanted = torch.from_numpy(draws).to(reached)[:, None] * reached[:, -1:]
-    place = torch.searchsorted(reached, wanted, right=True).clamp(max=kept.shape[-1] - 1)
-    return order.gather(-1, place)[:, 0]
+    return torch.searchsorted(reached, wanted, right=True).clamp(max=kept.shape[-1] - 1)[:, 0]
 
 
 def _first(model: Any) -> int:
