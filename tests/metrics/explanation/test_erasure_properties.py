@@ -198,13 +198,14 @@ def test_each_training_sees_its_share_masked_and_what_the_one_before_did_not_see
     unmasked, everything, *rest = [one.any(1) if one.ndim == 4 else one for one in seen]
     assert not unmasked.any()
     assert torch.equal(everything, drawn.real)
-    assert len(rest) == 3 * len(steps)  # random, and two measures
-    for first in range(0, len(rest), len(steps)):
+    assert len(rest) == 3 * len(steps)
+    at_random, later = rest[: len(steps)], rest[len(steps) :]  # both measures of a share come before the next share
+    for masked in (at_random, later[::2], later[1::2]):
         before = unmasked
-        for ratio, gone in zip(steps, rest[first : first + len(steps)], strict=True):
+        for ratio, gone in zip(steps, masked, strict=True):
             assert not (before & ~gone).any()
             assert not (gone & ~drawn.real).any()
             assert gone.flatten(1).sum(1).tolist() == counts(drawn.real, ratio).tolist()
             before = gone
     own = mask_top(drawn.scores, drawn.real, unmasked, steps[0], 0)
-    assert torch.equal(rest[len(steps)], own)
+    assert torch.equal(later[0], own)
