@@ -17,8 +17,8 @@ from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.inputs import Inputs, encode_inputs
 from interp.inspection import anatomy_of
-from interp.kernels.forward import run_block
-from interp.kernels.frame import Frame
+from interp.inversion.reading import run_prompt, settled_tolerance
+from interp.kernels.forward import Recorder, Residual
 from interp.result import Result
 from interp.run import Run, RunKeywords
 from interp.running import door
@@ -125,7 +125,7 @@ def injectivity(
     with run.progress("injectivity", len(inputs)) as bar:
         last = []
         for row, length in zip(inputs.ids, inputs.lengths.tolist(), strict=True):
-            last.append(_last(anatomy, row[None, :length].to(anatomy.device), chosen))
+            last.append(_last(anatomy, row[:length], chosen))
             bar.advance()
     states = torch.stack(last, 1).double()  # [layer, prompt, d_model]
     sizes = states.norm(dim=2)
@@ -137,22 +137,30 @@ def injectivity(
         nearest=nearest.values.cpu(),
         neighbour=nearest.indices.cpu(),
         layers=tuple(chosen),
-        tolerance=torch.finfo(anatomy.dtype).eps ** 0.5 if tolerance is None else tolerance,
+        tolerance=settled_tolerance(anatomy, tolerance),
         model=anatomy.name,
         seconds=time.perf_counter() - started,
     )
 
 
+class _LastStates(Recorder):
+    """Keeps the state of the last token behind every block."""
+
+    def __init__(self) -> None:
+        self.states: list[Tensor] = []
+
+    def block_output(self, layer: int, x: Residual) -> Residual:
+        self.states.append(x[0, -1])
+        return x
+
+
 @torch.no_grad()
-def _last(anatomy: Anatomy, ids: Int[Tensor, "1 pos"], layers: Sequence[int]) -> Float[Tensor, "layer d_model"]:
+def _last(anatomy: Anatomy, ids: Int[Tensor, " pos"], layers: Sequence[int]) -> Float[Tensor, "layer d_model"]:
     """The states of one prompt's last token."""
-    frame = Frame.of(anatomy, 0, ids.shape[1], torch.tensor([ids.shape[1]], device="cpu"))
-    x = anatomy.embed(ids, frame.positions)
-    found = {0: x[0, -1]}
-    for layer in range(max(layers)):
-        x = run_block(frame, layer, x)
-        found[layer + 1] = x[0, -1]
-    return torch.stack([found[layer] for layer in layers])
+    behind = _LastStates()
+    run_prompt(anatomy, ids, max(layers), behind)
+    entered = run_prompt(anatomy, ids, 0)
+    return torch.stack([entered[0, -1], *behind.states])[list(layers)]
 
 
 def _refuse_same(inputs: Inputs) -> None:

@@ -19,6 +19,14 @@ from interp.numbers import COUNT, FROM_ZERO, POSITIVE, Limits, settle
 MANY = 1024  # candidates a run, once there is no more to go by
 
 
+class Shared:
+    """States that other prompts want too: those of tokens at the first position, as far as they were run."""
+
+    def __init__(self, words: Float[Tensor, "d_vocab d_model"]) -> None:
+        self.known = torch.zeros(len(words), dtype=torch.bool, device=words.device)
+        self.states = torch.zeros_like(words)
+
+
 class Search:
     """What is known while the token at one position is looked for; orders read it.
 
@@ -29,11 +37,15 @@ class Search:
         seen, states: int [candidate], float [candidate, d_model]: the tokens that were tried first, and their states.
     """
 
-    def __init__(self, reading: Reading, target: Float[Tensor, " d_model"], d_vocab: int) -> None:
-        self.reading, self.target = reading, target
-        with torch.no_grad():
-            self.words = reading.embedded(torch.arange(d_vocab, device="cpu"))
-        self.distance = torch.full((d_vocab,), float("inf"), dtype=target.dtype, device=target.device)
+    def __init__(
+        self,
+        reading: Reading,
+        target: Float[Tensor, " d_model"],
+        words: Float[Tensor, "d_vocab d_model"],
+        shared: Shared | None = None,
+    ) -> None:
+        self.reading, self.target, self.words, self._shared = reading, target, words, shared
+        self.distance = torch.full((len(words),), float("inf"), dtype=target.dtype, device=target.device)
         self.seen = torch.empty(0, dtype=torch.long, device=target.device)
         self.states = target.new_empty(0, len(target))
 
@@ -46,10 +58,18 @@ class Search:
     def attempt(self, tokens: Int[Tensor, " candidate"]) -> None:
         """Learn the distances of some tokens."""
         for few in tokens.to(self.words.device).split(MANY):
-            found = self.reading.states(self.words[few]).to(self.target.dtype)
+            found = self._run(few).to(self.target.dtype)
             self.distance[few] = (found - self.target).norm(dim=1)
             if len(self.seen) < MANY:
                 self.seen, self.states = torch.cat((self.seen, few)), torch.cat((self.states, found))
+
+    def _run(self, tokens: Int[Tensor, " candidate"]) -> Float[Tensor, "candidate d_model"]:
+        if self._shared is None:
+            return self.reading.states(self.words[tokens])
+        new = tokens[~self._shared.known[tokens]]
+        if len(new):
+            self._shared.states[new], self._shared.known[new] = self.reading.states(self.words[new]), True
+        return self._shared.states[tokens]
 
 
 class Order(ABC):
@@ -106,20 +126,18 @@ class GradientOrder(Order):
         settle(self, steps=COUNT, rate=POSITIVE, rounds=FROM_ZERO, batch=Limits(2))
 
     def proposals(self, search: Search) -> Iterator[Int[Tensor, " candidate"]]:
-        words = search.words.detach()
-        middle = words.mean(0)
-        proxy = middle
+        words, middle = search.words, search.words.mean(0)
+        directions, proxy = F.normalize(words - middle, dim=1), middle
         yield torch.arange(0, len(words), max(1, len(words) // self.batch), device=words.device)
         unit = search.states.std(0).clamp(min=torch.finfo(words.dtype).tiny)
         for _ in range(self.rounds):
             proxy = self._moved(search, proxy, unit)
-            yield self._left(search, words, middle, proxy)[: self.batch]
+            yield self._left(search, directions @ (proxy - middle))[: self.batch]
             proxy = words[search.seen[((search.states - search.target) / unit).norm(dim=1).argmin()]]
-        yield from self._left(search, words, middle, proxy).split(MANY)
+        yield from self._left(search, directions @ (proxy - middle)).split(MANY)
 
-    def _left(self, search: Search, words: Tensor, middle: Tensor, proxy: Tensor) -> Int[Tensor, " candidate"]:
-        """The tokens that were not tried, those that point most towards the proxy first."""
-        likeness = F.cosine_similarity(words - middle, (proxy - middle)[None])
+    def _left(self, search: Search, likeness: Float[Tensor, " d_vocab"]) -> Int[Tensor, " candidate"]:
+        """The tokens that were not tried, the likeliest first."""
         order = likeness.argsort(descending=True, stable=True)
         return order[~search.tried[order]]
 

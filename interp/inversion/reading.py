@@ -14,7 +14,7 @@ from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.inputs import encode_inputs
 from interp.inspection import anatomy_of
-from interp.kernels.forward import KeysValuesRecorder, Recorder, run_block
+from interp.kernels.forward import SILENT, KeysValuesRecorder, Recorder, Residual, run_blocks
 from interp.kernels.frame import Frame, KeysValues
 from interp.running import door
 
@@ -33,20 +33,21 @@ class Reading:
         self._lengths = torch.tensor([length], device="cpu")
         self._kept: list[KeysValues] = []
 
-    def embedded(self, tokens: Int[Tensor, " candidate"]) -> Float[Tensor, "candidate d_model"]:
-        """What enters the first block where these tokens come next."""
-        rows: Tensor = self.anatomy.embed(tokens[:, None].to(self.anatomy.device), self._next())
-        return rows[:, 0]
+    def placed(self, words: Float[Tensor, "candidate d_model"]) -> Float[Tensor, "candidate d_model"]:
+        """What enters the first block where tokens of these embeddings come next."""
+        embed = self.anatomy.embed
+        return words if embed.places is None else words + embed.positional(self._next())
 
     def states(self, x: Float[Tensor, "candidate d_model"]) -> Float[Tensor, "candidate d_model"]:
         """The states behind `layer` blocks of rows that enter the first."""
-        return self._run(x, Recorder())
+        return self._run(x, SILENT)
 
     def append(self, token: int) -> None:
         """Read a token."""
         recorder = KeysValuesRecorder()
         with torch.no_grad():
-            self._run(self.embedded(torch.tensor([token], device="cpu")), recorder)
+            word = self.anatomy.embed.words(torch.tensor([token], device=self.anatomy.device))
+            self._run(self.placed(word), recorder)
         pairs = zip(self._kept, recorder.kept, strict=True) if self._kept else ()
         joined = [(torch.cat((k, more_k), 1), torch.cat((v, more_v), 1)) for (k, v), (more_k, more_v) in pairs]
         self._kept = joined or recorder.kept
@@ -58,9 +59,7 @@ class Reading:
     def _run(self, x: Float[Tensor, "candidate d_model"], recorder: Recorder) -> Float[Tensor, "candidate d_model"]:
         prefix = tuple(self._kept) if self.read else None
         frame = Frame.of(self.anatomy, self.read, self.read + 1, self._lengths, prefix)
-        rows = x[:, None]
-        for layer in range(self.layer):
-            rows = run_block(frame, layer, rows, recorder)
+        rows = run_blocks(frame, x[:, None], recorder, last=self.layer - 1)
         rows = self.anatomy.final_norm(rows) if self.normed else rows
         return rows[:, 0]
 
@@ -86,15 +85,25 @@ def hidden_states(model: Any, prompts: Any, layer: int, *, normed: bool = False)
     layer = check_layer(anatomy, layer, normed)
     inputs = encode_inputs(model, prompts)
     found = []
-    for row, length in zip(inputs.ids, inputs.lengths.tolist(), strict=True):
-        own = row[None, :length].to(anatomy.device)
-        frame = Frame.of(anatomy, 0, length, torch.tensor([length], device="cpu"))
-        with torch.no_grad():
-            x = anatomy.embed(own, frame.positions)
-            for index in range(layer):
-                x = run_block(frame, index, x)
+    with torch.no_grad():
+        for row, length in zip(inputs.ids, inputs.lengths.tolist(), strict=True):
+            x = run_prompt(anatomy, row[:length], layer)
             found.append((anatomy.final_norm(x) if normed else x)[0])
     return found
+
+
+def run_prompt(
+    anatomy: Anatomy, ids: Int[Tensor, " pos"], layer: int, recorder: Recorder = SILENT
+) -> Float[Tensor, "1 pos d_model"]:
+    """The residual stream of one prompt behind the first `layer` blocks."""
+    frame = Frame.of(anatomy, 0, len(ids), torch.tensor([len(ids)], device="cpu"))
+    x: Residual = anatomy.embed(ids[None].to(anatomy.device), frame.positions)
+    return run_blocks(frame, x, recorder, last=layer - 1)
+
+
+def settled_tolerance(anatomy: Anatomy, tolerance: float | None) -> float:
+    """How near two states must be to be called the same; None: the square root of the dtype's precision."""
+    return torch.finfo(anatomy.dtype).eps ** 0.5 if tolerance is None else tolerance
 
 
 def check_layer(anatomy: Anatomy, layer: Any, normed: bool) -> int:

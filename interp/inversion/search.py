@@ -16,8 +16,8 @@ from interp.anatomy import Anatomy
 from interp.errors import InputError, short
 from interp.inputs import is_id
 from interp.inspection import anatomy_of
-from interp.inversion.orders import MANY, Order, Search, as_order
-from interp.inversion.reading import Reading, States, as_states, check_layer
+from interp.inversion.orders import Order, Search, Shared, as_order
+from interp.inversion.reading import Reading, States, as_states, check_layer, settled_tolerance
 from interp.inversion.result import Inversion
 from interp.parts import working
 from interp.run import Run, RunKeywords
@@ -72,8 +72,8 @@ def invert(
     layer = check_layer(anatomy, layer, normed)
     given = as_states(states, anatomy)
     front = _front(known, given, anatomy)
-    limit = torch.finfo(anatomy.dtype).eps ** 0.5 if tolerance is None else tolerance
-    seeker = _Seeker(anatomy, layer, normed, as_order(order, seed), limit)
+    limit = settled_tolerance(anatomy, tolerance)
+    seeker = _Seeker(anatomy, as_order(order, seed), limit, len(given) > 1)
     rows, misses = [], []
     with run.progress("inverting", sum(len(one) for one in given)) as bar:
         for prompt, own in enumerate(given):
@@ -82,8 +82,8 @@ def invert(
                 reading.append(token)
             bar.advance(len(front))
             for position in range(len(front), len(own)):
-                found = seeker.at(reading, own[position], len(given) > 1)
-                place = {"prompt": prompt, "position": position, **found.row()}
+                found = seeker.at(reading, own[position])
+                place = {"prompt": prompt, "position": position, **asdict(found)}
                 if found.distance > limit:
                     misses.append(place)
                     bar.advance(len(own) - position)
@@ -115,28 +115,26 @@ class _Found:
     tried: int
     seconds: float
 
-    def row(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 class _Seeker:
-    """Looks for tokens; keeps the states at the first position, which are the same for all prompts."""
+    """Looks for tokens; with `several` prompts states at the first position, which all have in common, are run once."""
 
-    def __init__(self, anatomy: Anatomy, layer: int, normed: bool, order: Order, limit: float) -> None:
-        self.anatomy, self.layer, self.normed, self.order, self.limit = anatomy, layer, normed, order, limit
-        self._first: States | None = None
+    @torch.no_grad()
+    def __init__(self, anatomy: Anatomy, order: Order, limit: float, several: bool) -> None:
+        self.order, self.limit = order, limit
+        self.words = anatomy.embed.words(torch.arange(anatomy.d_vocab, device=anatomy.device))
+        self.first = Shared(self.words) if several else None
 
-    def at(self, reading: Reading, state: Float[Tensor, " d_model"], shared: bool) -> _Found:
-        """The token behind what is read; with `shared` other prompts follow."""
+    def at(self, reading: Reading, state: Float[Tensor, " d_model"]) -> _Found:
+        """The token behind what is read."""
         started = time.perf_counter()
         target = working(state)
-        search = Search(reading, target, self.anatomy.d_vocab)
+        with torch.no_grad():
+            words = reading.placed(self.words)
+        search = Search(reading, target, words, None if reading.read else self.first)
         size = float(target.norm()) or 1.0
         for tokens in self.order.proposals(search):
-            if shared and not reading.read and len(tokens) == MANY:  # it has come to trying all
-                search.distance = (self._at_first(search) - target).norm(dim=1)
-            else:
-                search.attempt(tokens)
+            search.attempt(tokens)
             if float(search.distance.min()) <= self.limit * size:
                 break
         nearest = search.distance.topk(min(2, len(search.distance)), largest=False)
@@ -148,13 +146,6 @@ class _Seeker:
             tried=int(search.tried.sum()),
             seconds=time.perf_counter() - started,
         )
-
-    @torch.no_grad()
-    def _at_first(self, search: Search) -> States:
-        if self._first is None:
-            runs = [search.reading.states(few) for few in search.words.split(MANY)]
-            self._first = torch.cat(runs).to(search.target.dtype)
-        return self._first
 
 
 def _front(known: Sequence[int], given: Sequence[States], anatomy: Anatomy) -> list[int]:

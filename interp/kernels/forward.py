@@ -329,9 +329,7 @@ def prepare(
     shared = answers is not None and not (anatomy.rotary is not None and anatomy.rotary.apart(lengths))
     first = answers.first if shared and answers is not None else slice(None)
     before, recorder = Frame.of(anatomy, 0, start, lengths[first]), KeysValuesRecorder()
-    x = anatomy.embed(tokens[first, :start], before.positions)
-    for layer in range(anatomy.n_layers - 1):
-        x = run_block(before, layer, x, recorder)
+    x = run_blocks(before, anatomy.embed(tokens[first, :start], before.positions), recorder, last=anatomy.n_layers - 2)
     # of the last layer only keys and values are ever read
     run_attention(before, anatomy.n_layers - 1, x, recorder)
     every = answers.prompt if shared and answers is not None else slice(None)
