@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # one process a core, each with one thread; files stay whole, so that each model is made once
 WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test slow portable shapes dependencies lint bench bench-gpu docs notebooks clean
+.PHONY: demo test slow nightly portable shapes dependencies lint bench bench-gpu docs notebooks clean
 
 demo: $(READY)  ## find the indirect-object circuit of SmolLM2-135M
 	$(BIN)/circuits find --model smollm2-135m --task ioi -n 64 -o ioi-circuit.json --html ioi-circuit.html
@@ -20,8 +20,11 @@ test: $(READY)  ## run all tests but the slow ones
 	$(BIN)/python -m pytest $(WORKERS)
 
 slow: $(READY)  ## run the tests that a release needs and a commit does not
-	$(BIN)/python -m pytest $(WORKERS) -m slow
+	$(BIN)/python -m pytest $(WORKERS) -m "slow and not nightly"
 	$(MAKE) shapes
+
+nightly: $(READY)  ## run laws in every combination and the notebooks on the whole model
+	$(BIN)/python -m pytest $(WORKERS) -m nightly
 
 # no result may hang on how a processor rounds: vector instructions and threads change that
 SUITE := $(BIN)/python -m pytest tests interp attribution circuits metrics --ignore=tests/browser \
@@ -30,12 +33,12 @@ portable: $(READY)  ## run the suite on three sets of instructions, and with ker
 	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 $(SUITE) $(WORKERS)
 	OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 $(SUITE)
 	OMP_NUM_THREADS=1 $(SUITE) $(WORKERS)
-	OMP_NUM_THREADS=1 $(SUITE) $(WORKERS) -m "not slow and not real" -p tests.rounding
+	OMP_NUM_THREADS=1 $(SUITE) $(WORKERS) -m "not slow and not nightly and not real" -p tests.rounding
 
-# parts of names of test files: folders may change
-SHAPES := selection or circuits_run or patching or graph
+# parts of names of test files, since folders may change, and of the models of tests/tiers.py; a check takes twice the time
+SHAPES := (selection or circuits_run or patching or graph) and not (llama or mistral or qwen or neox or gptj or gemma3 or opt)
 shapes: $(READY)  ## check shapes and types of signatures while what runs the kernels is tested
-	CHECK_SHAPES=1 $(BIN)/python -m pytest tests $(WORKERS) -m "not slow and not browser and not real" -k "$(SHAPES)"
+	CHECK_SHAPES=1 $(BIN)/python -m pytest tests $(WORKERS) -m "not slow and not nightly and not browser and not real" -k "$(SHAPES)"
 
 dependencies:  ## try the lowest and the newest versions of what pyproject.toml declares (each in .venv-lowest, .venv-newest)
 	$(PYTHON) tests/dependencies.py

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from tests import shapes, versions
+from tests import shapes, tiers, versions
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,9 @@ GOLDEN = Path(__file__).parent / "golden"
 THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before what is marked is chosen by its marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tiers.assign(items)
     items.sort(key=lambda item: item.path.name != "test_notebooks.py")  # what takes longest comes first
 
 
