@@ -29,7 +29,6 @@ def ioi(golden, rows):
         ("relp", "relp", None, slice(16)),
         ("relp_ah", "eap", "relp-ah", slice(16)),
         ("exact", "exact", None, slice(1)),  # over a thousand runs for each prompt
-        pytest.param("exact", "exact", None, slice(1, 4), marks=pytest.mark.slow),
         pytest.param("exact", "exact", None, slice(16), marks=pytest.mark.nightly),
     ],
 )
