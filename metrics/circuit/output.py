@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp import numbers, theme
-from interp.conditions import Conditions
+from interp.conditions import Conditions, titled
 from interp.interval import Estimate, Interval, IntervalKeywords
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
@@ -147,9 +147,12 @@ class OutputAgreement(Result):
         figure.update_yaxes(title="nats", col=1)
         figure.update_yaxes(title="share of prompts", range=[0, 1], col=2)
         figure.update_yaxes(title="prompts", col=3)
+        figure.update_xaxes(title="circuit", col=1)
+        figure.update_xaxes(title="circuit", col=2)
         figure.update_xaxes(title="nats", col=3)
         figure.update_layout(showlegend=False)
-        return theme.styled(figure, f"KL {self.kl}, same top token {self.same}")
+        title = titled(self.setting, "the circuit's whole output")
+        return theme.styled(figure, title, f"KL {self.kl} nats, same top token {self.same}")
 
 
 class OutputKeywords(GrainKeywords, RunKeywords, IntervalKeywords, total=False):

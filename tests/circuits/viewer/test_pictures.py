@@ -84,17 +84,19 @@ def test_tests_are_drawn_with_their_level_and_what_could_not_be_made_is_left_out
     assert list(figure.data[0].x) == [0.02, 0.4]
     assert list(figure.data[0].marker.color) == [theme.NEGATIVE, theme.POSITIVE]
     assert figure.layout.shapes[0].x0 == 0.05
-    assert "8 prompts, 20 random circuits" in figure.layout.title.text
+    assert figure.layout.title.text == "tests of the circuit"
+    assert "8 prompts, 20 random circuits" in figure.layout.title.subtitle.text
     assert "&lt;kept&gt;" in figure.data[0].hovertext[1]
     with pytest.raises(InputError, match="no test could be made"):
         CircuitTests(tuple(made[2:]), pd.DataFrame(), settings).figure()
 
 
 def test_the_check_of_a_task_is_drawn():
-    check = TaskCheck("ioi", "logit-difference", 16, 3.8, -4.7, 2.0, 1.0, 0.1, 15, ())
+    check = TaskCheck("ioi", "logit-difference", 16, 3.8, -4.7, 2.0, 1.0, 0.1, 15, (), model="tiny")
     figure = check.figure()
     assert [list(bar.y) for bar in figure.data] == [[3.8, -4.7], [1.0, 0.1]]
-    assert figure.layout.title.text == "ioi · 15 of 16 prompts higher when clean"
+    assert figure.layout.title.text == "tiny · ioi"
+    assert figure.layout.title.subtitle.text == "15 of 16 prompts higher when clean"
     bad = TaskCheck("ioi", "logit-difference", 16, 0.0, 0.0, -1.0, 0.1, 0.1, 8, ("none",))
     assert "no behaviour to explain" in bad.figure().layout.title.text
 
