@@ -144,12 +144,12 @@ class Scores(Result):
         """What the scores are true under: ablation, objective, kind of graph, and digest of the prompts."""
         known = self.ablation if self.ablation in KNOWN else None
         goal = self.goal or self.settings.get("objective")
-        features: dict[str, Any] = {"constants": self.constants}
+        rest: dict[str, Any] = {"constants": self.constants, "model": self.model, "method": self.method}
+        rest["task_name"] = str(self.task.get("name") or "")
         if self.level == "feature" and "dictionaries" in self.settings:
-            features["dictionaries"] = tuple(str(one["sha256"]) for one in self.settings["dictionaries"])
-            features["errors"] = self.settings["errors"]
-        names = {"model": self.model, "task_name": self.task.get("name") or "", "method": self.method}
-        return Conditions(known, goal, self.graph.kv, self.task.get("sha256"), **features, **names)
+            rest["dictionaries"] = tuple(str(one["sha256"]) for one in self.settings["dictionaries"])
+            rest["errors"] = self.settings["errors"]
+        return Conditions(known, goal, self.graph.kv, self.task.get("sha256"), **rest)
 
     @property
     def exists(self) -> Tensor | None:

@@ -156,7 +156,7 @@ class MethodComparison(OnceFrame, Result):
         for name, colour in self._colours().items():
             part = points[points["method"] == name]
             label = theme.label(name)
-            theme.band(figure, *(part[ends].tolist() for ends in ("fraction", "low", "high")), colour)
+            theme.band(figure, part["fraction"].tolist(), part["low"].tolist(), part["high"].tolist(), colour)
             figure.data[-1].legendgroup = label
             figure.add_scatter(
                 x=part["fraction"],

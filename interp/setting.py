@@ -145,8 +145,8 @@ class Setting:
                 told["constants"] = constants_of(circuit)
         if told.get("objective") is None:
             told["objective"] = objective_of(circuit, task)
-        known = {"features": DictionarySet.of(keywords, circuit), "method": conditions_of(circuit).method}
-        made = cls(model, task, run=Run.of(keywords), **known, **told)
+        told |= {"features": DictionarySet.of(keywords, circuit), "method": conditions_of(circuit).method}
+        made = cls(model, task, run=Run.of(keywords), **told)
         if ranks.count() > 1:
             made._agree()
         return made

@@ -70,7 +70,7 @@ class Curves(PerSample):
         figure = go.Figure()
         for name, part in self.curve_frame().groupby("curve", sort=False):
             colour = COLOURS[str(name)]
-            theme.band(figure, *(part[ends].tolist() for ends in ("fraction", "low", "high")), colour)
+            theme.band(figure, part["fraction"].tolist(), part["low"].tolist(), part["high"].tolist(), colour)
             label = f"{name}, area {self.estimates[str(name)]}"
             figure.add_scatter(x=part["fraction"], y=part["value"], name=label, line={"color": colour})
             if "random" in part:
