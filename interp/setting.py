@@ -145,7 +145,7 @@ class Setting:
                 told["constants"] = constants_of(circuit)
         if told.get("objective") is None:
             told["objective"] = objective_of(circuit, task)
-        told |= {"features": DictionarySet.of(keywords, circuit), "method": conditions_of(circuit).method}
+        told["features"], told["method"] = DictionarySet.of(keywords, circuit), conditions_of(circuit).method
         made = cls(model, task, run=Run.of(keywords), **told)
         if ranks.count() > 1:
             made._agree()

@@ -27,7 +27,10 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
     "03": [
         ("Ranks agree at .66 over all edges", r"score eap-ig\s+0\.655"),
         ("22 of 110 edges keep .90 [.88, .92]", r"faithfulness=0\.9003.*interval=\(0\.8789.*0\.9184"),
-        ("All of it, in every head of the second layer, and a tenth or less in the first", r"followed last time\s+0\.11\s+0\.06"),
+        (
+            "All of it, in every head of the second layer, and a tenth or less in the first",
+            r"followed last time\s+0\.11\s+0\.06",
+        ),
     ],
     "04": [
         (
