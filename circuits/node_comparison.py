@@ -67,4 +67,4 @@ class NodeComparison(Beside):
 
     def show(self) -> None:
         """Show the page of `to_html`, in the notebook or else in a browser."""
-        reach("show_page")(self.to_html())
+        reach("show_page")(self.to_html(), reach("node_comparison_sketch")(self))

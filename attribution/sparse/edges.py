@@ -82,6 +82,7 @@ class FeatureEdges(Result):
         into = len(self.edges[_COLUMNS[1:]].drop_duplicates())
         return f"{self.method}: {len(self.edges):,} edges into {into} features, {self.model}, {self.seconds:.3g} s"
 
+    @numbers.checked(n=numbers.COUNT)
     def figure(self, n: int = 20) -> Figure:
         """Bars of the `n` edges of largest |score|, the largest on top."""
         rows = self.edges.head(n)

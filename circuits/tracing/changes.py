@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from interp import theme
+from interp import numbers, theme
 from interp.result import Result
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Intervention(Result):
         other = f", other experts at {len(self.rerouted)} places" if self.rerouted else ""
         return f"{len(self.changed)} units set, attention {self.attention}: {moved}{other}, {self.model}"
 
+    @numbers.checked(n=numbers.COUNT)
     def figure(self, n: int = 20) -> Figure:
         """Bars of the `n` largest changes: of logits and of units' activations."""
         rows = self.nodes.reindex(self.nodes["change"].abs().sort_values(ascending=False, kind="stable").index).head(n)
