@@ -98,6 +98,7 @@ class ComponentScores(Result):
             picture.add_trace(go.Heatmap(z=table.tolist(), coloraxis="coloraxis", hovertemplate=hover), 1, column)
             picture.update_xaxes(title="position", row=1, col=column)
         picture.update_yaxes(title="layer", col=1)
+        picture.update_yaxes(dtick=max(1, len(tables[0]) // 12))
         title = theme.named(self.model, self.task, f"{self.method}: components of prompt {prompt}")
         return theme.styled(picture, title)
 

@@ -78,7 +78,9 @@ class TaskCheck:
         """The mean objective and the accuracy on clean and on corrupted prompts, side by side."""
         from plotly.subplots import make_subplots
 
-        picture = make_subplots(cols=2, subplot_titles=[theme.label(self.objective), "accuracy"])
+        picture = make_subplots(
+            cols=2, subplot_titles=[theme.label(self.objective), "accuracy"], horizontal_spacing=0.15
+        )
         pairs = ((self.clean, self.corrupted), (self.accuracy_clean, self.accuracy_corrupted))
         for column, values in enumerate(pairs, 1):
             picture.add_bar(

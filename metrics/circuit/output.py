@@ -134,7 +134,8 @@ class OutputAgreement(Result):
         """KL and equal top tokens beside those of the empty circuit and of random ones; KL prompt by prompt."""
         from plotly.subplots import make_subplots
 
-        figure = make_subplots(cols=3, subplot_titles=["KL(model || circuit)", "same top token", "KL by prompt"])
+        titles = ["KL(model || circuit)", "same top token", "KL by prompt"]
+        figure = make_subplots(cols=3, subplot_titles=titles, horizontal_spacing=0.13)
         rows = self.records()
         names, colours = [row["of"] for row in rows], [theme.OWN, *[theme.CONTROL] * (len(rows) - 1)]
         columns = (("kl", "kl_low", "kl_high"), ("same_argmax", "same_low", "same_high"))

@@ -102,7 +102,8 @@ class PerSample(Result):
         from plotly.subplots import make_subplots
 
         titles = [theme.label(f"{name} ({self.better[name]} is better)") for name in self.columns]
-        figure = make_subplots(cols=len(self.columns), subplot_titles=titles)
+        n_panels = len(self.columns)
+        figure = make_subplots(cols=n_panels, subplot_titles=titles, horizontal_spacing=0.4 / max(2, n_panels + 1))
         groups = [("explanation", self.columns, self.estimates, theme.OWN)]
         if self.random_columns is not None and self.random is not None:
             groups.append(("random", self.random_columns, self.random, theme.CONTROL))
