@@ -35,7 +35,7 @@ from attribution.inputs.method import TokenMethod
 from attribution.inputs.named import TOKEN_METHODS, token_methods
 from attribution.inputs.relevance_map import Relevance
 from attribution.inputs.result import TokenAttributions
-from attribution.maps import head_map
+from attribution.maps import head_map, token_map
 from attribution.routing.tuning import Tuned, tune_experts, tune_routers
 from attribution.routing.usage import expert_usage
 from attribution.routing.usage_result import ExpertUsage
@@ -112,6 +112,7 @@ __all__ = [
     "retrieval_heads",
     "rule_set",
     "rule_sets",
+    "token_map",
     "token_methods",
     "tokens",
     "tune_experts",

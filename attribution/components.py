@@ -50,13 +50,15 @@ class ComponentScores(Result):
     """Scores `[n, layer, pos]` by kind of component (`resid_pre`, `attn_out`, `mlp_out`; `z` has heads behind).
 
     `mask` `[n, pos]` is True where a score can be other than zero: at real positions, and under counterfactual
-    ablation from the first difference on.
+    ablation from the first difference on. `model` and `task` are names.
     """
 
     values: dict[str, Float[Tensor, "n layer pos ..."]]
     mask: Bool[Tensor, "n pos"]
     method: str
     seconds: float
+    model: str = ""
+    task: str = ""
 
     def to_frame(self) -> pd.DataFrame:
         """Columns kind, prompt, layer, position, score (and head for `z`), where the mask is True."""
@@ -89,13 +91,16 @@ class ComponentScores(Result):
         tables = [values[prompt].reshape(*values.shape[1:3], -1).sum(-1) for values in self.values.values()]
         largest = max(float(table.abs().max()) for table in tables) or 1.0
         picture = make_subplots(cols=len(tables), subplot_titles=list(self.values), shared_yaxes=True)
-        picture.update_layout(coloraxis={"colorscale": theme.DIVERGING, "cmin": -largest, "cmax": largest})
+        picture.update_layout(coloraxis={"colorscale": theme.DIVERGING, "cmin": -largest, "cmax": largest,
+                                         "colorbar": {"title": "score"}})  # fmt: skip
         hover = "layer %{y}<br>position %{x}<br>score %{z:.4g}<extra></extra>"
         for column, table in enumerate(tables, 1):
             picture.add_trace(go.Heatmap(z=table.tolist(), coloraxis="coloraxis", hovertemplate=hover), 1, column)
             picture.update_xaxes(title="position", row=1, col=column)
         picture.update_yaxes(title="layer", col=1)
-        return theme.styled(picture, f"{self.method}: components of prompt {prompt}")
+        picture.update_yaxes(dtick=max(1, len(tables[0]) // 12))
+        title = theme.named(self.model, self.task, f"{self.method}: components of prompt {prompt}")
+        return theme.styled(picture, title)
 
 
 class ComponentKeywords(SettingKeywords, RunKeywords, total=False):
@@ -178,7 +183,8 @@ def _scored(setting: Setting, method: Method, kinds: Sequence[str]) -> Component
     mask = prompts.mask & (positions >= prompts.first_difference[:, None]) if ablator.skip_prefix else prompts.mask
     for kind, each in values.items():
         values[kind] = each * mask.reshape(shape[0], 1, shape[2], *[1] * (each.ndim - 3))
-    return ComponentScores(values, mask, method.name, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return ComponentScores(values, mask, method.name, seconds, anatomy.name, setting.task.name)
 
 
 def _exact(patcher: Patcher, kinds: Sequence[str]) -> dict[str, Tensor]:

@@ -1,15 +1,17 @@
-"""Where in a model scores lie: a map of its heads and MLPs by layer."""
+"""Where scores lie: a map of a model's heads and MLPs by layer, and one of a prompt's tokens by method."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attribution.inputs.result import TokenAttributions, for_plotly
 from attribution.scores import Scores
-from interp import theme
+from interp import numbers, theme
 from interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +41,41 @@ def head_map(scores: Scores) -> Figure:
     picture.update_xaxes(title="head")
     what = "edges that leave a node" if scores.level == "edge" else f"{scores.level}s"
     return theme.styled(picture, theme.named(scores.model, scores.task.get("name"), f"{scores.method}: {what}"))
+
+
+@numbers.checked(input=numbers.FROM_ZERO)
+def token_map(found: Mapping[str, TokenAttributions], input: int = 0) -> Figure:
+    """Token methods side by side: a heat map of one input, a row for each of `found`, each over its largest |score|.
+
+    Blue speaks for the explained token, orange against it; methods differ in scale, so that rows are compared by their
+    pattern. Raises `InputError` for results of other tokens, and for an input that is not there.
+    """
+    import plotly.graph_objects as go
+
+    if not found:
+        raise InputError("found names no result; give at least one, such as {'attnlrp': attribution.tokens(...)}")
+    first = next(iter(found.values()))
+    if input >= len(first.tokens):
+        raise InputError(f"input={input} must be from 0 to {len(first.tokens) - 1}")
+    tokens = first.tokens[input]
+    for name, one in found.items():
+        if len(one.tokens) <= input or one.tokens[input] != tokens:
+            raise InputError(f"found[{name!r}] is of other tokens; give results of the same input")
+    values = torch.stack([one.values[input, : len(tokens)].double() for one in found.values()])
+    shares = values / values.abs().amax(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
+    picture = go.Figure(
+        go.Heatmap(
+            z=shares.tolist(), customdata=values.tolist(), y=[theme.label(name) for name in found],
+            colorscale=theme.DIVERGING, zmin=-1, zmax=1, ygap=2, colorbar={"title": "share of<br>the largest"},
+            hovertemplate="%{y}, position %{x}: %{customdata:.4g}<extra></extra>",
+        )
+    )  # fmt: skip
+    picture.update_xaxes(
+        title="token", tickvals=list(range(len(tokens))), ticktext=[for_plotly(token) for token in tokens]
+    )
+    picture.update_yaxes(title="method", autorange="reversed", type="category")
+    title = theme.named(first.model, ", ".join(found), f"what speaks for {first.target_tokens[input].strip()}")
+    return theme.styled(picture, title, height=190 + 34 * len(found))
 
 
 def _by_layer(scores: Scores) -> Float[Tensor, "layer unit"]:

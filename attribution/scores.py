@@ -144,11 +144,12 @@ class Scores(Result):
         """What the scores are true under: ablation, objective, kind of graph, and digest of the prompts."""
         known = self.ablation if self.ablation in KNOWN else None
         goal = self.goal or self.settings.get("objective")
-        features: dict[str, Any] = {"constants": self.constants}
+        rest: dict[str, Any] = {"constants": self.constants, "model": self.model, "method": self.method}
+        rest["task_name"] = str(self.task.get("name") or "")
         if self.level == "feature" and "dictionaries" in self.settings:
-            features["dictionaries"] = tuple(str(one["sha256"]) for one in self.settings["dictionaries"])
-            features["errors"] = self.settings["errors"]
-        return Conditions(known, goal, self.graph.kv, self.task.get("sha256"), **features)
+            rest["dictionaries"] = tuple(str(one["sha256"]) for one in self.settings["dictionaries"])
+            rest["errors"] = self.settings["errors"]
+        return Conditions(known, goal, self.graph.kv, self.task.get("sha256"), **rest)
 
     @property
     def exists(self) -> Tensor | None:
@@ -304,27 +305,13 @@ class Scores(Result):
     @numbers.checked()
     def figure(self, n: int = 20) -> Figure:
         """Bars of the `n` strongest edges or nodes, the strongest on top."""
-        import plotly.graph_objects as go
-
-        strongest = self.top(n).iloc[::-1]
+        strongest = self.top(n)
         names = strongest["edge" if self.level == "edge" else "node"]
         if "span" in strongest:
             names = names + "@" + strongest["span"].astype(str)
-        picture = go.Figure(
-            go.Bar(
-                x=strongest["score"].tolist(),
-                y=[theme.label(name) for name in names],
-                orientation="h",
-                marker_color=[theme.POSITIVE if score > 0 else theme.NEGATIVE for score in strongest["score"]],
-                hovertemplate="%{y}<br>score %{x:.4g}<extra></extra>",
-            )
-        )
-        return theme.styled(
-            picture,
-            theme.named(self.model, self.task.get("name"), f"{self.method}: strongest {self.level}s"),
-            xaxis_title="score (fall of the objective)",
-            height=160 + 22 * len(strongest),
-        )
+        title = theme.named(self.model, self.task.get("name"), f"{self.method}: strongest {self.level}s")
+        unit = f"score (fall of the objective{f', {goal}' if (goal := self.setting.objective) else ''})"
+        return theme.signed_bars(names.tolist(), strongest["score"].tolist(), title, unit, self.level)
 
     def fits(self) -> None:
         self._repr_html_()  # the whole table may be long

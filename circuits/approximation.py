@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -111,12 +112,19 @@ def agreement(
         "resamples": interval.resamples, "confidence": interval.confidence, "seed": interval.seed,
     }  # fmt: skip
     if level == "node":
-        return _nodes(setting, chosen, judged)
-    if level != "edge":
-        return _single(NodeElements(setting, level), chosen, sample, interval.seed, judged)
-    values = {name: method.scores(setting).values for name, method in chosen.items()}
-    graph = setting.graph
-    mask = stratified_edges(graph, values, _size(sample, graph.n_edges), interval.seed)
+        found = _nodes(setting, chosen, judged)
+    elif level != "edge":
+        found = _single(NodeElements(setting, level), chosen, sample, interval.seed, judged)
+    else:
+        found = _edges(setting, chosen, sample, resume, judged)
+    return replace(found, about=setting.conditions.title())
+
+
+def _edges(
+    setting: Setting, methods: dict[str, Method], sample: int | None, resume: Any, judged: dict[str, Any]
+) -> AgreementTable:
+    values, graph = {name: method.scores(setting).values for name, method in methods.items()}, setting.graph
+    mask = stratified_edges(graph, values, _size(sample, graph.n_edges), judged["seed"])
     exact = Exact(edges=mask, resume=resume).scores(setting).values
     labels = [graph.edge_name(*edge) for edge in mask.nonzero().tolist()]
     return metrics.agreement(exact[mask], {n: v[mask] for n, v in values.items()}, labels=labels, **judged)

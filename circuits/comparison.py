@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from plotly.offline import get_plotlyjs
 
 from interp import theme
+from interp.charts import charts
 from interp.errors import InputError, choose
 from interp.files import write_text
 from interp.interval import Estimate
 from interp.renamed import OnceFrame
 from interp.result import Result
-from interp.tables import html_table, markdown_table, text_table
+from interp.tables import html_table, markdown_table, page, text_table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -156,11 +156,8 @@ class MethodComparison(OnceFrame, Result):
         for name, colour in self._colours().items():
             part = points[points["method"] == name]
             label = theme.label(name)
-            band = pd.concat([part["high"], part["low"][::-1]])
-            figure.add_scatter(
-                x=[*part["fraction"], *part["fraction"][::-1]], y=band, fill="toself", fillcolor=_faint(colour),
-                line={"width": 0}, hoverinfo="skip", showlegend=False, legendgroup=label,
-            )  # fmt: skip
+            theme.band(figure, part["fraction"].tolist(), part["low"].tolist(), part["high"].tolist(), colour)
+            figure.data[-1].legendgroup = label
             figure.add_scatter(
                 x=part["fraction"],
                 y=part["faithfulness"],
@@ -174,7 +171,7 @@ class MethodComparison(OnceFrame, Result):
         theme.target_line(figure)
         figure.update_xaxes(type="log", title=f"share of {self.level}s")
         figure.update_yaxes(title="faithfulness")
-        return theme.styled(figure, f"Faithfulness by size, {ranking} scores")
+        return theme.styled(figure, self._title(f"faithfulness by size, {ranking} scores"))
 
     def pareto(self, cost: str = "seconds", quality: str = "cmd") -> Figure:
         """What methods cost against how good they are, with intervals; a line joins those that none beats in both.
@@ -193,7 +190,7 @@ class MethodComparison(OnceFrame, Result):
         front = plain[better < better.cummin().shift(fill_value=np.inf)]
         figure = go.Figure()
         figure.add_scatter(
-            x=front[cost], y=front[quality], mode="lines", line={"color": "#BBBBBB", "shape": "hv"}, hoverinfo="skip",
+            x=front[cost], y=front[quality], mode="lines", line={"color": theme.FAINT, "shape": "hv"}, hoverinfo="skip",
             showlegend=False,
         )  # fmt: skip
         for row in plain.to_dict("records"):
@@ -206,7 +203,7 @@ class MethodComparison(OnceFrame, Result):
             )  # fmt: skip
         figure.update_xaxes(type="log", title=COST_TITLES[cost])
         figure.update_yaxes(title=quality.replace("_", " ").upper().replace("LOG", "log").replace("SIGNED", "(signed)"))
-        return theme.styled(figure, "Cost against quality")
+        return theme.styled(figure, self._title("cost against quality"))
 
     def figure(self) -> Figure:
         """`curves()` of circuits by |score|."""
@@ -219,10 +216,14 @@ class MethodComparison(OnceFrame, Result):
         """
         if of_pandas:
             raise InputError(f"{self._holds()}: .to_frame().to_html takes {', '.join(of_pandas)}")
-        page = _page(self)
+        text = _page(self)
         if path is not None:
-            write_text(path, page)
-        return page
+            write_text(path, text)
+        return text
+
+    def _title(self, what: str) -> str:
+        """Model, task and what is shown; methods have their names in the picture."""
+        return theme.named(self.about["model"], self.about["task"].get("name"), what)
 
     def _colours(self) -> dict[str, str]:
         names = self.points["method"].unique().tolist()  # in the order given, whoever won
@@ -242,42 +243,20 @@ def _cells(frame: pd.DataFrame, name: str, shape: str) -> list[str]:
     ]
 
 
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.12)"
-
-
 def _page(table: MethodComparison) -> str:
-    title = html.escape(f"Methods compared on {table.about['task'].get('name', 'a task')}")
+    title = f"Methods compared on {table.about['task'].get('name', 'a task')}"
     notes = "".join(f"<p class='note'>{html.escape(note)}</p>" for note in table.about["notes"])
     rankings = table.points["ranking"].unique()
-    figures = [*map(table.curves, rankings), table.pareto(), table.pareto("passes")]
-    drawn = "".join(figure.to_html(full_html=False, include_plotlyjs=False) for figure in figures)
     pairs = table.pairs[table.pairs["area"].isin(["cmd", "cpr"])]
-    shown = html_table(pairs, digits=4)
     correction = html.escape(str(table.about["correction"]))
-    circuits = ""
+    parts = [
+        f"<h1>{html.escape(title)}</h1><p>{html.escape(table.headline())}</p>{notes}",
+        f"<div class='wide'>{html_table(table.summary())}</div>",
+        charts([*map(table.curves, rankings), table.pareto(), table.pareto("passes")]),
+        f"<h2>Differences between methods</h2><p>Paired over prompts; p-values corrected by {correction}.</p>",
+        f"<div class='wide'>{html_table(pairs, digits=4)}</div>",
+    ]
     if len(table.circuits):
-        circuits = (
-            "<h2>Single circuits</h2><p>Behind each, what methods make of its size, and by how much it is farther from "
-            f"the model.</p><div class='wide'>{html_table(table.single())}</div>"
-        )
-    return (
-        f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{title}</title>{_HEAD}"
-        f"<script>{get_plotlyjs()}</script></head><body><h1>{title}</h1><p>{html.escape(table.headline())}</p>{notes}"
-        f"<div class='wide'>{html_table(table.summary())}</div>{drawn}"
-        f"<h2>Differences between methods</h2><p>Paired over prompts; p-values corrected by {correction}.</p>"
-        f"<div class='wide'>{shown}</div>{circuits}</body></html>\n"
-    )
-
-
-_HEAD = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline';
- script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:">
-<style>
-body { margin: 24px auto; max-width: 1200px; padding: 0 16px; color: #2b303b; background: #fff;
-  font: 15px/1.4 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1 { font-size: 20px; } h2 { font-size: 17px; }
-.wide { overflow-x: auto; } .note { color: #a33; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 4px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid #e2e4e8; }
-</style>"""
+        told = "Behind each, what methods make of its size, and by how much it is farther from the model."
+        parts += [f"<h2>Single circuits</h2><p>{told}</p><div class='wide'>{html_table(table.single())}</div>"]
+    return page(title, "\n".join(parts))

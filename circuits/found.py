@@ -85,6 +85,9 @@ class Found(ABC):
             if getattr(self.scores.constants, "digest", None) != self.setting.constants:
                 raise InputError("the constants that the circuit was found under are not those of its scores")
             object.__setattr__(self, "setting", replace(self.setting, constants=self.scores.constants))
+        own = self.scores.setting  # no file of a circuit repeats its names
+        named = replace(self.setting, model=own.model, task_name=own.task_name, method=own.method)
+        object.__setattr__(self, "setting", named)
 
     @property
     def graph(self) -> ComputationalGraph:

@@ -99,7 +99,8 @@ class Mechanisms(Result):
             figure.add_vline(x=edge, line={"color": theme.INK})
         figure.update_yaxes(autorange="reversed", title="prompt, by cluster")
         figure.update_xaxes(title="prompt, by cluster")
-        return theme.styled(figure, f"Scores of the prompts of {self.asked.get('task', 'a task')}")
+        asked = [self.asked.get(name) for name in ("model", "task", "method")]
+        return theme.styled(figure, theme.named(*asked, "how alike the scores of two prompts are"))
 
 
 def _size(circuit: Circuit | NodeCircuit) -> int:

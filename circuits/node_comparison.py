@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from torch import Tensor
 from circuits.beside import Beside
 from circuits.node_circuit import NodeCircuit
 from circuits.reach import reach
+from interp.charts import charts
 from interp.element_names import element_names
 from interp.files import write_text
+from interp.tables import page
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -56,12 +59,12 @@ class NodeComparison(Beside):
         return found
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The figure as a page that needs no network; written to `path` when one is given."""
-        page = str(self.figure().to_html(include_plotlyjs=True))
+        """The figure as a page of about 2 MB that needs no network; written to `path` when one is given."""
+        text = page(self.headline(), f"<h1>{html.escape(self.headline())}</h1>{charts([self.figure()])}")
         if path is not None:
-            write_text(path, page)
-        return page
+            write_text(path, text)
+        return text
 
     def show(self) -> None:
         """Show the page of `to_html`, in the notebook or else in a browser."""
-        reach("show_page")(self.to_html())
+        reach("show_page")(self.to_html(), reach("node_comparison_sketch")(self))

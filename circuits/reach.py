@@ -29,6 +29,7 @@ HOMES = {
     "node_figure": "circuits.viewer.nodes.figure:figure",
     "compare_nodes": "circuits.node_comparison:NodeComparison",
     "node_comparison_figure": "circuits.viewer.nodes.comparing:comparison_figure",
+    "node_comparison_sketch": "circuits.viewer.nodes.still:comparison_sketch",
     "nodes_to_html": "circuits.viewer.nodes.page:to_html",
     "show_page": "circuits.viewer:show_page",
     "intervene": "circuits.tracing.intervention:intervene",

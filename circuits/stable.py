@@ -145,7 +145,8 @@ class Stability(Result):
         figure = go.Figure(go.Histogram(x=selected, nbinsx=self.resamples, marker={"color": theme.OWN}))
         figure.update_xaxes(title=f"share of resamples that select the {self.scores.level}")
         figure.update_yaxes(title=f"{self.scores.level}s")
-        return theme.styled(figure, f"{self.edges:,} {self.scores.level}s, {self.resamples} resamples")
+        told = f"{self.edges:,} {self.scores.level}s, {self.resamples} resamples of the prompts"
+        return theme.styled(figure, self.scores.setting.title("stability"), told)
 
 
 class StabilityKeywords(

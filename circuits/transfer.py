@@ -86,8 +86,10 @@ class Robustness(Result):
             )
         theme.target_line(figure, vertical=True)
         figure.update_xaxes(title="faithfulness")
-        figure.update_yaxes(autorange="reversed")
-        return theme.styled(figure, "Faithfulness under other conditions")
+        figure.update_yaxes(autorange="reversed", title="condition")
+        return theme.styled(
+            figure, self.setting.title("faithfulness under other conditions"), f"as found: {self.setting}"
+        )
 
 
 class RobustnessKeywords(GrainKeywords, JudgeKeywords, total=False):

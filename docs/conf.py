@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 import shutil
 import sys
@@ -21,7 +23,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_design",
 ]
-exclude_patterns = ["_build", "scripts", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "live", "scripts", "**/.ipynb_checkpoints"]
 
 # notebooks are executed by the tests; the site shows what they were committed with
 nb_execution_mode = "off"
@@ -38,6 +40,7 @@ napoleon_numpy_docstring = False
 html_theme = "furo"
 html_title = "Faithful Circuits"
 html_static_path: list[str] = []
+html_extra_path = ["_build/live"]  # made below: the live page of a circuit
 html_theme_options = {"source_repository": "", "top_of_page_buttons": []}
 
 
@@ -48,6 +51,17 @@ def copy_notebooks() -> None:
     target.mkdir()
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         shutil.copy(notebook, target)
+
+
+def make_live_page(folder: Path) -> Path:
+    """Make the page of a circuit from what it holds (docs/scripts/live_page.py), with today's scripts and plotly.js."""
+    from circuits.viewer.page import circuit_shell
+
+    folder.mkdir(parents=True, exist_ok=True)
+    held = json.loads(gzip.decompress((DOCS / "live" / "circuit.json.gz").read_bytes()))
+    data, path = held["data"], folder / "circuit.html"
+    circuit_shell().render(data["title"], data["facts"], data, path, held["still"])
+    return path
 
 
 def plain_marks(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
@@ -67,4 +81,5 @@ def plain_marks(app: object, what: str, name: str, obj: object, options: object,
 def setup(app: object) -> None:
     """Called by Sphinx."""
     copy_notebooks()
+    make_live_page(DOCS / "_build" / "live")
     app.connect("autodoc-process-docstring", plain_marks, priority=900)  # type: ignore[attr-defined]

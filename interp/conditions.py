@@ -6,9 +6,10 @@ these, unless it is told otherwise, and says so in its result. A live `interp.se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from interp import theme
 from interp.errors import InputError
 from interp.keeping import kept
 from interp.kernels.constants import Constants
@@ -24,6 +25,9 @@ class Conditions:
     `objective` is the function itself, or its name: a file holds no more of a function of your own. `task` is the
     sha256 digest of the prompts (`Task.to_dict`). Of features: the digests of their dictionaries, and what becomes of
     these dictionaries' errors (`interp.dictionaries.sets`). Of `optimal` ablation: its constants, or their digest.
+
+    `model`, `task_name` and `method` (which found what is judged) are names, for titles; what they are does not count
+    where conditions are compared.
     """
 
     ablation: str | None = None
@@ -33,6 +37,9 @@ class Conditions:
     dictionaries: tuple[str, ...] | None = None
     errors: str | None = None
     constants: str | Constants | None = None
+    model: str = field(default="", compare=False)
+    task_name: str = field(default="", compare=False)
+    method: str = field(default="", compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; of the objective, its name."""
@@ -44,11 +51,22 @@ class Conditions:
             return found
         return {**found, "dictionaries": self.dictionaries, "errors": self.errors}
 
-    in_files = to_dict
+    def in_files(self) -> dict[str, Any]:
+        """`to_dict` and the names, for results that are read again."""
+        return {**self.to_dict(), "model": self.model, "task_name": self.task_name, "method": self.method}
+
+    def title(self, *what: str) -> str:
+        """Model, task, method and what is shown of them, as the title of a picture."""
+        return theme.named(self.model, self.task_name, self.method, *what)
 
     def __str__(self) -> str:
         errors = "" if self.errors is None else f", errors {self.errors}"
         return f"{self.objective or 'unknown objective'} under {self.ablation or 'unknown'} ablation{errors}"
+
+
+def titled(conditions: Conditions | None, *what: str) -> str:
+    """The title of a picture of what is shown under conditions that may not be known."""
+    return (conditions or Conditions()).title(*what)
 
 
 def conditions_of(circuit: Any) -> Conditions:

@@ -99,6 +99,7 @@ class Setting:
         constants: those of `optimal` ablation, or how they are fitted (`Fitting`; None: as by default). They are
             fitted once, to this setting's clean prompts, and hold for every setting that `on`, `select` and `split`
             make of it; `split` fits them to the first part alone.
+        method: what found the circuit or the scores that are judged, by name, for the titles of pictures.
 
     Raises `InputError` for unknown names, and for a model or prompts that cannot be used.
     """
@@ -111,6 +112,7 @@ class Setting:
     run: Run = field(default_factory=Run)
     features: DictionarySet | None = None
     constants: Constants | Fitting | None = None
+    method: str = ""
 
     def __post_init__(self) -> None:
         if not hasattr(self.task, "prompts"):
@@ -143,7 +145,8 @@ class Setting:
                 told["constants"] = constants_of(circuit)
         if told.get("objective") is None:
             told["objective"] = objective_of(circuit, task)
-        made = cls(model, task, run=Run.of(keywords), features=DictionarySet.of(keywords, circuit), **told)
+        told["features"], told["method"] = DictionarySet.of(keywords, circuit), conditions_of(circuit).method
+        made = cls(model, task, run=Run.of(keywords), **told)
         if ranks.count() > 1:
             made._agree()
         return made
@@ -362,7 +365,8 @@ class Setting:
     @property
     def conditions(self) -> Conditions:
         """The record of it that results carry."""
-        known: dict[str, Any] = {"constants": self.fitted}
+        known: dict[str, Any] = {"constants": self.fitted, "model": self.anatomy.name, "task_name": self.task.name}
+        known["method"] = self.method
         if self.features is not None:
             known |= {"dictionaries": self.features.digests, "errors": self.features.errors}
         return Conditions(self.ablation, self.goal, self.kv, self.task.to_dict()["sha256"], **known)

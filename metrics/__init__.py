@@ -5,7 +5,8 @@ from metrics.circuit.areas import cmd, cpr
 from metrics.circuit.battery import Reference, circuit_tests
 from metrics.circuit.battery_result import CircuitTests
 from metrics.circuit.completeness import Completeness, completeness
-from metrics.circuit.curve import Curve, faithfulness_curve, mib
+from metrics.circuit.curve import faithfulness_curve, mib
+from metrics.circuit.curve_result import Curve
 from metrics.circuit.evaluate import evaluate, faithfulness, measure
 from metrics.circuit.ground_truth import auroc, average_precision
 from metrics.circuit.left import removal_scores

@@ -52,12 +52,14 @@ class AgreementTable(OnceFrame, Result):
         column: what the components are called: the leading column of a combined table.
         names: of the statistics.
         confidence: of the intervals.
+        about: what was scored, such as model and task, for the title of its figure.
     """
 
     parts: list[Part]
     column: str | None
     names: tuple[str, ...]
     confidence: float
+    about: str = ""
 
     @classmethod
     def of(
@@ -161,7 +163,7 @@ class AgreementTable(OnceFrame, Result):
         return f"<p>{level}</p>{html_table(self.summary())}"
 
     def figure(self) -> Figure:
-        """Each candidate against the reference: a column a method, a row a component; large points in red."""
+        """Each candidate against the reference: a column a method, a row a component; large points in purple."""
         from plotly.subplots import make_subplots
 
         methods = list(dict.fromkeys(row.method for _, rows, _ in self.parts for row in rows))
@@ -177,7 +179,7 @@ class AgreementTable(OnceFrame, Result):
             large = frame["reference"].abs().rank(ascending=False, method="first") <= max(r.dropped for r in rows)
             low, high = frame["reference"].min(), frame["reference"].max()
             for j, method in enumerate(methods, 1):
-                for chosen, colour in ((~large, theme.BLUE), (large, theme.VERMILION)):
+                for chosen, colour in ((~large, theme.BLUE), (large, theme.PURPLE)):
                     figure.add_scattergl(
                         x=frame.loc[chosen, "reference"],
                         y=frame.loc[chosen, method],
@@ -193,7 +195,12 @@ class AgreementTable(OnceFrame, Result):
                     x=[low, high], y=[low, high], mode="lines", line={"dash": "dot", "color": theme.DARK},
                     showlegend=False, hoverinfo="skip", row=i, col=j,
                 )  # fmt: skip
-        return theme.styled(figure, "Scores (y) against the reference (x)")
+        figure.update_xaxes(title="reference")
+        figure.update_yaxes(title="score")
+        title = theme.named(self.about, f"{', '.join(methods)} against the reference")
+        return theme.styled(
+            figure, title, width=max(theme.WIDE, 320 * len(methods)), height=140 + 320 * len(self.parts)
+        )
 
 
 def combine(tables: Mapping[str, AgreementTable], name: str) -> AgreementTable:

@@ -132,7 +132,8 @@ class NeuronContrast(Result):
             ]
         )  # fmt: skip
         picture.update_layout(barmode="relative")
-        return theme.styled(picture, "Neurons that differ between answers", xaxis_title="layer", yaxis_title="neurons")
+        title = theme.named(self.model, self.method, "neurons that differ between correct and incorrect answers")
+        return theme.styled(picture, title, xaxis_title="layer", yaxis_title="neurons that survive")
 
     def fits(self) -> None:
         self._repr_html_()  # the whole table may be long

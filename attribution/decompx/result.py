@@ -89,13 +89,19 @@ class Decomposition(Result):
         shares = table / table.sum(1, keepdim=True)  # the lengths at the first token can dwarf all others
         hover = "share %{z:.1%}<br>length %{customdata:.4g}<extra></extra>"
         picture = go.Figure(
-            go.Heatmap(z=shares.tolist(), customdata=table.tolist(), colorscale="Blues", hovertemplate=hover)
+            go.Heatmap(
+                z=shares.tolist(),
+                customdata=table.tolist(),
+                colorscale="Blues",
+                hovertemplate=hover,
+                colorbar={"title": "share of<br>the length"},
+            )
         )
         places = list(range(len(tokens)))
         picture.update_xaxes(title="contributing token", tickvals=places, ticktext=tokens)
         picture.update_yaxes(title="place", tickvals=places, ticktext=tokens, autorange="reversed", scaleanchor="x")
         size = 220 + 22 * len(tokens)
-        title = f"layer {layer % len(self.norms)}: shares in the length of contributions"
+        title = theme.named(self.model, f"DecompX of input {input} behind layer {layer % len(self.norms)}")
         return theme.styled(picture, title, width=size, height=size)
 
     def headline(self) -> str:

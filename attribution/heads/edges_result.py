@@ -92,14 +92,15 @@ class AttentionEdges(Result):
         labels, places = [theme.label(name) for name in self.spans], list(range(len(self.spans)))
         for column, table in enumerate(tables, 1):
             heat = go.Heatmap(
-                z=table.T.tolist(), hovertemplate="from %{x} to %{y}<br>%{z:.4g}<extra></extra>", **colours
-            )
+                z=table.T.tolist(), hovertemplate="from %{x} to %{y}<br>%{z:.4g}<extra></extra>", **colours,
+                showscale=column == len(tables), colorbar={"title": "score"},
+            )  # fmt: skip
             picture.add_trace(heat, row=1, col=column)
         picture.update_xaxes(title="key and value", tickvals=places, ticktext=labels)
         picture.update_yaxes(tickvals=places, ticktext=labels, autorange="reversed")
         picture.update_yaxes(title="query", col=1)
         size = 220 + 24 * len(places)
-        title = f"{names[where]}: what passes from span to span"
+        title = theme.named(self.model, self.task, f"{self.form}: what {names[where]} passes from span to span")
         return theme.styled(picture, title, width=160 + 3 * (size - 100), height=size)
 
     def headline(self) -> str:

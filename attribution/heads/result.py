@@ -145,13 +145,15 @@ class AttentionScores(Result):
         largest = float(cells.abs().max()) or 1.0
         hover = "query: %{y}<br>key: %{x}<br>%{z:.4g}<extra></extra>"
         colours = {"colorscale": theme.DIVERGING, "zmid": 0, "zmin": -largest, "zmax": largest}
-        picture = go.Figure(go.Heatmap(z=cells.tolist(), x=column_names, y=row_names, hovertemplate=hover, **colours))
+        picture = go.Figure(go.Heatmap(z=cells.tolist(), x=column_names, y=row_names, hovertemplate=hover,
+                                       colorbar={"title": "score"}, **colours))  # fmt: skip
         picture.update_xaxes(title=f"source of the key, {for_plotly(self.tokens[where])} at {where}", type="category")
         asks = f"source of the query, {for_plotly(self.tokens[self.query])} at {self.query}"
         picture.update_yaxes(title=asks, autorange="reversed", type="category")
-        title = f"{self.head}: score {float(self.scores[at]):.3g}, pattern {float(self.pattern[at]):.1%}"
+        told = f"score {float(self.scores[at]):.3g}, pattern {float(self.pattern[at]):.1%}"
+        title = theme.named(self.model, f"why {self.head} looks from {self.query} to {where}")
         size = 240 + 28 * max(cells.shape)
-        return theme.styled(picture, title, width=size + 60, height=size)
+        return theme.styled(picture, title, told, width=size + 60, height=size)
 
     def _gathered(self, table: Tensor, n: int) -> tuple[Tensor, list[str]]:
         """The `n` rows with the largest cells, and the sum of all others."""

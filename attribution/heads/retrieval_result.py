@@ -107,13 +107,13 @@ class RetrievalScores(Result):
         import plotly.graph_objects as go
 
         hover = "a%{y}.h%{x}: %{z:.3f}<extra></extra>"
-        picture = go.Figure(go.Heatmap(z=self.values.tolist(), colorscale="Blues", zmin=0, hovertemplate=hover))
+        picture = go.Figure(go.Heatmap(z=self.values.tolist(), colorscale="Blues", zmin=0, hovertemplate=hover,
+                                      colorbar={"title": "share"}))  # fmt: skip
         picture.update_xaxes(title="head", dtick=1)
         picture.update_yaxes(title="layer", autorange="reversed")
         layers, heads = self.by_prompt.shape[1:]
-        return theme.styled(
-            picture, f"retrieval scores, {self.model}", width=300 + 28 * heads, height=180 + 18 * layers
-        )
+        title = theme.named(self.model, "share of a needle that each head copies")
+        return theme.styled(picture, title, width=300 + 28 * heads, height=180 + 18 * layers)
 
     def headline(self) -> str:
         best = self.top(1).iloc[0]

@@ -114,14 +114,16 @@ class Relevance(Result):
                 zmin=-largest,
                 zmax=largest,
                 colorscale=theme.DIVERGING,
+                colorbar={"title": "relevance<br>(logits)"},
                 hovertemplate="%{y}<br>position %{x}<br>relevance %{z:.4g}<extra></extra>",
             )
         )
-        picture.update_xaxes(tickvals=list(range(len(tokens))), ticktext=tokens)
+        picture.update_xaxes(title="token", tickvals=list(range(len(tokens))), ticktext=tokens)
+        picture.update_yaxes(title="hook point")
         target = label(self.target_tokens[input])
         return theme.styled(
             picture,
-            f"{self.rules.name}: relevance for {target} ({float(self.logits[input]):.3f})",
+            theme.named(self.model, f"{self.rules.name}: relevance for {target} ({float(self.logits[input]):.3f})"),
             height=200 + 18 * len(by_position),
         )
 

@@ -127,7 +127,10 @@ class TokenAttributions(Result):
             )
             labels = [for_plotly(token) for token in tokens]
             figure.update_xaxes(tickvals=list(range(len(tokens))), ticktext=labels, row=n + 1, col=1)
-        return theme.styled(figure, label(self.method), height=180 + 200 * len(self.values))
+        figure.update_yaxes(title="score")
+        figure.update_xaxes(title="token")
+        title = theme.named(self.model, self.method, "tokens by what they add to the explained logit")
+        return theme.styled(figure, title, height=180 + 200 * len(self.values))
 
 
 _LEGEND = (

@@ -95,11 +95,18 @@ class ExpertUsage(Result):
         hover = "m%{y}.e%{x}: %{z:.3f}<extra></extra>"
         layers = [str(layer) for layer in self.layers]
         picture = go.Figure(
-            go.Heatmap(z=self.weight.tolist(), y=layers, colorscale="Blues", zmin=0, hovertemplate=hover)
+            go.Heatmap(
+                z=self.weight.tolist(),
+                y=layers,
+                colorscale="Blues",
+                zmin=0,
+                hovertemplate=hover,
+                colorbar={"title": "weight"},
+            )
         )
         picture.update_xaxes(title="expert", dtick=1)
         picture.update_yaxes(title="layer", autorange="reversed", type="category")
-        return theme.styled(picture, f"mean routing weight ({self.counted} tokens), {self.model}")
+        return theme.styled(picture, theme.named(self.model, f"mean routing weight of experts ({self.counted} tokens)"))
 
     def headline(self) -> str:
         best = self.to_frame().sort_values("weight", ascending=False).iloc[0]

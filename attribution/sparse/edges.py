@@ -9,9 +9,9 @@ the edge is what goes from u to d past all other places.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 import torch
@@ -32,7 +32,7 @@ from attribution.units.explain import NeuronKeywords, NeuronMethodKeywords
 from attribution.units.scoring import score_mask
 from attribution.units.single import Place
 from attribution.units.sinks import Largest, Rows
-from interp import numbers
+from interp import numbers, theme
 from interp.dictionaries.dictionary import Dictionary
 from interp.dictionaries.means import MeanParts
 from interp.dictionaries.sites import SiteRecorder, check_dictionaries, run_order, run_sites
@@ -45,6 +45,9 @@ from interp.result import Result
 from interp.running import door
 from interp.setting import Setting
 from interp.tasks.refusals import refuse_rows
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 _COLUMNS = ["prompt", "into_dictionary", "into_position", "into_feature"]
 _SOURCE = ["dictionary", "layer", "site", "position", "feature"]
@@ -78,6 +81,21 @@ class FeatureEdges(Result):
     def headline(self) -> str:
         into = len(self.edges[_COLUMNS[1:]].drop_duplicates())
         return f"{self.method}: {len(self.edges):,} edges into {into} features, {self.model}, {self.seconds:.3g} s"
+
+    @numbers.checked(n=numbers.COUNT)
+    def figure(self, n: int = 20) -> Figure:
+        """Bars of the `n` edges of largest |score|, the largest on top."""
+        rows = self.edges.head(n)
+        names = [self._name(row) for row in rows.to_dict("records")]
+        title = theme.named(self.model, f"{self.method}: strongest edges into features")
+        return theme.signed_bars(names, rows["score"].tolist(), title, "score (effect on the objective)", "edge")
+
+    def _name(self, row: Mapping[Hashable, Any]) -> str:
+        """Where an edge comes from and leads to, each end as layer, site, feature and position."""
+        layer, site = self.places[row["into_dictionary"]]
+        unit = "error" if row["feature"] < 0 else row["feature"]
+        source = f"{row['layer']}.{row['site']}.{unit} at {row['position']}"
+        return f"{source} -> {layer}.{site}.{row['into_feature']} at {row['into_position']}, prompt {row['prompt']}"
 
 
 @numbers.checked(keep=numbers.COUNT)

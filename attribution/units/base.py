@@ -151,21 +151,11 @@ class UnitScores(Result):
     @numbers.checked(n=numbers.COUNT)
     def figure(self, n: int = _SHOWN) -> Figure:
         """Bars of the `n` largest |score|, the largest on top."""
-        import plotly.graph_objects as go
-
-        rows = self._shown(n).iloc[::-1]
-        picture = go.Figure(
-            go.Bar(
-                x=rows["score"].tolist(),
-                y=[self._label(row) for row in rows.to_dict("records")],
-                orientation="h",
-                marker_color=[theme.POSITIVE if score > 0 else theme.NEGATIVE for score in rows["score"]],
-                hovertemplate="%{y}<br>score %{x:.4g}<extra></extra>",
-            )
-        )
-        return theme.styled(
-            picture, f"{self.method}: strongest {self.units}", xaxis_title="score", height=160 + 22 * len(rows)
-        )
+        rows = self._shown(n)
+        names = [self._label(row) for row in rows.to_dict("records")]
+        title = theme.named(self.model, f"{self.method}: strongest {self.units}")
+        unit = "score (effect on the objective)"
+        return theme.signed_bars(names, rows["score"].tolist(), title, unit, self.units.removesuffix("s"))
 
     @abstractmethod
     def _unit(self, row: dict[Any, Any]) -> str:
@@ -177,7 +167,7 @@ class UnitScores(Result):
             tokens = self.tokens[row.get("prompt", 0)]
             alone = "prompt" in row or len(self.tokens) == 1
             text += f" at {position}" + (f" ({tokens[position]})" if alone and position < len(tokens) else "")
-        return theme.label(f"{text}, prompt {row['prompt']}" if row.get("prompt", 0) else text)
+        return f"{text}, prompt {row['prompt']}" if row.get("prompt", 0) else text
 
     def fits(self) -> None:
         for axis in self.axes:

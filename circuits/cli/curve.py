@@ -51,7 +51,9 @@ def curve(
     """
     output, html = check_target("-o", output), check_target("--html", html)
     with working(quiet) as notes:
+        from interp.charts import charts
         from interp.files import write_text
+        from interp.tables import page
         from metrics import faithfulness_curve
 
         case = reopen(
@@ -82,7 +84,7 @@ def curve(
             write_frame(result.to_frame(), output)
             files["curve"] = str(output)
         if html is not None:
-            write_text(html, result.figure().to_html(include_plotlyjs=True))
+            write_text(html, page(result.headline(), charts([result.figure()])))
             files["html"] = str(html)
     if json:
         print_json(_data(circuit, case, result, files))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from plotly.offline import get_plotlyjs
 
 from interp import theme
+from interp.charts import charts
 from interp.files import write_text
 from interp.interval import Estimate
 from interp.result import Result
@@ -85,9 +85,10 @@ class SweepResult(Result):
         if self.frame["random"].notna().any():
             _points(figure, self.frame, "random", "random", theme.CONTROL)
         theme.target_line(figure)
+        figure.update_xaxes(title="task and model")
         figure.update_yaxes(title="faithfulness")
         figure.update_layout(scattermode="group")
-        return theme.styled(figure, "Faithfulness on held-out prompts")
+        return theme.styled(figure, f"Faithfulness on held-out prompts: {', '.join(names)}")
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Tables and figure as one page that needs no network; written to `path` if there is one."""
@@ -96,8 +97,7 @@ class SweepResult(Result):
             f"<p class='note'>{html.escape(str(self._failure(row)))}</p>" for row in self.failed.to_dict("records")
         ]
         if len(self.frame):
-            drawn = self.figure().to_html(full_html=False, include_plotlyjs=False)
-            parts += [f"<script>{get_plotlyjs()}</script><div class='figure'>{drawn}</div>"]
+            parts += [charts([self.figure()])]
             parts += [_section("Over seeds", self.over_seeds()), _section("Every circuit", self.frame)]
         text = page(self.headline(), "\n".join(parts))
         if path is not None:

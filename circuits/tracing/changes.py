@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from interp import numbers, theme
 from interp.result import Result
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,3 +48,13 @@ class Intervention(Result):
         moved = ", ".join(f"{row.name} {row.change:+.3f}" for row in logits.head(3).itertuples(index=False))
         other = f", other experts at {len(self.rerouted)} places" if self.rerouted else ""
         return f"{len(self.changed)} units set, attention {self.attention}: {moved}{other}, {self.model}"
+
+    @numbers.checked(n=numbers.COUNT)
+    def figure(self, n: int = 20) -> Figure:
+        """Bars of the `n` largest changes: of logits and of units' activations."""
+        rows = self.nodes.reindex(self.nodes["change"].abs().sort_values(ascending=False, kind="stable").index).head(n)
+        set_to = ", ".join(f"{name} = {value:.3g}" for name, value in list(self.changed.items())[:3])
+        title = theme.named(self.model, f"what changes where {len(self.changed)} units are set: {set_to}")
+        return theme.signed_bars(
+            rows["name"].tolist(), rows["change"].tolist(), title, "change (of a logit, or of an activation)", "node"
+        )

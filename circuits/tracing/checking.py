@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import torch
@@ -16,7 +17,7 @@ from circuits.tracing.asked import shares_of
 from circuits.tracing.graph import AttributionGraph
 from circuits.tracing.intervention import subject, unit_name
 from circuits.tracing.subject import Subject
-from interp import numbers
+from interp import numbers, theme
 from interp.errors import InputError, choose
 from interp.interval import Interval
 from interp.running import evaluated, settled
@@ -43,7 +44,7 @@ def check(graph: AttributionGraph, n: int, attention: Attention, interval: Inter
                 top=(), drop=(0, 1) if n > 3 else (0,),
                 resamples=interval.resamples, confidence=interval.confidence, seed=interval.seed,
             )  # fmt: skip
-    return combine(tables, "group")
+    return replace(combine(tables, "group"), about=theme.named(graph.model, "".join(graph.tokens)))
 
 
 def _compared(of: Subject, places: Places, attention: Attention) -> tuple[Tensor, Tensor]:

@@ -31,11 +31,13 @@ def figure(graph: AttributionGraph) -> go.Figure:
     x, y = places(graph)
     picture = go.Figure([*_links(graph, through, x, y), *_nodes(graph, flow, x, y)])
     n_layers = int(graph.nodes["layer"].max())
-    theme.styled(
+    return theme.styled(
         picture,
+        theme.named(graph.model, f"what {', '.join(graph.target_tokens[:3])} is made of"),
+        graph.headline(),
         xaxis={
             "tickvals": list(range(len(graph.tokens))), "ticktext": [theme.label(token) for token in graph.tokens],
-            "showgrid": False, "zeroline": False, "range": [-1.4, len(graph.tokens) - 0.4],
+            "showgrid": False, "zeroline": False, "range": [-1.4, len(graph.tokens) - 0.4], "title": "token",
         },
         yaxis={
             "tickvals": [-1, *range(0, n_layers, max(1, n_layers // 10)), n_layers],
@@ -46,12 +48,8 @@ def figure(graph: AttributionGraph) -> go.Figure:
         modebar={"remove": list(look.REFUSED_BUTTONS)},
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"},
         height=max(480, min(1000, 24 * n_layers + 240)),
-        margin={"l": 64, "r": 16, "t": 96, "b": 48},
+        margin={"l": 64, "r": 16, "b": 48},
     )  # fmt: skip
-    heading = f"What {', '.join(graph.target_tokens[:3])} is made of"
-    below = {"text": theme.label(graph.headline())}
-    picture.update_layout(title={"text": theme.label(heading), "subtitle": below, "x": 0.02, "y": 0.97})
-    return picture
 
 
 def carried(graph: AttributionGraph) -> tuple[Float[np.ndarray, "node node"], Float[np.ndarray, " node"]]:

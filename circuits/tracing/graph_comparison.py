@@ -62,4 +62,7 @@ class GraphComparison(Result):
             )
         ]
         height = 160 + 28 * len(rows)
-        return theme.styled(go.Figure(bars), self.headline(), xaxis={"title": "influence"}, height=height)
+        prompts = ["".join(tokens) for tokens in (self.tokens, self.other_tokens)]
+        title = theme.named(self.model, f"{prompts[0]!r} against {prompts[1]!r}")
+        axes = {"xaxis_title": "influence", "yaxis_title": "node"}
+        return theme.styled(go.Figure(bars), title, self.headline(), **axes, height=height)

@@ -162,6 +162,7 @@ def layout_data(
         "columns": [layout.columns, list(names)],
         "rows": [rows, list(row_names)],
         "xRange": [-0.3, layout.width + 0.3],
+        "opening": layout.opening,
         "yRange": [-1.7, graph.n_layers + 0.7],
         "margin": layout.width,
     }

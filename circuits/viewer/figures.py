@@ -102,17 +102,15 @@ def _drawn(circuit: Circuit, edges: Adjacency, tones: list[Tone], heading: str, 
     result = go.Figure([*lined, *_legend(tones), _absent(circuit), _nodes(circuit, scatter)])
     theme.styled(
         result,
-        xaxis={**axis, **across, "range": [-0.8, graph.n_heads + MLP_GAP + 1.9]},
+        heading,
+        " · ".join(lines),
+        xaxis={**axis, **across, "title": "head", "range": [-0.8, graph.n_heads + MLP_GAP + 1.9]},
         yaxis={**axis, **up, "range": [-1.7, graph.n_layers + 0.7], "title": "layer"},
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"},
         hovermode="closest",
         modebar={"remove": list(look.REFUSED_BUTTONS)},
-        margin={"l": 64, "r": 16, "t": 112, "b": 36},
+        margin={"l": 64, "r": 16, "b": 48},
         height=max(560, min(1100, 26 * graph.n_layers + 260)),
-    )
-    below = {"text": theme.label(" · ".join(lines))}
-    result.update_layout(
-        title={"text": theme.label(heading), "subtitle": below, "x": 0.02, "y": 0.97, "yanchor": "top"}
     )
     if not drawn:
         result.add_annotation(

@@ -10,8 +10,6 @@ import functools
 import os
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
 from circuits.circuit import Circuit
 from circuits.node_circuit import NodeCircuit
 from circuits.viewer.adjacency import adjacency
@@ -48,7 +46,7 @@ SCRIPTS = (
     "choices.js",
     "sliders.js",
     "controls.js",
-    "library.js",
+    "interp:library.js",
     "faithfulness.js",
     "cards.js",
     "quality.js",
@@ -100,7 +98,7 @@ def to_html(circuit: Circuit | NodeCircuit, path: str | os.PathLike[str] | None 
 @functools.cache
 def circuit_shell() -> Shell:
     """The shell of pages of circuits."""
-    return Shell(("help.html", "glossary.html"), "stage.html", SCRIPTS, STYLES, LOOK, get_plotlyjs())
+    return Shell(("help.html", "glossary.html"), "stage.html", SCRIPTS, STYLES, LOOK, charts=True)
 
 
 def show(circuit: Circuit | NodeCircuit, **views: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ SHOWN_POSITIONS = 4  # of one node
 STEP = 0.25  # between nodes that stand beside each other, in x
 MOST_NODES = 65_535  # that a page can number
 EMPTY = 0.22  # the width of a position where hardly anything is drawn
+FOLDED = 2.0  # the width of a run of positions where nothing is drawn, such as what both prompts begin with
+READABLE = 24.0  # of wider layouts the picture opens with so much, from the first mark on
 
 
 @numbers.checked(example=numbers.FROM_ZERO)
@@ -67,6 +70,14 @@ class PositionLayout:
     columns: list[float]
     width: float
 
+    @property
+    def opening(self) -> tuple[float, float] | None:
+        """What of a wide layout is seen first, from the first mark on; None: all of it."""
+        if self.width <= READABLE:
+            return None
+        start = max(-0.3, min(min(self.x, default=0.0) - 1.5, self.width + 0.3 - READABLE))
+        return start, start + READABLE
+
 
 def check_positions(positions: ArrayLike, graph: ComputationalGraph) -> Float[np.ndarray, "node pos"]:
     """Scores by position as an array; raises `InputError` for another shape or what is not finite."""
@@ -84,7 +95,8 @@ def check_positions(positions: ArrayLike, graph: ComputationalGraph) -> Float[np
 def position_layout(circuit: Circuit, positions: Float[np.ndarray, "node pos"]) -> PositionLayout:
     """Columns are positions, rows layers; nodes of one layer and position stand beside each other.
 
-    A column is as wide as its fullest row, so that positions where nothing happens take little room.
+    A column is as wide as its fullest row, so that positions where nothing happens take little room; long runs of
+    these, such as what both prompts begin with, are folded.
     """
     graph, length = circuit.graph, positions.shape[1]
     names = [*graph.sources, "logits"]
@@ -105,7 +117,7 @@ def arranged(
 ) -> PositionLayout:
     """Marks of `(node, score)` by layer and column, of `length` columns; `names` are those of the nodes."""
     fullest = [max((len(held) for (_, at), held in cells.items() if at == place), default=0) for place in range(length)]
-    widths = np.maximum(EMPTY, STEP * (np.array(fullest) + 1))
+    widths = np.where(np.array(fullest) > 0, STEP * (np.array(fullest) + 1), _folded(fullest))
     columns = (np.cumsum(widths) - widths / 2).tolist()
     lift = [MLP_LIFT if name.startswith("m") else 0.0 for name in names]
     marks = sorted(
@@ -127,6 +139,12 @@ def arranged(
         columns=columns,
         width=float(widths.sum()),
     )
+
+
+def _folded(fullest: Sequence[int]) -> Float[np.ndarray, " pos"]:
+    """Widths of empty columns: those of a long run share what the run may take."""
+    runs = [(empty, len(list(run))) for empty, run in itertools.groupby(fullest, lambda most: not most)]
+    return np.concatenate([np.full(n, min(EMPTY, FOLDED / n) if empty else EMPTY) for empty, n in runs])
 
 
 def _shown(scores: Float[np.ndarray, " pos"]) -> Sequence[int]:

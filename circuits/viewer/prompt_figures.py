@@ -42,12 +42,14 @@ def attention_figure(model: Any, task: Task, head: str, example: int = 0) -> go.
     for column, (pattern, tokens) in enumerate(runs, 1):
         picture.add_heatmap(
             z=np.where(future, np.nan, pattern), zmin=-1, zmax=1, colorscale=theme.DIVERGING, showscale=column == 3,
+            colorbar={"title": "attention"},
             hovertemplate="from %{y} to %{x}: %{z:.2f}<extra></extra>", row=1, col=column,
         )  # fmt: skip
         axis = {"tickvals": list(range(len(tokens))), "ticktext": [theme.label(token) for token in tokens]}
         picture.update_xaxes(**axis, tickangle=-60, row=1, col=column)
         picture.update_yaxes(**axis, autorange="reversed", row=1, col=column)
     picture.update_yaxes(title="looks from", col=1)
+    picture.update_xaxes(title="to")
     title = theme.named(_name(model), task.name, f"attention of {head}, prompt {example}")
     return theme.styled(picture, title, height=460)
 
@@ -80,7 +82,7 @@ def answer_figure(model: Any, task: Task, example: int = 0) -> go.Figure:
     picture.add_scatter(x=places, y=lens, name="logit lens", mode="lines+markers", line={"color": theme.INK})
     picture.update_layout(barmode="relative", legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"})
     picture.update_xaxes(title="layer (-1: the input)")
-    picture.update_yaxes(title="correct less incorrect logit")
+    picture.update_yaxes(title="correct less incorrect (logits)")
     title = theme.named(_name(model), task.name, f"the answer of prompt {example} by layer")
     return theme.styled(picture, title, height=460)
 

@@ -6,12 +6,8 @@ page by `textContent`. The embedded JSON holds no `<`, so that no label can end 
 
 from __future__ import annotations
 
-import base64
-import functools
-import gzip
 import html
 import importlib
-import json
 import logging
 import os
 import sys
@@ -25,6 +21,7 @@ from string import Template
 from typing import Any
 
 from circuits.viewer.sketch import Sketch
+from interp.charts import embedded, library, plotly_js
 from interp.errors import InputError
 from interp.files import write_text
 
@@ -43,7 +40,7 @@ class Shell:
         help: what its sheet of help holds, one behind the other; `stage`: the picture's part of its body.
         scripts, styles: in the order in which they are run and read: each uses those before it.
         constants: what scripts know as `LOOK`.
-        library: a script of others that the page holds packed, for `library.js` to unpack.
+        charts: whether the page holds plotly.js, which `library.js` unpacks.
     """
 
     help: tuple[str, ...]
@@ -51,7 +48,7 @@ class Shell:
     scripts: tuple[str, ...]
     styles: tuple[str, ...]
     constants: Mapping[str, Any]
-    library: str = ""
+    charts: bool = False
 
     def render(
         self, heading: str, lines: list[str], data: dict[str, Any], path: str | os.PathLike[str] | None, still: str
@@ -66,7 +63,7 @@ class Shell:
             help="".join(map(asset, self.help)),
             stage=asset(self.stage),
             still=still,
-            library=held(packed(self.library)) if self.library else "",
+            library=library(plotly_js()) if self.charts else "",
             data=embedded({"title": heading, "facts": lines, **data}),
             script=f"(() => {{\nconst LOOK = {embedded(self.constants)};\n"
             + "\n".join(map(asset, self.scripts))
@@ -76,17 +73,6 @@ class Shell:
         if path is not None:
             write_text(path, page)
         return page
-
-
-@functools.cache
-def packed(script: str) -> str:
-    """A script as text of a third of its size."""
-    return base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
-
-
-def held(library: str) -> str:
-    """The element of a page that holds its library; empty where another page of the notebook does."""
-    return f'<script type="text/plain" id="library">{library}</script>'
 
 
 def show_page(page: str, sketch: Sketch | None = None) -> None:
@@ -123,15 +109,15 @@ def _lighter(page: str) -> str:
 
     A front end that does not say which cell runs gets whole pages: a cell that is run again replaces its own.
     """
-    first, _, rest = page.partition(held("").removesuffix("</script>"))
-    library, _, after = rest.partition("</script>")
+    first, _, rest = page.partition(library("").removesuffix("</script>"))
+    own, _, after = rest.partition("</script>")
     asked = sys.modules["IPython"].get_ipython()
     cell = asked.get_parent().get("metadata", {}).get("cellId") if hasattr(asked, "get_parent") else None
-    if not library or cell is None:
+    if not own or cell is None:
         return page
     if not _holder:
         _holder.append(cell)
-    return page if cell == _holder[0] else first + held("") + after
+    return page if cell == _holder[0] else first + library("") + after
 
 
 def _instead(sketch: Sketch, png: bytes) -> str:
@@ -150,9 +136,3 @@ def asset(name: str) -> str:
     """The text of a file, by `name` or `package:name`."""
     package, _, file = name.rpartition(":")
     return resources.files(package or "circuits.viewer").joinpath("assets", file).read_text(encoding="utf-8")
-
-
-def embedded(data: Mapping[str, Any]) -> str:
-    """JSON that is safe inside a script element: no `<`, `>` or `&`, and no line separators of JavaScript."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

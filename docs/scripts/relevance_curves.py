@@ -18,7 +18,7 @@ import metrics
 from attribution import attribute
 from interp import load_model, tasks
 from interp.files import write_text
-from metrics.circuit.curve import Curve
+from metrics import Curve
 
 DOCS = Path(__file__).parent.parent
 TASKS = ("ioi", "greater_than", "agreement")

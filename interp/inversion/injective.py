@@ -77,7 +77,7 @@ class Injectivity(Result):
         picture.update_layout(barmode="overlay")
         picture.update_xaxes(title="log10 of the distance to the nearest other prompt, over the states' norm")
         picture.update_yaxes(title="prompts")
-        return theme.styled(picture, f"nearest states of different prompts, {self.model}")
+        return theme.styled(picture, theme.named(self.model, "nearest states of different prompts"))
 
     def headline(self) -> str:
         frame = self.to_frame()

@@ -103,7 +103,7 @@ class Inversion(Result):
         picture.add_hline(y=self.tolerance, line_dash="dash", annotation_text="tolerance")
         picture.update_xaxes(title="position")
         picture.update_yaxes(title="distance over the state's norm", type="log", exponentformat="power")
-        return theme.styled(picture, f"prompts from states behind layer {self.layer}, {self.model}")
+        return theme.styled(picture, theme.named(self.model, f"prompts from states behind layer {self.layer}"))
 
     def headline(self) -> str:
         whole, tried = sum(self.complete), self.found["tried"]

@@ -53,6 +53,7 @@ class TaskCheck:
         problems: why there is no behaviour to explain; empty if there is one.
         notes: what was made of answers of several tokens, of unequal lengths and of missing corrupted prompts (their
             figures are then the clean ones'). Such a task without incorrect answers is not judged by its accuracy.
+        model: its name.
     """
 
     task: str
@@ -66,6 +67,7 @@ class TaskCheck:
     n_higher_clean: int
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    model: str = ""
 
     @property
     def ok(self) -> bool:
@@ -76,7 +78,9 @@ class TaskCheck:
         """The mean objective and the accuracy on clean and on corrupted prompts, side by side."""
         from plotly.subplots import make_subplots
 
-        picture = make_subplots(cols=2, subplot_titles=[theme.label(self.objective), "accuracy"])
+        picture = make_subplots(
+            cols=2, subplot_titles=[theme.label(self.objective), "accuracy"], horizontal_spacing=0.15
+        )
         pairs = ((self.clean, self.corrupted), (self.accuracy_clean, self.accuracy_corrupted))
         for column, values in enumerate(pairs, 1):
             picture.add_bar(
@@ -86,7 +90,9 @@ class TaskCheck:
         picture.update_yaxes(title="mean over prompts", col=1)
         picture.update_yaxes(title="share of prompts", range=[0, 1], col=2)
         told = f"{self.n_higher_clean} of {self.n} prompts higher when clean"
-        return theme.styled(picture, theme.named(self.task, told, None if self.ok else "no behaviour to explain"))
+        picture.update_xaxes(title="prompts")
+        title = theme.named(self.model, self.task, None if self.ok else "no behaviour to explain")
+        return theme.styled(picture, title, told)
 
     def __repr__(self) -> str:
         lines = [f"{name}: {value}" for name, value in self._rows()]
@@ -158,6 +164,7 @@ def check_task(task: Checkable, model: Any) -> TaskCheck:
         n_higher_clean=int((clean > corrupted).sum()),
         problems=tuple(problems),
         notes=notes(prompts),
+        model=str(getattr(getattr(model, "cfg", None), "model_name", None) or ""),
     )
 
 

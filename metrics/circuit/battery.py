@@ -176,7 +176,7 @@ def battery_in(
         "quantile": against.quantile, "reference": against.drawn or elements.null, "reference_size": against.size,
         "prompts": n, "reference_prompts": len(few), "n_random": n_random, "level": level,
         f"{noun}s_tested": len(tested), "permutations": testing.permutations, **setting.conditions.to_dict(),
-        "seed": seed,
+        "of": setting.conditions.title(), "seed": seed,
     }  # fmt: skip
     decided = [replace(one, p_corrected=p, rejected=p <= testing.alpha) for one, p in zip(made, corrected, strict=True)]
     notes = _notes(n, n_random, against.quantile, tests, testing)

@@ -67,7 +67,8 @@ class CircuitTests(Result):
         edges: the minimality test edge by edge (or node by node), from the least needed: edge (node), change, beaten
             (share of the random ones whose removal changes less), p, p_corrected, superfluous.
         settings: what they were made with: alpha, correction, tolerance, quantile, reference, level, numbers of
-            prompts, random circuits, edges and runs, seed; and the setting judged under: ablation, objective, kv, task.
+            prompts, random circuits, edges and runs, seed; the setting judged under: ablation, objective, kv, task; and
+            `of`, the names of model, task and method.
         notes: what a reader must know to trust them.
     """
 
@@ -144,7 +145,9 @@ class CircuitTests(Result):
         )
         theme.target_line(figure, self.settings["alpha"], vertical=True)
         figure.update_xaxes(type="log", title=f"p, corrected by {self.settings['correction']}; dotted: the level")
-        return theme.styled(figure, self._heading, height=180 + 40 * len(made))
+        figure.update_yaxes(title="test")
+        named = theme.named(self.settings.get("of"), "tests of the circuit")
+        return theme.styled(figure, named, self._heading, height=180 + 40 * len(made))
 
     def __str__(self) -> str:
         lines = [f"CircuitTests: {self._heading}"]

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from interp import numbers, theme
-from interp.conditions import Conditions
+from interp.conditions import Conditions, titled
 from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
@@ -108,7 +108,7 @@ class Completeness(Result):
         figure.add_scatter(x=ends, y=ends, mode="lines", line={"dash": "dot", "color": theme.DARK}, showlegend=False)
         figure.update_xaxes(title="model without the set, as faithfulness")
         figure.update_yaxes(title="circuit without the set, as faithfulness")
-        return theme.styled(figure, f"Incompleteness {self.incompleteness}")
+        return theme.styled(figure, titled(self.setting, "completeness"), f"incompleteness {self.incompleteness}")
 
 
 class CompletenessKeywords(SpanKeywords, JudgeKeywords, total=False):

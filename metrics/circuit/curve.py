@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -12,15 +11,13 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp import numbers, theme
-from interp.conditions import Conditions
+from interp import numbers
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords, chosen
 from interp.node_mask import NodeMask
-from interp.result import Result
 from interp.running import door
 from interp.selection import LADDER_FRACTIONS, SELECTIONS, Selection, ladder
 from interp.selection.named import rules_of
@@ -31,6 +28,7 @@ from interp.spans import SpanNames, span_names
 from interp.tasks.task import Task
 from metrics.circuit.areas import areas
 from metrics.circuit.controls import random_controls
+from metrics.circuit.curve_result import Curve
 from metrics.circuit.elements import elements_at
 from metrics.circuit.evaluate import (
     GrainKeywords,
@@ -47,7 +45,7 @@ from metrics.circuit.node_scores import NodeScores
 from metrics.statistics import bootstrapped
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    pass
 
 Mask = Bool[Tensor, "source target"]
 
@@ -56,105 +54,6 @@ class AbsoluteKeyword(TypedDict, total=False):
     """Of selections by name: rank by |score| (their default) or by signed score."""
 
     absolute: bool
-
-
-@dataclass(frozen=True, repr=False)
-class Curve(Result):
-    """Faithfulness on a ladder of circuit sizes.
-
-    Attributes:
-        fractions: nominal sizes p as shares of the graph's edges; `sizes` are int(p n) edges, before pruning. Of nodes,
-            shares of all nodes of the level.
-        edges: what pruning left of each size; of nodes all.
-        points: faithfulness at each size with its bootstrap interval over prompts.
-        cpr_estimate, cmd_estimate: areas over p with intervals; `log_cpr`, `log_cmd` the means over log p, which
-            the two largest sizes do not rule.
-        random: the same curve for random circuits of as many edges, if it was asked for.
-        values: objectives per prompt of the clean model, the empty circuit and each circuit.
-        setting: ablation, objective and prompts that it was judged under.
-        level: what is counted: `edge`, or `neuron`, `head`, `node`, `feature`.
-        complement: the same for what each circuit leaves out, if it was asked for: low where circuits are complete.
-    """
-
-    matching: ClassVar = (("fractions", "sizes", "edges", "points", "random"),)
-
-    fractions: tuple[float, ...]
-    sizes: tuple[int, ...]
-    edges: tuple[int, ...]
-    points: tuple[Estimate, ...]
-    cpr_estimate: Estimate
-    cmd_estimate: Estimate
-    log_cpr: Estimate
-    log_cmd: Estimate
-    values: CircuitValues
-    random: tuple[Estimate, ...] | None = None
-    setting: Conditions | None = None
-    level: str = "edge"
-    complement: tuple[Estimate, ...] | None = None
-
-    @property
-    def faithfulness(self) -> tuple[float, ...]:
-        """Faithfulness at each size."""
-        return tuple(point.value for point in self.points)
-
-    @property
-    def cpr(self) -> float:
-        """Area under f over p. Never report it alone: a circuit that beats the model raises it beyond 1."""
-        return self.cpr_estimate.value
-
-    @property
-    def cmd(self) -> float:
-        """Area under |1 - f| over p; lower is better."""
-        return self.cmd_estimate.value
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per size: fraction, size, edges, faithfulness, low, high; random and complement if known."""
-        columns: dict[str, Any] = {
-            "fraction": self.fractions,
-            "size": self.sizes,
-            "edges": self.edges,
-            "faithfulness": self.faithfulness,
-            "low": [p.low for p in self.points],
-            "high": [p.high for p in self.points],
-        }
-        for name, points in (("random", self.random), ("complement", self.complement)):
-            if points is not None:
-                columns |= {
-                    name: [p.value for p in points],
-                    f"{name}_low": [p.low for p in points],
-                    f"{name}_high": [p.high for p in points],
-                }
-        return pd.DataFrame(columns)
-
-    def headline(self) -> str:
-        under = "" if self.setting is None else f"; {self.setting}"
-        return f"CPR {self.cpr_estimate}, CMD {self.cmd_estimate}{under}"
-
-    def figure(self) -> Figure:
-        """Faithfulness over log p with intervals, beside random circuits and the clean model's 1."""
-        import plotly.graph_objects as go
-
-        figure = go.Figure()
-        lines = [("circuit", self.points, theme.OWN)]
-        if self.random is not None:
-            lines.append(("random circuits of equal size", self.random, theme.CONTROL))
-        if self.complement is not None:
-            lines.append(("without the circuit", self.complement, theme.VERMILION))
-        for name, points, colour in lines:
-            figure.add_scatter(
-                x=self.fractions,
-                y=[p.value for p in points],
-                error_y=theme.error_bars(points),
-                name=name,
-                mode="lines+markers",
-                line={"color": colour},
-                customdata=list(self.edges),
-                hovertemplate=f"%{{y:.3f}} with %{{customdata}} {self.level}s<extra>" + name + "</extra>",
-            )
-        theme.target_line(figure)
-        figure.update_xaxes(type="log", title=f"share of {self.level}s")
-        figure.update_yaxes(title="faithfulness")
-        return theme.styled(figure, f"CPR {self.cpr:.3f}, CMD {self.cmd:.3f}")
 
 
 class CurveKeywords(JudgeKeywords, GrainKeywords, AbsoluteKeyword, total=False):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from interp import numbers, theme
-from interp.conditions import Conditions
+from interp.conditions import Conditions, titled
 from interp.interval import Interval
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
@@ -93,7 +93,8 @@ class Minimality(Result):
             )
         )
         figure.update_yaxes(title="fall of the objective when removed")
-        return theme.styled(figure, f"Minimality: {self._summary}")
+        figure.update_xaxes(title=self.level)
+        return theme.styled(figure, titled(self.setting, "minimality"), self._summary)
 
 
 class MinimalityKeywords(SpanKeywords, JudgeKeywords, TestingKeywords, total=False):

@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from interp import numbers, theme
-from interp.conditions import Conditions
+from interp.conditions import Conditions, titled
 from interp.errors import InputError
 from interp.keywords import check_keywords
 from interp.result import Result
@@ -72,8 +72,10 @@ class Missed(Result):
 
         shown = self.frame.head(30)
         figure = go.Figure(go.Bar(x=shown["edge"], y=shown["bound"], marker={"color": theme.OWN}))
-        figure.update_yaxes(title="upper bound on the size of its effect")
-        return theme.styled(figure, f"No edge left out has an effect above {self.bound:.3g}")
+        figure.update_xaxes(title="edge that is left out")
+        figure.update_yaxes(title="upper bound on its |effect|")
+        told = f"no edge left out has an effect above {self.bound:.3g}"
+        return theme.styled(figure, titled(self.setting, "missed effects"), told)
 
 
 class MissedKeywords(UnderKeywords, RunKeywords, total=False):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp import numbers, theme
-from interp.conditions import Conditions
+from interp.conditions import Conditions, titled
 from interp.interval import Estimate, Interval, IntervalKeywords
 from interp.kernels.evaluate import CircuitValues
 from interp.keywords import check_keywords
@@ -134,7 +134,8 @@ class OutputAgreement(Result):
         """KL and equal top tokens beside those of the empty circuit and of random ones; KL prompt by prompt."""
         from plotly.subplots import make_subplots
 
-        figure = make_subplots(cols=3, subplot_titles=["KL(model || circuit)", "same top token", "KL by prompt"])
+        titles = ["KL(model || circuit)", "same top token", "KL by prompt"]
+        figure = make_subplots(cols=3, subplot_titles=titles, horizontal_spacing=0.13)
         rows = self.records()
         names, colours = [row["of"] for row in rows], [theme.OWN, *[theme.CONTROL] * (len(rows) - 1)]
         columns = (("kl", "kl_low", "kl_high"), ("same_argmax", "same_low", "same_high"))
@@ -147,9 +148,12 @@ class OutputAgreement(Result):
         figure.update_yaxes(title="nats", col=1)
         figure.update_yaxes(title="share of prompts", range=[0, 1], col=2)
         figure.update_yaxes(title="prompts", col=3)
+        figure.update_xaxes(title="circuit", col=1)
+        figure.update_xaxes(title="circuit", col=2)
         figure.update_xaxes(title="nats", col=3)
         figure.update_layout(showlegend=False)
-        return theme.styled(figure, f"KL {self.kl}, same top token {self.same}")
+        title = titled(self.setting, "the circuit's whole output")
+        return theme.styled(figure, title, f"KL {self.kl} nats, same top token {self.same}")
 
 
 class OutputKeywords(GrainKeywords, RunKeywords, IntervalKeywords, total=False):

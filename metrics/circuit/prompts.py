@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from interp import numbers, theme
-from interp.conditions import Conditions
+from interp.conditions import Conditions, titled
 from interp.errors import InputError
 from interp.interval import Estimate, Interval
 from interp.keywords import check_keywords
@@ -135,10 +135,10 @@ class PromptFaithfulness(Result):
             x0=1 - self.margin, x1=1 + self.margin, fillcolor=theme.GREEN, opacity=0.15, line_width=0,
             annotation_text=f"within {self.margin:.0%} of the model",
         )  # fmt: skip
-        figure.add_vline(x=self.mean.value, line={"dash": "dot", "color": theme.VERMILION}, annotation_text="mean")
+        figure.add_vline(x=self.mean.value, line={"dash": "dot", "color": theme.INK}, annotation_text="mean")
         figure.update_xaxes(title="faithfulness of the prompt")
         figure.update_yaxes(title="prompts")
-        return theme.styled(figure, "Faithfulness by prompt")
+        return theme.styled(figure, titled(self.setting, "faithfulness by prompt"), str(self))
 
 
 def _quantiles(values: Array, interval: Interval) -> dict[float, Estimate]:

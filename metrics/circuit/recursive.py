@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp import numbers, theme
-from interp.conditions import Conditions
+from interp.conditions import Conditions, titled
 from interp.errors import InputError
 from interp.interval import Estimate, Interval
 from interp.kernels.evaluate import CircuitValues
@@ -96,7 +96,8 @@ class RecursiveCurve(Result):
         theme.target_line(figure, 0)
         figure.update_xaxes(type="log", title=f"share of {self.level}s ablated")
         figure.update_yaxes(title="faithfulness of what is left")
-        return theme.styled(figure, f"area {self.area}, over log share {self.log_area}")
+        told = f"area {self.area}, over log share {self.log_area}"
+        return theme.styled(figure, titled(self.setting, f"recursive curve of {self.level}s"), told)
 
 
 class RecursiveKeywords(GrainKeywords, JudgeKeywords, total=False):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp import numbers, theme
-from interp.conditions import Conditions
+from interp.conditions import Conditions, titled
 from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
@@ -113,7 +113,7 @@ class CircuitSaCo(Result):
         )
         figure.update_xaxes(title=f"groups of {self.level}s, highest scores first", dtick=1)
         figure.update_yaxes(title="fall of the objective when ablated")
-        return theme.styled(figure, f"SaCo {self.mean}, pooled {self.pooled}")
+        return theme.styled(figure, titled(self.setting, "SaCo of scores"), f"SaCo {self.mean}, pooled {self.pooled}")
 
 
 class CircuitSaCoKeywords(SpanKeywords, JudgeKeywords, total=False):

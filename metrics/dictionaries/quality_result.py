@@ -80,11 +80,11 @@ class DictionaryQuality(Result):
 
         figure = go.Figure()
         for name, values, colour in (
-            ("text", self.frequency, theme.BLUE), ("random tokens", self.random_frequency, theme.VERMILION)
+            ("text", self.frequency, theme.BLUE), ("random tokens", self.random_frequency, theme.CONTROL)
         ):  # fmt: skip
             ranked = values.sort(descending=True).values
             figure.add_scatter(y=ranked.tolist(), name=name, line={"color": colour})
         figure.add_hline(y=self.threshold, line={"dash": "dot", "color": theme.DARK}, annotation_text="dense")
         figure.update_xaxes(title="features, most active first")
         figure.update_yaxes(title="share of tokens", type="log")
-        return theme.styled(figure, f"how often features are active, {self.model}")
+        return theme.styled(figure, theme.named(self.model, self.dictionary, "how often features are active"))

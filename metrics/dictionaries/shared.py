@@ -64,7 +64,7 @@ class SharedFeatures(Result):
         figure.add_vline(x=self.threshold, line={"dash": "dot", "color": theme.DARK})
         figure.update_xaxes(title="cosine of matched features")
         figure.update_yaxes(title="pairs")
-        return theme.styled(figure, "features of two dictionaries")
+        return theme.styled(figure, f"features of two dictionaries, shared from a cosine of {self.threshold:g} on")
 
 
 @numbers.checked(threshold=numbers.UNIT)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MEASURES = ("probability", "accuracy")
 BETTER = {"morf": "lower", "lerf": "higher", "between": "higher", "insertion": "higher"}
-COLOURS = {"morf": theme.VERMILION, "lerf": theme.BLUE, "insertion": theme.GREEN}
+COLOURS = {"morf": theme.PURPLE, "lerf": theme.SKY, "insertion": theme.GREEN}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -70,10 +70,7 @@ class Curves(PerSample):
         figure = go.Figure()
         for name, part in self.curve_frame().groupby("curve", sort=False):
             colour = COLOURS[str(name)]
-            figure.add_scatter(
-                x=[*part["fraction"], *part["fraction"][::-1]], y=[*part["high"], *part["low"][::-1]], fill="toself",
-                fillcolor=colour, opacity=0.2, line={"width": 0}, hoverinfo="skip", showlegend=False,
-            )  # fmt: skip
+            theme.band(figure, part["fraction"].tolist(), part["low"].tolist(), part["high"].tolist(), colour)
             label = f"{name}, area {self.estimates[str(name)]}"
             figure.add_scatter(x=part["fraction"], y=part["value"], name=label, line={"color": colour})
             if "random" in part:
@@ -81,7 +78,9 @@ class Curves(PerSample):
                 figure.add_scatter(x=part["fraction"], y=part["random"], name=f"{name}, random", line=dotted)
         figure.update_xaxes(title="share of elements removed (insertion: present)")
         figure.update_yaxes(title="mean over samples")
-        return theme.styled(figure, "Removal curves")
+        return theme.styled(
+            figure, f"Removal curves of an explanation, {len(next(iter(self.columns.values()))):,} samples"
+        )
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,6 @@ class InDistribution(OnceFrame, Result):
             mode="lines+markers", line={"color": theme.OWN}, name="outliers",
         )  # fmt: skip
         theme.target_line(figure, self.level)
-        figure.update_xaxes(title="share masked")
+        figure.update_xaxes(title="share of elements masked")
         figure.update_yaxes(title=f"share of samples with p < {self.level:g}")
-        return theme.styled(figure, "Masked inputs in distribution")
+        return theme.styled(figure, "MaSF: are masked inputs in distribution?")

@@ -163,7 +163,7 @@ class MaskedFineTuning(Result):
         import plotly.graph_objects as go
 
         figure = go.Figure()
-        lines = (("train_loss", theme.CONTROL), ("loss", theme.BLUE), ("masked_loss", theme.VERMILION))
+        lines = (("train_loss", theme.CONTROL), ("loss", theme.OWN), ("masked_loss", theme.GREEN))
         for name, colour in lines:
             figure.add_scatter(
                 x=self.history["epoch"], y=self.history[name], name=name.replace("_", " "), mode="lines+markers",
@@ -171,8 +171,8 @@ class MaskedFineTuning(Result):
             )  # fmt: skip
         figure.add_vline(x=self.best_epoch, line={"dash": "dot", "color": theme.DARK}, annotation_text="chosen")
         figure.update_xaxes(title="epoch")
-        figure.update_yaxes(title="cross-entropy")
-        return theme.styled(figure, "Masked fine-tuning")
+        figure.update_yaxes(title="cross-entropy (nats)")
+        return theme.styled(figure, "Masked fine-tuning: losses on all tokens and on masked inputs")
 
 
 @numbers.checked(mask_id=numbers.FROM_ZERO, special=numbers.FROM_ZERO)

@@ -96,9 +96,9 @@ class ErasureCurve(Result):
                 mode="lines+markers",
                 line={"color": theme.CONTROL if measure == RANDOM else theme.SERIES[(i - 1) % len(theme.SERIES)]},
             )
-        figure.update_xaxes(title="masked")
+        figure.update_xaxes(title="share of elements masked")
         figure.update_yaxes(title=self.performance)
-        return theme.styled(figure, "Erasure without retraining")
+        return theme.styled(figure, f"Erasure without retraining: {', '.join(self.racu)}")
 
 
 class ErasureCurveKeywords(MaskingKeywords, SampleKeywords, total=False):

@@ -133,8 +133,9 @@ class Randomisation(Result):
                 )  # fmt: skip
         theme.target_line(figure, 0)
         figure.update_yaxes(title="rank correlation")
-        figure.update_xaxes(title="layers drawn anew, from the output", row=len(modes), col=1)
-        return theme.styled(figure, height=160 + 280 * len(modes))
+        figure.update_xaxes(title="layers drawn anew")
+        title = f"Randomisation of the model's layers, {self.draws} draws: {', '.join(names)}"
+        return theme.styled(figure, title, height=200 + 280 * len(modes))
 
 
 def _likeness(pair: tuple[Estimate, ...]) -> float:

@@ -92,7 +92,7 @@ class RoarResult(Result):
         relative = summary["ratio"].max() <= 1 and pd.api.types.is_float_dtype(summary["ratio"])
         figure.update_xaxes(title="share masked" if relative else "elements masked")
         figure.update_yaxes(title="performance after retraining")
-        return theme.styled(figure, self._name)
+        return theme.styled(figure, f"{self._name}: {', '.join(self.racu)}")
 
     @property
     def _name(self) -> str:

@@ -102,11 +102,13 @@ class PerSample(Result):
         from plotly.subplots import make_subplots
 
         titles = [theme.label(f"{name} ({self.better[name]} is better)") for name in self.columns]
-        figure = make_subplots(cols=len(self.columns), subplot_titles=titles)
+        n_panels = len(self.columns)
+        figure = make_subplots(cols=n_panels, subplot_titles=titles, horizontal_spacing=0.4 / max(2, n_panels + 1))
         groups = [("explanation", self.columns, self.estimates, theme.OWN)]
         if self.random_columns is not None and self.random is not None:
             groups.append(("random", self.random_columns, self.random, theme.CONTROL))
         for column, name in enumerate(self.columns, 1):
+            figure.update_yaxes(title=theme.label(name), col=column)
             for label, values, estimates, colour in groups:
                 mean = estimates[name]
                 own = {"legendgroup": label, "name": label, "showlegend": False}
@@ -116,9 +118,11 @@ class PerSample(Result):
                 )  # fmt: skip
                 figure.add_scatter(
                     y=[mean.value], x=[label], row=1, col=column, error_y=theme.error_bars([mean]),
-                    marker={"color": "black", "symbol": "diamond", "size": 9}, hovertext=f"mean {mean}", **own,
+                    marker={"color": theme.INK, "symbol": "diamond", "size": 9}, hovertext=f"mean {mean}", **own,
                 )  # fmt: skip
-        return theme.styled(figure, type(self).__name__)
+        figure.update_xaxes(title="scores of")
+        n = len(next(iter(self.columns.values())))
+        return theme.styled(figure, f"{', '.join(self.columns)} of an explanation, {n:,} samples")
 
 
 def means(rows: list[Array], interval: Interval) -> list[Estimate]:

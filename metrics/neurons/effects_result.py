@@ -105,7 +105,6 @@ class NeuronEffects(Result):
                 marker={"color": color, "size": 9}, error_x=theme.error_bars([point for _, point in points]),
             )  # fmt: skip
         theme.target_line(picture, 0.0, vertical=True)
-        picture.update_yaxes(autorange="reversed")
-        return theme.styled(
-            picture, "What scaling neurons does", xaxis_title="change", height=180 + 32 * len(self.effects)
-        )
+        picture.update_yaxes(autorange="reversed", title="task, objective, factor")
+        title = theme.named(self.model, f"what scaling {self.n_neurons:,} neurons does")
+        return theme.styled(picture, title, xaxis_title="change of the objective", height=180 + 32 * len(self.effects))

@@ -104,5 +104,6 @@ class ValueVotes(Result):
             )
         )  # fmt: skip
         theme.target_line(picture, self.chance, vertical=True)
-        picture.update_yaxes(autorange="reversed")
-        return theme.styled(picture, "How often the true candidate is chosen", xaxis_title="accuracy", height=300)
+        picture.update_yaxes(autorange="reversed", title="way to choose")
+        title = theme.named(self.model, "how often the true candidate is chosen (dotted: by guessing)")
+        return theme.styled(picture, title, xaxis_title="accuracy (share of questions)", height=300)

@@ -15,6 +15,7 @@ from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.node_mask import NodeMask
 from interp.setting import Setting
+from interp.tasks.task import Task
 from tests.browser.conftest import Opened, make_circuit
 from tests.tiny import shared, tiny_task
 
@@ -136,18 +137,26 @@ def test_sets_that_cannot_be_knocked_out_are_refused(model, found) -> None:
             found.to_html(model=model, task=tiny_task(model), knock=knock)
 
 
-def test_a_long_prompt_scrolls_to_the_first_difference_and_has_no_gaps(open_page, model, found) -> None:
-    task = tiny_task(model, n=1, length=60)
-    clean = torch.tensor([[3 + i % 40 for i in range(60)]])
+def test_a_prompt_of_500_tokens_scrolls_to_the_first_difference_and_its_pattern_can_be_read(
+    open_page, model, found
+) -> None:
+    length = 500
+    clean = torch.tensor([[3 + i % 40 for i in range(length)]])
     corrupted = clean.clone()
-    corrupted[0, 50] = 1
-    task = type(task).from_tokens("long", clean, corrupted, torch.tensor([5]), torch.tensor([6]))
-    opened = open_page(found.to_html(model=model, task=task), f"#select={HEAD}")
+    corrupted[0, length - 10] = 1
+    task = Task.from_tokens("long", clean, corrupted, torch.tensor([5]), torch.tensor([6]))
+    measured = [{"edges": 1, "faithfulness": 0.5}]  # what is not looked at here
+    page = found.to_html(model=model, task=task, curve=measured, knock=None)
+    opened = open_page(page, f"#select={HEAD}")
     place = opened.page.evaluate(
         "() => { const one = document.querySelector('#prompt .differs').getBoundingClientRect();"
         " const box = document.querySelector('.strip').getBoundingClientRect();"
         " return one.left > box.left && one.right < box.right; }"
     )
     assert place
-    pattern(opened)
+    opened.page.wait_for_selector("#pattern[data-gap]")
     assert opened.page.get_attribute("#pattern", "data-gap") == "0"
+    opened.page.click("#pattern")
+    opened.page.wait_for_selector("#large-pattern[data-gap]")
+    assert opened.page.locator("#large-pattern canvas").bounding_box()["width"] > 4 * length  # pixels, to scroll in
+    opened.page.keyboard.press("Escape")

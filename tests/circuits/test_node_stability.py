@@ -95,7 +95,7 @@ def test_what_survives_is_a_circuit_of_nodes_that_can_be_run_and_kept(model, tas
     again = Stability.load(found.save(tmp_path / "stability.json"))
     pd.testing.assert_frame_equal(again.to_frame(), found.to_frame())
     assert torch.equal(again.mask.mask, found.mask.mask)
-    assert "neurons" in found.figure().layout.title.text
+    assert "neurons" in found.figure().layout.title.subtitle.text
 
 
 def test_a_share_that_nothing_reaches_is_said(model, task, caplog):

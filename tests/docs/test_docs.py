@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,11 @@ def test_how_do_i_answers_what_is_asked_and_concepts_stand_on_one_page() -> None
     for what in ("install", "my own model", "my own task", "big model", "GPU", "half precision", "save and load",
                  "compare", "figure for my paper", "share a graph", "TransformerLens", "EAP-IG", "captum"):  # fmt: skip
         assert any(what in heading for heading in asked), what
+    told = (DOCS / "how-do-i.md").read_text(encoding="utf-8")
+    assert 'figure.write_image("circuit.pdf")' in told
+    extras = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert "kaleido" in "".join(extras["optional-dependencies"]["images"])
+    assert 'pip install "faithful-circuits[images]"' in told
     concepts = (DOCS / "concepts.md").read_text(encoding="utf-8")
     for what in ("Graph", "Task", "Objective", "Ablation", "Score", "Circuit", "Faithfulness"):
         assert f"**{what}.**" in concepts

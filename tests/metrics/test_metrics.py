@@ -370,7 +370,7 @@ def test_curve_as_a_table(model: Any, task: Task, scores: torch.Tensor) -> None:
     pd.testing.assert_frame_equal(curve.to_frame()[own], frame)
     assert "CPR" in repr(curve)
     assert "<table" in curve._repr_html_()
-    assert len(curve.figure().data) == 2
+    assert [line.name for line in curve.figure().data] == [None, "circuit", "random circuits of equal size"]
     assert len(plain.figure().data) == 1
 
 

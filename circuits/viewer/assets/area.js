@@ -8,7 +8,7 @@ function makeArea(plot) {
 
   // Of a picture of a size, `above` pixels below its top.
   function of(layout, mode, words, { width, height }, above = 0) {
-    const [x, y] = zoom && zoom.mode === mode ? [zoom.x, zoom.y] : [layout.xRange, layout.yRange];
+    const [x, y] = zoom && zoom.mode === mode ? [zoom.x, zoom.y] : [layout.opening || layout.xRange, layout.yRange];
     const { left, right, bottom, words: deep } = EDGES_ROOM, top = EDGES_ROOM.top + above;
     const wide = Math.max(1, width - left - right), tall = Math.max(1, height - EDGES_ROOM.top - (words ? deep : bottom));
     const perX = wide / (x[1] - x[0]), perY = tall / (y[1] - y[0]);
@@ -19,7 +19,7 @@ function makeArea(plot) {
   }
 
   return {
-    of, size: () => plot.getBoundingClientRect(), whole() { zoom = null; },
+    of, size: () => plot.getBoundingClientRect(), whole(layout, mode) { zoom = layout.opening ? { mode, x: layout.xRange, y: layout.yRange } : null; },
     shift(area, mode, dx, dy) { zoom = { mode, x: area.x.map((end) => end - dx / area.perX), y: area.y.map((end) => end + dy / area.perY) }; },
     scale(area, layout, mode, times, px, py) {  // around a pixel
       const least = (layout.xRange[1] - layout.xRange[0]) / CLOSEST, by = Math.max(times, least / (area.x[1] - area.x[0]));

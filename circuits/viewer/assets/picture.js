@@ -163,7 +163,7 @@ function makePicture(whole, data, plot, canvas) {
 
   return {
     draw, repaint, under, places: () => nodePlaces(), mark: ring, limit: DRAWN_LIMIT, palette: () => palette, tones,
-    whole() { ground.whole(); repaint(); },
+    whole() { ground.whole(now.layout, now.state.mode); repaint(); },
     shift(from, dx, dy) { ground.shift(from, now.state.mode, dx, dy); repaint(); },
     scale(times, x, y) { ground.scale(area, now.layout, now.state.mode, times, x, y); repaint(); },
     area: () => area,

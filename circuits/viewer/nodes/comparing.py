@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from circuits.beside import BOTH, HERE, THERE
 from circuits.node_comparison import NodeComparison
 from circuits.viewer import look
+from circuits.viewer.headings import title
 from interp import theme
 
 NAMED = 16  # nodes, of the largest differences, that have their name beside them
@@ -40,13 +41,13 @@ def comparison_figure(comparison: NodeComparison) -> go.Figure:
         lines.append("the scores are of different methods or objectives: they differ in scale too")
     if len(frame) > len(drawn):
         lines.append(f"drawn: {len(drawn):,} of {len(frame):,}, of the largest differences")
-    theme.styled(
+    own = title(comparison.here)
+    return theme.styled(
         picture,
+        f"{here} and {there}: {own}",
+        " · ".join(lines),
         xaxis={"title": theme.label(f"score in {here}")},
         yaxis={"title": theme.label(f"score in {there}")},
         hovermode="closest",
         modebar={"remove": list(look.REFUSED_BUTTONS)},
     )
-    below = {"text": theme.label(" · ".join(lines))}
-    picture.update_layout(title={"text": theme.label(f"{here} and {there}"), "subtitle": below})
-    return picture

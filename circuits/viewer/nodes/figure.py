@@ -36,8 +36,13 @@ def figure(circuit: NodeCircuit) -> go.Figure:
     count = len(nodes.rows)
     step = 1 if count <= 40 else 2 if count <= 80 else 5
     plain = {"zeroline": False, "showgrid": False}
-    theme.styled(
+    lines = facts(circuit)
+    if len(nodes) > len(nodes.names) and not in_grid:
+        lines = [*lines, f"drawn: the strongest {len(nodes.names):,} of {len(nodes):,}"]
+    return theme.styled(
         picture,
+        title(circuit),
+        " · ".join(lines),
         yaxis={
             **plain, "tickvals": list(range(0, count, step)), "ticktext": nodes.rows[::step],
             "range": [-0.7, count - 0.3], "title": "dictionary" if circuit.level == "feature" else "layer",
@@ -48,17 +53,9 @@ def figure(circuit: NodeCircuit) -> go.Figure:
         hovermode="closest",
         modebar={"remove": list(look.REFUSED_BUTTONS)},
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"},
-        margin={"l": 72, "r": 16, "t": 112, "b": 48},
+        margin={"l": 72, "r": 16, "b": 48},
         height=max(480, min(1100, 22 * count + 220)),
     )  # fmt: skip
-    lines = facts(circuit)
-    if len(nodes) > len(nodes.names) and not in_grid:
-        lines = [*lines, f"drawn: the strongest {len(nodes.names):,} of {len(nodes):,}"]
-    below = {"text": theme.label(" · ".join(lines))}
-    picture.update_layout(
-        title={"text": theme.label(title(circuit)), "subtitle": below, "x": 0.02, "y": 0.97, "yanchor": "top"}
-    )
-    return picture
 
 
 def _across(circuit: NodeCircuit, nodes: Standing) -> dict[str, object]:
@@ -66,7 +63,7 @@ def _across(circuit: NodeCircuit, nodes: Standing) -> dict[str, object]:
     if circuit.level in GRID_LEVELS:
         heads = list(range(circuit.graph.n_heads))
         names = [f"h{head}" for head in heads] + (["MLP"] if circuit.level == "node" else [])
-        return {"tickvals": list(range(len(names))), "ticktext": names}
+        return {"tickvals": list(range(len(names))), "ticktext": names, "title": "head"}
     if circuit.spans is not None:
         return {
             "tickvals": list(range(len(circuit.spans))), "ticktext": [str(place) for place in circuit.spans],
@@ -109,7 +106,7 @@ def _grid(circuit: NodeCircuit) -> Iterator[go.Heatmap | go.Scatter]:
     names = _cells(circuit, scores)
     yield go.Heatmap(
         z=strength, zmin=-most, zmax=most, xgap=1, ygap=1, hovertext=names, hoverinfo="text", showscale=False,
-        colorscale=[[0, theme.NEGATIVE], [0.5, "#ffffff"], [1, theme.POSITIVE]],
+        colorscale=theme.DIVERGING,
     )  # fmt: skip
     row, unit = np.nonzero(inside)
     yield go.Scatter(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from circuits.beside import BOTH, HERE, THERE
 from circuits.node_circuit import NodeCircuit
+from circuits.node_comparison import NodeComparison
+from circuits.viewer import look
 from circuits.viewer.nodes.standing import GRID_LEVELS, standing
-from circuits.viewer.sketch import TALL, WIDE, Line, Mark, Sketch, Words
+from circuits.viewer.sketch import TALL, WIDE, Line, Mark, Place, Sketch, Words
 from interp import theme
 
 DRAWN = 300  # nodes, the strongest
@@ -41,6 +44,29 @@ def nodes_sketch(circuit: NodeCircuit) -> Sketch:
         sketch.add([Mark(place, 3 + 5 * float(share[at]), colour, "#ffffff", circuit.level in GRID_LEVELS)])
         if at < _NAMED:
             sketch.add([Words((place[0] + 9, place[1] - 4), nodes.names[at], size=10)])
+    return sketch
+
+
+def comparison_sketch(comparison: NodeComparison) -> Sketch:
+    """Nodes of two circuits, those of the largest differences, at their scores in both."""
+    frame, names = comparison.to_frame().head(DRAWN), comparison.names
+    sketch = Sketch(
+        f"{len(frame):,} nodes by their score in {names[0]}, from left to right, and in {names[1]}, upwards; blue only "
+        f"in {names[0]}, orange only in {names[1]}, grey in both."
+    )
+    scores = frame[["here", "there"]].to_numpy(float)
+    low, high = scores.min(initial=0.0), scores.max(initial=0.0)
+    steps = np.array([WIDE - _LEFT - _RIGHT, TALL - _ABOVE - _BELOW]) / ((high - low) or 1.0)
+
+    def at(here: float, there: float) -> Place:
+        return _LEFT + (here - low) * steps[0], TALL - _BELOW - (there - low) * steps[1]
+
+    sketch.add([Line([at(low, low), at(high, high)], theme.FAINT, 1), Words((WIDE / 2, TALL - 14), names[0], "middle")])
+    sketch.add([Words((_LEFT, _ABOVE - 8), names[1])])
+    colours = dict(zip((BOTH, HERE, THERE), look.MEMBERS, strict=True))
+    for node, member, (here, there) in zip(frame["node"], frame["membership"], scores, strict=True):
+        sketch.add([Mark(at(here, there), 5, colours[member], "#ffffff")])
+        sketch.add([Words((at(here, there)[0] + 8, at(here, there)[1] - 4), node, size=10)] if len(frame) <= 40 else [])
     return sketch
 
 

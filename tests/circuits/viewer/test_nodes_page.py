@@ -328,7 +328,7 @@ def test_what_draws_circuits_of_edges_draws_those_of_nodes(tmp_path, monkeypatch
     figure = json.loads(beside.figure().to_json())
     page = viewer.comparison_to_html(beside, tmp_path / "beside.html")
     assert page == (tmp_path / "beside.html").read_text(encoding="utf-8")
-    assert figure["layout"]["title"]["text"] in page
+    assert json.dumps(figure["layout"]["title"]["text"]) in page
 
 
 def test_what_is_no_page_or_no_circuit_of_the_same_is_refused():

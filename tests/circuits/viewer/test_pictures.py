@@ -11,12 +11,15 @@ import pytest
 import torch
 
 import attribution
-from attribution.scores import Scores
+from attribution import Scores, TokenAttributions
+from circuits import Circuit, Report
 from interp import theme
 from interp.errors import InputError
 from interp.graph import ComputationalGraph
 from interp.interval import Estimate
+from interp.kernels.evaluate import CircuitValues
 from interp.tasks.check import TaskCheck
+from metrics import Curve
 from metrics.circuit.battery_result import CircuitTests, NullTest
 from metrics.circuit.output import OutputAgreement
 
@@ -63,6 +66,49 @@ def test_bars_of_scores_name_model_task_and_method():
     assert len(set(colours)) == 2
 
 
+def token_scores(method: str, values: list[float], tokens: list[str]) -> TokenAttributions:
+    ids = torch.arange(len(tokens))[None]
+    return TokenAttributions(
+        torch.tensor([values]), torch.ones_like(ids).bool(), ids, [tokens], torch.tensor([[1, -1]]), [" Mary"],
+        torch.tensor([2.0]), method, model="tiny",
+    )  # fmt: skip
+
+
+def test_token_methods_stand_side_by_side_each_over_its_largest():
+    words = ["When", " Mary", "<b>"]
+    found = {"attnlrp": token_scores("attnlrp", [1.0, -4.0, 2.0], words)}
+    found |= {"<own>": token_scores("own", [0.1, 0.0, 0.0], words)}
+    (drawn,) = (figure := attribution.token_map(found)).data
+    assert [list(row) for row in drawn.z] == [[0.25, -1.0, 0.5], [1.0, 0.0, 0.0]]
+    assert list(drawn.y) == ["attnlrp", "&lt;own&gt;"]
+    assert "&lt;b&gt;" in figure.layout.xaxis.ticktext[2]
+    assert figure.layout.title.text == "tiny · attnlrp, &lt;own&gt; · what speaks for Mary"
+    other = token_scores("attnlrp", [1.0], ["When"])
+    for wrong, place, told in (
+        ({}, 0, "found names no result"),
+        (found, 1, "input=1 must be from 0 to 0"),
+        (found | {"other": other}, 0, r"found\['other'\] is of other tokens"),
+    ):
+        with pytest.raises(InputError, match=told):
+            attribution.token_map(wrong, place)
+
+
+def test_the_curve_has_a_band_of_random_circuits_and_the_held_out_point():
+    points = tuple(Estimate(value, value - 0.1, value + 0.1) for value in (0.2, 0.9))
+    one, values = points[0], CircuitValues(*(torch.zeros(1) for _ in range(2)), torch.zeros(2, 1))
+    curve = Curve((0.1, 1.0), (5, 50), (5, 50), points, one, one, one, one, values, random=points[::-1])
+    report = Report(faithfulness=0.8, interval=(0.7, 0.95), fraction=0.2, edges=10)
+    circuit = Circuit(scores("edge", GRAPH.shape), GRAPH.edge_mask, report)
+    band, line, random, held = curve.figure(circuit).data
+    assert (band.fill, list(band.y)) == ("toself", pytest.approx([1.0, 0.3, 0.1, 0.8]))
+    assert (line.name, random.name) == ("circuit", "random circuits of equal size")
+    assert (list(held.x), list(held.y)) == ([0.2], [0.8])
+    assert (held.error_y.array[0], held.error_y.arrayminus[0]) == pytest.approx((0.15, 0.1))
+    for bare in (torch.ones(3), Circuit(circuit.scores, circuit.mask)):
+        with pytest.raises(InputError, match="circuit has no report with a faithfulness on held-out prompts"):
+            curve.figure(bare)
+
+
 def test_tests_are_drawn_with_their_level_and_what_could_not_be_made_is_left_out():
     meanings = ("<kept>", "gone")
     made = [
@@ -84,17 +130,19 @@ def test_tests_are_drawn_with_their_level_and_what_could_not_be_made_is_left_out
     assert list(figure.data[0].x) == [0.02, 0.4]
     assert list(figure.data[0].marker.color) == [theme.NEGATIVE, theme.POSITIVE]
     assert figure.layout.shapes[0].x0 == 0.05
-    assert "8 prompts, 20 random circuits" in figure.layout.title.text
+    assert figure.layout.title.text == "tests of the circuit"
+    assert "8 prompts, 20 random circuits" in figure.layout.title.subtitle.text
     assert "&lt;kept&gt;" in figure.data[0].hovertext[1]
     with pytest.raises(InputError, match="no test could be made"):
         CircuitTests(tuple(made[2:]), pd.DataFrame(), settings).figure()
 
 
 def test_the_check_of_a_task_is_drawn():
-    check = TaskCheck("ioi", "logit-difference", 16, 3.8, -4.7, 2.0, 1.0, 0.1, 15, ())
+    check = TaskCheck("ioi", "logit-difference", 16, 3.8, -4.7, 2.0, 1.0, 0.1, 15, (), model="tiny")
     figure = check.figure()
     assert [list(bar.y) for bar in figure.data] == [[3.8, -4.7], [1.0, 0.1]]
-    assert figure.layout.title.text == "ioi · 15 of 16 prompts higher when clean"
+    assert figure.layout.title.text == "tiny · ioi"
+    assert figure.layout.title.subtitle.text == "15 of 16 prompts higher when clean"
     bad = TaskCheck("ioi", "logit-difference", 16, 0.0, 0.0, -1.0, 0.1, 0.1, 8, ("none",))
     assert "no behaviour to explain" in bad.figure().layout.title.text
 

@@ -100,9 +100,11 @@ def test_a_circuit_of_no_nodes_is_an_empty_picture():
     assert "The 0 strongest of 0 nodes" in empty._repr_html_()
 
 
-@pytest.mark.parametrize("kind", ["edges", "nodes", "trace"])
+@pytest.mark.parametrize("kind", ["edges", "nodes", "two", "trace"])
 def test_a_notebook_holds_a_picture_beside_the_page(displayed, kind: str):
-    {"edges": lambda: make(n=120), "nodes": lambda: make_nodes("neuron"), "trace": traced}[kind]().show()
+    made = {"edges": lambda: make(n=120), "nodes": lambda: make_nodes("neuron"), "trace": traced}
+    made["two"] = lambda: make_nodes("neuron").compare(make_nodes("neuron", share=0.2))
+    made[kind]().show()
     (bundle,) = displayed
     frame, after = re.fullmatch(r"(<iframe [^>]*></iframe>)(.*)", bundle["text/html"], re.DOTALL).groups()
     assert frame.startswith('<iframe srcdoc="&lt;!doctype html&gt;')
@@ -112,7 +114,7 @@ def test_a_notebook_holds_a_picture_beside_the_page(displayed, kind: str):
     (picture,) = re.findall(r'<img alt="[^"]+" width="900" src="data:image/png;base64,([^"]+)">', after)
     assert base64.b64decode(picture) == bundle["image/png"]
     assert pixels(bundle["image/png"]).shape == (TALL, WIDE, 3)
-    assert "strongest of" in bundle["text/plain"]
+    assert ("by their score in here" if kind == "two" else "strongest of") in bundle["text/plain"]
 
 
 @pytest.mark.parametrize("circuit", [make(n=30), make_nodes("head")], ids=["edges", "nodes"])

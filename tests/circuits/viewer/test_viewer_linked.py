@@ -125,6 +125,24 @@ def test_nodes_stand_at_the_positions_where_they_matter():
     assert 0 < layout.y[4] < 1 == layout.y[5]
 
 
+@pytest.mark.parametrize("shared_tokens", [280, 0])
+def test_of_many_positions_empty_runs_are_folded_and_the_first_mark_is_in_sight(shared_tokens: int):
+    graph = ComputationalGraph(1, 2)
+    circuit = Circuit(Scores(torch.zeros(graph.shape), graph, method="eap"), graph.edge_mask)
+    positions = np.zeros((4, 300))
+    for place in range(shared_tokens, 300):
+        positions[place % 4, place] = 1.0
+    layout = position_layout(circuit, positions)
+    assert len(layout.columns) == 300
+    assert layout.columns == sorted(layout.columns)
+    if shared_tokens:
+        assert layout.columns[279] < 2.0  # what both prompts begin with
+        assert layout.opening is None
+    marked = layout.columns[min(layout.position)]
+    start, end = layout.opening or (-0.3, layout.width)
+    assert start < marked < end <= max(layout.width + 0.3, 24.0)
+
+
 def embedded(page: str) -> dict:
     return json.loads(page.partition('id="circuit-data">')[2].partition("</script>")[0])
 

@@ -1,8 +1,8 @@
-// plotly.js, which draws the charts. The page holds it packed, and unpacks it behind the first picture of the graph. In a
-// notebook only the first page holds it: the others take it from there.
+// plotly.js, which draws the charts. The page holds it packed, and unpacks it behind what is seen first. In a notebook only
+// the first page holds it: the others take it from there.
 
 function libraryText() {
-  const own = byId("library").textContent;
+  const own = document.getElementById("library").textContent;
   if (own) return own;
   try {
     for (const frame of window.parent.document.querySelectorAll("iframe")) {
@@ -18,7 +18,7 @@ async function loadPlotly() {                 // null where no page of this note
   if (!packed) return null;
   const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
   const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const run = element("script", {});
+  const run = document.createElement("script");
   run.textContent = await new Response(unpacked).text();
   document.head.append(run);
   run.remove();
