@@ -74,7 +74,7 @@ class Problem:
     def order(self, enough: int) -> list[int]:
         """Columns in the order in which they enter while the penalty falls, until there are `enough`."""
         entered: list[int] = []
-        for weights in self._path():
+        for weights in self._path() if enough else ():
             sizes = weights[:-1].norm(dim=1)
             new = [at for at in sizes.argsort(descending=True, stable=True).tolist() if float(sizes[at]) > 0]
             entered += [at for at in new if at not in entered]
@@ -124,6 +124,8 @@ def sparse_fits(columns: Float[Tensor, "n column"], target: Target, sizes: Seque
     exchanges. Where all columns may be used, all are.
     """
     problem = Problem(columns, target)
-    order = problem.order(min(max(sizes), problem.width))
+    order = problem.order(max((size for size in sizes if size < problem.width), default=0))
     order += [at for at in range(problem.width) if at not in order]
-    return [problem.exchanged(problem.fit(order[:size])) for size in sizes]
+    return [
+        problem.exchanged(problem.fit(order[:size])) if size < problem.width else problem.fit(order) for size in sizes
+    ]

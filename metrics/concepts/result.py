@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,30 +111,35 @@ class ConceptFaithfulness(Result):
         return pd.DataFrame(rows, columns=names)
 
     def figure(self) -> Figure:
-        """Each measure over the number of concepts, a line for each input and target; grey: random concepts."""
+        """Each measure over the number of concepts; a colour for each input, dotted for decisions, grey for controls."""
         from plotly.subplots import make_subplots
 
         picture = make_subplots(cols=len(MEASURES), subplot_titles=[_TITLES[name] for name in MEASURES])
+        colours = dict(
+            zip(dict.fromkeys(one.inputs for one in self.judged), itertools.cycle(theme.SERIES), strict=False)
+        )
         lines: dict[str, list[JudgedConcepts]] = {}
-        for one in self.judged:
+        for one in sorted(self.judged, key=lambda one: one.size):
             lines.setdefault(one.method, []).append(one)
-        own = [name for name, points in lines.items() if not points[0].control]
-        for column, measure in enumerate(MEASURES, 1):
-            for name, points in lines.items():
-                points = sorted((one for one in points if _known(one, measure)), key=lambda one: one.size)
-                if not points:
+        told: set[str] = set()  # what the legend has
+        for name, points in lines.items():
+            control = points[0].control
+            label = "random concepts" if control else name
+            colour = theme.CONTROL if control else colours[points[0].inputs]
+            for column, measure in enumerate(MEASURES, 1):
+                known = [one for one in points if _known(one, measure)]
+                if not known:
                     continue
-                values = [getattr(one, measure) for one in points]
-                control = points[0].control
-                colour = theme.CONTROL if control else theme.SERIES[own.index(name) % len(theme.SERIES)]
+                values = [getattr(one, measure) for one in known]
                 picture.add_scatter(
-                    x=[one.size for one in points], y=[value.value for value in values], row=1, col=column,
-                    mode="markers" if control else "lines+markers", name=theme.label(name), legendgroup=name,
-                    showlegend=column == 1 or not _known(points[0], MEASURES[0]), marker={"color": colour},
+                    x=[one.size for one in known], y=[value.value for value in values], row=1, col=column,
+                    mode="markers" if control else "lines+markers", name=theme.label(label), legendgroup=label,
+                    showlegend=label not in told, marker={"color": colour, "opacity": 0.5 if control else 1},
                     line={"color": colour, "dash": _DASHES.get(points[0].target, "solid")},
                     error_y=theme.error_bars(values),
                 )  # fmt: skip
-            picture.update_xaxes(title="concepts (fewer are more understandable)", row=1, col=column)
+                told.add(label)
+                picture.update_xaxes(title="concepts (fewer are more understandable)", row=1, col=column)
         return theme.styled(picture, f"Understandable against faithful, {self.n} held-out images", height=420)
 
     def headline(self) -> str:
