@@ -2,8 +2,8 @@
 
     python docs/scripts/concepts.py [--folder FOLDER] [--small]
 
-Takes three CPU minutes on one core. What is found of each network is kept in the folder, and a second start goes on with
-what is missing; `--small` takes one network, few images and two sizes.
+Takes three CPU minutes on one core. What is found of each network is kept in the folder, and a second start goes on
+with what is missing; `--small` takes one network, few images and two sizes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pictures import draw
 from sklearn.metrics import roc_auc_score
 
 from attribution.concepts import TCAVScores, explain_all, tcav, train_heads
-from interp import Result
 from interp.concepts import ConceptExplanation, ConceptHeads, ConceptImages, digit_network, load_digits, read_concepts
 from interp.tables import markdown_table
 from metrics.concepts import ConceptFaithfulness, concept_faithfulness

@@ -111,7 +111,7 @@ class ConceptFaithfulness(Result):
         return pd.DataFrame(rows, columns=names)
 
     def figure(self) -> Figure:
-        """Each measure over the number of concepts; a colour for each input, dotted for decisions, grey for controls."""
+        """Each measure over the number of concepts: a colour for each input, dots for decisions, grey for controls."""
         from plotly.subplots import make_subplots
 
         picture = make_subplots(cols=len(MEASURES), subplot_titles=[_TITLES[name] for name in MEASURES])
