@@ -184,7 +184,7 @@ def _classifier(how: HeadTraining) -> Any:
             features, ids = (torch.cat(parts) for parts in zip(*dataloader, strict=True))
             self._classes = sorted({int(one) for one in ids})
             there = (ids == self._classes[0])[:, None].cpu()
-            self._weights, _ = linear_heads(features.detach().cpu().double(), there, how)
+            self._weights = linear_heads(features.detach().cpu().double(), there, how)[0]
 
         def weights(self) -> Tensor:
             return torch.cat((self._weights, -self._weights))

@@ -49,6 +49,7 @@ def main(folder: Path, sizes: Sizes) -> None:
     found = [Network(seed, sizes, folder).judged() for seed in sizes.seeds]
     for measure in ("agreement", "explained", "saco", "random_saco"):
         print(f"\n{measure}, seed {sizes.seeds[0]}\n\n{markdown_table(by_size(found[0], measure))}")
+    for measure in ("agreement", "explained", "saco"):
         print(f"\n{measure}, least and most of all seeds\n\n{markdown_table(spread(found, measure))}", flush=True)
     print(f"\ndisagreement, seed {sizes.seeds[0]}\n\n{markdown_table(apart(found[0]))}")
     if sizes is WHOLE:
@@ -133,11 +134,11 @@ def spread(found: list[ConceptFaithfulness], measure: str) -> pd.DataFrame:
 def apart(found: ConceptFaithfulness) -> pd.DataFrame:
     """Correlations of saliences of explanations with as many concepts as are listed."""
     frame = found.disagreement()
-    own = frame[(frame["size"] == SHOWN) & (frame["other"] != "TCAV") | (frame["other"] == "TCAV")]
+    own = frame[frame["size"] == SHOWN]
     text = [
         f"{row.correlation:.2f} [{row.correlation_low:.2f}, {row.correlation_high:.2f}]" for row in own.itertuples()
     ]
-    return own[["one", "other", "size"]].assign(correlation=text)
+    return own[["one", "other"]].assign(correlation=text)
 
 
 if __name__ == "__main__":

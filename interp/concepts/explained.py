@@ -97,7 +97,8 @@ class ConceptExplanation(ConceptScores):
     @property
     def effects(self) -> Float[Tensor, " concept"]:
         """How far the logits move over a concept's whole range: the norm of its weights times its range."""
-        return self.weights.norm(dim=0) * self.ranges
+        found: Tensor = self.weights.norm(dim=0) * self.ranges
+        return found
 
     @property
     def sizes(self) -> Float[Tensor, " concept"]:
@@ -108,7 +109,8 @@ class ConceptExplanation(ConceptScores):
         return self.weights.pow(2).sum(0) / torch.where(self.ranges == 0, torch.ones_like(self.ranges), self.ranges)
 
     def predict(self, reading: ConceptReading) -> Float[Tensor, "n class"]:
-        return self._read(reading) @ self.weights.T + self.bias
+        found: Tensor = self._read(reading) @ self.weights.T + self.bias
+        return found
 
     def salience(self, reading: ConceptReading) -> Float[Tensor, "n concept"]:
         """What the log-probability of the network's decision loses, says the explanation, where a concept is its mean.

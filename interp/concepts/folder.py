@@ -55,7 +55,7 @@ def load_concepts(
     if not where.is_dir():
         raise InputError(f"folder={short(str(folder))} is no folder; give the one that holds the images")
     frame = _frame(table)
-    names = [name for name in frame if name not in (FILE, CLASS)]
+    names = [str(name) for name in frame if name not in (FILE, CLASS)]
     concepts = torch.tensor([[_flag(frame, at, name) for name in names] for at in range(len(frame))], device="cpu")
     pixels = [_image(where, name, size, len(mean)) for name in frame[FILE]]
     for name, one in zip(frame[FILE], pixels, strict=True):

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.errors import InputError, short, unknown
+from interp.errors import InputError, refused, short, unknown
 from interp.run import Run
 from interp.running import alone, of_this_thread
 
@@ -47,10 +47,9 @@ class Site:
         logits = []
         with run.progress("reading images", len(images)) as bar:
             for batch in images.split(run.batch_size or BATCH):
-                kept: list[Tensor] = []
-                # averaged at once: the next module may write into this output
-                logits.append(self._logits(batch, lambda output, kept=kept: kept.append(pooled(output, self.layer))))
-                features.append(_single(kept, self.layer))
+                seen = _Seen(self.layer)
+                logits.append(self._logits(batch, seen))
+                features.append(seen.single())
                 bar.advance(len(batch))
         return torch.cat(features), torch.cat(logits)
 
@@ -62,11 +61,16 @@ class Site:
         return self._logits(images, lambda output: output + by.to(output).reshape(*by.shape, *[1] * (output.ndim - 2)))
 
     def _logits(self, images: Tensor, change: Change) -> Tensor:
-        with alone(self.model), _changed(self.model.get_submodule(self.layer), change):
+        shape = "x".join(map(str, images.shape[1:]))
+        with (
+            alone(self.model),
+            _changed(self.model.get_submodule(self.layer), change),
+            refused(f"model cannot take {images.dtype} images of {shape}"),
+        ):
             found = self.model(images.to(device_of(self.model)))
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images) or found.shape[1] < 2:
-            shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise InputError(f"model must return logits [n, class] with at least two classes; got {short(shape)}")
+            given = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(f"model must return logits [n, class] with at least two classes; got {short(given)}")
         if not found.isfinite().all():
             raise InputError("model returned logits that are NaN or infinite")
         return found.detach().cpu().double()
@@ -85,6 +89,22 @@ def pooled(output: Any, layer: str) -> Float[Tensor, "b feature"]:
     return found.flatten(2).mean(2) if found.ndim > 2 else found
 
 
+class _Seen:
+    """Keeps the features of a module's output in each of its runs, and changes nothing."""
+
+    def __init__(self, layer: str) -> None:
+        self._layer = layer
+        self._kept: list[Tensor] = []
+
+    def __call__(self, output: Any) -> None:
+        self._kept.append(pooled(output, self._layer))  # at once: the next module may write into this output
+
+    def single(self) -> Float[Tensor, "b feature"]:
+        if len(self._kept) != 1:
+            raise InputError(f"layer={self._layer!r} runs {len(self._kept)} times in a pass; name one that runs once")
+        return self._kept[0]
+
+
 @contextmanager
 def _changed(module: nn.Module, change: Change) -> Iterator[None]:
     handle = module.register_forward_hook(of_this_thread(lambda _module, _inputs, output: change(output)))
@@ -92,12 +112,6 @@ def _changed(module: nn.Module, change: Change) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _single(kept: list[Tensor], layer: str) -> Tensor:
-    if len(kept) != 1:
-        raise InputError(f"layer={layer!r} runs {len(kept)} times in a pass; name a module that runs once")
-    return kept[0]
 
 
 def device_of(model: nn.Module) -> torch.device:

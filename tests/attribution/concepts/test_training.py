@@ -112,6 +112,10 @@ def everywhere() -> ConceptImages:
         ({"model": Twice(), "layer": "shared"}, "layer='shared' runs 2 times in a pass"),
         ({"model": Twice(), "layer": "idle"}, "layer='idle' runs 0 times in a pass"),
         ({"model": nn.Sequential(nn.Flatten(), nn.Unflatten(1, (8, 4)))}, r"logits \[n, class\].*got \[120, 8, 4\]"),
+        (
+            {"model": nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten())},
+            "model cannot take torch.float64 images of 8x2x2:",
+        ),
         ({"model": "resnet"}, "model must be a torch module from images to logits; got a str"),
         ({"momentum": 2.0}, "momentum=2.0 must be"),
         ({"epochs": 0}, "epochs=0 must be"),
