@@ -27,8 +27,8 @@ from metrics.explanation.roar_plan import roar_plan
 from tests import oracle
 from tests.oracle import mixed_task
 
-ROOMS = ("interp", "interp.selection", "interp.tasks", "attribution", "circuits", "circuits.mib", "circuits.planted",
-         "metrics")  # fmt: skip
+ROOMS = ("interp", "interp.concepts", "interp.selection", "interp.tasks", "attribution", "attribution.concepts",
+         "circuits", "circuits.mib", "circuits.planted", "metrics", "metrics.concepts")  # fmt: skip
 # read: what the annotation says; a graph's own methods are asked in loops, with what the library counted itself
 READ = re.compile(r"(int|float|None|\| |Sequence\[(int|float)\]| )+")
 INNER = ("ComputationalGraph.", "temperature", "prepare", ".path", "Run.progress", "Case.of", ".softly")

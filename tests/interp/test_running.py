@@ -18,9 +18,12 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 import attribution
+import attribution.concepts
 import circuits
 import interp
+import interp.concepts
 import metrics
+import metrics.concepts
 from attribution import applied, attribute, component_scores, decompose, edge_pruning, relevance, tokens
 from interp.errors import InputError
 from interp.inspection import anatomy_of
@@ -292,7 +295,7 @@ NO_DOORS = {"Setting.of", "randomisation", "erasure_curve", "masked_finetune", "
 
 def test_every_public_function_that_runs_a_model_is_a_door() -> None:
     seen = set()
-    for package in (attribution, circuits, interp, metrics):
+    for package in (attribution, attribution.concepts, circuits, interp, interp.concepts, metrics, metrics.concepts):
         for name in package.__all__:
             public = getattr(package, name)
             for key, function in {name: public, **(vars(public) if inspect.isclass(public) else {})}.items():

@@ -24,6 +24,8 @@ BELOW = {
     "metrics": {"interp"},
     "circuits": {"interp", "attribution", "metrics"},
 }
+APART = ("concepts", "inversion")  # rooms that no other room imports: only who asks for them waits for them
+HEAVY = {"sklearn", "captum", "plotly", "peft", "sparsify"}
 MADE_BY_US = {"Report"}  # what a search found: nobody else fills one in
 WIDEST = 10  # parameters of a public function; the groups of keywords that it unpacks are not counted
 
@@ -80,6 +82,24 @@ def test_there_is_no_circle_of_imports_anywhere() -> None:
         graph.add_edges_from((name, found) for found in imports(tree) if found in FILES and found != name)
     circles = [sorted(one) for one in nx.strongly_connected_components(graph) if len(one) > 1]
     assert not circles
+
+
+def room(name: str) -> str:
+    return ".".join(name.split(".")[:2])
+
+
+def test_rooms_that_stand_apart_are_imported_by_nobody_and_import_nothing_heavy() -> None:
+    seen = set()
+    for name, tree in trees().items():
+        for found in imports(tree):
+            if (other := room(found)).split(".")[-1] in APART and other != room(name):
+                seen.add(other)
+                assert room(name).split(".")[-1] == other.split(".")[-1], f"{name} imports {found}"
+        if room(name).split(".")[-1] in APART:
+            at_once = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+            at_once |= {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}
+            assert not {one.split(".")[0] for one in at_once} & HEAVY, name
+    assert seen == {"interp.concepts"}  # by the rooms of the same name
 
 
 def functions(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
