@@ -134,7 +134,7 @@ class Randomisation(Result):
         theme.target_line(figure, 0)
         figure.update_yaxes(title="rank correlation")
         figure.update_xaxes(title="layers drawn anew")
-        title = f"Randomisation of the model's layers, {self.draws} draws: {', '.join(names)}"
+        title = f"Randomisation of the model's layers, drawn anew {self.draws} times: {', '.join(names)}"
         return theme.styled(figure, title, height=200 + 280 * len(modes))
 
 

@@ -96,6 +96,9 @@ def test_two_circuits_in_one_page(open_page, circuit):
     assert opened.shown == counts["only here"]
     assert opened.page.evaluate("document.getElementById('plot').seen().colours") == ["#0072b2"]
     assert "different methods" in opened.text("#comparison")
+    assert opened.text("#whose").startswith("Scores, widths and signs are those of IG; of edges that only plain has")
+    assert "dashed: hurts" in opened.text("#legend")
+    assert "faithfulness of IG\n0.900" in opened.text("#comparison .figures")
 
 
 def ink(opened) -> dict[str, int]:

@@ -294,7 +294,7 @@ def test_every_selection_is_taken_and_chooses_on_the_scoring_prompts(
     assert points["faithfulness"].tolist() == pytest.approx(f)
     assert ("cpr_signed" in found.to_frame()) == (selection == "connected")
     assert found.about["selection"] == rule.name
-    assert "Plotly.newPlot" in found.to_html()
+    assert 'id="chart-0"' in found.to_html()
 
 
 @dataclass(frozen=True)

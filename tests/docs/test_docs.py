@@ -111,6 +111,16 @@ def test_how_do_i_answers_what_is_asked_and_concepts_stand_on_one_page() -> None
         assert f"**{what}.**" in concepts
 
 
+def test_the_readme_starts_on_one_screen_and_its_table_leads_on() -> None:
+    lines = (DOCS.parent / "README.md").read_text(encoding="utf-8").splitlines()
+    assert "circuit = find_circuit(model, tasks.ioi(n=64, model=model))" in lines[:20]
+    table = lines[lines.index("## What is in it") :]
+    rows = [line for line in table if re.match(r"\| \[[^]]+\]\(docs/", line)]
+    assert len(rows) >= 10
+    assert any("](docs/contents.md)" in line for line in table)
+    assert len(lines) < 180
+
+
 def test_pages_and_the_readme_link_to_what_is_there() -> None:
     root = DOCS.parent
     for page in (root / "README.md", *DOCS.glob("*.md")):

@@ -70,7 +70,7 @@ def _across(circuit: NodeCircuit, nodes: Standing) -> dict[str, object]:
             "title": "position", "range": [-0.6, len(circuit.spans) - 0.4],
         }  # fmt: skip
     largest = float(np.abs(nodes.score).max(initial=0.0)) or 1.0
-    ends = [-1.08 * largest * bool((nodes.score < 0).any()), 1.08 * largest]
+    ends = [-1.08 * largest * bool((nodes.score < 0).any()), 1.2 * largest]  # names stand right of their marks
     return {"title": "score", "zeroline": True, "zerolinecolor": theme.FAINT, "range": ends}
 
 

@@ -200,7 +200,12 @@ def test_find_tells_and_writes(tmp_path: Path) -> None:
     assert "chosen" in result.stdout
     assert f"Wrote the circuit to {output}" in result.stdout
     assert f"Wrote the picture to {html}" in result.stdout
-    assert html.read_text().startswith("<!doctype html>")
+    page = html.read_text()
+    assert page.startswith("<!doctype html>")
+    held = json.loads(page.partition('id="circuit-data">')[2].partition("</script>")[0])
+    assert "scoring prompts" in held["curveOf"]  # the sizes of the slider are measured
+    assert held["curve"][0]["edges"] == 1
+    assert held["curve"][-1]["edges"] >= held["quality"]["held"]["edges"]
     assert "8 prompts of ioi: " in result.stderr
     assert circuit.provenance["task"]["n"] == 8
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html", ".json", ".safetensors"]
