@@ -123,11 +123,13 @@ def test_digits_have_concepts_that_vary_and_fit_the_digits() -> None:
     assert data.classes is not None
     loops = data.concepts[:, 0].double()
     assert loops[data.classes == 0].mean() > 0.95 > 0.05 > loops[data.classes == 1].mean()
-    network = digit_network(data.select(slice(0, 600)), epochs=3)
-    again = digit_network(data.select(slice(0, 600)), epochs=3)
-    assert torch.equal(network.classes.weight, again.classes.weight)  # type: ignore[union-attr]
-    right = network(data.images[600:1000]).argmax(1) == data.classes[600:1000]
+    few = data.select(slice(0, 400))
+    network = digit_network(few, epochs=5)
+    right = network(few.images).argmax(1) == few.classes
     assert right.double().mean() > 0.2  # of 10 classes, after a second
+    one, again, other = (digit_network(few, epochs=1, seed=seed).classes.weight for seed in (0, 0, 1))
+    assert torch.equal(one, again)  # type: ignore[arg-type]
+    assert not torch.equal(one, other)  # type: ignore[arg-type]
 
 
 def test_without_scikit_learn_the_digits_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
