@@ -1,4 +1,4 @@
-"""Hidden states as a finite automaton: states that are one but for noise, and those that no later answer tells apart."""
+"""Hidden states as a finite automaton: which are one but for noise, and which no later answer tells apart."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def tabulated(states: Whole, x: Whole, y: Whole, start: tuple[int, ...]) -> Tabl
 
 
 def restarted(table: Table, start: tuple[int, ...]) -> Table | None:
-    """The table that begins in the state `start`, where the old beginning went under every input where that goes; else None."""
+    """The table that begins in the state `start`; None where that goes on otherwise than the old beginning did."""
     for (state, read), following in table.rows.items():
         if state == table.start and table.rows.get((start, read), following) != following:
             return None
@@ -82,8 +82,8 @@ def restarted(table: Table, start: tuple[int, ...]) -> Table | None:
 def minimal(table: Table) -> Table:
     """States that say the same now and later are one (Moore 1956); they are numbered as they first come.
 
-    What was never seen is taken to tell nothing apart. The start says nothing, and is one with any state that goes where
-    it goes.
+    An input that was never seen in a state counts as a way of its own. The start says nothing, and is one with any
+    state that goes where it goes.
     """
     states = sorted({*table.outputs, table.start})
     reads = sorted({read for _, read in table.rows})

@@ -73,4 +73,6 @@ def _holds(cube: Cube, row: Sequence[int]) -> bool:
 
 def _written(cube: Cube, names: list[str]) -> str:
     signs = [(name, value) for name, value in zip(names, cube, strict=True) if value is not None]
-    return " and ".join(sorted((name if value else f"not {name}" for name, value in signs), key=lambda text: " " in text))
+    return " and ".join(
+        [name for name, value in signs if value] + [f"not {name}" for name, value in signs if not value]
+    )

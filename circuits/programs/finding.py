@@ -40,9 +40,9 @@ def find_program(
     """The program that a network computes (MIPS; Michaud et al. 2024, arXiv:2402.05110).
 
     The network is normalised; its hidden states become whole numbers: points of the lattice that a linear f spans, or
-    of one found by Euclid's algorithm, or the states of a finite automaton. Maps from state and input to the next state,
-    and from states to outputs, become formulas. Of the programs that make no mistake on fresh sequences the shortest is
-    kept.
+    of one found by Euclid's algorithm, or the states of a finite automaton. Maps from state and input to the next
+    state, and from states to outputs, become formulas. The program that is right most often on fresh sequences is kept,
+    of equals the shortest. (The paper's code compares rounding errors there.)
 
     Args:
         rnn: a network that does the task, as `smallest_rnn` gives it.
@@ -80,7 +80,7 @@ def find_program(
         right = one.right(x, y)
         tried.append({"states": name, "result": f"{maps.length} words, right on {right.mean():.3f}"})
         found.append((right.mean(), -maps.length, one))
-    said = rnn(x).round().long()
+    said, answers = rnn(x).round().long(), y.flatten(0, 1).numpy()
     best = max(found, key=lambda row: row[:2])[2] if found else None
     return Program(
         source=best.source if best else "",
@@ -90,7 +90,7 @@ def find_program(
         accuracy=share(best.right(x, y) if best else [], confidence),
         agreement=share(best.right(x, said) if best else [], confidence),
         network_accuracy=share((said == y).flatten(1).all(1), confidence),
-        chance=float(np.unique(y.flatten(0, 1).numpy(), axis=0, return_counts=True)[1].max() / (y.shape[0] * y.shape[1])),
+        chance=float(np.unique(answers, axis=0, return_counts=True)[1].max() / len(answers)),
         tried=pd.DataFrame(tried, columns=["states", "result"]),
         task=task.name,
         shape=rnn.shape,
@@ -158,7 +158,7 @@ def _on_lattice(lattice: Lattice, seen: _Seen) -> tuple[Maps | str, int]:
 
 
 def _begun(table: Table | None) -> Table | None:
-    """The table that begins in one of its own states instead: of those that go where the beginning goes, the most seen."""
+    """The table that begins in one of its own states instead: of those that go where that went, the most seen."""
     if table is None:
         return None
     reads = {read for state, read in table.rows if state == table.start}

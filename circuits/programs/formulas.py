@@ -48,7 +48,7 @@ def formula(target: Column, variables: Variables) -> Formula | None:
     for kind, write in (("symmetric", symmetric), ("disjunction", disjunction)) if bits else ():
         text = write(target, variables)
         found += [Formula(text, kind)] if text is not None else []
-    return min(found, key=lambda one: (one.length, len(one.text)), default=None)
+    return min(found, key=lambda one: (one.length, one.text.count("-"), len(one.text)), default=None)
 
 
 def affine(target: Column, variables: Variables) -> str | None:

@@ -12,8 +12,8 @@ def jordan_basis(matrix: Matrix, within: float = 0.01) -> Matrix:
     """A real matrix T [n, n] whose inverse times `matrix` times T is in Jordan form.
 
     Blocks of a real eigenvalue have ones above the diagonal; a pair of complex ones is a block of real and imaginary
-    parts. Trained weights hold a double eigenvalue as two near ones: those `within` each other count as one, so that the
-    form is near to a Jordan form and the change of basis exact all the same.
+    parts. Trained weights hold a double eigenvalue as two near ones: those `within` each other count as one, so that
+    the form is near to a Jordan form and the change of basis exact all the same.
     """
     columns: list[NDArray[np.complex128]] = []
     for value, size in _grouped(np.linalg.eigvals(matrix), within):

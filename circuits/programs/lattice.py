@@ -1,4 +1,4 @@
-"""`Lattice`: whole numbers for hidden states; found from a linear f's weights, or from the states by Euclid's algorithm."""
+"""`Lattice`: whole numbers for hidden states, from a linear f's weights or from the states by Euclid's algorithm."""
 
 from __future__ import annotations
 
@@ -138,8 +138,9 @@ def _reduced(basis: Points) -> Points:
             for other in range(len(basis)):
                 if one == other:
                     continue
-                times = round(float(basis[one] @ basis[other] / (basis[other] @ basis[other])))
-                if times and np.linalg.norm(basis[one] - times * basis[other]) < (1 - 1e-9) * np.linalg.norm(basis[one]):
-                    basis[one] -= times * basis[other]
-                    shorter = True
+                less = (
+                    basis[one] - round(float(basis[one] @ basis[other] / (basis[other] @ basis[other]))) * basis[other]
+                )
+                if np.linalg.norm(less) < (1 - 1e-9) * np.linalg.norm(basis[one]):
+                    basis[one], shorter = less, True
     return basis

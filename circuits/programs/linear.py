@@ -13,7 +13,7 @@ SHOWN = 16  # positions; a state of half as many numbers can be told
 
 
 def linear_size(task: SequenceTask, generator: Generator) -> int | None:
-    """The smallest hidden size of a network with linear f and g that does a task exactly; None where none of any size does.
+    """The smallest hidden size of a network with linear f and g that does a task exactly; None where no size will do.
 
     Such a network is an affine function of what was read, the same at every position: y_t = c_t + sum_k M_k x_{t-k}
     with M_k = C A^k B, and c_t - c_{t-1} = C A^{t-1} b of the bias. The smallest size is the rank of the Hankel matrix

@@ -78,9 +78,7 @@ def shortest(table: Table, order: Sequence[int]) -> Maps | str:
     found: Maps | str = "no formula gives the next state"
     for numbers in _numberings(order):
         maps = fitted(_renamed(table, numbers))
-        if isinstance(maps, Maps) and (isinstance(found, str) or maps.length < found.length):
-            found = maps
-        elif isinstance(found, str):
+        if isinstance(found, str) or (isinstance(maps, Maps) and maps.length < found.length):
             found = maps
     return found
 

@@ -1,4 +1,4 @@
-"""Networks written so that they can be read: the state in another basis, biases where they belong, whole weights whole."""
+"""Networks that can be read: the state in another basis, biases where they belong, whole weights whole."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def jordan(rnn: RNN) -> RNN:
 def toeplitz(rnn: RNN) -> RNN:
     """In every Jordan block the input enters its last state alone, with weight 1.
 
-    Upper triangular Toeplitz matrices commute with a Jordan block, so that the form stays. What is in no Jordan form, or
-    has a block whose last state reads nothing, stays as it is.
+    Upper triangular Toeplitz matrices commute with a Jordan block, so that the form stays. A block whose last state
+    reads nothing stays as it is.
     """
     part = _linear_part(rnn)
     matrix, into = part[:, : rnn.hidden], part[:, rnn.hidden :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -88,7 +89,7 @@ class RNN:
     """h_t = f(h_{t-1}, x_t), y_t = g(h_t), h_0 = 0; f and g are perceptrons with ReLU (arXiv:2402.05110, section 3.1).
 
     Attributes:
-        transition: of f, a weight [out, in] and a bias [out] a layer; the state's entries stand in front of the input's.
+        transition: of f, a weight [out, in] and a bias [out] a layer; the state stands in front of what is read.
         output: the same of g.
 
     Raises `InputError` for layers that do not fit each other.
@@ -118,7 +119,7 @@ class RNN:
 
         def layers(sizes: list[int]) -> Layers:
             drawn = []
-            for into, out in zip(sizes[:-1], sizes[1:], strict=True):
+            for into, out in itertools.pairwise(sizes):
                 weight, bias = (
                     torch.randn(*copies, *size, generator=generator, dtype=torch.float64, device="cpu")
                     for size in ((out, into), (out,))

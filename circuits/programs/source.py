@@ -66,7 +66,7 @@ def python_source(
 
 
 def compiled(source: str) -> Callable[[Sequence[Any]], list[Any]]:
-    """The function `program` of a source that `python_source` wrote just now: never of one that was read from a file."""
+    """The function `program` of a source that `python_source` wrote just now, never of one out of a file."""
     space: dict[str, Any] = {}
     exec(compile(source, "<program>", "exec"), space)
     found: Callable[[Sequence[Any]], list[Any]] = space["program"]

@@ -1,7 +1,8 @@
-"""The 62 tasks of arXiv:2402.05110 (table 1) as generators of integer sequences, by the paper's names in small letters."""
+"""The 62 tasks of arXiv:2402.05110 as generators of integer sequences, by the paper's names in small letters."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -89,7 +90,7 @@ def back(x: Numbers, k: int) -> Numbers:
 def folded(
     step: Callable[[list[Tensor], Tensor], tuple[list[Tensor], Tensor]], start: tuple[int, ...]
 ) -> Callable[[Numbers], Numbers]:
-    """A recursion over positions: `step` takes numbers [n] and what is read [n, inputs], gives both numbers and [n, outputs]."""
+    """A recursion over positions: `step` gives the state's numbers [n] anew, and an answer, from [n, inputs] read."""
 
     def answer(x: Numbers) -> Numbers:
         state, found = [torch.full_like(x[:, 0, 0], value) for value in start], []
@@ -170,7 +171,7 @@ def _palindromes(n: int, length: int, generator: Generator) -> Numbers:
 
 def _alternating(last: int, x: Numbers) -> Numbers:
     earlier = [back(x, k) for k in range(last)]
-    return torch.stack([a != b for a, b in zip(earlier, earlier[1:], strict=False)]).all(0).long()
+    return torch.stack([a != b for a, b in itertools.pairwise(earlier)]).all(0).long()
 
 
 def _bits(name: str, answer: Answer, description: str, inputs: int = 1, **more: object) -> SequenceTask:
@@ -195,10 +196,7 @@ def _tasks() -> list[SequenceTask]:
         _bits("bitwise-and", _pair(torch.bitwise_and), "a and b", 2),
         _bits("bitwise-not", lambda x: 1 - x, "not a"),
     ]
-    found += [
-        _bits(f"parity-last{k}", partial(_parity, k), f"parity of the last {k} bits")
-        for k in (2, 3, 4)
-    ]
+    found += [_bits(f"parity-last{k}", partial(_parity, k), f"parity of the last {k} bits") for k in (2, 3, 4)]
     found += [
         _bits("parity-all", lambda x: x.cumsum(1) % 2, "parity of all bits so far"),
         _bits("parity-zeros", lambda x: (1 - x).cumsum(1) % 2, "parity of the number of zeros so far"),

@@ -120,9 +120,7 @@ def smallest_rnn(
             rnn = trained(task, shape, how, generator)
             accuracy = accurate(rnn, *task.sample(how.fresh, generator))
             seconds = time.perf_counter() - started
-            rows.append(
-                {"shape": str(shape), "parameters": shape.parameters, "accuracy": accuracy, "seconds": seconds}
-            )
+            rows.append({"shape": str(shape), "parameters": shape.parameters, "accuracy": accuracy, "seconds": seconds})
             bar.advance()
             if best is None or accuracy > best[0]:
                 best = accuracy, rnn
@@ -158,9 +156,7 @@ def trained(task: SequenceTask, shape: Shape, how: Training, generator: Generato
     return _unscaled(_copy(rnn, 0), *scale)
 
 
-def _round(
-    rnn: RNN, x: Tensor, y: Tensor, scale: float, how: Training, linear: bool
-) -> tuple[RNN, float]:
+def _round(rnn: RNN, x: Tensor, y: Tensor, scale: float, how: Training, linear: bool) -> tuple[RNN, float]:
     """Adam on all copies; the better half, the best in front, and how often the best is right."""
     weights = [weight.detach().requires_grad_() for weight in rnn.parameters()]
     rate = how.rate * min(1.0, 3 / x.shape[1]) ** (0 if linear else 2)

@@ -1,5 +1,6 @@
 """Programs of networks that were written by hand: found, right, and running by themselves."""
 
+import itertools
 import subprocess
 import sys
 
@@ -89,8 +90,8 @@ def test_where_there_is_no_program_the_reasons_are_told():
     task = SequenceTask("squares", lambda x: torch.isin(x, torch.tensor([0, 1, 4, 9, 16])).long(), 0, 20)
     kinks = layer([[1]] * 19, [-place for place in range(19)])  # f is linear; g cannot be written shortly
     wanted = [float(x in (0, 1, 4, 9, 16)) for x in range(20)]
-    ramps = [b - a for a, b in zip(wanted, wanted[1:], strict=False)]
-    turns = [ramps[0], *(b - a for a, b in zip(ramps, ramps[1:], strict=False))]
+    ramps = [b - a for a, b in itertools.pairwise(wanted)]
+    turns = [ramps[0], *(b - a for a, b in itertools.pairwise(ramps))]
     rnn = RNN([layer([[0, 1]], [0])], [kinks, layer([turns], [1])])
     program = find_program(rnn, task, sequences=100, fresh=50)
     assert program.network_accuracy.value == 1
@@ -105,7 +106,7 @@ def test_refusals(tmp_path):
     rnn, _ = running_sum()
     with pytest.raises(InputError, match=r"rnn has 1 inputs and 1 outputs; the task 'binary-addition' has 2 and 1"):
         find_program(rnn, sequence_task("binary-addition"))
-    with pytest.raises(InputError, match="^fresh=0 must be"):
+    with pytest.raises(InputError, match=r"^fresh=0 must be"):
         find_program(rnn, sequence_task("sum-all"), fresh=0)
 
 

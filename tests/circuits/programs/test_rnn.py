@@ -84,7 +84,7 @@ def test_refusals():
         RNN([], [])
     with pytest.raises(InputError, match=r"x has the shape \(5, 6\); it must be \[n, pos, 1\]"):
         drawn(Shape())(torch.zeros(5, 6))
-    with pytest.raises(InputError, match="^hidden=0 must be"):
+    with pytest.raises(InputError, match=r"^hidden=0 must be"):
         Shape(hidden=0)
 
 

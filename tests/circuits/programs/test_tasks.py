@@ -84,7 +84,8 @@ ANSWERS = {
     "abs-diff": lambda xs: [abs(a - b) for a, b in zip(xs, before(xs, 1), strict=True)],
     "abs-current": lambda xs: list(map(abs, xs)),
     "diff-abs-values": lambda xs: [abs(a) - abs(b) for a, b in zip(xs, before(xs, 1), strict=True)],
-    "min-seen": sofar(min), "max-seen": sofar(max), "evens-detector": lambda xs: [int(x in (0, 2, 4, 6, 8)) for x in xs],
+    "min-seen": sofar(min), "max-seen": sofar(max),
+    "evens-detector": lambda xs: [int(x in (0, 2, 4, 6, 8)) for x in xs],
     "perfect-square-detector": lambda xs: [int(x in (0, 1, 4, 9, 16)) for x in xs],
     "bit-palindrome": sofar(lambda xs: int(xs == xs[::-1])), "balanced-parenthesis": balanced,
     "parity-bits-mod2": lambda xs: [t % 2 for t in range(len(xs))],
@@ -128,7 +129,7 @@ def test_palindromes_come_often():
 def test_refusals():
     with pytest.raises(InputError, match="did you mean 'parity-all'"):
         sequence_task("parity-al")
-    with pytest.raises(InputError, match="high=0 must be larger than low=0"):
+    with pytest.raises(InputError, match=r"high=0 must be larger than low=0"):
         SequenceTask("nothing", lambda x: x, 0, 0)
-    with pytest.raises(InputError, match="^n=0 must be"):
+    with pytest.raises(InputError, match=r"^n=0 must be"):
         sequence_task("sum-all").sample(0, torch.Generator())
