@@ -18,6 +18,10 @@ from interp.numbers import COUNT, FROM_ZERO, POSITIVE, UNIT, Limits, checked, se
 from interp.progress import progress
 
 
+ENOUGH = 1e-5  # a loss of the best copy that ends a round early; L-BFGS does the rest
+OFTEN = 25  # steps between two looks at it
+
+
 @dataclass(frozen=True)
 class Training:
     """How a shape is trained: many copies at once on short sequences, ever fewer on longer ones, the best to the end.
@@ -26,7 +30,7 @@ class Training:
         copies: random starts.
         sequences: that all copies learn from.
         lengths: of the sequences, round by round; the task's own length follows.
-        steps: of Adam in a round; the better half of the copies, by loss, goes on.
+        steps: of Adam in a round, fewer where the best copy is near to perfect; the better half, by loss, goes on.
         rate: the largest of a round's one-cycle schedule, for lengths up to 3; longer ones have less.
         needed: share of right answers that the best copy must have behind each round but the last, or the shape is
             given up.
@@ -162,7 +166,7 @@ def _round(rnn: RNN, x: Tensor, y: Tensor, scale: float, how: Training, linear: 
     rate = how.rate * min(1.0, 3 / x.shape[1]) ** (0 if linear else 2)
     adam = torch.optim.Adam(weights, lr=rate, betas=(0.9, 0.99))
     cycle = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=how.steps, pct_start=0.2)
-    for _ in range(how.steps):
+    for step in range(how.steps):
         loss = _loss(rnn.replaced(weights)(x) * scale - y)
         slopes = torch.autograd.grad(loss.sum(), weights)
         size = sum(slope.pow(2).flatten(1).sum(1) for slope in slopes)
@@ -171,6 +175,8 @@ def _round(rnn: RNN, x: Tensor, y: Tensor, scale: float, how: Training, linear: 
             weight.grad = slope.nan_to_num() * cut.view(-1, *[1] * (weight.ndim - 1))
         adam.step()
         cycle.step()
+        if step % OFTEN == 0 and loss.nan_to_num(nan=torch.inf).min() < ENOUGH:
+            break
     rnn = rnn.replaced([weight.detach() for weight in weights])
     out = rnn(x) * scale
     order = _loss(out - y).nan_to_num(nan=torch.inf).argsort()[: max(4, how.copies // 8, len(out) // 2)]
