@@ -13,14 +13,15 @@ Points = NDArray[np.float64]
 Whole = NDArray[np.int64]
 SAME = 1e-7  # of the largest entry: rounding
 GAP = 8.0  # distances within a cluster and between clusters differ by at least this factor
+SURE = 1000.0  # the same where most clusters are single points, which say little of the noise
 MOST = 1500  # points that are clustered; others go to the nearest
 
 
 def clustered(points: Points) -> tuple[Points, Whole]:
     """Means [cluster, hidden] of points [n, hidden] that are one state but for noise, and each point's cluster [n].
 
-    Single linkage, cut where the distances of merging make their largest jump; where none is larger than `GAP`, every
-    point is a state of its own, but for rounding.
+    Single linkage, cut where the distances of merging make their largest jump; where none is larger than `GAP` (than
+    `SURE`, if that would join less than half of the points), every point is a state of its own, but for rounding.
     """
     grain = SAME * max(float(np.abs(points).max()), 1e-300)
     unique, which = np.unique((points / grain).round(), axis=0, return_inverse=True)
@@ -32,7 +33,8 @@ def clustered(points: Points) -> tuple[Points, Whole]:
     steps = np.maximum(merges[:, 2], 10 * grain)
     jumps = steps[1:] / steps[:-1]
     largest = int(jumps.argmax())
-    if jumps[largest] < GAP or 2 * (len(chosen) - 1 - largest) > len(chosen):
+    many = 2 * (len(chosen) - 1 - largest) > len(chosen)
+    if jumps[largest] < (SURE if many else GAP):
         return unique, which
     labels = fcluster(merges, np.sqrt(steps[largest] * steps[largest + 1]), "distance") - 1
     means = np.array([unique[chosen][labels == label].mean(0) for label in range(labels.max() + 1)])
@@ -108,7 +110,7 @@ def minimal(table: Table) -> Table:
                 group[table.start] = group[state]
                 break
     order = {old: index for index, old in enumerate(dict.fromkeys(group[state] for state in states))}
-    name = {state: (order[group[state]],) for state in states}
+    name: dict[tuple[int, ...], tuple[int, ...]] = {state: (order[group[state]],) for state in states}
     rows = {(name[state], read): name[following] for (state, read), following in table.rows.items()}
     outputs = {name[state]: out for state, out in table.outputs.items()}
     return Table(rows, outputs, name[table.start])

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ def affine(target: Column, variables: Variables) -> str | None:
     """The formula of a sum of whole multiples of variables and a constant; None where the target is none.
 
     >>> affine(np.array([1, 3, 0]), {"a": np.array([0, 1, 0]), "b": np.array([0, 0, 1])})
-    '2*a - b + 1'
+    '2*a + 1 - b'
     """
     names, columns = _independent(variables, len(target))
     found = np.linalg.lstsq(columns, target.astype(np.float64), rcond=None)[0].round()
@@ -67,19 +68,20 @@ def affine(target: Column, variables: Variables) -> str | None:
 def written(times: Mapping[str, int], constant: int) -> str:
     """A sum as Python.
 
-    >>> written({"a": 1, "b": -2, "(x % 3)": 0}, -1)
-    'a - 2*b - 1'
+    >>> written({"a": 1, "b": -2, "(x % 3)": 0}, -1), written({"a": -1}, 1)
+    ('a - 2*b - 1', '1 - a')
     """
     parts = [(value, name if abs(value) == 1 else f"{abs(value)}*{name}") for name, value in times.items() if value]
-    parts.sort(key=lambda part: part[0] < 0)  # what is taken away comes behind
     parts += [(constant, str(abs(constant)))] if constant or not parts else []
+    parts.sort(key=lambda part: part[0] < 0)  # what is taken away comes behind
     text = " ".join(f"{'-' if value < 0 else '+'} {part}" for value, part in parts)
     return text[2:] if text.startswith("+") else f"-{text[2:]}"
 
 
-def _independent(variables: Variables, n: int) -> tuple[list[str], NDArray[np.float64]]:
+def _independent(variables: Variables, n: int) -> tuple[list[str], NDArray[Any]]:
     """Names of variables, and their columns behind one of ones, without those that others give."""
-    names, columns = [], np.ones((n, 1))
+    names: list[str] = []
+    columns: NDArray[Any] = np.ones((n, 1))
     for name, column in variables.items():
         trial = np.column_stack((columns, column))
         if np.linalg.matrix_rank(trial) > columns.shape[1]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
+Numbers = NDArray[Any]  # real or complex
 
 
 def jordan_basis(matrix: Matrix, within: float = 0.01) -> Matrix:
@@ -15,7 +18,7 @@ def jordan_basis(matrix: Matrix, within: float = 0.01) -> Matrix:
     parts. Trained weights hold a double eigenvalue as two near ones: those `within` each other count as one, so that
     the form is near to a Jordan form and the change of basis exact all the same.
     """
-    columns: list[NDArray[np.complex128]] = []
+    columns: list[Numbers] = []
     for value, size in _grouped(np.linalg.eigvals(matrix), within):
         if value.imag >= 0:
             for chain in _chains(matrix - value * np.eye(len(matrix)), size, within):
@@ -24,7 +27,7 @@ def jordan_basis(matrix: Matrix, within: float = 0.01) -> Matrix:
     return np.stack(columns, 1)
 
 
-def _grouped(values: NDArray[np.complex128], within: float) -> list[tuple[complex, int]]:
+def _grouped(values: Numbers, within: float) -> list[tuple[complex, int]]:
     """Mean and number of eigenvalues that lie near each other; what is nearly real is real."""
     left, groups = list(values), []
     while left:
@@ -38,14 +41,14 @@ def _grouped(values: NDArray[np.complex128], within: float) -> list[tuple[comple
     return groups
 
 
-def _chains(shifted: NDArray[np.complex128], size: int, within: float) -> list[list[NDArray[np.complex128]]]:
+def _chains(shifted: Numbers, size: int, within: float) -> list[list[Numbers]]:
     """Jordan chains of the eigenvalue 0, the eigenvector first in each, the longest chain first."""
     space = np.linalg.svd(np.linalg.matrix_power(shifted, size))[2][-size:].conj().T  # [n, size]
     inner = space.conj().T @ shifted @ space
     powers = [np.linalg.matrix_power(inner, k) for k in range(size + 2)]
     rank = [_rank(power, within) for power in powers]
     rank[size:] = [0] * (size + 2 - size)  # nilpotent, but for what rounding left
-    chains: list[list[NDArray[np.complex128]]] = []
+    chains: list[list[Numbers]] = []
     for length in range(size, 0, -1):
         for _ in range(rank[length - 1] - 2 * rank[length] + rank[length + 1]):
             kernel = np.linalg.svd(powers[length])[2][rank[length] :].conj().T
@@ -60,5 +63,5 @@ def _chains(shifted: NDArray[np.complex128], size: int, within: float) -> list[l
     return [[space @ vector for vector in chain] for chain in chains]
 
 
-def _rank(matrix: NDArray[np.complex128], within: float) -> int:
+def _rank(matrix: Numbers, within: float) -> int:
     return int((np.linalg.svd(matrix, compute_uv=False) > within).sum())

@@ -17,7 +17,6 @@ from circuits.programs.tasks import Numbers, SequenceTask
 from interp.numbers import COUNT, FROM_ZERO, POSITIVE, UNIT, Limits, checked, settle
 from interp.progress import progress
 
-
 ENOUGH = 1e-5  # a loss of the best copy that ends a round early; L-BFGS does the rest
 OFTEN = 25  # steps between two looks at it
 

@@ -83,7 +83,8 @@ def test_the_example_of_features_runs_as_it_stands() -> None:
 
 PUBLIC = (
     *("attribution", "attribution.rules", "circuits", "circuits.mib", "circuits.planted", "circuits.programs"),
-    *("circuits.viewer", "interp", "interp.encoders", "interp.objectives", "interp.selection", "interp.tasks", "metrics"),
+    *("circuits.viewer", "interp", "interp.encoders", "interp.objectives", "interp.selection", "interp.tasks"),
+    "metrics",
 )
 
 

@@ -84,6 +84,12 @@ def test_clusters_are_states_but_for_noise(noise):
     np.testing.assert_allclose(means[found], centres[which], atol=3 * noise + 1e-6)
 
 
+def test_rounding_makes_no_clusters_of_its_own():
+    means, found = clustered(np.array([[0.0], [0.5 + 4e-8], [0.5 + 6e-8], [1.0]]))
+    assert len(means) == 3
+    assert found[1] == found[2]
+
+
 def test_numbers_that_are_all_different_are_states_of_their_own():
     means, found = clustered(np.arange(50.0)[:, None] ** 1.5)
     assert len(means) == 50
