@@ -182,7 +182,8 @@ def _automaton(rnn: RNN, seen: _Seen) -> tuple[Maps | str, int]:
 def _order(small: Table, points: NDArray[np.float64], which: Whole, seen: _Seen) -> list[int]:
     """An automaton's states in the order of their mean hidden states along the direction in which these differ most."""
     means: dict[int, list[NDArray[np.float64]]] = {}
-    for path, read in zip(which.reshape(seen.x.shape[:2]).tolist(), seen.x.tolist(), strict=True):
+    paths: list[list[int]] = which.reshape(seen.x.shape[:2]).tolist()
+    for path, read in zip(paths, seen.x.tolist(), strict=True):
         state = small.start
         for cluster, inputs in zip(path, read, strict=True):
             state = small.rows[state, tuple(inputs)]

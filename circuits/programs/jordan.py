@@ -47,7 +47,7 @@ def _chains(shifted: Numbers, size: int, within: float) -> list[list[Numbers]]:
     inner = space.conj().T @ shifted @ space
     powers = [np.linalg.matrix_power(inner, k) for k in range(size + 2)]
     rank = [_rank(power, within) for power in powers]
-    rank[size:] = [0] * (size + 2 - size)  # nilpotent, but for what rounding left
+    rank[size:] = [0, 0]  # nilpotent, but for what rounding left
     chains: list[list[Numbers]] = []
     for length in range(size, 0, -1):
         for _ in range(rank[length - 1] - 2 * rank[length] + rank[length + 1]):

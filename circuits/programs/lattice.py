@@ -51,7 +51,7 @@ class Lattice:
         whole = np.column_stack((self.encode(states), np.ones(len(states))))
         if np.linalg.matrix_rank(whole) < whole.shape[1]:
             return self
-        both = np.linalg.lstsq(whole, states, rcond=None)[0]
+        both = np.asarray(np.linalg.lstsq(whole, states, rcond=None)[0], dtype=np.float64)
         return Lattice(both[:-1], both[-1])
 
 

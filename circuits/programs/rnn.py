@@ -172,7 +172,8 @@ class RNN:
     def __call__(self, x: Float[Tensor, "*copies n pos inputs"]) -> Float[Tensor, "*copies n pos outputs"]:
         """The output at every position."""
         states = self.states(x)
-        return self.read(states.flatten(-3, -2)).unflatten(-2, states.shape[-3:-1])
+        found: Tensor = self.read(states.flatten(-3, -2)).unflatten(-2, states.shape[-3:-1])
+        return found
 
     def parameters(self) -> list[Tensor]:
         """All weights and biases."""

@@ -168,8 +168,8 @@ def _round(rnn: RNN, x: Tensor, y: Tensor, scale: float, how: Training, linear: 
     for step in range(how.steps):
         loss = _loss(rnn.replaced(weights)(x) * scale - y)
         slopes = torch.autograd.grad(loss.sum(), weights)
-        size = sum(slope.pow(2).flatten(1).sum(1) for slope in slopes)
-        cut = (1 / torch.as_tensor(size).sqrt().clamp(min=1)).nan_to_num()
+        sizes = torch.stack([slope.pow(2).flatten(1).sum(1) for slope in slopes]).sum(0).sqrt()
+        cut = (1 / sizes.clamp(min=1)).nan_to_num()
         for weight, slope in zip(weights, slopes, strict=True):
             weight.grad = slope.nan_to_num() * cut.view(-1, *[1] * (weight.ndim - 1))
         adam.step()
@@ -201,7 +201,7 @@ def _polished(rnn: RNN, x: Tensor, y: Tensor, scale: float, steps: int) -> RNN:
         return loss.detach()
 
     if steps:
-        search.step(closure)  # type: ignore[arg-type]  # it takes tensors too
+        search.step(closure)
     found = rnn.replaced([weight.detach() for weight in weights])
     better = bool((found(x) * scale - y).pow(2).mean() <= (rnn(x) * scale - y).pow(2).mean())  # False where it is NaN
     return found if better else rnn

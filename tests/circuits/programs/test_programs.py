@@ -18,7 +18,7 @@ FOUND = {
     "parity": ("automaton", ["a = abs(a - x)", "y = a"]),
     "addition": ("gcd lattice", ["a = x1 + x2 + (a >= 2)", "y = a % 2"]),
     "largest": ("gcd lattice", ["a = x + max(a - x, 0)", "y = a"]),
-    "apart": ("automaton", ["a = (x + 1) % 2", "y = a"]),
+    "apart": ("automaton", ["a = x % 2", "y = 1 - a"]),
 }
 
 
@@ -60,6 +60,12 @@ def test_the_source_is_a_script():
         [sys.executable, "-I", "-c", source + "print(program([3, 4, 5]))"], capture_output=True, text=True, check=True
     )
     assert ran.stdout == "[3, 7, 12]\n"
+
+
+def test_the_package_above_does_not_load_this_one():
+    asked = "import circuits, sys; print([name for name in sys.modules if name.startswith('circuits.programs')])"
+    ran = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
 
 
 def test_what_was_found_is_kept_and_shown(found, tmp_path):
