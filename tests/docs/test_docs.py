@@ -84,8 +84,8 @@ def test_the_example_of_features_runs_as_it_stands() -> None:
 
 PUBLIC = (
     *("attribution", "attribution.concepts", "attribution.rules", "circuits", "circuits.mib", "circuits.planted"),
-    *("circuits.viewer", "interp", "interp.concepts", "interp.encoders", "interp.objectives", "interp.selection"),
-    *("interp.tasks", "metrics", "metrics.concepts"),
+    *("circuits.programs", "circuits.viewer", "interp", "interp.concepts", "interp.encoders", "interp.objectives"),
+    *("interp.selection", "interp.tasks", "metrics", "metrics.concepts"),
 )
 
 
