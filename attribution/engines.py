@@ -17,6 +17,7 @@ from attribution.rules.sets import RuleSet
 from attribution.scores import Level, Scores
 from interp import numbers
 from interp.errors import InputError
+from interp.kernels.contract import Products
 from interp.keywords import check_keywords, chosen, leftover
 from interp.run import RunKeywords
 from interp.running import door
@@ -33,6 +34,7 @@ class ScoringKeywords(TypedDict, total=False):
     quadrature: str | None
     credit: Credit
     checkpointed: bool | None
+    products: Products
     tau: float | None
     sample: int | None
     resume: str | os.PathLike[str] | None
@@ -73,7 +75,8 @@ def attribute(model: Any, task: Task, method: str | Method = "eap-ig", **keyword
             `rules` (backward rules, by name or as a `RuleSet`); `steps`, `quadrature`, `credit` (of integrated
             gradients); `inside` (a circuit, plain or by position, outside of which every edge is ablated, for `eap`,
             `mask-ig` and `attribution-patching`); `tau` (of `acdc`); `edges`, `sample`, `seed`, `resume` (of patching);
-            `checkpointed`. What each means: the classes of `attribution.edges`.
+            `checkpointed`; `products` (`bfloat16`: matrix products of rounded factors). What each means: the classes
+            of `attribution.edges`.
 
     Returns:
         `Scores`; `.values` is float32 (float64 for a float64 model), `[source, target]` or `[source]`, with positions

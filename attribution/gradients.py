@@ -29,7 +29,7 @@ from interp.kernels.answers import answer_logits_of
 from interp.kernels.backward import PLAIN, Backward
 from interp.kernels.batching import Batch, Plan, refuse_nan
 from interp.kernels.capture import Rows, SourceRecorder, Sources, TargetGradients, TargetRecorder
-from interp.kernels.contract import contract, expand_heads
+from interp.kernels.contract import Products, contract, expand_heads
 from interp.kernels.forward import (
     Recorder,
     Residual,
@@ -54,6 +54,7 @@ class GradientScorer:
     plan: Plan
     backward: Backward = PLAIN
     placed: Placed | None = None
+    products: Products = "float32"
 
     def scores(self, advance: Callable[[int], None] = lambda n: None) -> Float[Tensor, "span source target"]:
         """Mean over prompts; float32, or float64 for a float64 model; on the CPU. One span where none are told apart.
@@ -164,7 +165,8 @@ class BatchScorer:
     def contracted(self, gradients: TargetGradients, site: Site | None = None) -> Tensor:
         """Scores of all edges, or of a site's, from gradients at all targets."""
         only = None if site is None else site_sources(self.scorer.setting.graph, site)
-        return contract(self.anatomy, self.scorer.setting.graph, self.delta(), gradients, only, self.counts)
+        graph, products = self.scorer.setting.graph, self.scorer.products
+        return contract(self.anatomy, graph, self.delta(), gradients, only, self.counts, products)
 
     def _capture(self, points: list[Point], gradients: TargetGradients) -> None:
         recorder = PointRecorder(self, points, gradients)

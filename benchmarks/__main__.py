@@ -5,7 +5,19 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("scoring", "positions", "circuits", "memory", "growth", "decompx", "viewer", "tracing", "half", "contraction")
+NAMES = (
+    "scoring",
+    "positions",
+    "circuits",
+    "memory",
+    "growth",
+    "decompx",
+    "viewer",
+    "tracing",
+    "half",
+    "contraction",
+    "planned",
+)
 APART = ("streamed", "ranks", "gpu")  # write gigabytes, start processes or want a GPU; with options of their own
 
 

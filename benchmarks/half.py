@@ -34,6 +34,9 @@ class Error:
     spearman: float
     overlap: float
 
+    def __str__(self) -> str:
+        return f"largest error {self.largest:.1e}, Spearman {self.spearman:.4f}, top 1% same {self.overlap:.1%}"
+
     @classmethod
     def of(cls, values: Tensor, exact: Tensor) -> Error:
         """Of flat scores against those in float32."""

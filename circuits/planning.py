@@ -17,7 +17,7 @@ from interp.errors import InputError, choose
 from interp.graph import ComputationalGraph
 from interp.inspection import anatomy_of
 from interp.kernels import batching
-from interp.kernels.contract import chunk_rows
+from interp.kernels.contract import chunk_rows, most_targets
 from interp.models import check_dtype, configured
 from interp.running import door
 from interp.streaming.modules import stream_of
@@ -106,10 +106,11 @@ def plan(
     Args:
         source: a model as `interp.load_model` takes it by name, of which only the configuration and the tokenizer are
             read: a folder may hold these alone.
-        task: a task's name; its prompts, as the model's tokenizer splits them, say how many tokens there are.
+        task: a task's name; its prompts, as the model's tokenizer splits them, say how many tokens there are, and how
+            many of the first are the same in the corrupted prompt, which runs leave out.
         n: prompts.
         method, steps: as for `attribute`; a method that takes gradients along a path.
-        tokens: positions of the longest prompt, where there is no tokenizer or no task.
+        tokens: positions of the longest prompt, where there is no tokenizer or no task; all are then run.
         weights: "loaded" or "streamed".
         dtype, batch_size, memory: as for `load_model` and `attribute`.
 
@@ -125,7 +126,7 @@ def plan(
             "'eap', 'eap-ig', 'eap-ig-activations', 'clean-corrupted', 'relp' or another rule"
         )
     model = configured(source, check_dtype(dtype) or torch.float32)
-    length = _length(model, task, n, tokens)
+    length, run = _lengths(model, task, n, tokens)
     hollow, stream = anatomy_of(model), stream_of(model)
     streams = weights == "streamed"
     anatomy = dataclasses.replace(hollow, streams=streams)
@@ -134,7 +135,7 @@ def plan(
     planned = batching.plan(
         anatomy, n, length, copies=points, batch_size=batch_size, checkpointed=scorer.checkpointed, memory=memory
     )
-    size = _Size(anatomy, graph, min(n, planned.batch_size) * length, planned, points)
+    size = _Size(anatomy, graph, min(n, planned.batch_size) * run, planned, points)
     passes, batches = scorer.passes(graph), -(-n // planned.batch_size)
     # a stack of copies is one pass; what is not on the path has one of its own
     runs = 2 * -(-points // planned.copies) + passes.forward - points
@@ -151,12 +152,16 @@ def plan(
     )  # fmt: skip
 
 
-def _length(model: Any, task: str | None, n: int, tokens: int | None) -> int:
+def _lengths(model: Any, task: str | None, n: int, tokens: int | None) -> tuple[int, int]:
+    """Positions of the longest prompt, and how many are run: those that all prompts share with their corrupted versions
+    are run once, alone.
+    """
     if tokens is not None:
-        return numbers.whole("tokens", tokens, numbers.COUNT)
+        return (numbers.whole("tokens", tokens, numbers.COUNT),) * 2
     if task is None or model.tokenizer is None:
         raise InputError("nothing says how long prompts are; give tokens=, or a task and a model with a tokenizer")
-    return int(tasks.get(task, n=n, seed=0, model=model).prompts(model).clean.shape[1])
+    prompts = tasks.get(task, n=n, seed=0, model=model).prompts(model)
+    return prompts.longest, prompts.longest - int(prompts.first_run.min())
 
 
 @dataclass(frozen=True)
@@ -196,8 +201,13 @@ class _Size:
         return float(self.rows * self.planned.copies * floats * a.parameter().element_size())
 
     @property
+    def _expanded(self) -> int:
+        """Sources, and the targets of some layers, that are expanded to `d_model` at a time."""
+        return len(self.graph.sources) + most_targets(self.graph)
+
+    @property
     def _chunk(self) -> int:
-        return chunk_rows(self.anatomy, len(self.graph.sources), self.rows, self._wide)
+        return chunk_rows(self.anatomy, self._expanded, self.rows, self._wide)
 
     @property
     def n_chunks(self) -> int:
@@ -211,7 +221,6 @@ class _Size:
 
     @property
     def contraction(self) -> float:
-        """Sources, the ports of a layer twice, and the other targets, expanded to `d_model`."""
-        expanded = len(self.graph.sources) + 2 * self._ports + self.anatomy.n_layers + 1
+        """Buffers of what is expanded, and scores."""
         scores = 3 * len(self.graph.sources) * self.graph.shape[1]
-        return float(self._wide * (self._chunk * expanded * self.anatomy.d_model + scores))
+        return float(self._wide * (self._chunk * self._expanded * self.anatomy.d_model + scores))

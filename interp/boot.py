@@ -81,12 +81,17 @@ def boot(module: nn.Module, architecture: str, tokenizer: Any | None, name: str)
     `tokenizer` comes from `own_tokenizer` or `put_bos_first`; `name` is what the bridge is called.
     """
     weight = next(module.parameters())
-    if weight.dtype == torch.float64:
-        module.set_experts_implementation("eager")  # type: ignore[operator] # the default, grouped_mm, has no float64
+    suit_experts(module, weight.dtype)
     before = logits_of(module, module)
     bridge = wrap(module, architecture, tokenizer, name, weight)
     refuse_changed(before, bridge)
     return bridge
+
+
+def suit_experts(module: nn.Module, dtype: torch.dtype) -> None:
+    """Let mixtures of experts run in this dtype: the default of transformers, grouped_mm, has no float64."""
+    if dtype == torch.float64:
+        module.set_experts_implementation("eager")  # type: ignore[operator]
 
 
 def wrap(module: nn.Module, architecture: str, tokenizer: Any | None, name: str, weight: Tensor) -> TransformerBridge:

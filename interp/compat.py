@@ -1,4 +1,4 @@
-"""All that stands on private names of transformer-lens, transformers and torch, each with why, and its test.
+"""All that stands on private names of transformer-lens, transformers, torch, accelerate, joblib: each with why and test.
 
 A release of theirs may rename any of these without notice: then the test that is named fails, and this file is the one
 to change.
@@ -157,6 +157,38 @@ def hooks_of(module: nn.Module) -> dict[int, Any]:
     Test: `test_nothing_is_left_behind`.
     """
     return module._forward_hooks
+
+
+def hooks_of_accelerate(module: nn.Module) -> list[Any]:
+    """What accelerate has put on a module to bring its weights when it runs.
+
+    Why: it tells nobody where it holds a weight. Test: `tests/interp/streaming/test_dispatched.py`.
+    """
+    hook = module.__dict__.get("_hf_hook")
+    return [one for one in getattr(hook, "hooks", (hook,)) if hasattr(one, "execution_device")]
+
+
+def hear_of_deaths(backend: Any) -> None:
+    """Let joblib's Dask backend, of the context that is active, raise what Dask says of a job that it has given up.
+
+    Why: joblib hears of a job's end by a callback, which this backend calls for results alone, so that a call whose
+    workers died waits for ever (joblib 1.6). Test: `test_a_killed_worker_loses_no_finished_job[dask_cluster]`.
+    """
+    if type(backend).__name__ != "DaskDistributedBackend" or "submit" in backend.__dict__:
+        return
+    submit, result = backend.submit, backend.retrieve_result_callback
+
+    def submit_and_tell(call: Any, callback: Callable[[Any], None]) -> Any:
+        future = submit(call, callback)
+        future.add_done_callback(lambda done: None if done.exception() is None else callback(done.exception()))
+        return future
+
+    def raised(out: Any) -> Any:
+        if isinstance(out, BaseException):  # what a job itself raises comes wrapped
+            raise out
+        return result(out)
+
+    backend.submit, backend.retrieve_result_callback = submit_and_tell, raised
 
 
 def attention_of(config: Any) -> str | None:

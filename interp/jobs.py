@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import joblib
 from joblib.parallel import get_active_backend
 
-from interp import numbers
+from interp import compat, numbers
 from interp._version import __version__
 from interp.errors import InputError
 from interp.files import make_folder, write_text
@@ -171,6 +171,7 @@ def spread(calls: Iterable[Callable[[], T]], workers: int | None, stays: str = "
     Raises `InputError` where a worker died without a word, and for what cannot be sent to one.
     """
     backend, n_jobs = get_active_backend()
+    compat.hear_of_deaths(backend)
     order = "generator_unordered" if backend.supports_return_generator else "list"  # Ray cannot
     # one at a time: a batch of short jobs would come back together, after the last of them
     parallel = joblib.Parallel(n_jobs=workers, return_as=order, batch_size=1)
@@ -192,13 +193,15 @@ def spread(calls: Iterable[Callable[[], T]], workers: int | None, stays: str = "
 
 
 def _is_death(error: Exception) -> bool:
-    """Whether an engine says that a worker is gone; Ray, which may not be installed, by name."""
+    """Whether an engine says that a worker is gone; Ray and Dask, which may not be installed, by name."""
     names = {cls.__name__ for cls in type(error).__mro__}
-    return isinstance(error, BrokenProcessPool) or bool(names & {"RayActorError", "WorkerCrashedError"})
+    return isinstance(error, BrokenProcessPool) or bool(names & {"RayActorError", "WorkerCrashedError", "KilledWorker"})
 
 
 def _done(job: Job, store: Store | None) -> Outcome:
     """In a worker: do a job and keep what came of it."""
+    if store is not None and (earlier := store.get(job)) is not None:
+        return earlier  # Dask does again what lay in the memory of a worker that died
     began = time.monotonic()
     try:
         # as a file gives it back, whether there is one or not

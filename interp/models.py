@@ -19,6 +19,7 @@ from interp.errors import InputError, choose, unknown
 from interp.files import expanded
 from interp.registry import MODELS, ModelEntry, models
 from interp.running import door, one_at_a_time
+from interp.streaming.dispatched import is_dispatched, load_dispatched
 from interp.streaming.folders import WEIGHTS, fits, snapshot
 from interp.streaming.load import hollow_model, load_streamed
 from interp.wrappers import refuse_adapter, refuse_wrapped, uncompiled
@@ -64,7 +65,8 @@ def load_model(
       TransformerLens wraps the module in place: it runs through the bridge afterwards, with eager attention, is
       frozen, and is moved and cast if `device` or `dtype` ask for it. Its `state_dict()` has other names from then on
       (`...wte._original_component.weight`), some weights under two: save it first, or give a `copy.deepcopy` of it. The
-      tokenizer is copied. Of what `torch.compile` returned the module inside is taken;
+      tokenizer is copied. Of what `torch.compile` returned the module inside is taken. One that accelerate has spread
+      over devices, memory and disk (`device_map=`) stays so: its weights are asked for as streamed ones are;
     - a TransformerBridge, which is returned as it is, frozen.
 
     `device` and `dtype` default to what a module has; for everything else to "cuda" where there is one, else
@@ -106,6 +108,8 @@ def load_model(
         return boot.freeze(source)
     if isinstance(source, nn.Module):
         name = str(getattr(getattr(source, "config", None), "name_or_path", "") or type(source).__name__)
+        if is_dispatched(source):
+            return load_dispatched(source, tokenizer, name, device=device, dtype=dtype)
         return _boot(source, tokenizer, name, wanted_device, wanted_dtype)
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(

@@ -40,7 +40,7 @@ def refuse_wrapped(module: nn.Module, name: str) -> None:
         )
     if above & set(_PARALLEL):
         raise InputError(f"{name} is a {kind}, a model made parallel; give the model in it, as it was before: .module")
-    _refuse_parts(module, f"{name}={kind}")
+    refuse_parts(module, f"{name}={kind}")
     _refuse_weights(module, f"{name}={kind}")
 
 
@@ -54,7 +54,8 @@ def refuse_adapter(folder: Path) -> None:
         )
 
 
-def _refuse_parts(module: nn.Module, what: str) -> None:
+def refuse_parts(module: nn.Module, what: str) -> None:
+    """Raise `InputError`, whose sentence begins with `what`, for adapters of peft and quantised layers in a module."""
     for path, part in module.named_modules():
         kind, home = type(part).__name__, type(part).__module__
         if home.startswith("peft."):
@@ -71,8 +72,8 @@ def _refuse_weights(module: nn.Module, what: str) -> None:
         if values.is_meta:
             raise InputError(
                 f"{what} has no values at {path!r} (device meta): it was made without weights, or accelerate holds "
-                "them elsewhere; load it whole, on one device: from_pretrained(..., device_map=None); or, where it "
-                "does not fit, load_model(its folder, weights='streamed')"
+                "them elsewhere; load it whole, on one device: from_pretrained(..., device_map=None); or give it, or "
+                "where it does not fit its folder with weights='streamed', to load_model"
             )
         if type(values) not in (Tensor, nn.Parameter):
             raise _quantised(what, path, f"is a {type(values).__name__}")
@@ -83,7 +84,7 @@ def _refuse_weights(module: nn.Module, what: str) -> None:
     if len(devices) > 1:
         raise InputError(
             f"{what} is spread over {', '.join(sorted(devices))}; load it on one device: from_pretrained(..., "
-            "device_map=None); or, where it does not fit, load_model(its folder, weights='streamed')"
+            "device_map=None); or give it, or its folder with weights='streamed', to load_model"
         )
 
 

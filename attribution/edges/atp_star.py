@@ -89,8 +89,8 @@ class AtPStar(GradientMethod):
 
     def scorer(self, setting: Setting, path: Path, planned: Plan, placed: Placed | None) -> GradientScorer:
         if self.grad_drop:  # |c| is taken prompt by prompt
-            return _Dropped(setting, path, replace(planned, batch_size=1))
-        return _Recomputed(setting, path, planned)
+            return _Dropped(setting, path, replace(planned, batch_size=1), products=self.products)
+        return _Recomputed(setting, path, planned, products=self.products)
 
     def _found(self, setting: Setting) -> tuple[Tensor, dict[str, Any]]:
         values = self.values(setting)

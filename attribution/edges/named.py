@@ -29,6 +29,7 @@ from attribution.edges.patched import ActivationPatching, Exact
 from attribution.edges.registry import METHODS
 from attribution.edges.ugs import UGS
 from attribution.scores import Level
+from interp.kernels.contract import Products
 
 __all__ = ["METHODS", "methods"]
 
@@ -36,8 +37,10 @@ __all__ = ["METHODS", "methods"]
 def _relevance(rules: str) -> Callable[..., Relevance]:
     """What makes the method of a rule set."""
 
-    def make(level: Level = "edge", checkpointed: bool | None = None, positions: Any = None) -> Relevance:
-        return Relevance(level, rules, checkpointed, positions)
+    def make(
+        level: Level = "edge", checkpointed: bool | None = None, positions: Any = None, products: Products = "float32"
+    ) -> Relevance:
+        return Relevance(level, rules, checkpointed, positions, products)
 
     return make
 

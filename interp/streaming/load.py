@@ -78,8 +78,7 @@ class _Folder:
         compat.fill_fused_bias(module)
         stream_weights(module, weights, self.device, self.dtype)
         self._streams.append(stream_of(module))
-        if self.dtype == torch.float64:
-            module.set_experts_implementation("eager")  # type: ignore[operator] # as in `boot.boot`
+        boot.suit_experts(module, self.dtype)
         return module
 
     def logits(self) -> torch.Tensor | None:

@@ -128,7 +128,9 @@ def stream_weights(module: nn.Module, weights: Mapping[str, Weight], device: tor
             if id(parameter) in read:
                 parameters[name] = nn.Parameter(read[id(parameter)], requires_grad=False)
             elif id(parameter) in large:
-                give(part, name, Source(stream, large[id(parameter)]))
+                give(part, name, source := Source(stream, large[id(parameter)]))
+                if parameter is not None and not parameter.is_meta:
+                    parameters[name] = shell(source)
         for name, buffer in buffers.items():
             if buffer is not None:
                 buffers[name] = read.get(id(buffer), buffer).to(device)
@@ -149,6 +151,8 @@ def _parts(weights: list[Weight], last: Weight) -> tuple[list[Part], int]:
 
 
 def _read(reader: Reader, weight: Weight, dtype: torch.dtype) -> Tensor:
+    if weight.held is not None:
+        return weight.held().to(reader.device)
     if not weight.stored:
         return torch.zeros(weight.shape, dtype=dtype, device=reader.device)
     (stored,) = weight.stored

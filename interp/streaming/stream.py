@@ -109,6 +109,8 @@ class Stream:
 
     def rows(self, weight: Weight, rows: list[int]) -> Tensor:
         """Some rows of a matrix, read by themselves."""
+        if weight.held is not None:
+            return weight.held()[rows].to(self.device)
         with self._lock:
             return self._rows.rows(weight.stored[0], rows, self.dtype)
 
@@ -141,8 +143,8 @@ class Stream:
         started = time.perf_counter()
         part = self._parts[number]
         wholes = {one.of if isinstance(one, Share) else one: None for one in part}
-        plain = [one for one in wholes if one.build is None]
-        if not all(one.stored for one in wholes):
+        plain = [one for one in wholes if one.build is None and one.held is None]
+        if not all(one.exists for one in wholes):
             raise InputError("this model was made of a configuration alone and has no weights")
         values: Values = {}
         with self._reader.copying():
@@ -151,6 +153,7 @@ class Stream:
                 self._reader.read(weight.stored[0], place)
                 values[weight] = place
             values.update({weight: self._built(weight) for weight in wholes if weight.build is not None})
+            values.update({one: one.held().to(self.device) for one in wholes if one.held is not None})
             for one in part:
                 if isinstance(one, Share):
                     values[one] = one.take(values[one.of])

@@ -22,12 +22,19 @@ class Weight:
         shape: of the parameter; the stored tensor may have more rows where only the first are wanted.
         stored: the tensors in the files that make it.
         build: makes it of these; None where it is the one tensor.
+        held: gives its values where no file does: they lie on a device, or with accelerate.
     """
 
     name: str
     shape: torch.Size
-    stored: tuple[Stored, ...]
+    stored: tuple[Stored, ...] = ()
     build: Build | None = None
+    held: Callable[[], Tensor] | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there are values at all."""
+        return bool(self.stored) or self.held is not None
 
 
 @dataclass(frozen=True, eq=False)

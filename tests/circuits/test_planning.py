@@ -47,3 +47,11 @@ def test_what_cannot_be_planned(tmp_path: Path) -> None:
         plan(str(tmp_path), "ioi")
     with pytest.raises(InputError, match="takes no gradients along a path"):
         plan(str(tmp_path), method="exact", tokens=8)
+
+
+@pytest.mark.real
+def test_what_all_prompts_share_with_their_corrupted_versions_is_not_counted() -> None:
+    shared = plan("smollm2-135m", "ioi", n=4)
+    whole = plan("smollm2-135m", n=4, tokens=shared.tokens)
+    assert shared.captures < 0.8 * whole.captures
+    assert shared.batch < 0.8 * whole.batch

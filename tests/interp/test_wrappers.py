@@ -80,7 +80,6 @@ WRAPPED = [
     (injected, r"carries an adapter of peft at 'model\.layers\.0\.self_attn\.q_proj'.*merge_and_unload"),
     (nn.DataParallel, r"is a DataParallel, a model made parallel; give the model in it, as it was before: \.module"),
     (lambda module: module.to("meta"), r"no values at 'model\.embed_tokens\.weight' \(device meta\).*device_map=None"),
-    (offloaded, r"no values at 'model\.embed_tokens\.weight' \(device meta\).*device_map=None.*weights='streamed'"),
     (quantised, r"plain floating-point weights \('model\.layers\.0\.self_attn\.q_proj' is a torch\.ao.*quantisation"),
     (packed, r"plain floating-point weights \('model\.layers\.1\.mlp\.down_proj\.weight' is a Packed\)"),
     (eight_bits, r"plain floating-point weights \('model\.layers\.1\.mlp\.down_proj\.weight' holds torch\.int8\)"),
@@ -97,6 +96,12 @@ def test_what_is_no_plain_module_is_refused_in_a_sentence(wrap: Any, message: st
     ):
         with pytest.raises(InputError, match=f"^{name}.*{message}"):
             use()
+
+
+def test_only_load_model_takes_what_accelerate_has_put_aside() -> None:
+    for use in (lambda model: tokens(model, TOKENS, quiet=True), anatomy_of):
+        with pytest.raises(InputError, match=r"no values at 'model\.embed_tokens\.weight'.* give it, .* to load_model"):
+            use(offloaded(plain()))
 
 
 def test_a_merged_adapter_and_a_compiled_model_are_the_models_that_they_were() -> None:

@@ -13,6 +13,7 @@ from attribution.edges.mask_ig import MaskIG
 from circuits import planted
 from interp import Fitting
 from interp.errors import InputError
+from interp.kernels import contract
 from interp.kernels.soft import soft_values
 from interp.setting import Setting
 from interp.span_mask import SpanMask
@@ -177,7 +178,8 @@ class _Largest(TorchDispatchMode):
         return out
 
 
-def test_memory_is_that_of_rows_and_not_of_scores_by_prompt():
+def test_memory_is_that_of_rows_and_not_of_scores_by_prompt(monkeypatch):
+    monkeypatch.setattr(contract, "CHUNK_BYTES", 1 << 16)  # so that its buffers are not the largest
     model = shared("llama")
     task = tiny_task(model, n=24, length=9)
     with _Largest() as summed:
