@@ -11,7 +11,7 @@ from typing import Any
 
 from interp.errors import InputError
 from interp.keeping import kept
-from interp.kernels.constants import Constants
+from interp.kernels.constants import FittedConstants
 from interp.objectives import Objective, names
 from interp.tasks.task import Task
 
@@ -32,7 +32,7 @@ class Conditions:
     task: str | None = None
     dictionaries: tuple[str, ...] | None = None
     errors: str | None = None
-    constants: str | Constants | None = None
+    constants: str | FittedConstants | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; of the objective, its name."""
@@ -57,7 +57,7 @@ def conditions_of(circuit: Any) -> Conditions:
     return found if isinstance(found, Conditions) else Conditions()
 
 
-def constants_of(circuit: Any) -> Constants | None:
+def constants_of(circuit: Any) -> FittedConstants | None:
     """The constants that a circuit was found under, if it was found under `optimal` ablation.
 
     Raises `InputError` where a file holds no more than their digest.
