@@ -43,6 +43,7 @@ def constants_in(tensors: Mapping[str, Tensor], model: str) -> FittedConstants |
         raise InputError(f"constants of {model!r} are {', '.join(wanted)}; some of them are missing")
     told = (known["losses"], model, tuple(known["weights"].tolist()))
     if "units" not in known:
-        return Constants(*(known[name] for name in Constants.parts), *told)
+        embedding, heads, mlps = (known[name] for name in Constants.parts)
+        return Constants(embedding, heads, mlps, *told)
     digests = tuple(bytes(one.tolist()).hex() for one in known.get("dictionaries", ()))
     return UnitConstants(known["units"], known.get("errors"), *told, digests)
