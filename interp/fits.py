@@ -39,6 +39,10 @@ class Fits:
             return self.given
         return next(reversed(self._known.values()), None)
 
+    @property
+    def _how(self) -> Fitting:
+        return self.given if isinstance(self.given, Fitting) else Fitting()
+
     def sources(self, anatomy: Anatomy, run: Run) -> Constants:
         """Those of all sources. Raises `InputError` where others were given, or those of another model."""
         if isinstance(self.given, Constants):
@@ -47,7 +51,7 @@ class Fits:
             raise of_others(self.given.nodes, _SOURCES)
         key = _SOURCES, *anatomy.weights_digest()
         if key not in self._known:
-            self._known[key] = fit(anatomy, self.prompts(), self.given or Fitting(), run)
+            self._known[key] = fit(anatomy, self.prompts(), self._how, run)
         found = self._known[key]
         assert isinstance(found, Constants)
         return found
@@ -64,7 +68,7 @@ class Fits:
         over = grain(self.prompts())
         key = *nodes, *over.anatomy.weights_digest()
         if key not in self._known:
-            self._known[key] = fit_units(over, self.given or Fitting(), run)
+            self._known[key] = fit_units(over, self._how, run)
         found = self._known[key]
         assert isinstance(found, UnitConstants)
         return found
