@@ -130,10 +130,12 @@ def tune(
     def state(step: int) -> dict[str, Tensor]:
         return {"step": torch.tensor(step, device="cpu"), "losses": losses.clone(), **adam.tensors()}
 
-    file = Resumed(run.resume, state(0), run.fingerprint(module, data, how))
-    adam.take(file.state)
-    losses.copy_(file.state["losses"])
-    done = int(file.state["step"])
+    file, done = None, 0
+    if run.resume is not None:  # whose state is a copy of all that is trained
+        file = Resumed(run.resume, state(0), run.fingerprint(module, data, how))
+        adam.take(file.state)
+        losses.copy_(file.state["losses"])
+        done = int(file.state["step"])
     generator = torch.Generator().manual_seed(how.seed)
     batches = (one for _ in range(how.epochs) for one in data.batches(how.batch_size, generator))
     with progress(run.description, steps, run.quiet) as bar:
@@ -149,10 +151,11 @@ def tune(
                 optimizer.step()
                 losses[step] = float(loss.detach())
                 bar.advance()
-                if run.resume is not None and (step + 1) % _KEPT_EVERY == 0:
+                if file is not None and (step + 1) % _KEPT_EVERY == 0:
                     file.put(**state(step + 1))
         finally:
-            file.save()
+            if file is not None:
+                file.save()
     return losses.tolist()
 
 
