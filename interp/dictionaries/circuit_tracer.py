@@ -77,7 +77,7 @@ def _cross_layer(paths: dict[int, Path], layer: int) -> dict[str, Any]:
             f"{str(other)!r} holds {named[3]} of shape {list(decoder.shape)}; with {max(paths) + 1} layers it must be "
             f"{list(shape)}"
         )
-    read = {"W_enc": encoder, "b_enc": b_enc, "b_dec": b_dec, "W_dec": decoder[:, 0]}
+    read: dict[str, Any] = {"W_enc": encoder, "b_enc": b_enc, "b_dec": b_dec, "W_dec": decoder[:, 0]}
     read |= {"threshold": found.get(f"threshold_{layer}")}
     return {**read, "W_later": decoder[:, 1:].transpose(0, 1)} if shape[1] > 1 else read
 
