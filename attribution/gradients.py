@@ -65,7 +65,7 @@ class GradientScorer:
 
     def mean(self, summed: Callable[[Batch], Tensor], advance: Callable[[int], None]) -> Tensor:
         """The mean over prompts of what `summed` adds up over those of a batch; all else as for `scores`."""
-        skip = self.setting.ablator.skip_prefix
+        skip = self.setting.skip_prefix
         return mean_over_prompts(self.setting, self.plan.batch_size, summed, advance, skip_prefix=skip)
 
 
@@ -136,7 +136,7 @@ class BatchScorer:
     @torch.no_grad()
     def embed_corrupted(self) -> Residual:
         """What tokens are embedded as where they are corrupted."""
-        if self.scorer.setting.ablator.ablation == "patch":
+        if self.scorer.setting.ablation == "patch":
             return corrupted_embedding(self.anatomy, self.batch, self.frame)
         return self.scatter(self.corrupted_sources().embedding).to(self.embedding.dtype)
 
@@ -259,7 +259,7 @@ class PointRecorder(PathRecorder, TargetRecorder):
     def begin(self, start: Residual) -> None:
         # of unequal lengths, a run from corrupted embeddings at the clean ones' positions is not the corrupted run
         equal = self.owner.batch.prompts.corrupted_lengths is None
-        patch = equal and self.owner.scorer.setting.ablator.ablation == "patch"
+        patch = equal and self.owner.scorer.setting.ablation == "patch"
         self.ends = {
             p.alpha: SourceRecorder(start, self.rows, i, len(self.points))
             for i, p in enumerate(self.points)

@@ -35,7 +35,8 @@ from interp.graph import ComputationalGraph
 from interp.headers import check_header, json_copy, validated
 from interp.keeping import kept
 from interp.kernels.ablation import KNOWN
-from interp.kernels.constants import Constants, constants_in, tensors_of
+from interp.kernels.constant_files import constants_in, tensors_of
+from interp.kernels.constants import FittedConstants
 from interp.node_mask import NODE_LEVELS, NodeMask, ragged, spans_of
 from interp.result import Result
 from interp.selection import Selection, top_nodes
@@ -116,7 +117,7 @@ class Scores(Result):
     gap: float | None = None
     spans: SpanNames | None = None
     dictionaries: Any = None
-    constants: Constants | None = None
+    constants: FittedConstants | None = None
 
     def __post_init__(self) -> None:
         choose("level", self.level, LEVELS)

@@ -167,7 +167,7 @@ def compare_methods(
             "n_judging": len(judging),
             "level": elements.level,
             counted: len(elements.places),
-            **{name: setting.conditions.to_dict()[name] for name in ("ablation", "objective", "kv")},
+            **{name: setting.to_dict()[name] for name in ("ablation", "objective", "kv")},
             "selection": rule.name,
             "seed": interval.seed,
             "draws": draws.draws,

@@ -101,7 +101,7 @@ class Asked:
         prompts = setting.prompts
         if isinstance(self.positions, str):
             choose("positions", self.positions, ("all",))
-            first = int(prompts.first_difference.min()) if setting.ablator.skip_prefix else 0
+            first = int(prompts.first_difference.min()) if setting.skip_prefix else 0
             return tuple(range(first, prompts.clean.shape[1]))
         return spans_of(self.positions)
 

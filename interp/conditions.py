@@ -12,7 +12,7 @@ from typing import Any
 from interp import theme
 from interp.errors import InputError
 from interp.keeping import kept
-from interp.kernels.constants import Constants
+from interp.kernels.constants import FittedConstants
 from interp.objectives import Objective, names
 from interp.tasks.task import Task
 
@@ -36,7 +36,7 @@ class Conditions:
     task: str | None = None
     dictionaries: tuple[str, ...] | None = None
     errors: str | None = None
-    constants: str | Constants | None = None
+    constants: str | FittedConstants | None = None
     model: str = field(default="", compare=False)
     task_name: str = field(default="", compare=False)
     method: str = field(default="", compare=False)
@@ -75,7 +75,7 @@ def conditions_of(circuit: Any) -> Conditions:
     return found if isinstance(found, Conditions) else Conditions()
 
 
-def constants_of(circuit: Any) -> Constants | None:
+def constants_of(circuit: Any) -> FittedConstants | None:
     """The constants that a circuit was found under, if it was found under `optimal` ablation.
 
     Raises `InputError` where a file holds no more than their digest.

@@ -24,6 +24,7 @@ from interp.keeping import kept
 
 NODE_LEVELS = ("neuron", "expert", "head", "node", "feature")
 OF_NEURONS = ("neuron", "expert")  # levels whose nodes are neurons, or all those of an expert
+OF_UNITS = (*OF_NEURONS, "feature")  # levels finer than sources
 AXES = {
     "neuron": ("layer", "d_mlp"),
     "expert": ("layer", "expert"),

@@ -17,18 +17,20 @@ from interp.dictionaries.circuits import FeatureNodes, feature_norms
 from interp.dictionaries.sets import DictionarySet
 from interp.errors import InputError, choose, short
 from interp.fingerprint import edition
+from interp.fits import Fits, refuse_mixtures
 from interp.graph import KV, ComputationalGraph
 from interp.inspection import anatomy_of
-from interp.kernels.ablation import KNOWN, OPTIMAL, Ablator, check_level
+from interp.kernels.ablation import KNOWN, OPTIMAL, Ablator
 from interp.kernels.circuit import Edges
-from interp.kernels.constants import Constants
+from interp.kernels.constants import FittedConstants
 from interp.kernels.evaluate import CircuitValues, Masks, Meter
-from interp.kernels.fitting import Fitting, fit
+from interp.kernels.fitting import Fitting
 from interp.kernels.node_norms import node_norms
 from interp.kernels.nodes import Nodes
 from interp.kernels.stacked import NodeGrain
+from interp.kernels.unit_constants import UnitConstants
 from interp.keywords import chosen
-from interp.node_mask import NodeMask, Spans
+from interp.node_mask import OF_UNITS, NodeMask, Spans
 from interp.objectives import Objective, ObjectiveFunction, get_objective
 from interp.run import Run
 from interp.running import door, visit
@@ -47,7 +49,7 @@ class UnderKeywords(TypedDict, total=False):
 
     ablation: str | None
     objective: GivenObjective
-    constants: Constants | Fitting | None
+    constants: FittedConstants | Fitting | None
 
 
 class SettingKeywords(UnderKeywords, total=False):
@@ -96,9 +98,10 @@ class Setting:
         kv: key and value targets per query `head` or per key-value `group`.
         run: how runs are made.
         features: the dictionaries whose features are nodes of level `feature`, and what becomes of their errors.
-        constants: those of `optimal` ablation, or how they are fitted (`Fitting`; None: as by default). They are
-            fitted once, to this setting's clean prompts, and hold for every setting that `on`, `select` and `split`
-            make of it; `split` fits them to the first part alone.
+        constants: those of `optimal` ablation (of sources, or of the neurons or features that are ablated), or how
+            they are fitted (`Fitting`; None: as by default). They are fitted once, at the first use, to this setting's
+            clean prompts, and hold for every setting that `on`, `select` and `split` make of it; `split` fits them to
+            the first part alone.
         method: what found the circuit or the scores that are judged, by name, for the titles of pictures.
 
     Raises `InputError` for unknown names, and for a model or prompts that cannot be used.
@@ -111,7 +114,7 @@ class Setting:
     kv: KV = "head"
     run: Run = field(default_factory=Run)
     features: DictionarySet | None = None
-    constants: Constants | Fitting | None = None
+    constants: FittedConstants | Fitting | None = None
     method: str = ""
 
     def __post_init__(self) -> None:
@@ -122,7 +125,7 @@ class Setting:
             )
         object.__setattr__(self, "ablation", choose("ablation", self.ablation or "patch", KNOWN))
         if self.constants is not None and (
-            self.ablation != OPTIMAL or not isinstance(self.constants, Constants | Fitting)
+            self.ablation != OPTIMAL or not isinstance(self.constants, FittedConstants | Fitting)
         ):
             raise InputError(
                 f"constants={short(self.constants)} with ablation={self.ablation!r}: constants (those that scores or a "
@@ -195,26 +198,32 @@ class Setting:
 
     def placed_at(self, positions: Any) -> Placed:
         """The same of those that `positions=` means: `all`, `spans` (or True), or a list (`interp.spans`)."""
-        skip = self.ablator.skip_prefix
-        return self.placed(asked_spans(positions, self.prompts, self._named_spans, skip_prefix=skip))
+        return self.placed(asked_spans(positions, self.prompts, self._named_spans, skip_prefix=self.skip_prefix))
 
     @_OfWeights
     def ablator(self) -> Ablator:
         """What corrupted sources give; means are taken, and constants fitted, at the first use."""
         if self.ablation == OPTIMAL:
-            return Ablator(self.anatomy, OPTIMAL, self._constants())
+            return Ablator(self.anatomy, OPTIMAL, self._fits.sources(self.anatomy, self.run))
         return Ablator.of(self.anatomy, str(self.ablation), self.prompts, self.run.batch_size, self.run.memory)
 
     @property
-    def fitted(self) -> Constants | None:
-        """The constants of `optimal` ablation; None under another one."""
-        found = self.ablator.means if self.ablation == OPTIMAL else None
-        return found if isinstance(found, Constants) else None
+    def skip_prefix(self) -> bool:
+        """Whether positions before the first difference keep their clean values in every run."""
+        return self.ablation == "patch"
 
-    def _constants(self) -> Constants:
-        if isinstance(self.constants, Constants):
-            return self.constants.on(self.anatomy)
-        return fit(self.anatomy, self.prompts, self.constants or Fitting(), self.run)
+    @property
+    def fitted(self) -> FittedConstants | None:
+        """The constants of `optimal` ablation that runs took here, of sources where none ran yet; None under others."""
+        return None if self.ablation != OPTIMAL else self._fits.used or self._fits.sources(self.anatomy, self.run)
+
+    @functools.cached_property
+    def _fits(self) -> Fits:
+        return Fits(self.constants, lambda: self.prompts)
+
+    def ablator_at(self, level: str) -> Ablator:
+        """The same; of neurons and features, which have constants of their own, without those of sources."""
+        return Ablator(self.anatomy, OPTIMAL) if self.ablation == OPTIMAL and level in OF_UNITS else self.ablator
 
     @_OfWeights
     def meter(self) -> Meter:
@@ -229,10 +238,20 @@ class Setting:
     def nodes(self, level: str, spans: Spans = None) -> NodeGrain:
         """The nodes of a level under this ablation, and how they are run.
 
-        Raises `InputError` for features without dictionaries.
+        Raises `InputError` for features without dictionaries, and for constants of a mixture's neurons or experts.
         """
-        check_level(str(self.ablation), level)
-        told: dict[str, Any] = {"anatomy": self.anatomy, "ablator": self.ablator, "prompts": self.prompts}
+        fitted = None
+        if self.ablation == OPTIMAL and level in OF_UNITS:
+            refuse_mixtures(self.anatomy, level)
+            features = None if self.features is None else (self.features.digests, self.features.errors)
+            zero = functools.partial(self._grain, level, None, Ablator(self.anatomy, "zero"), fitted=None)
+            fitted = functools.partial(self._fits.units, zero, (level, features), self.run)
+        return self._grain(level, spans, self.ablator_at(level), self.prompts, fitted=fitted)
+
+    def _grain(
+        self, level: str, spans: Spans, ablator: Ablator, prompts: Prompts, fitted: Callable[[], UnitConstants] | None
+    ) -> NodeGrain:
+        told: dict[str, Any] = {"anatomy": self.anatomy, "ablator": ablator, "prompts": prompts, "fitted": fitted}
         told |= {"level": level, "spans": spans, "batch_size": self.run.batch_size, "memory": self.run.memory}
         if level != "feature":
             return Nodes(**told)
@@ -325,7 +344,8 @@ class Setting:
 
     def on(self, task: Task) -> Setting:
         """The same on other prompts; what constants were fitted holds on."""
-        return self._sharing(replace(self, task=task, constants=self.fitted), "anatomy", "graph")
+        _ = self._fits
+        return self._sharing(replace(self, task=task), "anatomy", "graph", "_fits")
 
     def under(self, **changes: Any) -> Setting:
         """The same but for `ablation`, `objective`, `kv`, `run` or `features`; what these leave stays computed."""
@@ -336,6 +356,8 @@ class Setting:
         fitted = {"run"} if self.ablation == OPTIMAL else set()
         shared += ["ablator"] if changes.keys() <= {"objective", "kv", "features", *fitted} else []
         shared += ["meter", "_node_meters", "_node_norms"] if changes.keys() <= {"objective"} else []
+        shared += [] if changes.keys() & {"ablation", "constants"} else ["_fits"]
+        _ = self._fits
         return self._sharing(replace(self, **changes), *shared)
 
     def _sharing(self, other: Setting, *names: str) -> Setting:

@@ -107,7 +107,7 @@ class _Decomposition:
         embedding = self.anatomy.embed(batch.prompts.clean, self.frame.positions)
         rows = torch.arange(embedding.shape[:2].numel(), device=embedding.device)
         self.delta = record_sources(self.frame, embedding, rows).minus(setting.ablator.sources(batch, self.frame, rows))
-        differ = int(batch.prompts.first_difference.min()) if setting.ablator.skip_prefix else 0
+        differ = int(batch.prompts.first_difference.min()) if setting.skip_prefix else 0
         self.first = min(differ, embedding.shape[1] - 1)
         self.real = batch.prompts.mask.to(embedding.device)[:, self.first :]
         clean, x = _Clean(self.frame), embedding

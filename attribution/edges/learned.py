@@ -104,7 +104,7 @@ class EdgePruning(Method):
         )
         bar = setting.run.progress("learning a mask", self.schedule.steps * len(setting))
         with torch.inference_mode(False), bar as told:
-            skip = setting.ablator.skip_prefix
+            skip = setting.skip_prefix
             runners = [
                 SoftRunner(setting.anatomy, graph, setting.ablator, batch)
                 for batch in make_batches(setting.prompts, fitting, setting.anatomy.device, skip_prefix=skip)

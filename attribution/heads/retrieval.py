@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,8 +16,10 @@ from torch import Tensor
 from attribution.heads.needles import Needle, needle_prompts
 from attribution.heads.retrieval_result import RetrievalScores
 from interp import numbers
+from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.inspection import anatomy_of
+from interp.resumed import Resumed
 from interp.run import Run, RunKeywords
 from interp.running import alone, door, of_this_thread
 
@@ -31,6 +34,7 @@ def retrieval_heads(
     *,
     steps: int = 50,
     min_recall: float | None = 0.5,
+    resume: str | os.PathLike[str] | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> RetrievalScores:
     """The retrieval score of every head (Wu et al. 2024, "Retrieval Head Mechanistically Explains Long-Context
@@ -47,6 +51,7 @@ def retrieval_heads(
         needles: prompts; None: `needle_prompts(model)`.
         steps: how many tokens are made at most.
         min_recall: see above; None: all prompts count.
+        resume: a file that holds what is done so far; started again with it, an interrupted run goes on.
         keywords: `quiet`.
 
     Returns:
@@ -55,34 +60,52 @@ def retrieval_heads(
     Cost: a forward pass a prompt and one of a single token a step.
 
     Raises:
-        InputError: no needles, or none that the model answers.
+        InputError: no needles, or none that the model answers; a damaged or foreign `resume`.
     """
     started, run = time.perf_counter(), Run.of(keywords)
     anatomy = anatomy_of(model)
     prompts = needle_prompts(model) if needles is None else list(needles)
     if not prompts or not all(isinstance(one, Needle) for one in prompts):
         raise InputError("needles must be a list of Needle, at least one; needle_prompts(model) makes some")
-    recalls, scores = [], []
+    start = {
+        "done": torch.tensor(0, device="cpu"),
+        "recall": torch.zeros(len(prompts), dtype=torch.float32, device="cpu"),
+        "scores": torch.zeros(len(prompts), anatomy.n_layers, anatomy.n_heads, dtype=torch.float32, device="cpu"),
+    }
+    file = Resumed(resume, start, _fingerprint(anatomy, prompts, steps))
+    state = file.state
     with run.progress("retrieval heads", len(prompts)) as bar:
-        for needle in prompts:
-            made, looks = generated(model, needle.ids, steps)
-            recalls.append(recall(made, needle.answer))
-            scores.append(copied(looks, made, needle).float().mean(0))
-            bar.advance()
+        done = int(state["done"])
+        bar.advance(done)
+        try:
+            for index, needle in enumerate(prompts[done:], done):
+                made, looks = generated(model, needle.ids, steps)
+                state["recall"][index] = recall(made, needle.answer)
+                state["scores"][index] = copied(looks, made, needle).float().mean(0)
+                file.put(**{**state, "done": torch.tensor(index + 1, device="cpu")})
+                bar.advance()
+        finally:
+            file.save()
     found = RetrievalScores(
-        by_prompt=torch.stack(scores),
-        recall=torch.tensor(recalls, device="cpu"),
+        by_prompt=state["scores"],
+        recall=state["recall"],
         min_recall=min_recall,
         steps=steps,
         model=anatomy.name,
         seconds=time.perf_counter() - started,
     )
     if not found.answered.any():
+        best = float(found.recall.max())
         raise InputError(
-            f"needles: none of the {len(prompts)} prompts was answered (the best recall is {max(recalls):.2f}, "
+            f"needles: none of the {len(prompts)} prompts was answered (the best recall is {best:.2f}, "
             f"min_recall={min_recall}); give shorter prompts, or min_recall=None to count all"
         )
     return found
+
+
+def _fingerprint(anatomy: Anatomy, needles: Sequence[Needle], steps: int) -> dict[str, Any]:
+    asked = [(one.ids.tolist(), one.start, one.stop) for one in needles]
+    return {"what": "retrieval_heads", "weights": anatomy.weights_digest(), "needles": asked, "steps": steps}
 
 
 @torch.no_grad()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
 import torch
@@ -12,9 +14,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interp import numbers
+from interp.adam_state import AdamState
 from interp.errors import InputError, short
 from interp.keywords import told
 from interp.progress import progress
+from interp.resumed import Resumed
+
+_KEPT_EVERY = 20  # steps: a copy of all that is trained each time
 
 
 class TuningKeywords(TypedDict, total=False):
@@ -92,28 +98,65 @@ class Answered:
         return F.cross_entropy(logits[:, :-1][here].float(), self.ids[:, 1:].to(device)[here])
 
 
+@dataclass(frozen=True)
+class TuningRun:
+    """How a training is told of and kept, and what else than prompts and recipe it is a training of."""
+
+    description: str
+    quiet: bool
+    resume: str | os.PathLike[str] | None
+    told: dict[str, Any]
+
+    def fingerprint(self, module: nn.Module, data: Answered, how: Tuning) -> dict[str, Any]:
+        """What a file of it must be of."""
+        content = torch.cat((data.ids, data.attention, data.answer), 1).cpu().contiguous().numpy().tobytes()
+        sums = [float(one.detach().double().sum()) for one in module.parameters()]
+        prompts = hashlib.sha256(content).hexdigest()
+        return {"what": self.description, **asdict(how), **self.told, "prompts": prompts, "weights": sums}
+
+
 def tune(
-    module: nn.Module, weights: Sequence[nn.Parameter], data: Answered, how: Tuning, description: str, quiet: bool
+    module: nn.Module, weights: Sequence[nn.Parameter], data: Answered, how: Tuning, run: TuningRun
 ) -> list[float]:
     """Train some weights of a module, and no others; the loss of each step."""
     from transformers import get_cosine_schedule_with_warmup
 
     optimizer = torch.optim.AdamW(weights, lr=how.learning_rate, weight_decay=0.0)
     steps = how.epochs * -(-len(data.ids) // how.batch_size)
-    rate = get_cosine_schedule_with_warmup(optimizer, round(how.warm_up * steps), steps)
+    rates = get_cosine_schedule_with_warmup(optimizer, round(how.warm_up * steps), steps).lr_lambdas[0]
+    adam = AdamState(optimizer, {f"weight {number}": one for number, one in enumerate(weights)})
+    losses = torch.zeros(steps, dtype=torch.float64, device="cpu")
+
+    def state(step: int) -> dict[str, Tensor]:
+        return {"step": torch.tensor(step, device="cpu"), "losses": losses.clone(), **adam.tensors()}
+
+    file, done = None, 0
+    if run.resume is not None:  # whose state is a copy of all that is trained
+        file = Resumed(run.resume, state(0), run.fingerprint(module, data, how))
+        adam.take(file.state)
+        losses.copy_(file.state["losses"])
+        done = int(file.state["step"])
     generator = torch.Generator().manual_seed(how.seed)
-    losses = []
-    with progress(description, steps, quiet) as bar:
-        for _ in range(how.epochs):
-            for batch in data.batches(how.batch_size, generator):
+    batches = (one for _ in range(how.epochs) for one in data.batches(how.batch_size, generator))
+    with progress(run.description, steps, run.quiet) as bar:
+        bar.advance(done)
+        try:
+            for step, batch in enumerate(batches):
+                if step < done:
+                    continue
+                optimizer.param_groups[0]["lr"] = how.learning_rate * rates(step)
                 loss = batch.loss(module)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                rate.step()
-                losses.append(float(loss.detach()))
+                losses[step] = float(loss.detach())
                 bar.advance()
-    return losses
+                if file is not None and (step + 1) % _KEPT_EVERY == 0:
+                    file.put(**state(step + 1))
+        finally:
+            if file is not None:
+                file.save()
+    return losses.tolist()
 
 
 def _ids(name: str, rows: Any) -> list[list[int]]:

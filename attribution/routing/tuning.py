@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from attribution.routing.answering import Answered, Tuning, TuningKeywords, tune
+from attribution.routing.answering import Answered, Tuning, TuningKeywords, TuningRun, tune
 from interp import numbers
 from interp.errors import InputError, short
 from interp.keywords import check_keywords
@@ -40,6 +41,7 @@ class RouterKeywords(TuningKeywords, total=False):
     """The keywords of `tune_routers` and `tune_experts`."""
 
     quiet: bool
+    resume: str | os.PathLike[str] | None
 
 
 @numbers.checked(rank=numbers.COUNT, alpha=numbers.POSITIVE)
@@ -58,7 +60,8 @@ def tune_routers(
         prompts: ids [n, pos], or a list of ids for each prompt.
         answers: for each prompt the ids of its answer.
         rank, alpha: of the change, alpha / rank times B A.
-        **keywords: `epochs` (3), `learning_rate` (5e-4), `batch_size` (8), `warm_up` (0.1), `seed`, `quiet`.
+        **keywords: `epochs` (3), `learning_rate` (5e-4), `batch_size` (8), `warm_up` (0.1), `seed`, `quiet`, and
+            `resume`: a file that holds what is done so far; started again with it, an interrupted tuning goes on.
 
     Returns:
         `Tuned`: `.module` for `interp.load_model`, `.losses`.
@@ -66,7 +69,8 @@ def tune_routers(
     Cost: a forward and a backward pass a prompt and epoch, and a copy of the model.
 
     Raises:
-        InputError: without peft (`pip install faithful-circuits[experts]`), modules without routers, ids that are none.
+        InputError: without peft (`pip install faithful-circuits[experts]`), modules without routers, ids that are none,
+            a damaged or foreign `resume`.
     """
     check_keywords("tune_routers", keywords, RouterKeywords)
     how, data, peft = Tuning.of(keywords), Answered.of(prompts, answers), _peft()
@@ -78,7 +82,7 @@ def tune_routers(
         adapted = peft.get_peft_model(own, config)
         weights = [one for one in adapted.parameters() if one.requires_grad]
         with evaluated(adapted):
-            losses = tune(adapted, weights, data, how, "tuning routers", bool(keywords.get("quiet", False)))
+            losses = tune(adapted, weights, data, how, _run("routers", keywords, {"rank": rank, "alpha": alpha}))
         merged: nn.Module = adapted.merge_and_unload()
     return Tuned(merged.requires_grad_(False), losses, sum(one.numel() for one in weights))
 
@@ -108,7 +112,8 @@ def tune_experts(
     Cost: as `tune_routers`; Adam holds twice the tensors that chosen experts lie in.
 
     Raises:
-        InputError: experts that the model has not, modules without routers, ids that are none.
+        InputError: experts that the model has not, modules without routers, ids that are none, a damaged or foreign
+            `resume`.
     """
     check_keywords("tune_experts", keywords, RouterKeywords)
     how, data = Tuning.of(keywords), Answered.of(prompts, answers)
@@ -120,11 +125,16 @@ def tune_experts(
         parameter.register_hook(lambda gradient, mask=mask: gradient * mask)
         weights.append(parameter)
     with settled(), torch.enable_grad(), evaluated(own):
-        losses = tune(own, weights, data, how, "tuning experts", bool(keywords.get("quiet", False)))
+        told = {"experts": sorted({(int(layer), int(expert)) for layer, expert in experts})}
+        losses = tune(own, weights, data, how, _run("experts", keywords, told))
     trained = sum(int(mask.sum()) * one[0].numel() for one, mask in masks)
     for parameter in weights:
         parameter.grad, parameter._backward_hooks = None, None
     return Tuned(own.requires_grad_(False), losses, trained)
+
+
+def _run(what: str, keywords: RouterKeywords, told: dict[str, Any]) -> TuningRun:
+    return TuningRun(f"tuning {what}", bool(keywords.get("quiet", False)), keywords.get("resume"), told)
 
 
 def _masks(module: nn.Module, experts: Sequence[tuple[int, int]]) -> list[tuple[nn.Parameter, Tensor]]:

@@ -188,7 +188,7 @@ def _score_edges(
     with setting.run.progress(f"scoring edges of features ({method.name})", len(setting)) as bar:
         size, device = scorer.plan.batch_size, setting.anatomy.device
         with torch.inference_mode(False):
-            run_batches(make_batches(setting.prompts, size, device, skip_prefix=setting.ablator.skip_prefix), work)
+            run_batches(make_batches(setting.prompts, size, device, skip_prefix=setting.skip_prefix), work)
 
 
 class _BatchEdges:

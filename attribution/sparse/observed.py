@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attribution.gradients import BatchScorer
-from interp.dictionaries import means
+from interp.dictionaries.circuits import FeatureNodes
 from interp.dictionaries.dictionary import Dictionary
 from interp.dictionaries.means import MeanParts
+from interp.dictionaries.sets import DictionarySet
 from interp.dictionaries.sites import Entering, Parts, SiteRecorder, run_sites, split
-from interp.kernels.ablation import check_level
 from interp.kernels.forward import Residual
 from interp.parts import working
 from interp.setting import Setting
@@ -93,10 +93,10 @@ class Observer(SiteRecorder, Entering):
 
 
 def mean_parts(setting: Setting, dictionaries: Sequence[Dictionary]) -> MeanParts | None:
-    """Mean features and errors over the clean prompts, as the ablation wants them; None without means."""
-    kind, run = str(setting.ablation), setting.run
-    check_level(kind, "feature")
-    if not kind.startswith("mean"):
-        return None
-    positional = kind == "mean-positional"
-    return means.mean_parts(setting.anatomy, setting.prompts, dictionaries, positional, run.batch_size, run.memory)
+    """What ablated features and errors give, by position, where that is the same for all prompts; or None."""
+    own = setting
+    if setting.features is None:
+        own = setting.under(features=DictionarySet(tuple(dictionaries), "nodes"))
+    grain = own.nodes("feature")
+    assert isinstance(grain, FeatureNodes)
+    return grain.means

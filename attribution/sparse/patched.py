@@ -67,7 +67,7 @@ def patch_features(
     frames: list[pd.DataFrame] = []
     explained = torch.zeros(len(setting), dtype=torch.float64, device="cpu")
     active = [torch.zeros(one.n_features, dtype=torch.bool, device="cpu") for one in dictionaries]
-    skip = setting.ablator.skip_prefix
+    skip = setting.skip_prefix
     with setting.run.progress("patching features", len(places) * len(setting)) as bar, torch.inference_mode(False):
         for batch in make_batches(setting.prompts, size, setting.anatomy.device, skip_prefix=skip):
             patched = _BatchPatched(BatchScorer(scorer, batch), dictionaries, means)

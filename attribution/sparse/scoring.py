@@ -90,5 +90,5 @@ def score_features(
 
     with setting.run.progress(f"scoring features ({method.name})", len(setting)) as bar, torch.inference_mode(False):
         size, device = scorer.plan.batch_size, setting.anatomy.device
-        run_batches(make_batches(setting.prompts, size, device, skip_prefix=setting.ablator.skip_prefix), work)
+        run_batches(make_batches(setting.prompts, size, device, skip_prefix=setting.skip_prefix), work)
     return beside

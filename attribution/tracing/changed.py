@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attribution.tracing.held import Held
 from attribution.tracing.logits import raw_logits
-from attribution.tracing.units import Changes, Places, Units
+from attribution.tracing.units import Changes, Later, Places, Units
 from interp.kernels.forward import attend, prepare, project, write_heads
 from interp.kernels.frame import Frame
 
@@ -38,6 +38,7 @@ def run_changed(
     lengths = torch.tensor([held.n_positions], device=anatomy.device)
     frame = prepare(anatomy, held.ids[None], 0, lengths)
     x = anatomy.embed(held.ids[None], frame.positions).expand(n_copies, -1, -1)
+    later: Later = {}
     for layer in range(held.n_layers):
         block = held.block(layer)
         here = (places.layers == layer).nonzero()[:, 0]
@@ -50,7 +51,7 @@ def run_changed(
         more, heads = units.attended(layer, z, changes)
         middle = x + write_heads(block, z)[1]
         middle = middle if more is None else middle + more
-        added, activations = units.run(layer, x if block.parallel else middle, changes)
+        added, activations = units.run(layer, x if block.parallel else middle, changes, later)
         hear(layer, torch.cat((heads, activations), -1))
         x = middle + added
     return raw_logits(anatomy, x[:, -1])

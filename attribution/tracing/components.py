@@ -20,7 +20,7 @@ from torch import Tensor
 
 from attribution.tracing.held import Gradients, Held, Stream, norm_pull
 from attribution.tracing.neurons import Neurons
-from attribution.tracing.units import Changes, Places, Targets, Units
+from attribution.tracing.units import Changes, Later, Places, Targets, Units
 from attribution.tracing.walk import walk
 from interp.parts import working
 
@@ -61,7 +61,7 @@ class Components(Units):
 
     def _at_mlp(self, layer: int, gradients: Gradients) -> Gradients:
         self._behind[layer] = gradients[0].clone()
-        before, own = self.inner.pulled_with_biases(layer, self.inner.carried(layer, gradients))
+        before, own = self.inner.pulled_with_biases(layer, self.inner.carried(layer, gradients, {}))
         self._before[layer], self._inside[layer] = before[0], {place: values[0] for place, values in own.items()}
         return before
 
@@ -87,7 +87,7 @@ class Components(Units):
     def width(self, layer: int) -> int:
         return self.held.anatomy.n_heads + 1
 
-    def writes(self, layer: int, places: Places) -> Tensor:
+    def writes(self, layer: int, places: Places, into: int | None = None) -> Tensor:
         """What heads and MLPs add to the residual stream, but for constants."""
         block, held, found = self.held.block(layer), self.held.layers[layer], self.inner.total(layer)
         at, units = places.positions.to(found.device), places.units.to(found.device)
@@ -151,7 +151,7 @@ class Components(Units):
             live = live * held.attention_post_divisor / scale
         return more.to(z.dtype) if len(changes) else None, live
 
-    def run(self, layer: int, x: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
+    def run(self, layer: int, x: Tensor, changes: Changes, later: Later) -> tuple[Tensor, Tensor]:
         """An MLP that is set adds so many times what it would add but for its constants."""
         block = self.held.block(layer)
         factors = self._factors(layer, x, changes)[..., -1:]

@@ -95,12 +95,16 @@ class Tracer:
         self._written = [self._by_position(layer) for layer in range(held.n_layers)]
 
     def _by_position(self, layer: int) -> list[tuple[int, Int[Tensor, " unit"], Float[Tensor, "d_model unit"]]]:
-        """The chosen units of a layer: of each position which they are, and what they write."""
-        here = (self.chosen.layers == layer).nonzero()[:, 0]
-        if not len(here):
-            return []
+        """The chosen units that write to a layer: of each position which they are, and what they write."""
+        sources = [one for one in self.chosen.layers.unique().tolist() if layer in self.units.reaches(one)]
+        return [one for source in sources for one in self._written_by(source, layer)]
+
+    def _written_by(
+        self, source: int, layer: int
+    ) -> list[tuple[int, Int[Tensor, " unit"], Float[Tensor, "d_model unit"]]]:
+        here = (self.chosen.layers == source).nonzero()[:, 0]
         places, device = self.chosen.select(here), self.held.words.device
-        writes, found = self.units.writes(layer, places), []
+        writes, found = self.units.writes(source, places, layer), []
         for position in places.positions.unique().tolist():
             at = (places.positions == position).nonzero()[:, 0]
             found.append((position, here[at].to(device), writes[at.to(device)].T.contiguous()))
@@ -147,6 +151,7 @@ class _Batch:
         self.biases = tracer.biases.none(n_rows)
         self.everything = wide.new_zeros(n_rows)
         self.magnitude = wide.new_zeros(n_rows) if magnitudes else None
+        self.behind: dict[int, Gradients] = {}
 
     def effects(self) -> Effects:
         tracer = self.tracer
@@ -165,14 +170,16 @@ class _Batch:
         tracer, n_rows, length = self.tracer, len(gradients), gradients.shape[1]
         for position, columns, written in tracer._written[layer]:
             if position < length:
-                self.units[:n_rows, columns] = gradients[:, position] @ written
+                self.units[:n_rows, columns] += gradients[:, position] @ written
         tracer.biases.at_mlp(self.biases, layer, gradients)
         self.everything[:n_rows] += torch.einsum("rpd,pd->r", gradients, tracer.units.total(layer)[:length])
         if (errors := tracer._errors[layer]) is not None:
             self.errors[:n_rows, layer, :length] = (gradients * errors[:length]).sum(-1)
         if self.magnitude is not None:
             sizes = tracer.units.activations(layer)[:length].abs().flatten()
-            self.magnitude[:n_rows] += tracer.units.carried(layer, gradients).flatten(1).abs_() @ sizes
+            self.magnitude[:n_rows] += tracer.units.carried(layer, gradients, self.behind).flatten(1).abs_() @ sizes
+            if tracer.units.looks_behind:
+                self.behind[layer] = gradients.clone()
         return tracer.units.skipped(layer, gradients)
 
 

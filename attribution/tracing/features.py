@@ -2,7 +2,9 @@
 
     a_f = W_enc x + b_enc where f is active,    MLP = sum of a_f W_dec + b_dec (+ W_skip x) + error
 
-x is the MLP's normed input. At position 0, whatever its token, nothing fires: the MLP's output there is a constant.
+x is the MLP's normed input. Features of a cross-layer transcoder write to the MLPs of later layers too, each with a
+decoder of its own: the sum is then over the features of that layer and of those in front of it. At position 0, whatever
+its token, nothing fires: the MLP's output there is a constant.
 """
 
 from __future__ import annotations
@@ -14,14 +16,15 @@ import torch
 from torch import Tensor
 
 from attribution.tracing.held import Gradients, Held, Stream, norm_pull
-from attribution.tracing.units import Carried, Changes, MLPUnits, Places, Targets
+from attribution.tracing.units import Behind, Carried, Changes, Later, MLPUnits, Places, Targets
 from interp.dictionaries import Dictionary
+from interp.dictionaries.sites import read_by
 from interp.errors import InputError, short
 from interp.parts import working
 
 
 class Features(MLPUnits):
-    """The active features of transcoders, one for each layer; a layer without one is all error."""
+    """The active features of transcoders, one for each layer; a layer that none writes to is all error."""
 
     kind = "feature"
 
@@ -38,10 +41,7 @@ class Features(MLPUnits):
             self._active[layer] = numbers, found[:, numbers]
 
     def _input(self, layer: int) -> Stream:
-        held, norm = self.held.layers[layer], self.held.block(layer).mlp_norm
-        if self.by_layer[layer].reads == "normalized":
-            return norm.centred(held.mlp_input) / held.mlp_divisor
-        return norm(held.mlp_input)
+        return read_by(self.by_layer[layer], self.held.block(layer).mlp_norm, self.held.layers[layer].mlp_input)
 
     def activations(self, layer: int) -> Tensor:
         return self._active[layer][1] if layer in self._active else self.held.words.new_zeros(self.held.n_positions, 0)
@@ -54,13 +54,22 @@ class Features(MLPUnits):
     def width(self, layer: int) -> int:
         return self.by_layer[layer].n_features if layer in self.by_layer else 0
 
-    def writes(self, layer: int, places: Places) -> Tensor:
+    def reaches(self, layer: int) -> range:
+        own = self.by_layer.get(layer)
+        return range(layer, layer + 1 + (0 if own is None else own.n_later))
+
+    @property
+    def looks_behind(self) -> bool:
+        return any(one.n_later for one in self.by_layer.values())
+
+    def writes(self, layer: int, places: Places, into: int | None = None) -> Tensor:
+        into = layer if into is None else into
         device = self.held.words.device
         at, units = places.positions.to(device), places.units.to(device)
         numbers, activations = self._active[layer]
         active = activations[at, torch.searchsorted(numbers, units)]
-        written = active[:, None] * self.by_layer[layer].W_dec[units]
-        return self._added(layer, written, at)
+        own = self.by_layer[layer]
+        return self._added(own, into, active[:, None] * _decoder(own, into)[units], at)
 
     def reads(self, layer: int, places: Places) -> Targets:
         device = self.held.words.device
@@ -72,10 +81,16 @@ class Features(MLPUnits):
         vectors = self._in_front(layer, vectors, self.held.layers[layer].mlp_divisor[at])
         return Targets(places.layers, places.positions, vectors, constants)
 
-    def carried(self, layer: int, gradients: Gradients) -> Carried:
+    def carried(self, layer: int, gradients: Gradients, behind: Behind) -> Carried:
         if layer not in self._active:
             return gradients.new_zeros(*gradients.shape[:2], 0)
-        return self._at_output(layer, gradients) @ self.by_layer[layer].W_dec[self.numbers(layer)].T
+        own, numbers = self.by_layer[layer], self.numbers(layer)
+        found = self._at_output(own, layer, gradients) @ own.W_dec[numbers].T
+        for into in self.reaches(layer)[1:]:
+            if into in behind:  # a layer in front of every target, or else none of these rows sees it
+                there = self._at_output(own, into, behind[into])
+                found[: len(there)] += there @ _decoder(own, into)[numbers].T
+        return found
 
     def pulled(self, layer: int, carried: Carried) -> Gradients:
         if layer not in self._active:
@@ -89,14 +104,16 @@ class Features(MLPUnits):
         own = self.by_layer.get(layer)
         if own is None or own.W_skip is None:
             return None
-        vectors = self._at_output(layer, gradients) @ own.W_skip
+        vectors = self._at_output(own, layer, gradients) @ own.W_skip
         return self._in_front(layer, vectors, self.held.layers[layer].mlp_divisor[: gradients.shape[1]])
 
     def total(self, layer: int) -> Stream:
-        if layer not in self._active:
-            return torch.zeros_like(self.held.words)
-        numbers, activations = self._active[layer]
-        return self._added(layer, activations @ self.by_layer[layer].W_dec[numbers], None)
+        found = torch.zeros_like(self.held.words)
+        for source, own in self.by_layer.items():
+            if layer in self.reaches(source):
+                numbers, activations = self._active[source]
+                found = found + self._added(own, layer, activations @ _decoder(own, layer)[numbers], None)
+        return found
 
     def errors(self, layer: int) -> Stream:
         """Zero at position 0."""
@@ -112,33 +129,33 @@ class Features(MLPUnits):
         found: dict[str, Stream] = {}
         post = None if block.mlp_post_norm is None else block.mlp_post_norm.bias
         if own is not None:
-            found["decoder"] = self._added(layer, own.b_dec.expand_as(held.added), None).clone()
+            found["decoder"] = self._added(own, layer, own.b_dec.expand_as(held.added), None).clone()
             found["decoder"][0] = 0.0
             if own.writes == "mlp_out" and post is not None:
                 found["mlp_post_norm"] = working(post).expand_as(held.added).clone()
                 found["mlp_post_norm"][0] = 0.0
             if own.W_skip is not None and own.reads == "normed" and block.mlp_norm.bias is not None:
                 moved = own.W_skip @ working(block.mlp_norm.bias)
-                found["skip"] = self._added(layer, moved.expand_as(held.added), None)
+                found["skip"] = self._added(own, layer, moved.expand_as(held.added), None)
         first = torch.zeros_like(held.added)
         first[0] = held.added[0] - self._skip_total(layer)[0]
         found["position 0"] = first if "skip" not in found else first - _only_first(found["skip"])
         return found
 
-    def run(self, layer: int, x: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
+    def run(self, layer: int, x: Tensor, changes: Changes, later: Later) -> tuple[Tensor, Tensor]:
         block, own = self.held.block(layer), self.by_layer.get(layer)
         written = block.mlp(block.mlp_norm(x))
-        active, change = x.new_zeros(*x.shape[:2], 0), None
+        active = x.new_zeros(*x.shape[:2], 0)
         if own is not None:
-            wide, norm = working(x), block.mlp_norm
-            read = norm.centred(wide) / norm.divisor(wide) if own.reads == "normalized" else norm(wide)
-            active = own.encode(read)
-            changed = changes.set(active)
-            change = ((changed - active) @ own.W_dec).to(x.dtype) if len(changes) else None
-            active = changed
-        if change is not None and own is not None and own.writes == "mlp_out":
-            written, change = written + change, None
+            before = own.encode(read_by(own, block.mlp_norm, working(x)))
+            active = changes.set(before)
+            for into in self.reaches(layer) if len(changes) else ():
+                moved = ((active - before) @ _decoder(own, into)).to(x.dtype)
+                later[into, own.writes] = later[into, own.writes] + moved if (into, own.writes) in later else moved
+        if (change := later.pop((layer, "mlp_out"), None)) is not None:
+            written = written + change
         added = written if block.mlp_post_norm is None else block.mlp_post_norm(written)
+        change = later.pop((layer, "added"), None)
         return added if change is None else added + change, active
 
     def own_places(self, layer: int) -> list[str]:
@@ -155,24 +172,34 @@ class Features(MLPUnits):
         x = self._inputs[layer]
         if own.reads == "normed" and norm.bias is not None:
             x = x - working(norm.bias)
-        return self._added(layer, x @ own.W_skip.T, None)
+        return self._added(own, layer, x @ own.W_skip.T, None)
 
-    def _added(self, layer: int, written: Tensor, at: Tensor | None) -> Tensor:
-        """What a dictionary's output adds to the residual stream, at positions `at` (None: all of them)."""
+    def _added(self, own: Dictionary, layer: int, written: Tensor, at: Tensor | None) -> Tensor:
+        """What a dictionary's output adds to the residual stream there, at positions `at` (None: all of them)."""
         divisor = self.held.layers[layer].mlp_post_divisor
-        if self.by_layer[layer].writes == "added" or divisor is None:
+        if own.writes == "added" or divisor is None:
             return written
         return self.held.into_stream(layer, written, divisor if at is None else divisor[at])
 
-    def _at_output(self, layer: int, gradients: Gradients) -> Gradients:
-        return gradients if self.by_layer[layer].writes == "added" else self.held.behind_mlp(layer, gradients)
+    def _at_output(self, own: Dictionary, layer: int, gradients: Gradients) -> Gradients:
+        return gradients if own.writes == "added" else self.held.behind_mlp(layer, gradients)
 
     def _in_front(self, layer: int, vectors: Tensor, divisor: Tensor) -> Tensor:
         """Gradients in front of the MLP's norm, from those at what the dictionary reads."""
-        norm = self.held.block(layer).mlp_norm
-        if self.by_layer[layer].reads == "normalized":
+        norm, reads = self.held.block(layer).mlp_norm, self.by_layer[layer].reads
+        if reads == "stream":
+            return vectors
+        if reads == "normalized":
             return norm.centred(vectors) / divisor
         return norm_pull(norm, divisor, vectors)
+
+
+def _decoder(own: Dictionary, into: int) -> Tensor:
+    """What features write to the MLP's output at a layer."""
+    later = into - own.layer
+    if not later or own.W_later is None:
+        return own.W_dec
+    return own.W_later[later - 1]
 
 
 def _only_first(values: Stream) -> Stream:
@@ -190,7 +217,8 @@ def check_dictionaries(held: Held, given: Any) -> list[Dictionary]:
         one.check(held.anatomy)
         if one.site != "transcoder":
             raise InputError(
-                f"units: {one!r} is no transcoder; features stand for what an MLP computes: site='transcoder'"
+                f"units: {one!r} is no transcoder; features stand for what an MLP computes: site='transcoder' (for "
+                "edges of others see attribution.feature_edges)"
             )
         if one.coder.normalization != "none":
             raise InputError(

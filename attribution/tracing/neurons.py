@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attribution.rules.rules import origin_slope
 from attribution.tracing.held import Gradients, Held, Stream, norm_pull
-from attribution.tracing.units import Carried, Changes, MLPUnits, Places, Targets
+from attribution.tracing.units import Behind, Carried, Changes, Later, MLPUnits, Places, Targets
 from interp.mlps import Gated, Mixture, Route
 from interp.parts import Affine, working
 
@@ -48,7 +48,7 @@ class Neurons(MLPUnits):
         found: list[int] = (now != before).any(-1).nonzero()[:, 0].tolist()
         return found
 
-    def writes(self, layer: int, places: Places) -> Tensor:
+    def writes(self, layer: int, places: Places, into: int | None = None) -> Tensor:
         held, mlp = self.held.layers[layer], self.held.block(layer).mlp
         at = places.positions.to(held.hidden.device)
         activations = held.hidden[at, places.units.to(at.device)]
@@ -74,7 +74,7 @@ class Neurons(MLPUnits):
             own["mlp_norm"] = vectors @ working(norm.bias)
         return Targets(places.layers, places.positions, norm_pull(norm, held.mlp_divisor[at], vectors), own)
 
-    def carried(self, layer: int, gradients: Gradients) -> Carried:
+    def carried(self, layer: int, gradients: Gradients, behind: Behind) -> Carried:
         return self.held.block(layer).mlp.carried(self.held.behind_mlp(layer, gradients))
 
     def pulled(self, layer: int, carried: Carried) -> Gradients:
@@ -108,7 +108,7 @@ class Neurons(MLPUnits):
             found["mlp_post_norm"] = working(block.mlp_post_norm.bias).expand_as(held.added)
         return found
 
-    def run(self, layer: int, x: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
+    def run(self, layer: int, x: Tensor, changes: Changes, later: Later) -> tuple[Tensor, Tensor]:
         block = self.held.block(layer)
         hidden, written = block.mlp.opened(block.mlp_norm(x))
         if len(changes):

@@ -41,8 +41,12 @@ def total_scores(held: Held, units: MLPUnits, targets: Targets, hear: Hear) -> F
     Cost: a backward pass for each logit.
     """
 
+    behind: dict[int, Gradients] = {}
+
     def at_mlp(layer: int, gradients: Gradients) -> Gradients:
-        carried = units.carried(layer, gradients)
+        carried = units.carried(layer, gradients, behind)
+        if units.looks_behind:
+            behind[layer] = gradients.clone()
         hear(layer, carried * units.activations(layer))
         found, skipped = units.pulled(layer, carried), units.skipped(layer, gradients)
         return found if skipped is None else found + skipped

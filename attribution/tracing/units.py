@@ -11,7 +11,7 @@ held: a_u = r_u . x + constants, x being the residual stream in front of the MLP
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +21,8 @@ from torch import Tensor
 
 from attribution.tracing.held import Gradients, Held, Stream
 
+Behind = Mapping[int, Gradients]  # gradients at what the MLPs of later layers add, of the same rows or fewer
+Later = dict[tuple[int, str], Tensor]  # by layer and place, what changes in earlier layers write there
 Carried = Float[Tensor, "row pos unit"]  # gradients at activations
 
 
@@ -159,8 +161,15 @@ class Units(ABC):
         return found
 
     @abstractmethod
-    def writes(self, layer: int, places: Places) -> Float[Tensor, "unit d_model"]:
-        """Activation times write vector of units of that layer, as added to the residual stream."""
+    def writes(self, layer: int, places: Places, into: int | None = None) -> Float[Tensor, "unit d_model"]:
+        """Activation times write vector of units of that layer, as added to the residual stream at the layer `into`.
+
+        None: at their own.
+        """
+
+    def reaches(self, layer: int) -> range:
+        """The layers whose output units of a layer write to."""
+        return range(layer, layer + 1)
 
     @abstractmethod
     def constants(self, layer: int) -> dict[str, Stream]:
@@ -177,10 +186,13 @@ class Units(ABC):
         return None, z.new_zeros(*z.shape[:2], 0)
 
     @abstractmethod
-    def run(self, layer: int, x: Float[Tensor, "copy pos d_model"], changes: Changes) -> tuple[Tensor, Tensor]:
+    def run(
+        self, layer: int, x: Float[Tensor, "copy pos d_model"], changes: Changes, later: Later
+    ) -> tuple[Tensor, Tensor]:
         """What the MLP really adds when it reads `x` and some units are set, and the units' activations.
 
-        Activations `[copy, pos, number]` of all units of the MLP, active in the held run or not.
+        `later` hands what units that are set write to later layers on to these. Activations `[copy, pos, number]` of
+        all units of the MLP, active in the held run or not.
         """
 
     def rerouted(self, layer: int, activations: Float[Tensor, "pos number"]) -> list[int]:
@@ -196,8 +208,13 @@ class MLPUnits(Units):
         """Units of that layer as targets."""
 
     @abstractmethod
-    def carried(self, layer: int, gradients: Gradients) -> Carried:
-        """Gradients at the activations, from those at what the MLP adds."""
+    def carried(self, layer: int, gradients: Gradients, behind: Behind) -> Carried:
+        """Gradients at the activations, from those at what the MLP adds, and where `looks_behind` later ones."""
+
+    @property
+    def looks_behind(self) -> bool:
+        """Whether units write to later layers too, so that `carried` needs the gradients there."""
+        return False
 
     @abstractmethod
     def pulled(self, layer: int, carried: Carried) -> Gradients:

@@ -7,10 +7,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.anatomy import Block
-from interp.kernels.ablation import check_level
 from interp.kernels.backward import Backward
 from interp.kernels.forward import Residual
-from interp.kernels.neurons import Means, mean_activations
+from interp.kernels.neurons import Means
+from interp.kernels.nodes import Nodes
 from interp.mlps import Hidden
 from interp.parts import working
 from interp.setting import Setting
@@ -41,12 +41,10 @@ def in_front(block: Block, hidden: Hidden, gradient: Residual, backward: Backwar
 
 
 def mean_neurons(setting: Setting) -> Means | None:
-    """Mean activations over the clean prompts, as the ablation wants them; None without means. One forward pass."""
-    check_level(str(setting.ablation), "neuron")
-    if not str(setting.ablation).startswith("mean"):
-        return None
-    run, positional = setting.run, setting.ablation == "mean-positional"
-    return mean_activations(setting.anatomy, setting.prompts, positional, run.batch_size, run.memory)
+    """What ablated neurons give, by position, where that is the same for all prompts: means or constants; or None."""
+    grain = setting.nodes("neuron")
+    assert isinstance(grain, Nodes)
+    return grain.means
 
 
 def corrupted_neurons(

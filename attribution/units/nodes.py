@@ -60,6 +60,7 @@ def scores_of_nodes(setting: Setting, method: Method, level: str, spans: Spans =
         seconds=time.perf_counter() - started,
         n_prompts=len(setting),
         goal=setting.goal,
+        constants=setting.fitted,
     )
 
 

@@ -60,10 +60,10 @@ def patch_neurons(
     means = mean_neurons(setting)
     frames: list[pd.DataFrame] = []
     clean = torch.zeros(len(setting), dtype=torch.float64, device="cpu")
-    skip = setting.ablator.skip_prefix
+    skip, ablator = setting.skip_prefix, setting.ablator_at("neuron")
     with setting.run.progress("patching neurons", len(places) * len(setting)) as bar, torch.inference_mode(False):
         for batch in make_batches(setting.prompts, size, setting.anatomy.device, skip_prefix=skip):
-            patcher = Patcher(setting.anatomy, setting.graph, setting.ablator, setting.goal, batch, stacked)
+            patcher = Patcher(setting.anatomy, setting.graph, ablator, setting.goal, batch, stacked)
             clean[list(batch.indices)] = patcher.clean_value[0].cpu()
             frames += _BatchPatched(setting, patcher, batch, places, means).frames(mask)
             bar.advance(len(places) * len(batch))

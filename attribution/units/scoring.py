@@ -20,6 +20,7 @@ from attribution.units.biases import joined
 from attribution.units.hidden import corrupted_neurons, from_stream, in_front, mean_neurons, plainly_linear
 from attribution.units.sinks import Rows, Sink, Summed
 from attribution.units.stream import StreamGradients, stream_gradients
+from interp.kernels.ablation import OPTIMAL
 from interp.kernels.batching import Batch, make_batches, plan, refuse_nan, run_batches
 from interp.kernels.forward import Residual
 from interp.kernels.neurons import Means, hear_neurons, in_stream, widths
@@ -50,7 +51,7 @@ def score_mask(setting: Setting, leave_out: tuple[int, ...]) -> Bool[Tensor, "ro
         refuse_unequal(prompts, "scores of neurons")
     positions = torch.arange(prompts.clean.shape[1], device="cpu")
     mask = prompts.mask & ~torch.isin(positions, torch.tensor(leave_out, dtype=torch.long, device="cpu"))
-    return mask & (positions >= prompts.first_difference[:, None]) if setting.ablator.skip_prefix else mask
+    return mask & (positions >= prompts.first_difference[:, None]) if setting.skip_prefix else mask
 
 
 def score_neurons(
@@ -81,7 +82,7 @@ def score_neurons(
         bar.advance(len(batch))
 
     with setting.run.progress(f"scoring neurons ({method.name})", len(setting)) as bar, torch.inference_mode(False):
-        skip = setting.ablator.skip_prefix
+        skip = setting.skip_prefix
         run_batches(make_batches(setting.prompts, planned.batch_size, setting.anatomy.device, skip_prefix=skip), work)
     return beside
 
@@ -140,7 +141,7 @@ class _BatchNeurons:
     def score(self, means: Means | None, beside: Beside) -> None:
         """Hand every layer's scores to the sink, and note what is found beside them."""
         setting, batch, runs = self.setting, self.batch, self.found.runs
-        corrupted = runs.embed_corrupted()
+        corrupted = self._corrupted_embedding()
         stacked = [runs.embedding, corrupted] if setting.ablation == "patch" else [runs.embedding]
 
         def hear(layer: int, hidden: Hidden, written: Residual) -> None:
@@ -151,6 +152,14 @@ class _BatchNeurons:
         refuse_nan(values, setting.goal.name, batch)
         beside.explained[self.indices] = values[batch.prompts.prompt_of].to(beside.explained)
         self._embeddings(corrupted, beside)
+
+    def _corrupted_embedding(self) -> Residual:
+        """Constants of neurons have none for embeddings: these lose their token, as under `zero-token`."""
+        runs = self.found.runs
+        if self.setting.ablation != OPTIMAL:
+            return runs.embed_corrupted()
+        ablator = self.setting.ablator_at("neuron")
+        return runs.scatter(ablator.sources(self.batch, self.frame, runs.rows).embedding).to(runs.embedding.dtype)
 
     def _layer(self, layer: int, hidden: Hidden, written: Residual, means: Means | None) -> None:
         block, gradient = self.setting.anatomy.blocks[layer], self.found.layers[layer]

@@ -43,7 +43,7 @@ def inside_node_scores(setting: Setting, mask: NodeMask, points: Points) -> Floa
             told(len(batch) / len(points))
         return found
 
-    skip = setting.ablator.skip_prefix
+    skip = setting.skip_prefix
     bars = setting.run.progress(f"scoring {mask.level}s by their weights", len(setting))
     with bars as bar, torch.inference_mode(False):
         told = ranks.for_all(bar.advance)
@@ -65,7 +65,7 @@ def node_scores_by_prompt(setting: Setting, mask: NodeMask, points: Points) -> F
             start=torch.zeros(each.shape, dtype=torch.float64, device="cpu"),
         )
 
-    skip = setting.ablator.skip_prefix
+    skip = setting.skip_prefix
     with torch.inference_mode(False):
         run_batches(make_batches(setting.prompts, planned.batch_size, setting.anatomy.device, skip_prefix=skip), work)
     return found

@@ -30,7 +30,7 @@ from interp.conditions import Conditions
 from interp.errors import InputError
 from interp.files import as_path, check_writable, existing, is_regular, locked, write_bytes, write_text
 from interp.headers import check_header, validated
-from interp.kernels.constants import TENSORS, constants_in, tensors_of
+from interp.kernels.constant_files import TENSORS, constants_in, tensors_of
 
 FORMAT = "faithful-circuits/circuit"
 VERSION = 3  # 1 held no setting: it is that of the scores; 2 knew no circuits of nodes

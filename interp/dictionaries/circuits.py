@@ -10,6 +10,7 @@ own. A transcoder's skip is live, and so is everything that no dictionary reads.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.dictionaries.dictionary import Dictionary
-from interp.dictionaries.means import MeanParts, mean_parts
+from interp.dictionaries.means import MeanParts, flat, mean_parts, part_totals
 from interp.dictionaries.sets import DictionarySet
 from interp.dictionaries.sites import Parts, SiteRecorder, Visit, run_sites, split
 from interp.kernels.batching import Batch, budget_of, bytes_per_position, make_batches
 from interp.kernels.forward import Residual, run_blocks
 from interp.kernels.stacked import NodeGrain, StackedRunner, Weights
+from interp.kernels.unit_constants import UnitConstants, beside_each_other, by_position
 from interp.parts import working
 
 _LIVE = 4  # tensors over a dictionary's features that a run holds at once
@@ -49,12 +51,26 @@ class FeatureNodes(NodeGrain):
 
     @functools.cached_property
     def means(self) -> MeanParts | None:
-        """Mean features and errors, for ablations that want them."""
-        kind = self.ablator.ablation
+        """What features and errors give, by position, for ablations that give the same for every prompt."""
+        kind, length = self.ablator.ablation, self.prompts.clean.shape[1]
+        if self.fitted is not None:
+            own = self.fitted().on(self.anatomy, [one.n_features for one in self.dictionaries], self.of.digests)
+            assert own.errors is not None
+            features = [own.units[:, i, : one.n_features] for i, one in enumerate(self.dictionaries)]
+            pairs = zip(features, own.errors.unbind(1), strict=True)
+            return [Parts(*(by_position(part, length) for part in pair)) for pair in pairs]
         if not kind.startswith("mean"):
             return None
         positional = kind == "mean-positional"
         return mean_parts(self.anatomy, self.prompts, self.dictionaries, positional, self.batch_size, self.memory)
+
+    def totals(self, of: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        return flat(part_totals(self.anatomy, self.prompts, self.dictionaries, self.batch_size, self.memory, of))
+
+    def constants(self, parts: Sequence[Tensor], losses: Tensor) -> UnitConstants:
+        n = len(self.dictionaries)
+        told = losses, self.anatomy.name, tuple(self.anatomy.weights_digest())
+        return UnitConstants(beside_each_other(parts[:n]), torch.stack([*parts[n:]], 1), *told, self.of.digests)
 
     def runner(self, batch: Batch) -> FeatureRunner:
         return FeatureRunner(self, batch)
@@ -74,19 +90,28 @@ class FeatureRunner(StackedRunner):
     def __init__(self, grain: FeatureNodes, batch: Batch) -> None:
         super().__init__(grain, batch)
         self.grain = grain
-        parts = self._other_parts()
+        self.features: list[Tensor] = []
+        self.errors: list[Tensor] = []
+        if (means := grain.means) is not None:
+            self.give(flat(means))
+        else:
+            self._hold(self._other_parts())
+
+    def _hold(self, parts: Sequence[Parts]) -> None:
         self.features = [one.features for one in parts]
-        self.errors = [] if grain.of.errors == "kept" else [one.error for one in parts]
+        self.errors = [] if self.grain.of.errors == "kept" else [one.error for one in parts]
+
+    def give(self, parts: Sequence[Tensor]) -> None:
+        here = [part[self.frame.positions][None].to(working(self.embedded)) for part in parts]
+        n = len(self.grain.dictionaries)
+        self._hold([Parts(*pair) for pair in zip(here[:n], here[n:], strict=True)])
 
     def _other_parts(self) -> list[Parts]:
-        """What features and errors are under the ablation; `[1, 1, 1]` of nothing."""
-        dictionaries, kind = self.grain.dictionaries, self.grain.ablator.ablation
-        if kind.startswith("zero"):
+        """What features and errors are under `patch` and `zero`; `[1, 1, 1]` of nothing."""
+        dictionaries = self.grain.dictionaries
+        if self.grain.ablator.ablation.startswith("zero"):
             nothing = working(self.embedded[:1, :1, :1]) * 0
             return [Parts(nothing, nothing)] * len(dictionaries)
-        if (means := self.grain.means) is not None:
-            positions, like = self.frame.positions, working(self.embedded)
-            return [Parts(*(part[positions][None].to(like) for part in (one.features, one.error))) for one in means]
         found: dict[int, Parts] = {}
 
         def hear(index: int, read: Residual, written: Residual) -> Residual:

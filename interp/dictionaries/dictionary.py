@@ -17,14 +17,14 @@ from interp import numbers
 from interp.anatomy import Anatomy
 from interp.dictionaries.coder import Coder, Features, Normalization, Values
 from interp.dictionaries.loading import members, read_files
-from interp.dictionaries.weights import matrix, vector
+from interp.dictionaries.weights import decoders, matrix, vector
 from interp.errors import InputError, choose
 from interp.inspection import anatomy_of
 from interp.keywords import check_keywords
 from interp.running import door
 
 Site = Literal["embedding", "residual", "attention", "mlp", "transcoder"]
-Reads = Literal["normed", "normalized"]
+Reads = Literal["normed", "normalized", "stream"]
 Writes = Literal["mlp_out", "added"]
 SITES: tuple[str, ...] = get_args(Site)
 
@@ -41,6 +41,7 @@ class DictionaryKeywords(PlaceKeywords, total=False):
     """What a dictionary may have beside encoder and decoder."""
 
     W_skip: Any
+    W_later: Any
     threshold: Any
     k: int | None
     normalization: Normalization
@@ -56,9 +57,12 @@ class Dictionary:
         site: `embedding`, `residual` (behind a layer), `attention` (what it adds), `mlp` (what it writes) or
             `transcoder` (from the MLP's input to its output).
         coder: the weights, `interp.dictionaries.coder.Coder`; also `.W_enc`, `.b_enc`, `.W_dec`, `.b_dec`, `.W_skip`.
-        reads: a transcoder's input: `normed`, behind the norm's gain, or `normalized`, in front of it.
+        reads: a transcoder's input: `normed`, behind the norm's gain, `normalized`, in front of it, or `stream`, the
+            residual stream in front of the norm.
         writes: of MLPs and transcoders: `mlp_out`, or `added`, behind a norm that follows the MLP.
         model: the name of the model that it was trained on, where that is known.
+        W_later: `[later layer, feature, d_model]` of one layer of a cross-layer transcoder: what its features write to
+            the MLPs of the layers behind it. `circuits.trace` alone runs these.
     """
 
     layer: int
@@ -67,6 +71,7 @@ class Dictionary:
     reads: Reads = "normed"
     writes: Writes = "mlp_out"
     model: str | None = None
+    W_later: Float[Tensor, "later feature d_model"] | None = None
 
     @classmethod
     @numbers.checked(layer=numbers.FROM_ZERO)
@@ -89,9 +94,10 @@ class Dictionary:
             site: `embedding`, `residual`, `attention`, `mlp` or `transcoder`.
             W_enc, W_dec: encoder and decoder, both `[feature, d_model]`, from any library.
             b_enc, b_dec: biases `[feature]` and `[d_model]`; None: none.
-            **keywords: `W_skip` `[d_model out, d_model in]` of a transcoder; `threshold` `[feature]`, or one number,
-                for JumpReLU; `k` for TopK; `reads` (`normed`, or `normalized` as Gemma Scope), `writes` (`mlp_out`, or
-                `added` behind a norm that follows the MLP); `normalization` of each x (`layer_norm`,
+            **keywords: `W_skip` `[d_model out, d_model in]` of a transcoder; `W_later` `[later layer, feature,
+                d_model]` of a cross-layer one; `threshold` `[feature]`, or one number,
+                for JumpReLU; `k` for TopK; `reads` (`normed`, `normalized` as Gemma Scope, or `stream`), `writes`
+                (`mlp_out`, or `added` behind a norm that follows the MLP); `normalization` of each x (`layer_norm`,
                 `constant_norm_rescale`); `subtracts_b_dec`: the encoder reads x - b_dec; `model`: the name of the model
                 that it belongs to.
 
@@ -117,7 +123,7 @@ class Dictionary:
         out = vector("b_dec", b_dec, width, "d_model", encoder)
         if keywords.get("subtracts_b_dec"):
             bias = bias - encoder @ out
-        skip, limits = keywords.get("W_skip"), keywords.get("threshold")
+        skip, limits, later = (keywords.get(name) for name in ("W_skip", "threshold", "W_later"))
         coder = Coder(
             W_enc=encoder,
             b_enc=bias,
@@ -135,6 +141,7 @@ class Dictionary:
             reads=keywords.get("reads", "normed"),
             writes=keywords.get("writes", "mlp_out"),
             model=keywords.get("model"),
+            W_later=None if later is None else decoders("W_later", later, encoder),
         )
 
     @classmethod
@@ -155,14 +162,15 @@ class Dictionary:
         Args:
             path: a folder of SAELens (`cfg.json`, `sae_weights.safetensors`; standard, TopK, JumpReLU, gated,
                 transcoders) or of eai-sparsify (`cfg.json`, `sae.safetensors`), Gemma Scope's `params.npz`, or a
-                transcoder set of circuit-tracer (`config.yaml`, `layer_0.safetensors`, ...), with `layer`.
+                transcoder set of circuit-tracer (`config.yaml`, `layer_0.safetensors`, ..., or of a cross-layer
+                transcoder `W_enc_0.safetensors`, `W_dec_0.safetensors`, ...), with `layer`.
             layer, site: where it is at, for files that do not say it; what is given goes before what they say.
             scaling: of SAELens' files with `expected_average_only_in`, the factor of their inputs.
             **keywords: `reads`, `writes` and `model`, which go before what files say, too; `model=None`: any model.
 
         Raises:
             InputError: missing, damaged and pickled files; unknown formats and architectures; places where dictionaries
-                are not run; cross-layer transcoders.
+                are not run.
         """
         check_keywords("Dictionary.load", keywords, PlaceKeywords)
         return cls.from_tensors(**{**read_files(path, layer, site, scaling), **keywords})
@@ -183,8 +191,10 @@ class Dictionary:
         choose("writes", self.writes, get_args(Writes))
         if self.site == "embedding" and self.layer:
             raise InputError(f"layer={self.layer} of an embedding: it stands in front of layer 0; give layer=0")
-        if self.site != "transcoder" and (self.coder.W_skip is not None or self.reads != "normed"):
-            what = "W_skip" if self.coder.W_skip is not None else f"reads={self.reads!r}"
+        of_transcoders = {"W_skip": self.coder.W_skip is not None, "W_later": self.W_later is not None}
+        of_transcoders[f"reads={self.reads!r}"] = self.reads != "normed"
+        if self.site != "transcoder" and any(of_transcoders.values()):
+            what = next(name for name, given in of_transcoders.items() if given)
             raise InputError(f"{what} is for transcoders; a dictionary with site={self.site!r} reads what it writes")
         if self.site not in ("mlp", "transcoder") and self.writes != "mlp_out":
             raise InputError(f"writes={self.writes!r} is for MLPs and transcoders; site={self.site!r} has one output")
@@ -215,6 +225,11 @@ class Dictionary:
         return self.coder.W_skip
 
     @property
+    def n_later(self) -> int:
+        """To how many layers behind its own a cross-layer transcoder's features write."""
+        return 0 if self.W_later is None else len(self.W_later)
+
+    @property
     def n_features(self) -> int:
         """How many features there are."""
         return self.coder.n_features
@@ -229,7 +244,7 @@ class Dictionary:
         """sha256 of the weights and of the place: what tells it from other dictionaries."""
         settings = (self.layer, self.site, self.reads, self.writes, *self.coder.settings)
         found = hashlib.sha256(repr(settings).encode())
-        for tensor in self.coder.tensors:
+        for tensor in [*self.coder.tensors, *([] if self.W_later is None else [self.W_later])]:
             found.update(tensor.detach().to("cpu", torch.float64).numpy().tobytes())
         return found.hexdigest()
 
@@ -254,7 +269,7 @@ class Dictionary:
 
     def to(self, like: Tensor) -> Dictionary:
         """The same with weights of the device and the dtype of `like`."""
-        return replace(self, coder=self.coder.to(like))
+        return replace(self, coder=self.coder.to(like), W_later=None if self.W_later is None else self.W_later.to(like))
 
     @door
     def check(self, model: Any) -> Anatomy:
@@ -269,6 +284,11 @@ class Dictionary:
             raise InputError(
                 f"{self!r} is at layer {self.layer}; {anatomy.name} has layers 0 to {anatomy.n_layers - 1}"
             )
+        if self.layer + self.n_later >= anatomy.n_layers:
+            raise InputError(
+                f"{self!r} writes to {self.n_later} layers behind its own; {anatomy.name} has layers 0 to "
+                f"{anatomy.n_layers - 1}: it belongs to another model"
+            )
         if self.model is not None and _another(self.model, anatomy.name):
             raise InputError(
                 f"{self!r} was trained on {self.model!r}, and the model is {anatomy.name!r}; where these are one, make "
@@ -279,6 +299,7 @@ class Dictionary:
     def __repr__(self) -> str:
         parts = [self.coder.activation, "skip" if self.W_skip is not None else ""]
         parts += [self.coder.normalization if self.coder.normalization != "none" else ""]
+        parts += [f"and {self.n_later} later layers" if self.n_later else ""]
         parts += [f"{self.reads} -> {self.writes}" if self.site == "transcoder" else ""]
         where = self.site if self.site == "embedding" else f"{self.site} of layer {self.layer}"
         return f"Dictionary({where}, {self.n_features:,} features of {self.d_model}, {', '.join(filter(None, parts))})"

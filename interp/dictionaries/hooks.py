@@ -27,6 +27,7 @@ _MODULE_OUT: dict[str, dict[str, Any]] = {
     "attn": {"site": "attention"},
 }
 _IN = {"mlp.hook_in": "normed", "mlp": "normed", "ln2.hook_normalized": "normalized"}
+_IN |= dict.fromkeys(("hook_resid_mid", "hook_mlp_in"), "stream")
 _NOT_HELD = {
     "hook_resid_mid": "the residual stream between attention and MLP",
     "hook_z": "the heads in front of their output matrix",
@@ -61,7 +62,7 @@ def places_of_transcoder(reads: str, writes: str, where: str) -> dict[str, Any]:
     layer, first = _split(reads, where, optional=True)
     other, second = _split(writes, where, optional=True)
     if first not in _IN:
-        raise _unknown(reads, first, where, "; a transcoder reads mlp.hook_in or ln2.hook_normalized")
+        raise _unknown(reads, first, where, "; a transcoder reads mlp.hook_in, ln2.hook_normalized or hook_resid_mid")
     found = {**_MODULE_OUT, **_LENS_OUT}.get(second, {})
     if found.get("site") != "mlp" or layer != other:
         raise InputError(

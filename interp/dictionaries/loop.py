@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from interp import numbers
+from interp.adam_state import AdamState
 from interp.errors import InputError
 from interp.progress import progress
 from interp.resumed import Resumed
@@ -75,11 +76,7 @@ class _Training:
         self.coder, self.recipe, self.generator, self.step = coder, recipe, generator, 0
         self.optimizer = torch.optim.Adam(coder.parameters(), lr=recipe.learning_rate)
         self.quiet_for = torch.zeros(recipe.n_features, dtype=torch.long, device=coder.W_dec.device)
-        for one in coder.parameters():  # as Adam's own first step makes it
-            count = torch.zeros((), dtype=torch.float32, device="cpu")
-            self.optimizer.state[one] = {
-                "step": count, "exp_avg": torch.zeros_like(one), "exp_avg_sq": torch.zeros_like(one)
-            }  # fmt: skip
+        self.adam = AdamState(self.optimizer, dict(coder.named_parameters()))
 
     def one_step(self, x: Tensor, y: Tensor) -> None:
         """A batch drawn from all rows."""
@@ -101,21 +98,14 @@ class _Training:
         """All that the next step hangs on; copies."""
         held = {"quiet_for": self.quiet_for, "generator": self.generator.get_state()}
         held["step"] = torch.tensor(self.step, device="cpu")
-        for name, one in self.coder.named_parameters():
-            held[name] = one.detach()
-            held |= {f"{name} {key}": value for key, value in self.optimizer.state[one].items()}
-        return {name: one.clone() for name, one in held.items()}
+        return {**{name: one.clone() for name, one in held.items()}, **self.adam.tensors()}
 
-    @torch.no_grad()
     def take(self, state: Mapping[str, Tensor]) -> None:
         """Go on from there."""
         self.step = int(state["step"])
         self.quiet_for.copy_(state["quiet_for"])
         self.generator.set_state(state["generator"])
-        for name, one in self.coder.named_parameters():
-            one.copy_(state[name])
-            for key, value in self.optimizer.state[one].items():
-                value.copy_(state[f"{name} {key}"])
+        self.adam.take(state)
 
 
 def _begun(x: Tensor, y: Tensor, recipe: Recipe, generator: torch.Generator) -> Any:

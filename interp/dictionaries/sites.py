@@ -17,9 +17,16 @@ from interp.dictionaries.dictionary import Dictionary
 from interp.errors import InputError
 from interp.kernels.forward import Recorder, Residual, run_blocks
 from interp.kernels.frame import Frame
-from interp.parts import working
+from interp.parts import Norm, working
 
 Visit = Callable[[int, Residual, Residual], Residual]  # index, read, written -> what the run goes on with
+
+
+def read_by(one: Dictionary, norm: Norm, x: Residual) -> Residual:
+    """What a transcoder reads of the residual stream in front of the MLP's norm."""
+    if one.reads == "normed":
+        return norm(x)
+    return working(x) if one.reads == "stream" else norm.centred(working(x)) / norm.divisor(x)
 
 
 def run_order(one: Dictionary) -> tuple[int, int]:
@@ -50,6 +57,8 @@ def check_dictionaries(dictionaries: object, anatomy: Anatomy) -> list[Dictionar
     found: list[Dictionary] = []
     for one in listed(dictionaries):
         one.check(anatomy)
+        if one.n_later:
+            raise InputError(f"{one!r} is a layer of a cross-layer transcoder, which circuits.trace alone runs")
         found.append(one.to(working(anatomy.parameter()[:0])))
     for index, one in enumerate(found):
         for other in found[:index]:
@@ -86,8 +95,7 @@ class SiteRecorder(Recorder):
     def mlp_input(self, layer: int, x: Residual) -> Residual:
         for index, one in enumerate(self.dictionaries):
             if one.layer == layer and one.site == "transcoder":
-                norm = self.anatomy.blocks[layer].mlp_norm
-                self.reads[index] = norm(x) if one.reads == "normed" else norm.centred(working(x)) / norm.divisor(x)
+                self.reads[index] = read_by(one, self.anatomy.blocks[layer].mlp_norm, x)
         return x
 
     def mlp_written(self, layer: int, out: Residual) -> Residual:

@@ -20,6 +20,17 @@ def matrix(name: str, values: Any, axes: str) -> Float[Tensor, "row column"]:
     return found
 
 
+def decoders(name: str, values: Any, like: Tensor) -> Float[Tensor, "later feature d_model"]:
+    """Decoders of later layers, each shaped as `like`, with its device and dtype."""
+    found = _floats(name, values, "[later layer, feature, d_model]")
+    if found.ndim != 3 or found.shape[1:] != like.shape or not len(found):
+        raise InputError(
+            f"{name} has shape {list(found.shape)}; it must be [later layer, feature, d_model], here "
+            f"[.., {like.shape[0]}, {like.shape[1]}]"
+        )
+    return found.to(like)
+
+
 def vector(name: str, values: Any, size: int, of: str, like: Tensor) -> Float[Tensor, " size"]:
     """A vector of `size` finite floats, with the device and the dtype of `like`; None: zeros.
 

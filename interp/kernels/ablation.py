@@ -29,15 +29,6 @@ OPTIMAL = "optimal"
 KNOWN = (*ABLATIONS, "zero-token", OPTIMAL)
 
 
-def check_level(ablation: str, level: str) -> None:
-    """Raise `InputError` for nodes that an ablation knows nothing of."""
-    if ablation == OPTIMAL and level in ("neuron", "expert", "feature"):
-        raise InputError(
-            f"ablation='optimal' has constants for the input, heads and MLPs, none for level={level!r}; "
-            "use ablation='mean'"
-        )
-
-
 @dataclass(frozen=True)
 class Ablator:
     """Gives the outputs of corrupted sources for any batch, under one ablation."""

@@ -1,12 +1,16 @@
-"""`Constants`: what each source gives under `ablation="optimal"`, whatever the prompt (Li and Janson 2024)."""
+"""`Constants`: what each source gives under `ablation="optimal"`, whatever the prompt (Li and Janson 2024).
+
+Those of neurons and features: `interp.kernels.unit_constants`; on disk: `interp.kernels.constant_files`.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import math
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -18,22 +22,69 @@ from interp.keeping import kept
 from interp.kernels.capture import Sources
 
 _ALIKE = 1e-4  # two sums over one layer's weights in float32, added up in different orders
-_PREFIX = "constants."  # of their names among a file's tensors
-_NAMES = ("embedding", "heads", "mlps", "losses", "weights")
-TENSORS = frozenset(_PREFIX + name for name in _NAMES)
+
+
+class FittedConstants(ABC):
+    """Two rows for each node: what it gives at the first position, and at all others; made by frozen dataclasses.
+
+    Attributes:
+        losses: KL divergence at the answer, mean over the prompts of the fit: in row 0 under the means that the fit
+            started from, in row 1 under these constants.
+        model: name of the model that they were fitted to.
+        weights: a sum over each layer's weights, which tells two models of one shape apart.
+    """
+
+    losses: Float[Tensor, "2 n"]
+    model: str
+    weights: tuple[float, ...]
+    parts: ClassVar[tuple[str, ...]]  # the fields that hold what nodes give
+
+    @property
+    @abstractmethod
+    def counted(self) -> str:
+        """How many nodes of what there are."""
+
+    def check_weights(self, anatomy: Anatomy) -> None:
+        """Raise `InputError` unless a model's weights are those that these were fitted to."""
+        own = anatomy.weights_digest()
+        alike = len(own) == len(self.weights) and all(
+            math.isclose(a, b, rel_tol=_ALIKE, abs_tol=_ALIKE) for a, b in zip(self.weights, own, strict=True)
+        )
+        if not alike:
+            raise InputError(
+                f"constants were fitted to other weights (of {self.model!r}, in another dtype or before an edit); with "
+                "ablation='optimal' and no constants= they are fitted to these"
+            )
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 of what nodes give: what tells these constants from others."""
+        found = hashlib.sha256()
+        for name in self.parts:
+            if (part := getattr(self, name)) is not None:
+                found.update(part.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FittedConstants) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        before, after = self.losses.mean(1).tolist()
+        return f"{type(self).__name__}({self.model}, {self.counted}, mean KL {before:.3g} -> {after:.3g})"
 
 
 @kept
-@dataclass(frozen=True, eq=False)
-class Constants:
+@dataclass(frozen=True, eq=False, repr=False)
+class Constants(FittedConstants):
     """A vector for each source: that of the first position in row 0, that of all others in row 1.
 
     Attributes:
         embedding, heads, mlps: what the input, heads (before W_O) and MLPs give.
-        losses: KL divergence at the answer with each source alone replaced, mean over the prompts of the fit, under
-            the means that the fit started from and under these constants: sources in the order of the graph.
-        model: name of the model that they were fitted to.
-        weights: a sum over each layer's weights, which tells two models of one shape apart.
+        losses: as in `FittedConstants`, with each source alone replaced: sources in the order of the graph.
+        model, weights: as there.
 
     Raises `InputError` for tensors that do not belong together.
     """
@@ -44,6 +95,7 @@ class Constants:
     losses: Float[Tensor, "2 source"]
     model: str
     weights: tuple[float, ...]
+    parts: ClassVar[tuple[str, ...]] = ("embedding", "heads", "mlps")
 
     def __post_init__(self) -> None:
         width, layers = self.embedding.shape[-1], len(self.weights)
@@ -78,53 +130,10 @@ class Constants:
                 f"constants are of {self.model!r}, with layers, heads, d_head and d_model {shape}; model="
                 f"{anatomy.name!r} has {here}: with ablation='optimal' and no constants= they are fitted to it"
             )
-        own = anatomy.weights_digest()
-        if not all(math.isclose(a, b, rel_tol=_ALIKE, abs_tol=_ALIKE) for a, b in zip(self.weights, own, strict=True)):
-            raise InputError(
-                f"constants were fitted to other weights (of {self.model!r}, in another dtype or before an edit); with "
-                "ablation='optimal' and no constants= they are fitted to these"
-            )
-        moved = {name: getattr(self, name).to(anatomy.device) for name in ("embedding", "heads", "mlps")}
+        self.check_weights(anatomy)
+        moved = {name: getattr(self, name).to(anatomy.device) for name in self.parts}
         return replace(self, **moved)
 
-    @functools.cached_property
-    def digest(self) -> str:
-        """sha256 of what sources give: what tells these constants from others."""
-        found = hashlib.sha256()
-        for part in (self.embedding, self.heads, self.mlps):
-            found.update(part.detach().cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Constants) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-    def __repr__(self) -> str:
-        before, after = self.losses.mean(1).tolist()
-        return f"Constants({self.model}, {self.losses.shape[1]} sources, mean KL {before:.3g} -> {after:.3g})"
-
-
-def tensors_of(constants: Constants | None) -> dict[str, Tensor]:
-    """Constants as a file of tensors holds them beside others; nothing where there are none."""
-    if constants is None:
-        return {}
-    found = {name: getattr(constants, name).detach().cpu().contiguous() for name in _NAMES[:-1]}
-    found["weights"] = torch.tensor(constants.weights, dtype=torch.float64, device="cpu")
-    return {_PREFIX + name: found[name] for name in _NAMES}
-
-
-def constants_in(tensors: Mapping[str, Tensor], model: str) -> Constants | None:
-    """Those that `tensors_of` put into a file, of a model by name; None where there are none.
-
-    Raises `InputError` where some are missing or do not belong together.
-    """
-    found = [tensors.get(_PREFIX + name) for name in _NAMES]
-    if all(one is None for one in found):
-        return None
-    given = [one for one in found if one is not None]
-    if len(given) < len(found):
-        raise InputError(f"constants of {model!r} are {', '.join(_NAMES)}; some of them are missing")
-    embedding, heads, mlps, losses, weights = given
-    return Constants(embedding, heads, mlps, losses, model, tuple(weights.tolist()))
+    @property
+    def counted(self) -> str:
+        return f"{self.losses.shape[1]} sources"

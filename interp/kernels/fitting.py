@@ -9,7 +9,7 @@ mean over prompts at that position, which is its clean value where all prompts b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,24 +66,15 @@ def fit(anatomy: Anatomy, prompts: Prompts, fitting: Fitting, run: Run) -> Const
     moved = start.each(lambda rows: torch.zeros_like(rows[1:]))  # in units of the spread
 
     def now() -> Sources:
-        return _sum(start, moved, spread)
+        return start.beside(shifted, moved, spread)
+
+    def slopes(chosen: list[int]) -> Sequence[Tensor]:
+        found = _slopes(anatomy, prompts.select(chosen), now(), run).beside(torch.mul, spread)
+        return found.embedding, *found.heads, *found.mlps
 
     with run.progress("fitting constants", fitting.steps + 2) as bar, torch.inference_mode(False):
-        parameters = [moved.embedding, *moved.heads, *moved.mlps]
-        with torch.device("cpu"):  # Adam counts its steps on the default device
-            optimiser = torch.optim.Adam(parameters, lr=fitting.rate, betas=(0.9, 0.95), eps=1e-10)
-            rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, fitting.steps)
         before = _losses(anatomy, prompts, start, run, bar)
-        generator = torch.Generator(device="cpu").manual_seed(fitting.seed)
-        for chosen in draws(len(prompts), fitting.prompts, fitting.steps, generator):
-            slopes = _slopes(anatomy, prompts.select(chosen), now(), run)
-            slopes = slopes.beside(torch.mul, spread)
-            for parameter, slope in zip(parameters, (slopes.embedding, *slopes.heads, *slopes.mlps), strict=True):
-                parameter.grad = slope
-            with torch.device("cpu"):
-                optimiser.step()
-                rates.step()
-            bar.advance(1)
+        descend([moved.embedding, *moved.heads, *moved.mlps], slopes, fitting, len(prompts), bar)
         fitted = now()
         after = _losses(anatomy, prompts, fitted, run, bar)
     values = _better(anatomy, start, fitted, after < before)
@@ -91,14 +82,45 @@ def fit(anatomy: Anatomy, prompts: Prompts, fitting: Fitting, run: Run) -> Const
     return Constants.of(values, torch.stack((before, kept)), anatomy)
 
 
+def descend(
+    parameters: Sequence[Tensor],
+    slopes: Callable[[list[int]], Sequence[Tensor]],
+    fitting: Fitting,
+    n_prompts: int,
+    bar: Bar,
+) -> None:
+    """Adam on `parameters`, in place: `slopes` gives their gradients on some prompts, by number."""
+    with torch.device("cpu"):  # Adam counts its steps on the default device
+        optimiser = torch.optim.Adam(parameters, lr=fitting.rate, betas=(0.9, 0.95), eps=1e-10)
+        rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, fitting.steps)
+    generator = torch.Generator(device="cpu").manual_seed(fitting.seed)
+    for chosen in draws(n_prompts, fitting.prompts, fitting.steps, generator):
+        for parameter, slope in zip(parameters, slopes(chosen), strict=True):
+            parameter.grad = slope
+        with torch.device("cpu"):
+            optimiser.step()
+            rates.step()
+        bar.advance(1)
+
+
+def two_rows(total: Float[Tensor, "pos ..."], prompts: Prompts) -> Float[Tensor, "2 ..."]:
+    """Means at the first and over all further real positions, from sums by position."""
+    counts = prompts.mask.sum(0).to(total.device)
+    further = total[1:].sum(0) / counts[1:].sum().clamp(min=1)
+    return torch.stack((total[0] / counts[0], further))
+
+
+def shifted(rows: Tensor, change: Tensor, scale: Tensor) -> Tensor:
+    """Constants, from how far those of further positions have moved."""
+    return torch.cat((rows[:1], rows[1:] + change.detach() * scale))
+
+
 def _moments(anatomy: Anatomy, prompts: Prompts, run: Run) -> tuple[Sources, Sources]:
     """Means at the first and over all further real positions [2, ...], and how far outputs are from the latter."""
-    counts = prompts.mask.sum(0).to(anatomy.device)
     dtype = working(anatomy.parameter()[:0]).dtype
 
     def two(total: Tensor) -> Tensor:
-        further = total[1:].sum(0) / counts[1:].sum().clamp(min=1)
-        return torch.stack((total[0] / counts[0], further))
+        return two_rows(total, prompts)
 
     sums = source_totals(anatomy, prompts, run.batch_size, run.memory).each(two)
     squares = source_totals(anatomy, prompts, run.batch_size, run.memory, lambda x: working(x).square()).each(two)
@@ -107,15 +129,6 @@ def _moments(anatomy: Anatomy, prompts: Prompts, run: Run) -> tuple[Sources, Sou
         return (square - mean.square())[1:].clamp(min=0).mean(-1, keepdim=True).sqrt().to(dtype)
 
     return sums.each(lambda rows: rows.to(dtype)), squares.beside(spread, sums)
-
-
-def _sum(start: Sources, moved: Sources, spread: Sources) -> Sources:
-    """The constants, from how far they have moved."""
-
-    def one(rows: Tensor, change: Tensor, scale: Tensor) -> Tensor:
-        return torch.cat((rows[:1], rows[1:] + change.detach() * scale))
-
-    return start.beside(one, moved, spread)
 
 
 def _batches(anatomy: Anatomy, prompts: Prompts, run: Run) -> tuple[Iterator[Batch], int, bool]:

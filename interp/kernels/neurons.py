@@ -76,10 +76,14 @@ def hear_neurons(frame: Frame, embedding: Residual, batch: Batch, hear: Hear) ->
 
 
 @torch.no_grad()
-def mean_activations(
-    anatomy: Anatomy, prompts: Prompts, positional: bool, batch_size: int | None = None, memory: int | None = None
+def activation_totals(
+    anatomy: Anatomy,
+    prompts: Prompts,
+    batch_size: int | None = None,
+    memory: int | None = None,
+    of: Callable[[Tensor], Tensor] = working,
 ) -> Means:
-    """Mean activations over the clean prompts (`in_stream`), `positional`: at each position, or else over all of them.
+    """Sums over clean prompts of activations (`in_stream`), or of a function of them, by position: float64.
 
     One forward pass.
     """
@@ -88,8 +92,19 @@ def mean_activations(
     for batch, frame, embedding in clean_runs(anatomy, prompts, batch_size, memory):
 
         def hear(layer: int, hidden: Hidden, written: Residual, real: Tensor = batch.prompts.mask) -> None:
-            add_real(totals[layer], in_stream(anatomy.blocks[layer], hidden, written), real)
+            add_real(totals[layer], of(in_stream(anatomy.blocks[layer], hidden, written)), real)
 
         hear_neurons(frame, embedding, batch, hear)
     ranks.add(*totals)
+    return totals
+
+
+def mean_activations(
+    anatomy: Anatomy, prompts: Prompts, positional: bool, batch_size: int | None = None, memory: int | None = None
+) -> Means:
+    """Mean activations over the clean prompts (`in_stream`), `positional`: at each position, or else over all of them.
+
+    One forward pass.
+    """
+    totals = activation_totals(anatomy, prompts, batch_size, memory)
     return [averaged(total, prompts, positional) for total in totals]

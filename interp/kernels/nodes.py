@@ -9,6 +9,7 @@ both in units of the residual stream behind a norm that follows attention or MLP
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,17 @@ from torch import Tensor
 from interp.kernels.batching import Batch, bytes_per_position
 from interp.kernels.forward import Recorder, Residual, run_blocks
 from interp.kernels.frame import PerHead
-from interp.kernels.neurons import Means, hear_neurons, in_stream, mean_activations, widths, written_by
+from interp.kernels.neurons import (
+    Means,
+    activation_totals,
+    hear_neurons,
+    in_stream,
+    mean_activations,
+    widths,
+    written_by,
+)
 from interp.kernels.stacked import NodeGrain, StackedRunner, Weights
+from interp.kernels.unit_constants import UnitConstants, beside_each_other, by_position
 from interp.mlps import Hidden
 from interp.node_mask import OF_NEURONS, all_nodes, by_layer
 from interp.parts import working
@@ -34,12 +44,24 @@ class Nodes(NodeGrain):
 
     @functools.cached_property
     def means(self) -> Means | None:
-        """Mean activations of neurons, for ablations that want them."""
+        """What neurons give, by position, for ablations that give the same for every prompt; None for others."""
         kind = self.ablator.ablation
-        if self.level not in OF_NEURONS or not kind.startswith("mean"):
+        if self.level not in OF_NEURONS:
+            return None
+        if self.fitted is not None:
+            units, length = self.fitted().on(self.anatomy, widths(self.anatomy)).units, self.prompts.clean.shape[1]
+            return [by_position(units[:, layer, :n], length) for layer, n in enumerate(widths(self.anatomy))]
+        if not kind.startswith("mean"):
             return None
         positional = kind == "mean-positional"
         return mean_activations(self.anatomy, self.prompts, positional, self.batch_size, self.memory)
+
+    def totals(self, of: Callable[[Tensor], Tensor]) -> Means:
+        return activation_totals(self.anatomy, self.prompts, self.batch_size, self.memory, of)
+
+    def constants(self, parts: Sequence[Tensor], losses: Tensor) -> UnitConstants:
+        told = losses, self.anatomy.name, tuple(self.anatomy.weights_digest())
+        return UnitConstants(beside_each_other(parts), None, *told)
 
     def runner(self, batch: Batch) -> NodeRunner:
         return NodeRunner(self, batch)
@@ -59,7 +81,9 @@ class NodeRunner(StackedRunner):
         self.grain = grain
         self.heads: list[Tensor] = []  # by layer [batch, pos, head, d_head]
         self.mlps: list[Tensor] = []  # by layer [batch, pos, d_model], or neurons [batch, pos, d_mlp]
-        if grain.level in OF_NEURONS:
+        if grain.level in OF_NEURONS and (means := grain.means) is not None:
+            self.give(means)
+        elif grain.level in OF_NEURONS:
             self.mlps = self._other_neurons()
         else:
             rows = torch.arange(self.embedded.shape[:2].numel(), device=self.embedded.device)
@@ -72,8 +96,6 @@ class NodeRunner(StackedRunner):
         anatomy, frame = self.anatomy, self.frame
         if self.grain.ablator.ablation.startswith("zero"):
             return [working(self.embedded[:1, :1, :1]) * 0] * anatomy.n_layers
-        if (means := self.grain.means) is not None:
-            return [mean[frame.positions][None].to(working(self.embedded).dtype) for mean in means]
         found: list[Tensor] = []
 
         def hear(layer: int, hidden: Hidden, written: Residual) -> None:
@@ -81,6 +103,10 @@ class NodeRunner(StackedRunner):
 
         hear_neurons(frame, self.corrupted(), self.batch, hear)
         return found
+
+    def give(self, parts: Sequence[Tensor]) -> None:
+        like = working(self.embedded)
+        self.mlps = [part[self.frame.positions][None].to(like) for part in parts]
 
     def run(self, x: Residual, weights: Weights, checkpointed: bool) -> Residual:
         return run_blocks(self.frame, x, _Ablated(self, weights), checkpointed=checkpointed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from interp.kernels.alignment import corrupted_embedding
 from interp.kernels.batching import Batch
 from interp.kernels.forward import Residual, answer_rows, run_blocks, unembed
 from interp.kernels.grain import BatchRunner, Grain
+from interp.kernels.unit_constants import UnitConstants
 from interp.node_mask import OF_NEURONS, Spans, positions_of, with_input
 from interp.parts import working
 from interp.tasks.prompts import Prompts
@@ -35,6 +36,8 @@ Weights = Bool[Tensor, "circuit ... unit"] | Float[Tensor, "circuit ... unit"]  
 class NodeGrain(Grain):
     """Masks over the nodes of a level (`interp.node_mask`); means are taken over `prompts`.
 
+    `fitted` gives the constants of neurons or features under `optimal` ablation, at the first use.
+
     Raises `InputError` for positions beyond the prompts, and where prompts of unequal lengths have no positions in
     common.
     """
@@ -46,6 +49,7 @@ class NodeGrain(Grain):
     spans: Spans = None
     batch_size: int | None = None
     memory: int | None = None
+    fitted: Callable[[], UnitConstants] | None = None
 
     def __post_init__(self) -> None:
         if self.level in (*OF_NEURONS, "feature") and self.ablator.ablation == "patch":
@@ -70,6 +74,17 @@ class NodeGrain(Grain):
     @abstractmethod
     def runner(self, batch: Batch) -> StackedRunner: ...
 
+    @abstractmethod
+    def totals(self, of: Callable[[Tensor], Tensor]) -> list[Float[Tensor, "pos ..."]]:
+        """Sums over clean prompts of a function of what units give, by position, part by part; one forward pass.
+
+        Parts are layers of neurons, or the features of each dictionary, and behind these their errors.
+        """
+
+    @abstractmethod
+    def constants(self, parts: Sequence[Float[Tensor, "2 ..."]], losses: Float[Tensor, "2 1"]) -> UnitConstants:
+        """Those parts together."""
+
     def empty(self) -> Tensor:
         return with_input(torch.zeros_like(self.full), self.level)
 
@@ -90,6 +105,10 @@ class StackedRunner(BatchRunner):
     @abstractmethod
     def run(self, x: Residual, weights: Weights, checkpointed: bool) -> Residual:
         """From stacked embeddings to the last residual stream of each circuit."""
+
+    @abstractmethod
+    def give(self, parts: Sequence[Float[Tensor, "pos ..."]]) -> None:
+        """Let ablated units give what each part says for each position; parts as in `NodeGrain.totals`."""
 
     @abstractmethod
     def held(self) -> list[Tensor]:

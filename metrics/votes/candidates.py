@@ -6,14 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from interp.anatomy import Anatomy
 from interp.errors import InputError
 from interp.inspection import anatomy_of
 from interp.kernels.last_tokens import last_tokens
+from interp.kernels.neurons import widths
+from interp.resumed import Resumed
 from interp.run import Run
 from interp.tasks.encoding import Encoder
 from interp.tasks.task import Task
+
+_TOGETHER = 128  # candidates that are read before the file is told
+_READ = ("neurons", "states", "log_probabilities")
 
 Array = NDArray[np.float32]
 
@@ -76,17 +84,35 @@ class Held:
     d_mlp: int
 
     @classmethod
-    def of(cls, model: Any, candidates: Candidates, run: Run) -> Held:
-        """One forward pass for each candidate."""
-        with run.progress("reading candidates", len(candidates.rows)) as bar:
-            found = last_tokens(anatomy_of(model), candidates.rows, candidates.starts, run, bar.advance)
+    def of(cls, model: Any, candidates: Candidates, run: Run, file: Resumed) -> Held:
+        """One forward pass for each candidate that the file, begun with `nothing`, does not hold."""
+        anatomy, rows, state = anatomy_of(model), candidates.rows, file.state
+        with run.progress("reading candidates", len(rows)) as bar:
+            bar.advance(done := int(state["read"]))
+            for first in range(done, len(rows), _TOGETHER):
+                here = slice(first, first + _TOGETHER)
+                found = last_tokens(anatomy, rows[here], candidates.starts[here], run, bar.advance)
+                for name in _READ:
+                    state[name][here] = getattr(found, name)
+                file.put(**{**file.state, "read": torch.tensor(min(here.stop, len(rows)), device="cpu")})
         k = candidates.count
         return cls(
-            neurons=found.neurons.flatten(1).unflatten(0, (-1, k)).numpy(),
-            states=found.states.unflatten(0, (-1, k)).numpy(),
-            log_probabilities=found.log_probabilities.double().unflatten(0, (-1, k)).numpy(),
-            d_mlp=found.neurons.shape[2],
+            neurons=state["neurons"].flatten(1).unflatten(0, (-1, k)).numpy(),
+            states=state["states"].unflatten(0, (-1, k)).numpy(),
+            log_probabilities=state["log_probabilities"].double().unflatten(0, (-1, k)).numpy(),
+            d_mlp=state["neurons"].shape[2],
         )
+
+    @staticmethod
+    def nothing(anatomy: Anatomy, candidates: Candidates) -> dict[str, Tensor]:
+        """What a file holds of it in the beginning."""
+        n, counts = len(candidates.rows), widths(anatomy)
+        return {
+            "read": torch.tensor(0, device="cpu"),
+            "neurons": torch.zeros(n, len(counts), max(counts), dtype=torch.float32, device="cpu"),
+            "states": torch.zeros(n, len(counts), anatomy.d_model, dtype=torch.float32, device="cpu"),
+            "log_probabilities": torch.zeros(n, dtype=torch.float64, device="cpu"),
+        }
 
 
 def _count(questions: Task) -> int:

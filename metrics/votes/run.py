@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any, Unpack
@@ -16,13 +17,14 @@ from interp.inspection import anatomy_of
 from interp.interval import Estimate, Interval, IntervalKeywords
 from interp.kernels.neurons import widths
 from interp.keywords import check_keywords
+from interp.resumed import Resumed
 from interp.run import Run, RunKeywords
 from interp.running import door
 from interp.tasks.groups import read_groups
 from interp.tasks.task import Task
 from metrics.statistics import bootstrapped, share
 from metrics.votes.candidates import Candidates, Held
-from metrics.votes.nested import nested
+from metrics.votes.nested import Nested, nested
 from metrics.votes.probe import Grams
 from metrics.votes.result import WAYS, ValueVotes
 from metrics.votes.rules import accuracies, best_by_chance, votes_of
@@ -44,6 +46,7 @@ def value_votes(
     sizes: Sequence[int] | None = None,
     folds: int = 5,
     permutations: int = 200,
+    resume: str | os.PathLike[str] | None = None,
     **keywords: Unpack[VoteKeywords],
 ) -> ValueVotes:
     """Let neurons vote for the true candidate ("TruthV", arXiv:2509.17932), without training.
@@ -65,6 +68,8 @@ def value_votes(
             about three times the last.
         folds: of the questions, outside and inside.
         permutations: draws of the labels.
+        resume: a file that holds what was read of candidates and the folds that were judged; started again with it, an
+            interrupted run goes on. As large as the memory below.
         **keywords: `batch_size`, `memory`, `quiet` (`interp.run.Run`); `confidence`, `resamples` of the intervals,
             `seed` of these, of folds, of draws and of the candidates' order.
 
@@ -75,7 +80,7 @@ def value_votes(
 
     Raises:
         InputError: questions with several correct or unequally many answers, too few groups for the folds, sizes below
-            one or above the number of rules.
+            one or above the number of rules, a damaged or foreign `resume`.
     """
     check_keywords("value_votes", keywords, VoteKeywords)
     started, interval = time.perf_counter(), Interval.of(keywords)
@@ -89,12 +94,29 @@ def value_votes(
         raise InputError(f"folds={folds} needs as many groups of questions; there are {together.max() + 1}")
     run = Run.of(keywords)
     candidates = Candidates.of(model, questions, interval.seed)
-    held = Held.of(model, candidates, run)
+    told = {"seed": interval.seed, "folds": folds, "sizes": list(chosen), "task": questions.to_dict()["sha256"]}
+    unjudged = Nested.nothing(len(questions), folds, chosen[-1])
+    file = Resumed(
+        resume,
+        {**Held.nothing(anatomy_of(model), candidates), **unjudged},
+        {"what": "value_votes", **told, "groups": together.tolist(), "weights": anatomy_of(model).weights_digest()},
+    )
     exist = (np.arange(max(counts)) < np.array(counts)[:, None]).ravel()
     places = np.flatnonzero(exist)
-    votes, truth = votes_of(held.neurons[..., exist]), candidates.truth
-    with run.progress("choosing voters", folds) as bar:
-        found = nested(votes, Grams.of(held.states, truth), truth, together, chosen, folds, interval.seed, bar.advance)
+    try:
+        held = Held.of(model, candidates, run, file)
+        votes, truth, done = votes_of(held.neurons[..., exist]), candidates.truth, Nested.of(file.state)
+        with run.progress("choosing voters", folds) as bar:
+            bar.advance(len(done.folds))
+
+            def hear(found: Nested) -> None:
+                file.put(**{**file.state, **found.tensors(unjudged)})
+                bar.advance(1)
+
+            grams = Grams.of(held.states, truth)
+            found = nested(votes, grams, truth, together, chosen, folds, interval.seed, done, hear)
+    finally:
+        file.save()
     right = dict(zip(WAYS, (found.votes, found.probe, *_by_likelihood(held, candidates)), strict=True))
     by_chance = best_by_chance(votes, truth, together, candidates.count, permutations, interval.seed)
     each = accuracies(votes, truth)
@@ -111,7 +133,7 @@ def value_votes(
         n_candidates=candidates.count,
         model=anatomy_of(model).name,
         seconds=time.perf_counter() - started,
-        settings={"seed": interval.seed, "folds": folds, "sizes": list(chosen), "task": questions.to_dict()["sha256"]},
+        settings=told,
     )
 
 

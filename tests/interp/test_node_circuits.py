@@ -9,6 +9,7 @@ from attribution.units.patched import patch_neurons
 from interp import ComputationalGraph, InputError, Run, Setting
 from interp.kernels.ablation import ABLATIONS
 from interp.kernels.nodes import NodeRunner
+from interp.kernels.unit_constants import UnitConstants
 from interp.node_mask import NodeMask, node_masks
 from tests.oracle import TOLERANCE, error, logit_difference, mixed_task, model_of
 from tests.tiny import HEADS, LAYERS, MLP, mostly_slow, tiny_task
@@ -47,7 +48,11 @@ def spoken(model, tokens):
 
 
 def ablated_neurons(model, prompts, ablation):
+    """`ablation` by name, or constants: of each layer [2, d_mlp], those of the first position and of all others."""
     clean = spoken(model, prompts.clean)
+    if not isinstance(ablation, str):
+        return [torch.cat((two[:1], two[1:].expand(x.shape[1] - 1, -1))).expand_as(x)
+                for two, x in zip(ablation, clean, strict=True)]  # fmt: skip
     if ablation == "patch":
         return spoken(model, prompts.corrupted)
     if ablation == "zero":
@@ -98,6 +103,19 @@ def test_neurons_outside_give_what_hooks_write_into_the_output_matrix(name):
         nothing = by_hooks(setting.model, prompts, torch.zeros(LAYERS, 1, MLP, dtype=torch.bool), ablation)
         assert error(found.empty, nothing) < TOLERANCE, ablation
         assert float((found.empty - found.clean).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_constants_are_what_neurons_outside_give(name):
+    setting = setting_of(name)
+    units = torch.randn(2, LAYERS, MLP, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    known = setting.anatomy.name, tuple(setting.anatomy.weights_digest())
+    constants = UnitConstants(units, None, torch.zeros(2, 1), *known)
+    masks = [*random_masks((LAYERS, MLP), 1), torch.zeros(LAYERS, MLP, dtype=torch.bool)]
+    under = setting.under(ablation="optimal", constants=constants)
+    found = under.measure([NodeMask(mask, "neuron") for mask in masks])
+    for got, mask in zip(found.circuits, masks, strict=True):
+        assert error(got, by_hooks(setting.model, setting.prompts, mask[:, None], [*units.unbind(1)])) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", DENSE)

@@ -172,7 +172,5 @@ def test_what_cannot_be_is_refused():
         metrics.evaluate(edited, tiny_task(edited), scores.mask(9), ablation="optimal", constants=scores.constants)
     with pytest.raises(InputError, match="belong to ablation='optimal'"):
         metrics.evaluate(model, task, scores.mask(9), constants=FEW)
-    with pytest.raises(InputError, match="none for level='neuron'"):
-        find_circuit(model, task, level="neuron", method="eap", nodes=4, ablation="optimal", constants=FEW, quiet=True)
     with pytest.raises(InputError, match="steps=0"):
         Fitting(steps=0)

@@ -27,7 +27,8 @@ def moved_tokens(graph: AttributionGraph) -> dict[str, tuple[Moved, Moved]]:
     names, written = [], []
     for layer, here in rows.groupby("layer", sort=True):
         places = Places.of(torch.from_numpy(here[["layer", "position", "unit"]].to_numpy(copy=True)))
-        written.append(of.units.writes(int(str(layer)), places))
+        own = int(str(layer))
+        written.append(torch.stack([of.units.writes(own, places, into) for into in of.units.reaches(own)]).sum(0))
         names += here["name"].tolist()
     if not names:
         return {}

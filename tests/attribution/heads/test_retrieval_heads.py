@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from attribution import Needle, RetrievalScores, needle_prompts, retrieval_heads
+from attribution.heads import retrieval
 from attribution.heads.retrieval import copied, generated, recall
 from circuits import planted
 from interp.errors import InputError
@@ -61,6 +62,27 @@ def test_generation_with_a_cache_looks_where_a_run_of_the_whole_text_looks() -> 
             pattern = cache[f"blocks.{layer}.attn.hook_pattern"][0, :, 6 + step]
             assert looks[step, layer].tolist() == pattern.argmax(-1).tolist()
     assert made == model(whole[None]).argmax(-1)[0, 6:-1].tolist()
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, needles = induction(6)
+    whole, made = retrieval_heads(model, needles, steps=1, quiet=True), generated
+    left = iter(range(4))
+
+    def cut_off(*given: Any) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return made(*given)
+
+    monkeypatch.setattr(retrieval, "generated", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        retrieval_heads(model, needles, steps=1, resume=tmp_path / "run", quiet=True)
+    left = iter(range(2))  # that were not made
+    again = retrieval_heads(model, needles, steps=1, resume=tmp_path / "run", quiet=True)
+    assert torch.equal(again.by_prompt, whole.by_prompt)
+    assert torch.equal(again.recall, whole.recall)
+    with pytest.raises(InputError, match="belongs to another run"):
+        retrieval_heads(model, needles[1:], steps=1, resume=tmp_path / "run", quiet=True)
 
 
 def test_prompts_that_are_not_answered_do_not_count() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 import metrics
 from attribution import expert_usage, tune_experts, tune_routers
+from attribution.routing import answering
 from attribution.routing.answering import Answered
 from interp import InputError, load_model
 from tests.experts import NEITHER, moe_module, undecided_module
@@ -67,6 +69,35 @@ def test_chosen_experts_are_tuned_and_nothing_else() -> None:
     assert tuned.losses[-1] < tuned.losses[0]
     again = tune_experts(module, prompts, answers, [(1, WANTED), (1, 0)], epochs=2, quiet=True)
     assert again.losses == tuned.losses
+
+
+def test_an_interrupted_tuning_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = undecided_module()
+    prompts, answers = questions(module)
+    monkeypatch.setattr(answering, "_KEPT_EVERY", 2)
+    told: dict[str, Any] = {"epochs": 2, "batch_size": 2, "learning_rate": 0.02, "quiet": True}
+    loss, steps = Answered.loss, list[int]()
+
+    def counted(data: Answered, own: Any) -> Any:
+        steps.append(len(steps))
+        if len(steps) == 6 and cut:
+            raise KeyboardInterrupt
+        return loss(data, own)
+
+    for name, tune in (("routers", tune_routers), ("experts", functools.partial(tune_experts, experts=[(1, WANTED)]))):
+        whole, file = tune(module, prompts, answers, **told), tmp_path / name
+        monkeypatch.setattr(Answered, "loss", counted)
+        steps, cut = [], True
+        with pytest.raises(KeyboardInterrupt):
+            tune(module, prompts, answers, resume=file, **told)
+        steps, cut = [], False
+        again = tune(module, prompts, answers, resume=file, **told)
+        assert len(steps) == 4  # of eight: four were kept
+        assert again.losses == whole.losses
+        assert all(torch.equal(one, whole.module.state_dict()[part]) for part, one in again.module.state_dict().items())
+        monkeypatch.setattr(Answered, "loss", loss)
+        with pytest.raises(InputError, match="belongs to another run"):
+            tune(module, prompts, answers, resume=file, **{**told, "learning_rate": 0.01})
 
 
 @pytest.mark.parametrize("kind", ["qwen3_moe", "olmoe"])

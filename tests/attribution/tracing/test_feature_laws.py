@@ -25,6 +25,8 @@ KINDS = [
     {"W_skip": True},
     {"threshold": 0.3, "reads": "normalized", "writes": "added"},
     {"k": 6, "W_skip": True, "reads": "normalized"},
+    {"W_later": True, "threshold": 0.3, "reads": "stream"},
+    {"W_later": True, "W_skip": True, "writes": "added"},
 ]
 
 
@@ -38,7 +40,9 @@ def dictionaries(kind, layers=range(LAYERS), seed=0):
     return [
         Dictionary.from_tensors(
             layer, "transcoder", W_enc=draw(20, D_MODEL), b_enc=draw(20), W_dec=draw(20, D_MODEL), b_dec=draw(D_MODEL),
-            **{**kind, **({"W_skip": draw(D_MODEL, D_MODEL)} if "W_skip" in kind else {})},
+            **{**kind, **({"W_skip": draw(D_MODEL, D_MODEL)} if "W_skip" in kind else {}),
+               **({"W_later": draw(LAYERS - 1 - layer, 20, D_MODEL) if layer < LAYERS - 1 else None}
+                  if "W_later" in kind else {})},
         )
         for layer in layers
     ]  # fmt: skip
@@ -85,6 +89,25 @@ def test_scores_are_direct_effects_and_those_of_all_features_behind(name, index)
     slopes = flat / values[:n]
     assert error(found.units[n] + slopes @ found.units[:n], flat) < TOLERANCE
     assert error(found.tokens[n] + slopes @ found.tokens[:n], words[0]) < TOLERANCE
+
+
+@pytest.mark.parametrize("index", [i for i, kind in enumerate(KINDS) if "W_later" in kind])
+def test_features_of_all_layers_in_front_write_to_an_mlp(index):
+    """By hand: with a gradient at one MLP's output alone, a feature's effect is its own decoder of that layer."""
+    held, units, tracer, _, values = traced("llama", index)
+    given = dictionaries(KINDS[index])
+    for into in range(LAYERS):
+        by_hand = torch.zeros_like(held.words)
+        for one in given[: into + 1]:
+            x = held.layers[one.layer].mlp_input
+            f = one.encode(x if one.reads == "stream" else held.block(one.layer).mlp_norm(x))
+            f[0] = 0
+            by_hand += f @ (one.W_dec if one.layer == into else one.W_later[into - one.layer - 1])
+        assert error(units.total(into), by_hand) < TOLERANCE
+    written = {into: units.writes(0, tracer.chosen.select(tracer.chosen.layers == 0), into) for into in range(LAYERS)}
+    column = int(tracer.chosen.units[0])
+    decoders = torch.stack([given[0].W_dec[column], *given[0].W_later[:, column]])
+    assert error(torch.stack([written[i][0] for i in range(LAYERS)]), values[0] * decoders) < TOLERANCE
 
 
 def test_a_layer_without_a_dictionary_is_all_error():

@@ -77,23 +77,29 @@ def test_setting_a_unit_to_what_it_is_changes_nothing():
 
 
 @torch.no_grad()
-def test_a_feature_is_set_where_its_decoder_writes():
+def test_a_feature_is_set_where_its_decoders_write():
+    """In the MLPs of its own layer and of the one behind."""
     model, generator = model_of("gemma2"), torch.Generator().manual_seed(0)
     draw = functools.partial(torch.randn, generator=generator, dtype=torch.float64)
     units = [
         Dictionary.from_tensors(layer, "transcoder", W_enc=draw(20, D_MODEL), b_enc=draw(20), W_dec=draw(20, D_MODEL),
-                                b_dec=draw(D_MODEL), reads="normalized", writes="added") for layer in range(LAYERS)
+                                b_dec=draw(D_MODEL), reads="normalized", writes="added",
+                                W_later=draw(1, 20, D_MODEL) if layer == 1 else None) for layer in range(LAYERS)
     ]  # fmt: skip
     graph = trace(model, IDS, 7, units=units, top=None, quiet=True)
     node = graph.nodes[(graph.nodes["kind"] == "feature") & (graph.nodes["layer"] == 1)].iloc[0]
     found = graph.intervene(set={node["name"]: 5.0}, attention="free")
 
-    def edit(x):
+    def edit(x, decoder):
         x = x.clone()
-        x[:, node["position"]] += (5.0 - node["activation"]) * units[1].W_dec[node["unit"]]
+        x[:, node["position"]] += (5.0 - node["activation"]) * decoder[node["unit"]]
         return x
 
-    logits = run(model, TOKENS, {sub_layer(model, "mlp", 1): edit})[0]
+    edits = {
+        sub_layer(model, "mlp", 1 + i): functools.partial(edit, decoder=decoder)
+        for i, decoder in enumerate((units[1].W_dec, units[1].W_later[0]))
+    }
+    logits = run(model, TOKENS, edits)[0]
     assert error(found.logits, logits[0, -1]) < 1e-10
     assert found.nodes[found.nodes["name"] == node["name"]]["after"].tolist() == [5.0]
     checked = graph.check(5)

@@ -12,6 +12,7 @@ from interp import InputError, Run, Setting
 from interp.dictionaries import Dictionary
 from interp.dictionaries.sets import ERRORS, DictionarySet
 from interp.kernels.ablation import ABLATIONS
+from interp.kernels.unit_constants import UnitConstants
 from interp.node_mask import NodeMask
 from tests.dictionaries import random_dictionary
 from tests.dictionaries_hooked import HOOKED, hooked
@@ -77,7 +78,10 @@ def parts_of(model, name, dictionaries, tokens):
 def by_hooks(model, name, dictionaries, prompts, mask, ablation, errors):
     """The objective when features (errors) outside of `mask` [dictionary, pos or 1, feature] are as when ablated."""
     others = parts_of(model, name, dictionaries, prompts.corrupted if ablation == "patch" else prompts.clean)
-    if ablation == "zero":
+    if not isinstance(ablation, str):  # constants: of each dictionary features and errors [2, ...]
+        length = prompts.clean.shape[1]
+        others = [tuple(torch.cat((two[:1], two[1:].expand(length - 1, -1))) for two in parts) for parts in ablation]
+    elif ablation == "zero":
         others = [tuple(torch.zeros_like(part) for part in parts) for parts in others]
     elif ablation != "patch":
         real, over = prompts.mask[..., None], 0 if ablation == "mean-positional" else (0, 1)
@@ -112,6 +116,24 @@ def test_features_outside_are_what_hooks_on_the_module_make_of_them(name, ablati
             want = by_hooks(*told, mask[:, None], ablation, errors)
             assert error(got, want) < TOLERANCE, errors
         assert float((found.empty - found.clean).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_constants_are_what_features_outside_give(name):
+    generator = torch.Generator().manual_seed(0)
+    for errors in ERRORS:
+        setting = setting_of(name, errors=errors)
+        digests, known = setting.features.digests, setting.anatomy
+        units = torch.randn(2, len(digests), max(WIDTHS[: len(digests)]), generator=generator, dtype=torch.float64)
+        rest = torch.randn(2, len(digests), D_MODEL, generator=generator, dtype=torch.float64)
+        about = torch.zeros(2, 1), known.name, tuple(known.weights_digest()), digests
+        under = setting.under(ablation="optimal", constants=UnitConstants(units, rest, *about))
+        mask, _ = random_masks(setting.nodes("feature").full)
+        found = under.measure([NodeMask(mask, "feature")]).circuits[0]
+        widths = [one.n_features for one in setting.features.dictionaries]
+        given = [(units[:, i, :n], rest[:, i]) for i, n in enumerate(widths)]
+        told = setting.model, name, setting.features.dictionaries, setting.prompts
+        assert error(found, by_hooks(*told, mask[:, None], given, errors)) < TOLERANCE, errors
 
 
 @pytest.mark.parametrize(("name", "ablation"), [("llama", "patch"), ("gemma2", "mean"), ("llama", "zero")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from interp.dictionaries import Dictionary
+from interp.dictionaries.spliced import splice
 from interp.errors import InputError
+from tests.tiny import D_MODEL, LAYERS, shared
 
 FEATURES, WIDTH = 7, 5
 
@@ -268,17 +271,66 @@ def test_sets_that_cannot_be_read_say_why(tmp_path: Path) -> None:
         Dictionary.load(tmp_path)
     with pytest.raises(InputError, match=r"layer=5 is not in .* which has 0, 1"):
         Dictionary.load(tmp_path, layer=5)
-    tracer(tmp_path, config="model_kind: cross_layer_transcoder\n")
-    with pytest.raises(InputError, match="its features write to several layers"):
+    tracer(tmp_path, config="model_kind: crosscoder\n")
+    with pytest.raises(InputError, match="transcoder_set and cross_layer_transcoder can be read"):
         Dictionary.load(tmp_path, layer=0)
     tracer(tmp_path, config="transcoders: ['hf://owner/repository/layer_0.safetensors']\n")
     with pytest.raises(InputError, match="lists files of the hub"):
         Dictionary.load(tmp_path, layer=0)
-    tracer(tmp_path, config="feature_input_hook: hook_resid_mid\n")
-    with pytest.raises(
-        InputError, match=r"the residual stream between attention and MLP.*; a transcoder reads mlp.hook_in"
-    ):
+    tracer(tmp_path, config="feature_input_hook: mlp.hook_post\n")
+    with pytest.raises(InputError, match=r"the MLP's neurons.*; a transcoder reads mlp.hook_in"):
         Dictionary.load(tmp_path, layer=0)
+
+
+def cross_layer(folder: Path, n_layers: int, jump: bool, width: int = WIDTH) -> list[dict[str, Tensor]]:
+    found = []
+    for i in range(n_layers):
+        w = {f"W_enc_{i}": draw(FEATURES, width, seed=i), f"b_enc_{i}": draw(FEATURES, seed=10 + i)}
+        w |= {f"b_dec_{i}": draw(width, seed=20 + i)}
+        w |= {f"threshold_{i}": draw(FEATURES, seed=30 + i).abs()} if jump else {}
+        save_file(w, folder / f"W_enc_{i}.safetensors")
+        decoder = {f"W_dec_{i}": draw(FEATURES, n_layers - i, width, seed=40 + i)}
+        save_file(decoder, folder / f"W_dec_{i}.safetensors")
+        found.append({name.rsplit("_", 1)[0]: one for name, one in {**w, **decoder}.items()})
+    hooks = "feature_input_hook: hook_resid_mid\nfeature_output_hook: hook_mlp_out\n"
+    (folder / "config.yaml").write_text(f"model_name: owner/llama\nmodel_kind: cross_layer_transcoder\n{hooks}")
+    return found
+
+
+@pytest.mark.parametrize("jump", [False, True])
+def test_cross_layer_transcoders(tmp_path: Path, jump: bool) -> None:
+    """The format's own arithmetic: an MLP is what the features of its layer and of all in front of it write there."""
+    weights, found = cross_layer(tmp_path, 3, jump), Dictionary.load_all(tmp_path)
+    assert [(one.layer, one.n_later, one.reads, one.writes, one.site) for one in found] == [
+        (i, 2 - i, "stream", "added", "transcoder") for i in range(3)
+    ]
+    features = []
+    for w, one in zip(weights, found, strict=True):
+        z = X @ w["W_enc"].T + w["b_enc"]
+        features.append(z * (z > w["threshold"]) if jump else z.relu())
+        assert torch.allclose(one.encode(X), features[-1])
+    for layer in range(3):
+        by_hand = (
+            sum(features[i] @ weights[i]["W_dec"][:, layer - i] for i in range(layer + 1)) + weights[layer]["b_dec"]
+        )
+        parts = [f @ one.W_later[layer - one.layer - 1] for f, one in zip(features[:layer], found, strict=False)]
+        assert torch.allclose(sum(parts) + found[layer].decode(features[layer]), by_hand, atol=1e-6)
+    assert "and 2 later layers" in repr(found[0])
+    assert found[0].digest != replace(found[0], W_later=found[0].W_later + 1).digest
+
+
+def test_cross_layer_transcoders_are_run_by_traces_alone_and_belong_to_a_model(tmp_path: Path) -> None:
+    model = shared("llama")
+    cross_layer(tmp_path, LAYERS + 1, False, D_MODEL)
+    with pytest.raises(InputError, match=r"writes to 3 layers behind its own; .* it belongs to another model"):
+        Dictionary.load(tmp_path, 0, model=None).check(model)
+    cross_layer(tmp_path, LAYERS, False, D_MODEL)
+    (tmp_path / f"W_enc_{LAYERS}.safetensors").unlink()
+    with pytest.raises(InputError, match=r"a layer of a cross-layer transcoder, which circuits.trace alone runs"):
+        splice(model, torch.tensor([[1, 2, 3]]), Dictionary.load(tmp_path, 0, model=None))
+    save_file({"W_dec_1": draw(FEATURES, 1, D_MODEL)}, tmp_path / "W_dec_1.safetensors")
+    with pytest.raises(InputError, match=r"holds W_dec_1 of shape .*; with 3 layers it must be"):
+        Dictionary.load(tmp_path, 1)
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -12,8 +12,12 @@ from sklearn.linear_model import Ridge
 
 from interp import Run, Task
 from interp.errors import InputError
+from interp.inspection import anatomy_of
 from interp.result import Result
+from interp.resumed import Resumed
 from metrics import ValueVotes, value_votes
+from metrics.votes import candidates as candidates_read
+from metrics.votes import nested as nested_choices
 from metrics.votes.candidates import Candidates, Held
 from metrics.votes.probe import PENALTIES, Grams, probe_guesses
 from metrics.votes.rules import (
@@ -136,7 +140,7 @@ def test_what_is_read_is_what_the_module_holds_at_the_last_token():
     model = shared("llama")
     task = Task.from_pairs("t", [((4, 5, 6), None, [(8, 9)], [(9,)]), ((9, 7), None, [3], [(4, 4, 4)])])
     candidates = Candidates.of(model, task, seed=0)
-    held = Held.of(model, candidates, Run(quiet=True))
+    held = Held.of(model, candidates, Run(quiet=True), Resumed(None, Held.nothing(anatomy_of(model), candidates), {}))
     by_truth = {(0, True): (8, 9), (0, False): (9,), (1, True): (3,), (1, False): (4, 4, 4)}
     module = model.original_model
     for number, prompt in enumerate(((4, 5, 6), (9, 7))):
@@ -213,6 +217,34 @@ def test_a_seed_gives_the_same_and_batches_change_nothing():
     assert (one.by_chance == other.by_chance).all()
     assert one.voters.equals(other.voters)
     assert not one.folds.equals(third.folds)
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch):
+    """Cut off while candidates are read, and again between folds."""
+    model = shared("llama")
+    task, file = tiny_task(model, 12, ragged=True), tmp_path / "votes"
+    told = {"sizes": (1, 3), "folds": 3, "permutations": 10, "quiet": True, "resamples": 50}
+    monkeypatch.setattr(candidates_read, "_TOGETHER", 10)
+    whole = value_votes(model, task, **told)
+    for place, name, calls in ((candidates_read, "last_tokens", 1), (nested_choices, "chosen_size", 2)):
+        kept, left = getattr(place, name), iter(range(calls))
+
+        def cut_off(*given, kept=kept, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return kept(*given)
+
+        monkeypatch.setattr(place, name, cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            value_votes(model, task, resume=file, **told)
+        monkeypatch.setattr(place, name, kept)
+    monkeypatch.setattr(candidates_read, "last_tokens", None)  # nothing is read again
+    again = value_votes(model, task, resume=file, **told)
+    assert again.folds.equals(whole.folds)
+    assert again.voters.equals(whole.voters)
+    assert again.accuracy == whole.accuracy
+    with pytest.raises(InputError, match="belongs to another run"):
+        value_votes(model, task, resume=file, **{**told, "seed": 1})
 
 
 def test_a_result_is_kept_and_shown(planted_votes, tmp_path):
