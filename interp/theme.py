@@ -22,11 +22,7 @@ OWN, CONTROL = BLUE, GREY  # what is asked about, and what it is held against
 POSITIVE, NEGATIVE = BLUE, VERMILION  # scores: what helps and what hurts, in all pictures
 DIVERGING = [[0, NEGATIVE], [0.5, "#ffffff"], [1, POSITIVE]]  # a scale of scores
 TEMPLATE = "plotly_white"
-TITLE, SUBTITLE, PANEL = (
-    15,
-    12,
-    13,
-)  # pixels: a title, what stands below it, the title of a panel
+TITLE, SUBTITLE, PANEL = 15, 12, 13  # pixels: a title, what stands below it, the title of a panel
 WIDE = 700  # pixels, of a figure that nothing gives a width
 _LETTER = 0.56  # of a font's size: a letter's width, on average
 _ROOM = 0.94  # of the width, for a title

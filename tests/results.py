@@ -14,6 +14,7 @@ from torch import Tensor
 import attribution
 import circuits
 import metrics
+from attribution.concepts import explain, tcav
 from attribution.contrast.result import NeuronContrast
 from attribution.heads.edges_result import AttentionEdges
 from attribution.heads.retrieval_result import RetrievalScores
@@ -27,6 +28,7 @@ from interp.inversion import Injectivity, Inversion
 from interp.result import Result
 from interp.tasks.check import TaskCheck
 from metrics.circuit.missed import Missed
+from metrics.concepts import concept_faithfulness
 from metrics.dictionaries.quality_result import DictionaryQuality
 from metrics.dictionaries.shared import SharedFeatures
 from metrics.neurons.effects_result import Effect, NeuronEffects
@@ -34,6 +36,7 @@ from metrics.votes.result import ValueVotes
 from tests.circuits.viewer.test_compare_page import made_up
 from tests.dictionaries import random_dictionary
 from tests.metrics.test_explanation_results import MADE as EXPLANATIONS
+from tests.planted_concepts import images, network, true_heads
 from tests.tiny import shared, tiny_task
 
 QUICK: dict[str, Any] = {"resamples": 20, "quiet": True}
@@ -48,6 +51,11 @@ def given() -> tuple[Any, Any, attribution.Scores]:
     model = shared("gpt2")
     task = tiny_task(model)
     return model, task, attribution.attribute(model, task, "eap", quiet=True)
+
+
+def concepts() -> Result:
+    one = explain(network(), true_heads(), images(), 2, quiet=True)
+    return concept_faithfulness(network(), true_heads(), images(), [one], n_random=0, quiet=True)
 
 
 @functools.cache
@@ -228,6 +236,11 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "ValueVotes": votes,
     "Inversion": inversion,
     "Injectivity": injectivity,
+    # concepts
+    "ConceptHeads": true_heads,
+    "ConceptExplanation": lambda: explain(network(), true_heads(), images(), 2, quiet=True),
+    "TCAVScores": lambda: tcav(network(), "2", images(), epochs=1, quiet=True),
+    "ConceptFaithfulness": concepts,
     # explanations
     "SaCo": EXPLANATIONS["saco"],
     "Curves": EXPLANATIONS["curves"],

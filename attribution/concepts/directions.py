@@ -80,14 +80,15 @@ class TCAVScores(ConceptScores):
         """A heat map of shares, classes by concepts."""
         import plotly.graph_objects as go
 
-        hover = "class %{y}, %{x}: %{z:.3f}<extra></extra>"
+        hover = "class %{y}, %{x}: %{customdata:.3f}<extra></extra>"
         picture = go.Figure(
             go.Heatmap(
-                z=self.shares.tolist(), x=[theme.label(name) for name in self.names], colorscale=theme.DIVERGING,
-                zmin=0, zmax=1, hovertemplate=hover,
+                z=(self.shares - 0.5).tolist(), x=[theme.label(name) for name in self.names], zmin=-0.5, zmax=0.5,
+                colorscale=theme.DIVERGING, colorbar={"tickvals": [-0.5, 0, 0.5], "ticktext": ["0", "0.5", "1"]},
+                customdata=self.shares.tolist(), hovertemplate=hover,
             )
         )  # fmt: skip
-        picture.update_yaxes(title="class", dtick=1, autorange="reversed")
+        picture.update_xaxes(title="concept").update_yaxes(title="class", dtick=1, autorange="reversed")
         return theme.styled(picture, f"TCAV at {self.layer}: the share of images whose logit rises")
 
     def headline(self) -> str:

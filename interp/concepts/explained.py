@@ -163,7 +163,7 @@ class ConceptExplanation(ConceptScores):
                 zmin=-most, zmax=most, hovertemplate=hover,
             )
         )  # fmt: skip
-        picture.update_yaxes(title="class", dtick=1, autorange="reversed")
+        picture.update_xaxes(title="concept").update_yaxes(title="class", dtick=1, autorange="reversed")
         return theme.styled(picture, f"{self.label()}, {len(self.used)} concepts: weights over their ranges")
 
     def headline(self) -> str:

@@ -139,7 +139,9 @@ class ConceptFaithfulness(Result):
                     error_y=theme.error_bars(values),
                 )  # fmt: skip
                 told.add(label)
-                picture.update_xaxes(title="concepts (fewer are more understandable)", row=1, col=column)
+        picture.update_xaxes(title="concepts (fewer are more understandable)")
+        for column, measure in enumerate(MEASURES, 1):
+            picture.update_yaxes(title=measure, row=1, col=column)
         return theme.styled(picture, f"Understandable against faithful, {self.n} held-out images", height=420)
 
     def headline(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -148,8 +149,9 @@ def test_a_damaged_field_is_named_with_its_file(field: str, value: Any, said: st
 
 
 def test_every_kind_that_a_file_can_hold_says_what_its_fields_are() -> None:
-    assert len(keeping.kinds()) > 30
-    for kind in keeping.kinds():
+    held = [kind for kind in keeping.kinds() if not inspect.isabstract(kind)]
+    assert len(held) > 30
+    for kind in held:
         assert hints.annotations_of(kind).keys() <= kind.__dataclass_fields__.keys()
         for group in getattr(kind, "matching", ()):
             assert {*group} <= hints.annotations_of(kind).keys()

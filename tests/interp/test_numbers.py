@@ -84,7 +84,9 @@ def annotations(function):
 
 def call(function, name, value):
     needed = {
-        one.name: 1 if READ.fullmatch(str(one.annotation)) else Untouched()
+        one.name: ([1] if "Sequence" in str(one.annotation) else 1)
+        if READ.fullmatch(str(one.annotation))
+        else Untouched()
         for one in inspect.signature(function).parameters.values()
         if one.default is one.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
     }
