@@ -91,7 +91,8 @@ class ConceptHeads(Result):
         frame = self.to_frame().sort_values("explained", kind="stable")
         labels = [theme.label(name) for name in frame["concept"]]
         picture = go.Figure(go.Bar(x=frame["explained"], y=labels, orientation="h", marker={"color": theme.OWN}))
-        picture.update_xaxes(title="share of the loss by chance that is gone (training images)").update_yaxes(title="concept")
+        picture.update_xaxes(title="share of the loss by chance that is gone (training images)")
+        picture.update_yaxes(title="concept")
         return theme.styled(picture, f"concepts at {self.layer}", height=160 + 22 * len(frame))
 
     def headline(self) -> str:

@@ -139,7 +139,7 @@ class ConceptFaithfulness(Result):
                     error_y=theme.error_bars(values),
                 )  # fmt: skip
                 told.add(label)
-        picture.update_xaxes(title="concepts (fewer are more understandable)")
+        picture.update_xaxes(title="concepts")
         for column, measure in enumerate(MEASURES, 1):
             picture.update_yaxes(title=measure, row=1, col=column)
         return theme.styled(picture, f"Understandable against faithful, {self.n} held-out images", height=420)
