@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp import theme
+from interp import numbers, theme
 from interp.errors import InputError
 from interp.result import Result
 
@@ -57,6 +57,7 @@ class ConceptHeads(Result):
             )
         return features.to(self.weights) @ self.weights.T + self.bias
 
+    @numbers.checked(concept=numbers.FROM_ZERO)
     def removal(self, logits: Float[Tensor, "n concept"], concept: int) -> Float[Tensor, "n feature"]:
         """What to add to features so that one concept's logit becomes its mean, and all others stay.
 
