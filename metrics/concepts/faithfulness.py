@@ -121,8 +121,7 @@ class _Judge:
 
     def apart(self, given: Sequence[ConceptScores]) -> list[Disagreement]:
         """Pearson's correlation, over concepts, of two saliences of an image: the mean. NaN where one is flat."""
-        every = len(self.reading.names)
-        pairs = [(a, b) for a, b in itertools.combinations(given, 2) if a.size == b.size or every in (a.size, b.size)]
+        pairs = [(a, b) for a, b in itertools.combinations(given, 2) if a.size == b.size or type(a) is not type(b)]
         units = {id(one): _unit(one.salience(self.reading).numpy()) for one in given}
         rows = [(units[id(a)] * units[id(b)]).sum(1) for a, b in pairs]
         found = means(rows, self.interval) if rows else []
