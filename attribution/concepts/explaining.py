@@ -79,7 +79,7 @@ def explain_all(
     model: Any,
     heads: ConceptHeads,
     images: ConceptImages,
-    sizes: Sequence[int],
+    sizes: int | Sequence[int],
     *,
     inputs: Sequence[str] = INPUTS,
     targets: Sequence[str] = TARGETS,
@@ -92,7 +92,7 @@ def explain_all(
 
     Args:
         model, heads, images, only: as for `explain`.
-        sizes: each K; those of one input and target share their path.
+        sizes: K, or several; those of one input and target share their path.
         inputs, targets: kinds of input and target to combine.
         n_random: for each combination and size also so many explanations whose concepts are drawn at random.
         seed: of these draws.
@@ -105,7 +105,7 @@ def explain_all(
         InputError: as `explain`; no size, input or target.
     """
     check_keywords("explain_all", keywords, RunKeywords)
-    sizes = list(sizes)
+    sizes = [sizes] if isinstance(sizes, int) else list(sizes)
     for name, given, known in (("inputs", inputs, INPUTS), ("targets", targets, TARGETS)):
         if isinstance(given, str) or not given:
             raise InputError(f"{name}={short(given)} must be some of {', '.join(known)}, in a list")

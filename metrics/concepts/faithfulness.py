@@ -77,18 +77,9 @@ def concept_faithfulness(
     interval, run = Interval.of(keywords), Run.of(keywords)
     reading = read_concepts(model, heads, images, batch_size=run.batch_size, quiet=run.quiet)
     judge = _Judge(reading, effects_on(model, heads, images, reading, run), n_random, interval)
-    with run.progress("judging explanations", len(given)) as bar:
-        judged = []
-        for one in given:
-            judged.append(judge.judged(one))
-            bar.advance()
     return ConceptFaithfulness(
-        judged=judged,
-        apart=[
-            Disagreement(a.label(), b.label(), a.size, judge.correlation(a, b))
-            for a, b in itertools.combinations([one for one in given if not one.control], 2)
-            if a.size == b.size or len(heads.names) in (a.size, b.size)
-        ],
+        judged=judge.judged(given, run),
+        apart=judge.apart([one for one in given if not one.control]),
         n_concepts=len(heads.names),
         n=len(images),
         layer=heads.layer,
@@ -97,40 +88,57 @@ def concept_faithfulness(
 
 @dataclass(frozen=True)
 class _Judge:
+    """Judges explanations on images that were read; all intervals of a kind share their resamples."""
+
     reading: ConceptReading
     effects: Array
     n_random: int
     interval: Interval
 
-    def judged(self, one: ConceptScores) -> JudgedConcepts:
-        salience = one.salience(self.reading).numpy()
-        rows = [self._saco(salience)]
-        if self.n_random:
-            real = np.ones(salience.shape, bool)
-            drawn = [self._saco(shuffled(salience, real, self.interval.seed + 1 + i)) for i in range(self.n_random)]
-            rows.append(np.mean(drawn, axis=0))
-            rows.append(rows[0] - rows[1])
-        own, *random = means(rows, self.interval)
-        agreement, explained = self._predicted(one)
-        return JudgedConcepts(
-            method=one.label(),
-            inputs=one.inputs,
-            target=one.target,
-            size=one.size,
-            control=one.control,
-            agreement=agreement,
-            explained=explained,
-            saco=own,
-            random_saco=random[0] if random else None,
-            saco_gain=random[1] if random else None,
-        )
+    def judged(self, given: Sequence[ConceptScores], run: Run) -> list[JudgedConcepts]:
+        rows: list[Array] = []
+        with run.progress("judging explanations", len(given)) as bar:
+            for one in given:
+                rows += self._coefficients(one.salience(self.reading).numpy())
+                bar.advance()
+        each, explained = len(rows) // len(given), self._explained(given)
+        found = means(rows, self.interval)
+        return [
+            JudgedConcepts(
+                method=one.label(),
+                inputs=one.inputs,
+                target=one.target,
+                size=one.size,
+                control=one.control,
+                agreement=self._agreement(one),
+                explained=explained[at],
+                saco=found[each * at],
+                random_saco=found[each * at + 1] if self.n_random else None,
+                saco_gain=found[each * at + 2] if self.n_random else None,
+            )
+            for at, one in enumerate(given)
+        ]
 
-    def correlation(self, one: ConceptScores, other: ConceptScores) -> Estimate:
-        """Pearson's, over concepts, of the two saliences of each image: the mean. NaN where one of them is flat."""
-        x, y = (scores.salience(self.reading).numpy() for scores in (one, other))
-        x, y = (values - values.mean(1, keepdims=True) for values in (x, y))
-        size = np.sqrt((x**2).sum(1) * (y**2).sum(1))
-        return means([np.where(size > 0, (x * y).sum(1) / np.where(size > 0, size, 1), np.nan)], self.interval)[0]
+    def apart(self, given: Sequence[ConceptScores]) -> list[Disagreement]:
+        """Pearson's correlation, over concepts, of two saliences of an image: the mean. NaN where one is flat."""
+        pairs = [(a, b) for a, b in itertools.combinations(given, 2) if a.size == b.size or type(a) is not type(b)]
+        units = {id(one): _unit(one.salience(self.reading).numpy()) for one in given}
+        rows = [(units[id(a)] * units[id(b)]).sum(1) for a, b in pairs]
+        found = means(rows, self.interval) if rows else []
+        return [
+            Disagreement(a.label(), b.label(), min(a.size, b.size), one)
+            for (a, b), one in zip(pairs, found, strict=True)
+        ]
+
+    def _coefficients(self, salience: Array) -> list[Array]:
+        """SaCo of each image; with random ones also their mean, and the difference."""
+        own = self._saco(salience)
+        if not self.n_random:
+            return [own]
+        real, seed = np.ones(salience.shape, bool), self.interval.seed + 1
+        drawn = [self._saco(shuffled(salience, real, seed + draw)) for draw in range(self.n_random)]
+        random: Array = np.mean(drawn, axis=0)
+        return [own, random, own - random]
 
     def _saco(self, salience: Array) -> Array:
         return np.array(
@@ -140,20 +148,38 @@ class _Judge:
             ]
         )
 
-    def _predicted(self, one: ConceptScores) -> tuple[Estimate, Estimate]:
-        nothing = Estimate(float("nan"), float("nan"), float("nan"), self.interval.confidence)
-        logits, predicted = self.reading.logits, one.predict(self.reading)
+    def _agreement(self, one: ConceptScores) -> Estimate:
+        predicted = one.predict(self.reading)
         if predicted is None:
-            return nothing, nothing
-        agreement = share((predicted.argmax(1) == self.reading.decisions).numpy(), self.interval.confidence)
-        if one.target != "logits":
-            return agreement, nothing
-        errors = (predicted - logits).pow(2).sum(1).numpy()
+            return _nothing(self.interval)
+        return share((predicted.argmax(1) == self.reading.decisions).numpy(), self.interval.confidence)
+
+    def _explained(self, given: Sequence[ConceptScores]) -> list[Estimate]:
+        """The share of the logits' variance, where logits are what an explanation gives."""
+        logits, found = self.reading.logits, [_nothing(self.interval)] * len(given)
+        errors = {}
+        for at, one in enumerate(given):
+            if one.target == "logits" and (predicted := one.predict(self.reading)) is not None:
+                errors[at] = (predicted - logits).pow(2).sum(1).numpy()
         spread = (logits - logits.mean(0)).pow(2).sum(1).numpy()
-        (explained,) = bootstrapped(
-            [errors, spread], lambda found: 1 - found[:, :1] / found[:, 1:], self.interval, (-np.inf, 1.0)
-        )
-        return agreement, explained
+        if errors:
+            values = bootstrapped(
+                [*errors.values(), spread], lambda mean: 1 - mean[:, :-1] / mean[:, -1:], self.interval, (-np.inf, 1.0)
+            )
+            for at, value in zip(errors, values, strict=True):
+                found[at] = value
+        return found
+
+
+def _unit(salience: Array) -> Array:
+    """Rows of mean 0 and norm 1; NaN where a row is flat."""
+    centred = salience - salience.mean(1, keepdims=True)
+    size = np.sqrt((centred**2).sum(1, keepdims=True))
+    return np.where(size > 0, centred / np.where(size > 0, size, 1), np.nan)
+
+
+def _nothing(interval: Interval) -> Estimate:
+    return Estimate(float("nan"), float("nan"), float("nan"), interval.confidence)
 
 
 def _explanations(explanations: Any, heads: ConceptHeads) -> list[ConceptScores]:

@@ -82,7 +82,7 @@ class ConceptFaithfulness(Result):
 
     Attributes:
         judged: each explanation, in the order in which they were given.
-        apart: every two explanations of one size (or of all concepts) that are no controls.
+        apart: every two explanations that are no controls: of one size, or of two kinds, as TCAV and a linear map.
         n_concepts, n: concepts that there are, and held-out images.
         layer: where the concepts are read.
     """
