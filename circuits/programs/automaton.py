@@ -84,33 +84,41 @@ def restarted(table: Table, start: tuple[int, ...]) -> Table | None:
 def minimal(table: Table) -> Table:
     """States that say the same now and later are one (Moore 1956); they are numbered as they first come.
 
-    An input that was never seen in a state counts as a way of its own. The start says nothing, and is one with any
-    state that goes where it goes.
+    They begin as one for each output, and are parted where the same input leads them to different ones; what was never
+    seen parts nothing. The start says nothing: it is one with states that go where it goes, of several with those that
+    share most inputs with it.
     """
-    states = sorted({*table.outputs, table.start})
-    reads = sorted({read for _, read in table.rows})
     silent = table.start not in table.outputs
-    said = {state: table.outputs.get(state) for state in states}
-    group = {state: sorted({str(out) for out in said.values()}).index(str(said[state])) for state in states}
-    while True:
-        keys = {
-            state: (group[state], *(group.get(table.rows.get((state, read), ()), -1) for read in reads))
-            for state in states
-        }
-        finer = {key: index for index, key in enumerate(sorted(set(keys.values())))}
-        new = {state: finer[keys[state]] for state in states}
-        if len(set(new.values())) == len(set(group.values())):
-            break
-        group = new
+    known = {out: index for index, out in enumerate(sorted(set(table.outputs.values())))}
+    group = {state: known[out] for state, out in table.outputs.items()}
     if silent:
-        onward = {read: group[table.rows[table.start, read]] for read in reads if (table.start, read) in table.rows}
-        for state in states:
-            goes = {read: group[table.rows[state, read]] for read in onward if (state, read) in table.rows}
-            if state != table.start and goes == onward:
-                group[table.start] = group[state]
-                break
-    order = {old: index for index, old in enumerate(dict.fromkeys(group[state] for state in states))}
-    name: dict[tuple[int, ...], tuple[int, ...]] = {state: (order[group[state]],) for state in states}
-    rows = {(name[state], read): name[following] for (state, read), following in table.rows.items()}
-    outputs = {name[state]: out for state, out in table.outputs.items()}
-    return Table(rows, outputs, name[table.start])
+        group[table.start] = len(known)
+    while (parted := _parted(table, group)) is not None:
+        group = parted
+    if silent:
+        rows = {(group[state], read): group[following] for (state, read), following in table.rows.items()}
+        onward = {read: to for (one, read), to in rows.items() if one == group[table.start]}
+        shared = {one: {read for read in onward if (one, read) in rows} for one in group.values()}
+        alike = [
+            one for one, reads in shared.items()
+            if one != group[table.start] and reads and all(rows[one, read] == onward[read] for read in reads)
+        ]  # fmt: skip
+        group[table.start] = max(alike, key=lambda one: len(shared[one]), default=group[table.start])
+    order = {old: index for index, old in enumerate(dict.fromkeys(group.values()))}
+    name: dict[tuple[int, ...], tuple[int, ...]] = {state: (order[one],) for state, one in group.items()}
+    merged = {(name[state], read): name[following] for (state, read), following in table.rows.items()}
+    return Table(merged, {name[state]: out for state, out in table.outputs.items()}, name[table.start])
+
+
+def _parted(table: Table, group: dict[tuple[int, ...], int]) -> dict[tuple[int, ...], int] | None:
+    """Groups of states of which one is split, by where an input leads; None where all go together."""
+    leads: dict[tuple[int, tuple[int, ...]], int] = {}
+    for (state, read), following in table.rows.items():
+        if leads.setdefault((group[state], read), group[following]) != group[following]:
+            new = max(group.values()) + 1
+            away = {
+                one for (one, other), to in table.rows.items()
+                if other == read and group[one] == group[state] and group[to] == group[following]
+            }  # fmt: skip
+            return {one: new if one in away else old for one, old in group.items()}
+    return None

@@ -23,7 +23,7 @@ from interp.numbers import BETWEEN, COUNT, checked
 from metrics.statistics import share
 
 Whole = NDArray[np.int64]
-LARGE = 64  # states of an automaton; more are no table that anybody reads
+LARGE = 256  # clusters that an automaton is made of
 MANY = 400  # states that Euclid's algorithm is run on
 
 
@@ -149,9 +149,14 @@ def _on_lattice(lattice: Lattice, seen: _Seen) -> tuple[Maps | str, int]:
     whole = lattice.encode(states)
     count = len(np.unique(whole, axis=0))
     zero = np.zeros((1, states.shape[1]))
+    nearest = tuple(lattice.encode(zero)[0].tolist())
+    starts = [nearest] if lattice.error(zero) < OFF else []
     table = None
-    if lattice.error(zero) < OFF:
-        table = seen.table(whole, tuple(lattice.encode(zero)[0].tolist()))
+    for start in [
+        *starts,
+        (0,) * whole.shape[1],
+    ]:  # h_0, or the origin, which is as good where f forgets the difference
+        table = table or seen.table(whole, start)
     if table is None:
         table = _begun(seen.table(whole, (int(np.abs(whole).max()) + 1,) * whole.shape[1]))
     return ("states go on in two ways, or none can be the first", 0) if table is None else (fitted(table), count)
@@ -182,7 +187,7 @@ def _automaton(rnn: RNN, seen: _Seen) -> tuple[Maps | str, int]:
 def _order(small: Table, points: NDArray[np.float64], which: Whole, seen: _Seen) -> list[int]:
     """An automaton's states in the order of their mean hidden states along the direction in which these differ most."""
     means: dict[int, list[NDArray[np.float64]]] = {}
-    paths: list[list[int]] = which.reshape(seen.x.shape[:2]).tolist()
+    paths = [[int(cluster) for cluster in path] for path in which.reshape(seen.x.shape[:2])]
     for path, read in zip(paths, seen.x.tolist(), strict=True):
         state = small.start
         for cluster, inputs in zip(path, read, strict=True):

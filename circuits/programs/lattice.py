@@ -13,6 +13,7 @@ from interp.errors import InputError
 Points = NDArray[np.float64]
 Whole = NDArray[np.int64]
 NEAR = 0.2  # of the smallest distance between two states: what may be noise
+STEADY = 1e3  # condition number of 1 - W_h up to which states without input come to rest
 OFF = 0.25  # of a step of the lattice: how far from a whole coordinate a state may lie
 
 
@@ -60,22 +61,32 @@ def linear_lattice(rnn: RNN) -> Lattice | None:
 
     The basis is taken from these columns from i = 0 on, each that is independent of those before it, so that a
     coordinate is an input of some positions ago where the network is a shift register. (The paper takes the largest
-    columns; of a network that sums twice, those span a coarser lattice than the states'.) None where f is not linear or
+    columns; of a network that sums twice, those span a coarser lattice than the states'.) The origin is where states
+    without input come to rest, or 0 where they do not; the bias is then one more input. None where f is not linear or
     reads no input. Whether states lie there, `Lattice.error` says.
     """
     if len(rnn.transition) > 1:
         return None
     weight, bias = (tensor.detach().numpy().astype(np.float64) for tensor in rnn.transition[0])
-    back, columns = weight[:, : rnn.hidden], [*weight[:, rnn.hidden :].T, bias]
+    back, into = weight[:, : rnn.hidden], list(weight[:, rnn.hidden :].T)
+    forgets = np.eye(rnn.hidden) - back
+    driven = _spanned(back, into, 1e-3 * np.abs(weight).max())
+    if len(driven) == rnn.hidden and np.linalg.cond(forgets) < STEADY:
+        return Lattice(np.array(driven), np.linalg.solve(forgets, bias))
+    basis = _spanned(back, [*into, bias], 1e-3 * np.abs(weight).max())
+    return Lattice(np.array(basis), np.zeros(rnn.hidden)) if basis else None
+
+
+def _spanned(back: Points, columns: list[Points], least: float) -> list[Points]:
+    """Columns, those times `back`, and so on, each that is independent of those before it."""
     basis: list[Points] = []
-    for _ in range(rnn.hidden):
+    for _ in range(len(back)):
         for column in columns:
             trial = np.array([*basis, column])
-            sizes = np.linalg.svd(trial, compute_uv=False)
-            if len(trial) <= rnn.hidden and sizes[-1] > 1e-3 * np.abs(weight).max():
+            if len(trial) <= len(back) and np.linalg.svd(trial, compute_uv=False)[-1] > least:
                 basis.append(column)
         columns = [back @ column for column in columns]
-    return Lattice(np.array(basis), np.zeros(rnn.hidden)) if basis else None
+    return basis
 
 
 def gcd_lattice(states: ArrayLike) -> Lattice | None:
