@@ -108,7 +108,8 @@ def row(model: Any, plain: Plain, n: int, length: int) -> None:
         f"{(needed + expanding) / contraction / 1e9:.0f} GFLOP/s; over its products {contraction / bare:.2f}",
         flush=True,
     )
-    exact, other = (attribute(model, task, "eap", quiet=True, **told) for told in ({}, {"products": "bfloat16"}))
+    exact = attribute(model, task, "eap", quiet=True)
+    other = attribute(model, task, "eap", products="bfloat16", quiet=True)
     error = Error.of(*(one.values[one.graph.edge_mask] for one in (other, exact)))
     print(f"  products in bfloat16: contraction {rounded / contraction:.2f} times as long; {error}", flush=True)
 

@@ -157,7 +157,8 @@ def _lengths(model: Any, task: str | None, n: int, tokens: int | None) -> tuple[
     are run once, alone.
     """
     if tokens is not None:
-        return (numbers.whole("tokens", tokens, numbers.COUNT),) * 2
+        length = numbers.whole("tokens", tokens, numbers.COUNT)
+        return length, length
     if task is None or model.tokenizer is None:
         raise InputError("nothing says how long prompts are; give tokens=, or a task and a model with a tokenizer")
     prompts = tasks.get(task, n=n, seed=0, model=model).prompts(model)
