@@ -74,7 +74,8 @@ def _moments(grain: NodeGrain) -> tuple[Parts, Parts]:
 def _drawn(full: Bool[Tensor, "*axes"], n: int, generator: torch.Generator) -> Bool[Tensor, "circuit ..."]:
     """Circuits at random, of all sizes alike."""
     shares = torch.rand(n, generator=generator, dtype=torch.float32, device="cpu").reshape(-1, *[1] * full.ndim)
-    return (torch.rand(n, *full.shape, generator=generator, dtype=torch.float32, device="cpu") < shares) & full
+    drawn = torch.rand(n, *full.shape, generator=generator, dtype=torch.float32, device="cpu")
+    return (drawn < shares) & full
 
 
 def _run(
