@@ -22,6 +22,7 @@ from tests.results import EXAMPLES, given
 
 NOTHING_TO_DRAW = {
     "GeneratedText": "texts: a table counts them",
+    "Program": "source: it is read",
     "SweepPlan": "what is to be done: nothing was measured",
 }
 LETTER = 0.56  # of a font's size: how wide a letter is
@@ -31,7 +32,7 @@ PAIRS = ({theme.POSITIVE, theme.NEGATIVE}, {theme.OWN, theme.CONTROL})
 
 
 def test_every_result_has_a_figure_or_a_reason() -> None:
-    for package in ("attribution", "circuits", "interp", "metrics"):
+    for package in ("attribution", "circuits", "circuits.programs", "interp", "metrics"):
         for name in (found := importlib.import_module(package)).__all__:
             getattr(found, name)
     ours = {one for one in keeping.kinds() if issubclass(one, Result) and one.__module__.split(".")[0] != "tests"}
