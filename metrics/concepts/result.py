@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 MEASURES = ("agreement", "explained", "saco")
 _TITLES = {
-    "agreement": "agreement with the network's decision",
-    "explained": "variance of the logits explained",
-    "saco": "SaCo over concepts",
+    "agreement": "agreement in decisions",
+    "explained": "variance explained",
+    "saco": "SaCo",
 }
 _DASHES = {"logits": "solid", "decisions": "dot"}
 
@@ -139,7 +139,7 @@ class ConceptFaithfulness(Result):
                     error_y=theme.error_bars(values),
                 )  # fmt: skip
                 told.add(label)
-                picture.update_xaxes(title="concepts (fewer are more understandable)", row=1, col=column)
+                picture.update_xaxes(title="concepts", row=1, col=column)
         return theme.styled(picture, f"Understandable against faithful, {self.n} held-out images", height=420)
 
     def headline(self) -> str:
