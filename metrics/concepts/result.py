@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 MEASURES = ("agreement", "explained", "saco")
 _TITLES = {
-    "agreement": "agreement with the network's decision",
-    "explained": "variance of the logits explained",
-    "saco": "SaCo over concepts",
+    "agreement": "agreement in decisions",
+    "explained": "variance explained",
+    "saco": "SaCo",
 }
 _DASHES = {"logits": "solid", "decisions": "dot"}
 
