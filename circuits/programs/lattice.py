@@ -72,7 +72,7 @@ def linear_lattice(rnn: RNN) -> Lattice | None:
     forgets = np.eye(rnn.hidden) - back
     driven = _spanned(back, into, 1e-3 * np.abs(weight).max())
     if len(driven) == rnn.hidden and np.linalg.cond(forgets) < STEADY:
-        return Lattice(np.array(driven), np.linalg.solve(forgets, bias))
+        return Lattice(np.array(driven), np.asarray(np.linalg.solve(forgets, bias), dtype=np.float64))
     basis = _spanned(back, [*into, bias], 1e-3 * np.abs(weight).max())
     return Lattice(np.array(basis), np.zeros(rnn.hidden)) if basis else None
 

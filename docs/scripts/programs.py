@@ -2,7 +2,7 @@
 
     python docs/scripts/programs.py [--folder FOLDER] [--small] [TASK ...]
 
-Takes about half an hour on one core for all 62 tasks. Networks, what was tried and programs are kept in the folder, and
+Takes seconds to minutes a task on one core. Networks, what was tried and programs are kept in the folder, and
 a second start goes on with what is missing; `--small` takes three easy tasks and few copies.
 """
 

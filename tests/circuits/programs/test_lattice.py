@@ -53,13 +53,14 @@ def test_codes_and_states_are_inverse():
     assert truth.error(states + 0.3 * truth.basis[0]) > 0.1
 
 
-def test_the_lattice_of_a_linear_transition():
+@pytest.mark.parametrize("rest", [0.0, 5.3])  # of the number that nothing reads again: states without input rest there
+def test_the_lattice_of_a_linear_transition(rest):
     rnn, task = shift_register()
     x, _ = task.sample(20, torch.Generator().manual_seed(0))
     mixed = torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    (weight, bias), *_ = rnn.transition
+    weight, bias = rnn.transition[0][0], torch.tensor([0.0, 0.0, rest], dtype=torch.float64)
     moved = torch.cat((torch.linalg.solve(mixed, weight[:, :3]) @ mixed, torch.linalg.solve(mixed, weight[:, 3:])), 1)
-    other = RNN([(moved, bias)], [(rnn.output[0][0] @ mixed, rnn.output[0][1])])
+    other = RNN([(moved, torch.linalg.solve(mixed, bias))], [(rnn.output[0][0] @ mixed, rnn.output[0][1])])
     lattice = linear_lattice(other)
     padded = np.concatenate((np.zeros((20, 2), dtype=int), x[..., 0].numpy()), 1)
     whole = np.stack([padded[:, 2 - k : padded.shape[1] - k] for k in range(3)], 2)
