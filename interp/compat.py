@@ -1,4 +1,4 @@
-"""All that stands on private names of transformer-lens, transformers, torch, accelerate, joblib: with why and test.
+"""All that stands on private names of other libraries (transformers, torch, joblib ...), each with why, and its test.
 
 A release of theirs may rename any of these without notice: then the test that is named fails, and this file is the one
 to change.
