@@ -135,7 +135,7 @@ def _with(basis: Points, step: Points, noise: float) -> Points:
         largest = int(np.abs(shares - shares.round()).argmax())
         left.append(basis[largest].copy())
         basis = np.vstack((basis[:largest], remainder, basis[largest + 1 :]))
-        if np.linalg.norm(basis, axis=1).min() <= noise:
+        if np.linalg.svd(basis, compute_uv=False).prod() < noise ** len(basis):  # a cell that noise alone could span
             return basis[:0]
     return basis
 

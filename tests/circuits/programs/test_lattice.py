@@ -40,9 +40,10 @@ def test_coarse_steps_alone_give_the_lattice_by_euclid():
     np.testing.assert_allclose(np.abs(found.basis), [[1.0]])
 
 
+@pytest.mark.parametrize(("n", "dim"), [(40, 2), (200, 4)])  # the more dimensions, the flatter the cells on the way
 @pytest.mark.parametrize("seed", range(3))
-def test_random_points_lie_on_no_lattice(seed):
-    assert gcd_lattice(np.random.default_rng(seed).normal(size=(40, 2))) is None
+def test_random_points_lie_on_no_lattice(seed, n, dim):
+    assert gcd_lattice(np.random.default_rng(seed).normal(size=(n, dim))) is None
 
 
 def test_codes_and_states_are_inverse():
