@@ -57,7 +57,9 @@ def group_targets(graph: ComputationalGraph, layers: range) -> slice:
 
 def most_targets(graph: ComputationalGraph) -> int:
     """How many targets are expanded at a time."""
-    return max(one.stop - one.start for one in (group_targets(graph, layers) for layers in layer_groups(graph)))
+    groups = (group_targets(graph, layers) for layers in layer_groups(graph))
+    most: int = max(one.stop - one.start for one in groups)
+    return most
 
 
 def contract(
