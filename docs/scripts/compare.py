@@ -21,7 +21,10 @@ from interp.files import write_text
 
 DOCS = Path(__file__).parent.parent
 TASKS = ("ioi", "greater_than", "agreement")
-METHODS = ("eap", "eap-ig", "relp", "gim", "attnlrp", "clean-corrupted")
+METHODS = (
+    *("eap", "eap-ig", "relp", "gim", "attnlrp", "clean-corrupted"),
+    *("mask-ig", "atp-star", "information-flow", "ensemble"),
+)
 PROMPTS, EXACT = 64, 200
 
 
