@@ -11,7 +11,7 @@ from circuits import columns
 from circuits.against import rivals, rows_of
 from circuits.candidates import Candidate, Given, Scored, candidates, masks_of, score
 from circuits.comparison import MethodComparison
-from circuits.drawn import DrawKeywords, Draws, compared_again, over_draws
+from circuits.drawn import DrawKeywords, Draws, compared_again, over_draws, refuse_resumed
 from circuits.ladders import Controls, Stack, placed
 from circuits.levels import Asked, LevelKeywords, check
 from interp import numbers
@@ -125,6 +125,7 @@ def compare_methods(
         choose("reference", reference, REFERENCES)
     rule, draws = asked.selection(selection), Draws.of(keywords)
     chosen = candidates(methods, rule, asked)
+    refuse_resumed(chosen, draws)
     setting, interval = Setting.of(model, task, keywords), Interval.of(keywords, resamples=10_000)
     if len(task) < 4:
         raise InputError(f"task={task.name!r} has {len(task)} prompts; compare_methods needs at least 4, to split them")

@@ -59,21 +59,24 @@ class Draws:
         return self.draws > 1 or self.seeds > 1
 
 
+def refuse_resumed(chosen: Sequence[Candidate], draws: Draws) -> None:
+    """Raise `InputError` for methods that resume where they are to be run more than once."""
+    for one in chosen if draws else ():
+        if getattr(one.method, "resume", None) is not None:
+            raise InputError(f"methods[{one.label!r}] has resume=, which keeps one run; draws make several: drop it")
+
+
 def compared_again(
     elements: Elements, judging: Setting, chosen: Sequence[Candidate], draws: Draws, seed: int
 ) -> pd.DataFrame:
     """Score and judge all that is a method on every draw, with every seed: a row each, without intervals.
 
     Columns: method, draw, seed, the areas and outputs, and the sizes that goals need; empty where nothing is drawn. One
-    draw is of all scoring prompts; of several each is as many of these, drawn with replacement. Raises `InputError` for
-    methods that resume.
+    draw is of all scoring prompts; of several each is as many of these, drawn with replacement.
     """
     methods = [one for one in chosen if one.method is not None] if draws else []
     if not methods:
         return pd.DataFrame()
-    for one in methods:
-        if getattr(one.method, "resume", None) is not None:
-            raise InputError(f"methods[{one.label!r}] has resume=, which keeps one run; draws make several: drop it")
     of_prompts: list[Elements] = [elements]
     if draws.draws > 1:
         setting = elements.setting

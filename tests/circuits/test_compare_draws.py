@@ -117,10 +117,11 @@ def test_seeds_of_methods_inside_methods() -> None:
     assert again.members[1] == ACDC(seed=4)
 
 
-def test_what_cannot_be_drawn(model: Any, task: Any) -> None:
+def test_what_cannot_be_drawn(model: Any, task: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="draws=0"):
         compare_methods(model, task, ["eap"], draws=0, **QUIET)
     with pytest.raises(InputError, match="resume="):
-        compare_methods(model, task, {"eap-ig": {"method": "exact", "resume": "x"}}, draws=2, **QUIET)
+        compare_methods(model, task, {"one": {"method": "exact", "resume": tmp_path / "x"}}, draws=2, **QUIET)
+    assert not [*tmp_path.iterdir()]  # refused before any work
     ready = attribute(model, task.split(0.5, 0)[0], EAPIG(), quiet=True)
     assert "cmd_drawn" not in compare_methods(model, task, [ready], draws=2, n_random=0, **QUIET).to_frame()
