@@ -36,6 +36,7 @@ def module_of(name: str) -> nn.Module:
 
 
 @functools.cache
+@torch.enable_grad()  # whatever the test that asks first
 def heard(name: str) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """What the module's softmax reads and gives, [head, query, key] by layer, and the contrast's gradient there."""
     read: list[Tensor] = []
