@@ -47,22 +47,27 @@ def fitted(table: Table) -> Maps | str:
     names = state_names(len(table.start))
     said = sorted(table.outputs)[:: max(1, len(table.outputs) // ROWS)]
     alone = _columns(names, said)
-    outputs = []
-    for target in np.array([table.outputs[state] for state in said]).T:
-        found = formula(target, alone)
-        if found is None:
-            return "no formula gives the output"
-        outputs.append(found)
+    outputs = _formulas([table.outputs[state] for state in said], alone)
+    if outputs is None:
+        return "no formula gives the output"
     variables = _columns(names, [state for state, _ in keys])
     reads = [read for _, read in keys]
     variables |= _columns(input_names(len(reads[0])), reads)
-    steps = []
-    for target in np.array([table.rows[key] for key in keys]).T:
-        found = formula(target, variables)
-        if found is None:
-            return "no formula gives the next state"
-        steps.append(found)
+    steps = _formulas([table.rows[key] for key in keys], variables)
+    if steps is None:
+        return "no formula gives the next state"
     return Maps(table.start, tuple(steps), tuple(outputs))
+
+
+def _formulas(rows: Sequence[State], variables: Mapping[str, NDArray[np.int64]]) -> list[Formula] | None:
+    """A formula for each column of some rows; None where one has none."""
+    found = []
+    for target in np.array(rows).T:
+        one = formula(target, variables)
+        if one is None:
+            return None
+        found.append(one)
+    return found
 
 
 def _columns(names: Sequence[str], rows: Sequence[State]) -> dict[str, NDArray[np.int64]]:
